@@ -1,0 +1,82 @@
+"""The contract of a block device: what every layer below SCSI offers to the one above.
+
+A device is a run of `size` bytes. Layers stack: each takes devices and is a device, like a
+device-mapper target or an nbdkit filter. Two kinds of layer exist:
+
+* one that *maps* (a file, a thin volume, a concatenation) answers `resolve` with the extents of
+  files behind a range, so that the data path moves bytes between file and network by itself;
+* one that must *touch* bytes (parity, cipher, cache) answers None and implements the I/O.
+
+All methods but `resolve` may block and are called from worker threads, several at a time; layers
+guard their own maps. Errors are OSError with an errno (EIO, ENOSPC, EROFS, …) and are turned into
+sense data in one place (scsi/sense.py). Offsets and lengths are in bytes, lie inside the device, and are
+multiples of the logical block size of the unit above, at least 512.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+
+class Extent(NamedTuple):
+    """A run of the device that lies in one file: `length` bytes at `position` of descriptor `fd`."""
+
+    fd: int
+    position: int
+    length: int
+
+
+class Run(NamedTuple):
+    """A run of the device that is mapped (holds data or reserved space) or not (reads as zeros)."""
+
+    offset: int
+    length: int
+    mapped: bool
+
+
+class Device(ABC):
+    """A run of bytes that can be read, written, flushed and, where it is thin, freed again."""
+
+    size: int  # bytes
+    read_only: bool = False
+    granularity: int = 0  # bytes that `discard` frees at a time; 0: this device cannot free anything
+    rotational: bool = False
+    fd: int = -1  # descriptor of the file that holds the whole device from position 0, or -1
+    nowait: bool = False  # `fd` supports RWF_NOWAIT on reads: cached data can be told from cold
+
+    def resolve(self, offset: int, length: int) -> Sequence[Extent] | None:
+        """The extents behind a range, in order and without gaps, or None where there are none to show.
+
+        Never blocks. What it answers holds until control returns to the event loop.
+        """
+        return None
+
+    @abstractmethod
+    def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
+        """Fill `buffers` with the bytes from `offset` on."""
+
+    @abstractmethod
+    def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
+        """Write all of `buffers` at `offset`. What returned survives the death of the process."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Return once every write that has returned, and every map that leads to it, is on stable storage."""
+
+    def discard(self, offset: int, length: int) -> None:
+        """Free what lies wholly inside the range, in units of `granularity`; all of the range reads as zeros after."""
+        self.write_zeroes(offset, length)
+
+    @abstractmethod
+    def write_zeroes(self, offset: int, length: int) -> None:
+        """Make the range read as zeros, keeping its space reserved."""
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        """The range as alternating mapped and unmapped runs, in order and without gaps."""
+        yield Run(offset, length, True)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flush and let go of everything. The device is not used after."""

@@ -1,0 +1,143 @@
+"""Portals: the addresses and TCP ports that a target listens on (RFC 7143 §3.1, "network portal")."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from blockyard.control.errors import PortalError, UsageError
+
+DEFAULT_PORT = 3260  # assigned by IANA (RFC 7143 §14)
+BACKLOG = 1024  # connections that wait to be accepted; the kernel's somaxconn caps it
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True)
+class Portal:
+    """An address and a port. `str()` is the form of TargetAddress: 192.0.2.1:3260, [2001:db8::1]:3260 (RFC 7143 §13.8)."""
+
+    address: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def host(self) -> str:
+        """The address as it stands before the port, without a zone: that means something on this machine only."""
+        if isinstance(self.address, ipaddress.IPv6Address):
+            return f"[{str(self.address).partition('%')[0]}]"
+        return str(self.address)
+
+    @property
+    def wildcard(self) -> bool:
+        return self.address.is_unspecified
+
+    @property
+    def loopback(self) -> bool:
+        return self.address.is_loopback
+
+    def reachable_from(self, arrived: Portal) -> Portal | None:
+        """This portal as an initiator sees it that has come in on `arrived`, or None when it cannot get there.
+
+        A wildcard stands for the very address that the initiator came to; loopback and link-local
+        addresses are of use to those only who came by the same road.
+        """
+        if self.wildcard:
+            same = self.address.version == arrived.address.version
+            return Portal(arrived.address, self.port) if same else None
+        if self.loopback and not arrived.loopback:
+            return None
+        if self.address.is_link_local and not arrived.address.is_link_local:
+            return None
+        return self
+
+
+def parse_portal(text: str) -> Portal:
+    """ADDR or ADDR:PORT, an IPv6 address in brackets where a port follows. Raises UsageError."""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        port_text = rest[1:] if rest.startswith(":") else None
+        if not bracket or (rest and port_text is None):
+            raise UsageError(f"portal {text!r}: after [ADDRESS] only :PORT may follow")
+    elif text.count(":") > 1:  # an IPv6 address alone
+        host, port_text = text, None
+    else:
+        host, colon, after = text.partition(":")
+        port_text = after if colon else None
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise UsageError(f"portal {text!r}: {host!r} is not an IP address (for example 192.0.2.1 or [2001:db8::1])") from None
+    if port_text is None:
+        return Portal(address, DEFAULT_PORT)
+    if not (port_text.isascii() and port_text.isdecimal() and int(port_text) <= 65535):
+        raise UsageError(f"portal {text!r}: {port_text!r} is not a port (0 to 65535; 0 takes any that is free)")
+    return Portal(address, int(port_text))
+
+
+def portal_of(name: tuple[str, int] | tuple[str, int, int, int]) -> Portal:
+    """The portal that a socket name stands for (getsockname, getpeername)."""
+    return Portal(ipaddress.ip_address(name[0]), name[1])
+
+
+def listen(portal: Portal) -> tuple[socket.socket, Portal]:
+    """A non-blocking listening socket, and the portal with the port that it really has.
+
+    Raises PortalError.
+    """
+    family = socket.AF_INET6 if portal.address.version == 6 else socket.AF_INET
+    sock = None
+    try:
+        name = socket.getaddrinfo(
+            str(portal.address), portal.port, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )[0][4]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not bar a restart
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # [::] beside 0.0.0.0
+        sock.bind(name)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        raise PortalError(_explain(portal, error)) from error
+    sock.setblocking(False)
+    return sock, Portal(portal.address, sock.getsockname()[1])
+
+
+def _explain(portal: Portal, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        other = Portal(portal.address, portal.port + 1 if portal.port < 65535 else 0)
+        holder = _holder(portal)
+        stop = f", or stop {holder}" if holder else ""
+        return f"{portal} is taken{' by ' + holder if holder else ''}: choose another with --portal {other}{stop}"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{portal}: {portal.host} is not an address of this machine (`ip address` lists them)"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{portal}: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE: choose one above with --portal"
+    if error.errno == errno.EAFNOSUPPORT:
+        return f"{portal}: this machine has no IPv{portal.address.version}"
+    return f"{portal}: cannot listen: {error.strerror or error}"
+
+
+def _holder(portal: Portal) -> str | None:
+    """Who listens on a port, as far as /proc tells: "tgtd (pid 123)". Other users' processes stay hidden from non-root."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == portal.port:  # 0A: TCP_LISTEN
+                    inodes.add(f"socket:[{fields[9]}]")
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if any(os.readlink(fd) in inodes for fd in (process / "fd").iterdir()):
+                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+    return None

@@ -1,0 +1,129 @@
+"""What has to outlive the process: names and identities, in an SQLite database in the state directory.
+
+An initiator knows a disk by its identity (VPD page 83h) and a target by its name; were either new after a restart,
+the initiator would see another disk. Several processes may use one state directory at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import socket
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from blockyard.control.errors import StateError
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE volumes (key TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE) WITHOUT ROWID;
+"""
+_BUSY_TIMEOUT = 10.0  # seconds to wait for another process that writes
+_AUTHORITY = "iqn.2026-11.org.blockyard"
+
+
+def default_directory() -> Path:
+    """$XDG_STATE_HOME/blockyard, or ~/.local/state/blockyard (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if os.path.isabs(base):  # the specification has relative paths ignored
+        return Path(base) / "blockyard"
+    return Path.home() / ".local" / "state" / "blockyard"
+
+
+class State:
+    """The database `state.db` in `directory`, which is created with mode 0700 when it is missing.
+
+    Every method raises StateError when the database cannot be used.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._path = directory / "state.db"
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            raise StateError(f"{directory} is not a directory: name one with --state") from None
+        except OSError as error:
+            raise StateError(f"{self._path}: {error.strerror}: name another directory with --state") from error
+        with self._explained():
+            self._database = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None)
+        try:
+            with self._explained():
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = FULL")
+                self._upgrade()
+        except StateError:
+            self._database.close()
+            raise
+
+    def close(self) -> None:
+        self._database.close()
+
+    def default_target_name(self) -> str:
+        """The name of the target where none is asked for: made up once, from the host's name and a few random digits."""
+        with self._transaction():
+            self._database.execute(
+                "INSERT OR IGNORE INTO settings VALUES ('target_name', ?)",
+                (f"{_AUTHORITY}:{_host_label()}-{secrets.token_hex(3)}",),
+            )
+            row = self._database.execute("SELECT value FROM settings WHERE name = 'target_name'").fetchone()
+        return str(row[0])
+
+    def volume_uuid(self, key: str) -> uuid.UUID:
+        """The identity of the volume that is kept under `key`; a new one the first time."""
+        with self._transaction():
+            self._database.execute("INSERT OR IGNORE INTO volumes VALUES (?, ?)", (key, str(uuid.uuid4())))
+            row = self._database.execute("SELECT uuid FROM volumes WHERE key = ?", (key,)).fetchone()
+            return uuid.UUID(row[0])
+
+    def forget_volume(self, key: str) -> None:
+        """A new volume stands in the old one's place: it gets an identity of its own."""
+        with self._transaction():
+            self._database.execute("DELETE FROM volumes WHERE key = ?", (key,))
+
+    def _upgrade(self) -> None:
+        with self._transaction():
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version > _VERSION:
+                raise StateError(
+                    f"{self._path} was written by a later version of Blockyard: use that, or name another directory with --state"
+                )
+            if version == 0:
+                for statement in _SCHEMA.strip().splitlines():
+                    self._database.execute(statement)
+                self._database.execute(f"PRAGMA user_version = {_VERSION}")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._explained():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._database.in_transaction:  # some errors end it by themselves
+                    self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # locked, read-only, disk full
+            raise StateError(f"{self._path}: {error}: name another directory with --state") from error
+        except (sqlite3.DatabaseError, ValueError, UnicodeDecodeError) as error:
+            raise StateError(
+                f"{self._path} is damaged ({error}): move it away and start again; "
+                "initiators will then see the volumes as new disks"
+            ) from error
+
+
+def _host_label() -> str:
+    """The host's name in the characters that an iSCSI name may have (RFC 7143 §4.2.7.1, RFC 3722)."""
+    return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")[:63] or "host"

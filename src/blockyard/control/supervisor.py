@@ -1,0 +1,272 @@
+"""Worker processes: started, told their targets, watched, and started again when they die.
+
+A worker is `python -m blockyard.worker FD`; worker/process.py lists the messages that go to and fro. Each target
+belongs to one worker for as long as control lives, so a worker that dies takes with it only its own sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from blockyard.control.acceptor import WorkerUnavailable
+from blockyard.control.errors import ControlError
+from blockyard.worker.handoff import Message, pair, receive_message, send_message
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0  # seconds that a new connection waits for a worker that is being restarted
+FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # seconds between restarts, from the second in a row on; doubles
+SETTLED = 60.0  # seconds after which a worker's death counts as the first one again
+_LOG_LINE = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL):([\w.]+):(.*)")  # logging.BASIC_FORMAT
+
+
+@dataclass(frozen=True)
+class Lun:
+    """A logical unit as a worker is told of it."""
+
+    lun: int
+    path: str
+    uuid: str
+    name: str
+    block_size: int = 512
+    read_only: bool = False
+    write_through: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target as a worker is told of it."""
+
+    name: str
+    portal_group: int
+    luns: tuple[Lun, ...]
+
+
+class WorkerFailed(ControlError):
+    """A worker could not take up its work when serving began."""
+
+
+class Worker:
+    """One worker process after the other, all with the same targets."""
+
+    def __init__(self, number: int, targets: list[Target], *, poll: bool = False, log_level: str = "WARNING") -> None:
+        self.number = number
+        self.targets = targets
+        self.pid: int | None = None  # while it runs
+        self.restarts = 0
+        self._poll = poll
+        self._log_level = log_level
+        self._ready = asyncio.Event()
+        self._stopping = False
+        self._control: socket.socket | None = None
+        self._sending = asyncio.Lock()
+        self._failure = ""  # why the last process ended, as far as it said
+        self._life: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the first process and wait until it is ready. Raises WorkerFailed."""
+        self._life = asyncio.create_task(self._live())
+        ready = asyncio.create_task(self._ready.wait())
+        try:
+            await asyncio.wait((self._life, ready), return_when=asyncio.FIRST_COMPLETED)
+            if self._life.done():
+                self._life.result()  # the reason why it did not come to be ready
+        finally:
+            ready.cancel()
+
+    async def hand_over(self, message: Message, fd: int) -> None:
+        """Send a connection to the process that runs, or to the next one. Raises WorkerUnavailable."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not self._stopping:
+                    await self._ready.wait()
+                    with contextlib.suppress(OSError):  # it has just died: wait for the next
+                        await self._send(message, (fd,))
+                        return
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            pass
+        raise WorkerUnavailable
+
+    async def stop(self, grace: float) -> None:
+        """Have the sessions logged out within `grace` seconds and everything flushed; returns when the process has ended."""
+        self._stopping = True
+        if self._ready.is_set():
+            with contextlib.suppress(OSError):
+                await self._send({"type": "stop", "grace": grace})
+        else:
+            self.kill()
+        if self._life is not None:
+            await asyncio.wait((self._life,))
+
+    def kill(self) -> None:
+        """End it now."""
+        self._stopping = True
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        elif self._life is not None:
+            self._life.cancel()
+
+    async def _live(self) -> None:
+        delay = 0.0
+        first = True
+        while not self._stopping:
+            began = time.monotonic()
+            status, was_ready = await self._run()
+            if self._stopping:
+                return
+            if first and not was_ready:
+                raise WorkerFailed(self._failure or f"worker {self.number} could not start: {status}")
+            first = False
+            lived = time.monotonic() - began
+            delay = 0.0 if lived >= SETTLED else delay
+            because = f" ({self._failure})" if self._failure else ""
+            log.error("worker %d ended after %.1f s: %s%s; it is started again", self.number, lived, status, because)
+            await asyncio.sleep(delay)
+            delay = min(max(2 * delay, FIRST_DELAY), LAST_DELAY)
+            self.restarts += 1
+
+    async def _run(self) -> tuple[str, bool]:
+        """One process, from its start to its end; how it ended, and whether it was ever ready."""
+        ours, theirs = pair()
+        self._failure = ""
+        self._control = ours
+        ours.setblocking(False)
+        with ours:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "blockyard.worker", str(theirs.fileno()),
+                    pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, stderr=PIPE,
+                    env={**os.environ, "BLOCKYARD_LOG": self._log_level},
+                )  # fmt: skip
+            self.pid = process.pid
+            messages = asyncio.create_task(self._listen(ours))
+            errors = asyncio.create_task(self._relay_log(process))
+            try:
+                targets = [asdict(target) for target in self.targets]
+                with contextlib.suppress(OSError):
+                    await self._send({"type": "targets", "targets": targets, "poll": self._poll})
+                was_ready = await messages
+                await errors
+                return _describe(await process.wait()), was_ready
+            finally:
+                self.pid = None
+                self._ready.clear()
+                messages.cancel()
+                errors.cancel()
+
+    async def _listen(self, control: socket.socket) -> bool:
+        """Take the worker's messages until it closes its end; whether it said that it was ready."""
+        was_ready = False
+        while True:
+            try:
+                received = receive_message(control)
+            except BlockingIOError:
+                await _until(control, asyncio.get_running_loop().add_reader, asyncio.get_running_loop().remove_reader)
+                continue
+            except OSError:
+                received = None
+            if received is None:
+                self._ready.clear()
+                return was_ready
+            message, fds = received
+            for fd in fds:
+                os.close(fd)  # no message of a worker's has any
+            if message["type"] == "ready":
+                was_ready = True
+                self._ready.set()
+            elif message["type"] == "failed":
+                self._failure = str(message["error"])
+            elif message["type"] == "stopped":
+                self._ready.clear()
+
+    async def _relay_log(self, process: Process) -> None:
+        """What the worker writes to stderr becomes log records here, so that there is one log in one format."""
+        assert process.stderr is not None
+        level = logging.ERROR
+        name = f"{__name__}.{self.number}"
+        while True:
+            try:
+                line = (await process.stderr.readline()).decode(errors="replace").rstrip()
+            except ValueError:  # longer than the reader's limit
+                continue
+            if not line and process.stderr.at_eof():
+                return
+            match = _LOG_LINE.fullmatch(line)
+            if match:
+                level, name, line = logging.getLevelNamesMapping()[match[1]], match[2], match[3]
+            else:
+                self._failure = line or self._failure  # the last line of a traceback says what was wrong
+            logging.getLogger(name).log(level, "worker %d: %s", self.number, line)
+
+    async def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        """Send when there is room. Raises OSError when the worker is gone."""
+        async with self._sending:
+            control = self._control
+            assert control is not None
+            loop = asyncio.get_running_loop()
+            while True:
+                try:
+                    send_message(control, message, fds)
+                except BlockingIOError:
+                    await _until(control, loop.add_writer, loop.remove_writer)
+                else:
+                    return
+
+
+class Supervisor:
+    """All workers. Targets go to them in turn."""
+
+    def __init__(self, targets: list[Target], count: int, *, poll: bool = False, log_level: str = "WARNING") -> None:
+        count = max(1, min(count, len(targets)))
+        self.workers = [
+            Worker(number, targets[number::count], poll=poll, log_level=log_level) for number in range(count)
+        ]
+        self._owners = {target.name: worker for worker in self.workers for target in worker.targets}
+
+    async def start(self) -> None:
+        """Start all workers and wait until they are ready. Raises WorkerFailed when one cannot take up its work."""
+        await asyncio.gather(*(worker.start() for worker in self.workers))
+
+    async def stop(self, grace: float) -> None:
+        await asyncio.gather(*(worker.stop(grace) for worker in self.workers))
+
+    def kill(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+
+    def owns(self, target: str) -> bool:
+        return target in self._owners
+
+    async def hand_over(self, target: str, message: Message, fd: int) -> None:
+        """Send a connection to the owner of `target`. Raises WorkerUnavailable."""
+        await self._owners[target].hand_over(message, fd)
+
+
+async def _until(
+    sock: socket.socket, add: Callable[..., None], remove: Callable[[socket.socket], bool]
+) -> None:
+    """Wait until the event loop finds `sock` ready."""
+    ready = asyncio.Event()
+    add(sock, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        remove(sock)
+
+
+def _describe(status: int) -> str:
+    """A subprocess return code in words."""
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

@@ -1,0 +1,10 @@
+"""Header and data digests: CRC32C (RFC 7143 §13.1, §A.4), sent as four bytes in little-endian order.
+
+The polynomial is computed by the `crc32c` library with the processor's own instruction.
+"""
+
+from crc32c import crc32c
+
+DIGEST_LENGTH = 4
+
+__all__ = ["DIGEST_LENGTH", "crc32c"]

@@ -1,0 +1,104 @@
+"""What passes between a transport and the SCSI layer: a task goes in, a result comes out (SAM-5 §5).
+
+A transport (iscsi/) knows nothing of commands. It makes a `Task` from what the wire says and hands
+it to the logical unit in two steps:
+
+    result = unit.begin(task)        # decode, check; never blocks, needs no data
+    if result is None:               # nothing stands in the way
+        ...                          # fetch task.data_out, when the task takes any
+        result = unit.run(task)      # in a worker thread when task.blocking
+
+Neither step raises: every failure is a result with its status and sense data.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blockyard.scsi.commands import Command
+    from blockyard.scsi.nexus import Nexus
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Status(IntEnum):
+    """SCSI status codes (SAM-5 §5.3.1)."""
+
+    GOOD = 0x00
+    CHECK_CONDITION = 0x02
+    CONDITION_MET = 0x04
+    BUSY = 0x08
+    RESERVATION_CONFLICT = 0x18
+    TASK_SET_FULL = 0x28
+    ACA_ACTIVE = 0x30
+    TASK_ABORTED = 0x40
+
+
+class Attribute(IntEnum):
+    """Task attributes in the numbering of iSCSI (RFC 7143 §11.3.1)."""
+
+    UNTAGGED = 0
+    SIMPLE = 1
+    ORDERED = 2
+    HEAD_OF_QUEUE = 3
+    ACA = 4
+
+
+class Result:
+    """How a task ended.
+
+    `data` is what the command sends to the initiator, already cut to its allocation length;
+    `expected` is how many bytes of Data-Out the CDB asked for (0 where it takes none). The transport
+    compares both with the length that the initiator expected and reports the residual.
+    """
+
+    __slots__ = ("data", "expected", "sense", "status")
+
+    def __init__(
+        self, status: Status = Status.GOOD, data: Buffer = b"", sense: bytes = b"", expected: int = 0
+    ) -> None:
+        self.status = status
+        self.data = data
+        self.sense = sense
+        self.expected = expected
+
+    def __repr__(self) -> str:
+        return f"Result({self.status.name}, {len(self.data)} bytes, sense={self.sense.hex()})"
+
+
+class Task:
+    """One SCSI command from one I_T_L nexus.
+
+    `data_out_length` is what the initiator announced that it would send; `data_out` holds it once it
+    is all there. `read_length` is the most that the initiator takes back.
+    """
+
+    __slots__ = (
+        "attribute", "blocking", "cdb", "command", "data_out", "data_out_length", "exclusive", "expected", "fields",
+        "nexus", "read_length", "transport",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        nexus: Nexus,
+        cdb: bytes,
+        *,
+        attribute: int = Attribute.SIMPLE,
+        data_out_length: int = 0,
+        read_length: int = 0,
+        transport: Any = None,
+    ) -> None:
+        self.nexus = nexus
+        self.cdb = cdb
+        self.attribute = attribute
+        self.data_out_length = data_out_length
+        self.read_length = read_length
+        self.data_out: Buffer = b""
+        self.transport = transport  # whatever the transport wants to find again when the result comes
+        self.command: Command | None = None  # set by LogicalUnit.begin, with what follows
+        self.fields: dict[str, int] = {}
+        self.expected = 0  # bytes of Data-Out that the CDB asks for; the transport fetches no more than these
+        self.blocking = False  # run it in a worker thread
+        self.exclusive = False  # nothing else of this unit may run beside it

@@ -1,0 +1,267 @@
+"""The event loop of a worker: one thread, one epoll, every connection of its targets.
+
+A `Link` is a socket with its Connection. On each readiness event it takes what has come, has
+`pump` handle all of it, and sends all answers at once. It waits for the socket to take more
+only when a send was cut short, and takes no input meanwhile: so a peer that does not read
+its answers stalls itself alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from blockyard.iscsi.connection import Connection, Service, State
+from blockyard.iscsi.transmit import TransmitBuffer
+from blockyard.worker.buffers import Pool, ReceiveBuffer
+from blockyard.worker.executor import ThreadExecutor
+from blockyard.worker.fastpath import pump
+
+log = logging.getLogger(__name__)
+
+TICK = 1.0  # seconds between looks at what has gone silent
+LOGIN_TIMEOUT = 15.0  # seconds from the first byte to full feature phase
+PING_AFTER = 20.0  # seconds of silence before the peer is asked whether it is there
+STALLED_AFTER = 40.0  # seconds without a byte from, or to, a peer that owes one; then it is dropped
+SMALL = 4096  # bytes of an incomplete PDU that are worth moving, to give the buffer back
+SPIN_LIMIT = 200e-6  # seconds: the longest that the loop spins for the next event instead of sleeping
+
+
+class Link:
+    """One socket and its connection."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, service: Service, portal: str, peer: str) -> None:
+        self.loop = loop
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.connection = Connection(service, portal, peer)
+        self.connection.wake = lambda: loop.wake(self)
+        self.connection.on_drop = lambda: loop.wake(self)
+        self.skip = 0  # bytes of output that the acceptor has sent already
+        self.moved = loop.now  # when bytes last came or went
+        self.opened = loop.now
+        self.pinged = False
+        self._rx: ReceiveBuffer | None = None
+        self._rest = b""  # the beginning of a PDU, when it is small
+        self._tx: TransmitBuffer | None = None  # output that the socket would not take yet
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that were received elsewhere."""
+        rx = self._receive_buffer()
+        rx.view[rx.end : rx.end + len(data)] = data
+        rx.end += len(data)
+        self.work()
+
+    def on_event(self, mask: int) -> None:
+        if mask & select.EPOLLOUT:
+            self._writable()
+        else:
+            self._readable()
+
+    def _readable(self) -> None:
+        rx = self._receive_buffer()
+        try:
+            count = self.sock.recv_into(rx.room)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.close(str(error))
+            return
+        if not count:
+            self.close("closed by the peer")
+            return
+        rx.end += count
+        self.moved = self.loop.now
+        self.pinged = False
+        self.work()
+
+    def _writable(self) -> None:
+        tx = self._tx
+        assert tx is not None
+        if not self._send(tx):
+            return
+        self._tx = None
+        self.loop.transmit_buffers.give(tx)
+        self.loop.epoll.modify(self.fd, select.EPOLLIN)
+        self.work()
+
+    def work(self) -> None:
+        """Handle all input and send all output, as far as both go."""
+        if self._tx is not None:
+            return
+        connection, rx = self.connection, self._rx
+        while self.fd >= 0:
+            tx = self.loop.transmit_buffer
+            if connection.fill(tx) and rx is not None:
+                pump(connection, rx, tx)
+            full = tx.full
+            if self.skip:
+                self._skip_sent(tx)
+            if tx.end and not self._send(tx):
+                return
+            if not full:
+                break
+        if connection.state is State.CLOSING:
+            self.close("")
+        else:
+            self._release_receive_buffer()
+
+    def _send(self, tx: TransmitBuffer) -> bool:
+        """Send what is in `tx`. True when all has left; else this link keeps `tx` and waits for the socket."""
+        try:
+            count = self.sock.send(tx.pending)
+            self.moved = self.loop.now
+        except BlockingIOError:
+            count = 0
+        except OSError as error:
+            tx.start = tx.end = 0
+            self.close(str(error))
+            return False
+        if tx.sent(count):
+            return True
+        if self._tx is None:
+            self._tx = tx
+            self.loop.transmit_buffer = self.loop.transmit_buffers.take()
+            self.loop.epoll.modify(self.fd, select.EPOLLOUT)
+        return False
+
+    def _skip_sent(self, tx: TransmitBuffer) -> None:
+        count = min(self.skip, tx.end)
+        self.skip -= count
+        tx.sent(count)
+
+    def _receive_buffer(self) -> ReceiveBuffer:
+        rx = self._rx
+        if rx is None:
+            rx = self._rx = self.loop.receive_buffers.take()
+            rx.start = 0
+            rx.end = len(self._rest)
+            if self._rest:
+                rx.view[: rx.end] = self._rest
+                self._rest = b""
+        return rx
+
+    def _release_receive_buffer(self, limit: int = SMALL) -> None:
+        rx = self._rx
+        if rx is not None and rx.end - rx.start <= limit:
+            self._rest = bytes(rx.view[rx.start : rx.end])
+            self._rx = None
+            self.loop.receive_buffers.give(rx)
+
+    def tick(self, now: float) -> None:
+        """Look whether the peer is alive and does its part."""
+        silent = now - self.moved
+        if self.connection.state is State.LOGIN:
+            if now - self.opened > LOGIN_TIMEOUT:
+                self.close(f"the login was not over after {LOGIN_TIMEOUT:.0f} s")
+        elif silent > STALLED_AFTER:
+            self.close(f"no sign of life for {silent:.0f} s")
+        elif silent > PING_AFTER and not self.pinged and self._tx is None:
+            self.pinged = True
+            self.connection.ping()
+        elif silent > TICK and self._tx is None:
+            self._release_receive_buffer(1 << 30)  # half a PDU, and no more for now: do not hold a whole buffer for it
+
+    def close(self, why: str) -> None:
+        if self.fd < 0:
+            return
+        if why:
+            log.info("%s: connection ended: %s", self.connection, why)
+        self.loop.forget(self)
+        self.fd = -1
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+        self.sock.close()
+        for buffer, pool in ((self._rx, self.loop.receive_buffers), (self._tx, self.loop.transmit_buffers)):
+            if buffer is not None:
+                buffer.start = buffer.end = 0
+                pool.give(buffer)  # type: ignore[arg-type]
+        self._rx = self._tx = None
+        self.connection.closed()
+
+
+class Loop:
+    """Waits for events and hands them out. Everything in it runs on the thread that calls `run`."""
+
+    def __init__(self, executor: ThreadExecutor, *, poll: bool = False) -> None:
+        self.executor = executor
+        self.epoll = select.epoll()
+        self.now = time.monotonic()
+        self.links: dict[int, Link] = {}
+        self.receive_buffers: Pool[ReceiveBuffer] = Pool(ReceiveBuffer)
+        self.transmit_buffers: Pool[TransmitBuffer] = Pool(TransmitBuffer)
+        self.transmit_buffer = self.transmit_buffers.take()  # the one that answers are built in now
+        self.on_tick: Callable[[float], None] = lambda now: None
+        self.running = True
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._awake: set[Link] = set()
+        self._poll = poll
+        self._gap = SPIN_LIMIT  # how long the loop has waited for an event of late, in seconds
+        self.watch(executor.eventfd, lambda mask: executor.complete())
+
+    def watch(self, fd: int, handler: Callable[[int], None]) -> None:
+        """Call `handler` when `fd` is readable."""
+        self._handlers[fd] = handler
+        self.epoll.register(fd, select.EPOLLIN)
+
+    def add(self, sock: socket.socket, service: Service, portal: str, peer: str) -> Link:
+        """Serve a connected socket from now on."""
+        sock.setblocking(False)
+        link = Link(self, sock, service, portal, peer)
+        self.links[link.fd] = link
+        self.watch(link.fd, link.on_event)
+        return link
+
+    def forget(self, link: Link) -> None:
+        self.epoll.unregister(link.fd)
+        del self._handlers[link.fd]
+        del self.links[link.fd]
+        self._awake.discard(link)
+
+    def wake(self, link: Link) -> None:
+        """Have a link send output that did not come from its own input."""
+        if link.fd >= 0:
+            self._awake.add(link)
+
+    def run(self) -> None:
+        """Serve until `running` is False."""
+        tick_at = self.now + TICK
+        while self.running:
+            events = self._wait(tick_at)
+            for fd, mask in events:
+                handler = self._handlers.get(fd)  # an earlier event of this round may have closed it
+                if handler is not None:
+                    handler(mask)
+            while self._awake:
+                self._awake.pop().work()
+            if self.now >= tick_at:
+                tick_at = self.now + TICK
+                self._tick()
+
+    def _wait(self, until: float) -> list[tuple[int, int]]:
+        began = time.monotonic()
+        events: list[tuple[int, int]] = []
+        if self._poll and self._gap < SPIN_LIMIT:
+            limit = began + 2 * self._gap
+            while not events and self.now < limit:
+                events = self.epoll.poll(0)
+                self.now = time.monotonic()
+        if not events:
+            events = self.epoll.poll(max(0.0, until - began))
+            self.now = time.monotonic()
+        self._gap += (min(self.now - began, 2 * SPIN_LIMIT) - self._gap) / 8
+        return events
+
+    def _tick(self) -> None:
+        for link in list(self.links.values()):
+            link.tick(self.now)
+        self.on_tick(self.now)
+
+    def close(self) -> None:
+        for link in list(self.links.values()):
+            link.close("the target stops")
+        self.epoll.close()

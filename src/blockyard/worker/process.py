@@ -1,0 +1,182 @@
+"""A worker process: the targets that it was given, and nothing else.
+
+Started as `python -m blockyard.worker FD` with one end of handoff.pair(). Messages from control:
+
+    {"type": "targets", "targets": [...], "poll": bool}   first; answered by "ready" or "failed"
+    {"type": "connection", "portal", "peer", "received", "answered"} + socket
+                                       a login whose first bytes (base64) control has read, and
+                                       answered so many bytes of
+    {"type": "statistics"}             answered by the counters of every logical unit and the sessions
+    {"type": "stop", "grace": seconds} ask initiators to log out, then flush and end
+
+and to control: "ready", "failed" (with "error"), "statistics", "stopped". A worker whose control goes
+away ends as if it had been stopped without grace.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from blockyard.block.file import FileDevice
+from blockyard.iscsi.login import TargetLogin
+from blockyard.iscsi.pdu import LoginStatus
+from blockyard.iscsi.session import TargetNode
+from blockyard.scsi.target import Target
+from blockyard.scsi.taskset import TaskSet
+from blockyard.scsi.unit import Identity, LogicalUnit
+from blockyard.worker.executor import ThreadExecutor
+from blockyard.worker.handoff import Message, receive_message, send_message
+from blockyard.worker.loop import Loop
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """The service that all connections of this process share."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._executor = ThreadExecutor()
+        self._nodes: dict[str, TargetNode] = {}
+        self._loop: Loop | None = None
+        self._stop_at: float | None = None
+
+    # ---- what connections ask (iscsi.connection.Service)
+
+    def new_login(self, portal: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
+        return TargetLogin(self, portal, attach=attach)
+
+    def find(self, name: str, portal: str) -> TargetNode | LoginStatus:
+        return self._nodes.get(name, LoginStatus.NOT_FOUND)
+
+    def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
+        raise NotImplementedError
+
+    # ---- life
+
+    def run(self) -> int:
+        """Serve until told to stop. Returns the exit status."""
+        received = receive_message(self._control)
+        if received is None:
+            return 0
+        message, _ = received
+        try:
+            for target in message["targets"]:
+                self._nodes[target["name"]] = self._open_target(target)
+        except OSError as error:
+            send_message(self._control, {"type": "failed", "error": str(error)})
+            self._close_units()
+            return 1
+        self._loop = Loop(self._executor, poll=message.get("poll", False))
+        self._loop.on_tick = self._tick
+        self._control.setblocking(False)
+        self._loop.watch(self._control.fileno(), lambda mask: self._on_message())
+        signal.signal(signal.SIGTERM, lambda signum, frame: self._stop(0))
+        send_message(self._control, {"type": "ready"})
+        self._loop.run()
+        self._loop.close()
+        self._executor.close()
+        self._close_units()
+        self._tell({"type": "stopped"})
+        return 0
+
+    def _open_target(self, target: dict[str, Any]) -> TargetNode:
+        units = {lun["lun"]: self._open_unit(lun) for lun in target["luns"]}
+        return TargetNode(target["name"], target["portal_group"], Target(target["name"], units))
+
+    def _open_unit(self, lun: dict[str, Any]) -> LogicalUnit:
+        device = FileDevice(lun["path"], read_only=lun["read_only"])
+        unit = LogicalUnit(
+            device,
+            block_size=lun["block_size"],
+            read_only=lun["read_only"],
+            write_through=lun["write_through"],
+            identity=Identity(uuid=uuid.UUID(lun["uuid"]), name=lun["name"]),
+        )
+        unit.tasks = TaskSet(unit, self._executor)
+        return unit
+
+    def _close_units(self) -> None:
+        for node in self._nodes.values():
+            for unit in node.scsi.units.values():
+                unit.close()
+
+    # ---- control
+
+    def _on_message(self) -> None:
+        try:
+            received = receive_message(self._control)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = None
+        if received is None:
+            log.warning("control is gone: this worker ends")
+            self._stop(0)
+            return
+        message, fds = received
+        if message["type"] == "connection":
+            self._accept(message, fds[0])
+        elif message["type"] == "statistics":
+            self._tell(self._statistics())
+        elif message["type"] == "stop":
+            self._stop(message["grace"])
+
+    def _accept(self, message: Message, fd: int) -> None:
+        assert self._loop is not None
+        link = self._loop.add(socket.socket(fileno=fd), self, message["portal"], message["peer"])
+        link.skip = message["answered"]
+        link.feed(base64.b64decode(message["received"]))
+
+    def _tell(self, message: Message) -> None:
+        try:
+            send_message(self._control, message)
+        except OSError as error:
+            log.warning("control was not told %s: %s", message["type"], error)
+
+    def _statistics(self) -> Message:
+        targets = {
+            node.name: {str(lun): unit.counters.as_dict() for lun, unit in node.scsi.units.items()}
+            for node in self._nodes.values()
+        }
+        sessions = [
+            {"target": node.name, "initiator": session.initiator, "tsih": session.tsih, "peer": session.connection.peer}
+            for node in self._nodes.values()
+            for session in node.sessions.values()
+            if session.connection is not None
+        ]
+        return {"type": "statistics", "targets": targets, "sessions": sessions}
+
+    def _stop(self, grace: float) -> None:
+        """Ask every initiator to log out; after `grace` seconds, or when all have, end (RFC 7143 §11.9.1)."""
+        assert self._loop is not None
+        if grace <= 0 or not self._loop.links:
+            self._loop.running = False
+            return
+        self._stop_at = self._loop.now + grace
+        for link in self._loop.links.values():
+            link.connection.request_logout(max(1, int(grace)))
+
+    def _tick(self, now: float) -> None:
+        assert self._loop is not None
+        if self._stop_at is not None and (now >= self._stop_at or not self._loop.links):
+            self._loop.running = False
+
+
+def main() -> int:
+    """`python -m blockyard.worker FD`."""
+    logging.basicConfig(stream=sys.stderr, level=os.environ.get("BLOCKYARD_LOG", "WARNING"), format=logging.BASIC_FORMAT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: control decides
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return Worker(socket.socket(fileno=int(sys.argv[1]))).run()
