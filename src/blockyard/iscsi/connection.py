@@ -29,8 +29,8 @@ from blockyard.iscsi.login import LoginState, TargetLogin
 from blockyard.iscsi.negotiation import NegotiationError, TextAccumulator
 from blockyard.iscsi.pdu import (
     BHS_LENGTH,
-    IMMEDIATE,
     NO_TAG,
+    R2T,
     AhsType,
     AsyncEvent,
     AsyncMessage,
@@ -48,7 +48,6 @@ from blockyard.iscsi.pdu import (
     Opcode,
     Pdu,
     PduError,
-    R2T,
     Reject,
     RejectReason,
     ScsiCommand,
@@ -71,6 +70,7 @@ from blockyard.scsi.task import Result, Status, Task
 
 log = logging.getLogger(__name__)
 
+_TEXT_TAG = 1  # target transfer tag of a text exchange: a connection has one at a time (RFC 7143 §11.10.4)
 LOGIN_DATA_LIMIT = 8192  # MaxRecvDataSegmentLength before it is negotiated (RFC 7143 §13.12)
 
 
@@ -266,7 +266,7 @@ class Connection:
             handler(self, pdu)
 
     def _damaged(self, pdu: Pdu, reason: RejectReason) -> None:
-        """A PDU's data digest does not match (RFC 7143 §7.8): it is rejected, and a command that it belongs to fails."""
+        """A data digest does not match (RFC 7143 §7.8): the PDU is rejected, and the command that it belongs to fails."""
         log.warning("%s: data digest error", self)
         self.reject(pdu, reason)
         assert self.session is not None
@@ -497,9 +497,12 @@ class Connection:
             self.reject(pdu, RejectReason.INVALID_PDU_FIELD)
             return
         end = pdu.buffer_offset + len(pdu.data)
-        if pdu.data_sn != expected_sn or pdu.buffer_offset != command.received or end > limit:
-            failure = failure or sense.INCORRECT_AMOUNT_OF_DATA
-        elif pdu.final and solicited is not None and end < limit:
+        if (
+            pdu.data_sn != expected_sn
+            or pdu.buffer_offset != command.received
+            or end > limit
+            or (pdu.final and solicited is not None and end < limit)
+        ):
             failure = failure or sense.INCORRECT_AMOUNT_OF_DATA
         command.failure = command.failure or failure
         command.store(command.received, memoryview(pdu.data))
@@ -528,7 +531,43 @@ class Connection:
             self._send(NopIn(lun=pdu.lun, itt=pdu.itt, ttt=NO_TAG, final=True, data=echo))
 
     def _text_request(self, pdu: TextRequest) -> None:
-        raise NotImplementedError
+        """RFC 7143 §11.10, §11.11: text both ways may take several PDUs; a new request forgets an unfinished one."""
+        if pdu.ttt == NO_TAG:
+            self._text.reset()
+        elif pdu.ttt != _TEXT_TAG:
+            self.reject(pdu, RejectReason.INVALID_PDU_FIELD)
+            return
+        try:
+            pairs = self._text.take(pdu.data, continued=pdu.continued)
+            self._text.put(self._answer_text(pairs or []))
+        except NegotiationError as error:
+            log.warning("%s: %s", self, error)
+            self._text.reset()
+            self.reject(pdu, RejectReason.PROTOCOL_ERROR)
+            return
+        segment, more = self._text.next_segment(self.peer_segment)
+        final = pdu.final and not more
+        tag = NO_TAG if final else _TEXT_TAG
+        self._send(TextResponse(lun=pdu.lun, itt=pdu.itt, ttt=tag, final=final, continued=more, data=segment))
+
+    def _answer_text(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        answers: list[tuple[str, str]] = []
+        for key, value in pairs:
+            if key == "SendTargets":
+                answers += self._send_targets(value)
+            else:
+                answers += self._login.negotiator.answer_full_feature([(key, value)])
+        self.peer_segment = self._login.parameters.peer_max_recv_data_segment_length
+        return answers
+
+    def _send_targets(self, value: str) -> list[tuple[str, str]]:
+        """RFC 7143 §13.3 and Appendix C: a normal session may only ask for its own target."""
+        assert self.session is not None
+        if self.session.node is None:
+            return self._service.send_targets(None if value == "All" else value, self.portal)
+        if value in ("", self.session.node.name):
+            return self._service.send_targets(self.session.node.name, self.portal)
+        return [("SendTargets", "Reject")]
 
     def _task_management(self, pdu: TaskManagementRequest) -> None:
         session = self.session
@@ -567,7 +606,14 @@ class Connection:
         self.reject(pdu, RejectReason.SNACK_REJECT)  # ErrorRecoveryLevel 0 (RFC 7143 §11.16)
 
 
-_NUMBERED = (NopOut, ScsiCommand, TaskManagementRequest, TextRequest, LogoutRequest)  # carry a CmdSN (RFC 7143 §4.2.2.1)
+# Initiator PDUs that carry a CmdSN (RFC 7143 §4.2.2.1)
+_NUMBERED = (
+    NopOut,
+    ScsiCommand,
+    TaskManagementRequest,
+    TextRequest,
+    LogoutRequest,
+)  # carry a CmdSN (RFC 7143 §4.2.2.1)
 
 _HANDLERS: dict[int, Callable[..., None]] = {
     Opcode.NOP_OUT: Connection._nop_out,

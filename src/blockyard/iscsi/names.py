@@ -32,7 +32,7 @@ _PROHIBITED = (
 )  # fmt: skip
 
 
-class InvalidName(ValueError):  # noqa: N818 - reads better where it is caught
+class InvalidName(ValueError):
     """A text is not an iSCSI name, or not a portal address; the message says what is wrong with it."""
 
 

@@ -1,4 +1,4 @@
-"""Text negotiation: key=value pairs, the table of keys, and the rules by which two sides agree (RFC 7143 §6.1, §6.2, §13).
+"""Text negotiation: key=value pairs, the table of keys, and the rules of agreement (RFC 7143 §6.1, §6.2, §13).
 
 Theory of operation. `KEYS` has a row for every key: who may send it, when, what its values are and
 which result function applies. A `Negotiator` knows one side's `Preferences` and turns what the peer
@@ -70,11 +70,7 @@ def decode_text(text: Buffer) -> Pairs:
     """
     if len(text) and text[-1] != 0:
         raise NegotiationError("the text does not end with NUL (RFC 7143 §6.1)")
-    pairs = []
-    for item in bytes(text).split(b"\0"):
-        if item:
-            pairs.append(_decode_pair(item))
-    return pairs
+    return [_decode_pair(item) for item in bytes(text).split(b"\0") if item]
 
 
 def _decode_pair(item: bytes) -> tuple[str, str]:
@@ -86,7 +82,8 @@ def _decode_pair(item: bytes) -> tuple[str, str]:
         raise NegotiationError(f"not a key=value pair: {item[:64]!r}")
     row = KEYS.get(key)
     limit = 2 * BINARY_LIMIT + 2 if row is not None and row.rule is Rule.AUTHENTICATION else VALUE_LIMIT
-    if any(len(part.encode()) > limit for part in value.split(",")):
+    values = value.split(",") if row is None or row.rule is Rule.LIST else [value]
+    if any(len(single.encode()) > limit for single in values):
         raise NegotiationError(f"the value of {key} is longer than {limit} bytes")
     return key, value
 
@@ -295,8 +292,8 @@ class Preferences:
         """Raises ValueError for a wish that the key cannot have."""
         for field in fields(self):
             row, value = _BY_ATTRIBUTE[field.name], getattr(self, field.name)
-            if isinstance(value, int) and not row.low <= value <= row.high:
-                raise ValueError(f"{row.name} must be from {row.low} to {row.high}, not {value}")
+            if isinstance(value, int) and not row.span[0] <= value <= row.span[1]:
+                raise ValueError(f"{row.name} must be from {row.span[0]} to {row.span[1]}, not {value}")
             if isinstance(value, tuple) and (not value or not set(value) <= set(row.values)):
                 raise ValueError(f"{row.name} can be {', '.join(row.values)}, not {', '.join(value) or 'nothing'}")
             if isinstance(value, str) and (len(value.encode()) > VALUE_LIMIT or "\0" in value):
@@ -322,10 +319,9 @@ class Key:
     use: Use
     senders: frozenset[Role] = BOTH
     security: bool = False  # may be sent in the SecurityNegotiation stage (§12)
-    low: int = 0
-    high: int = 1
+    span: tuple[int, int] = (0, 1)  # the least and the greatest number
     values: tuple[str, ...] = ()  # of a list, or the answer to a refused key
-    irrelevant: Callable[[Parameters], bool] | None = None
+    moot: Callable[[Parameters], bool] = lambda parameters: False  # the key is Irrelevant under these parameters
 
     @property
     def declared(self) -> bool:
@@ -339,8 +335,8 @@ class Key:
             return text == "Yes"
         if self.rule in (Rule.MINIMUM, Rule.MAXIMUM, Rule.NUMBER):
             number = parse_number(text)
-            if not self.low <= number <= self.high:
-                raise ValueError(f"{number} is not from {self.low} to {self.high}")
+            if not self.span[0] <= number <= self.span[1]:
+                raise ValueError(f"{number} is not from {self.span[0]} to {self.span[1]}")
             return number
         if self.rule is Rule.NAME:
             return normalise(text)
@@ -349,10 +345,13 @@ class Key:
         return text
 
 
-SECTOR = 512
-SEGMENT_MAX = (1 << 24) - 1
-
-_AUTH_METHODS = ("KRB5", "SRP", "CHAP", "None")
+_IO, _LO, _FFPO, _ALL = Use
+_I, _T = INITIATOR, TARGET
+_LENGTH = (512, (1 << 24) - 1)  # bytes
+_COUNT = (1, 65535)
+_SECONDS = (0, 3600)
+_SESSIONS = ("Discovery", "Normal")
+_METHODS = ("KRB5", "SRP", "CHAP", "None")
 _DIGESTS = ("CRC32C", "None")
 _TASK_REPORTING = ("FastAbort", "ResponseFence", "RFC3720")
 
@@ -360,42 +359,42 @@ _TASK_REPORTING = ("FastAbort", "ResponseFence", "RFC3720")
 KEYS: dict[str, Key] = {
     row.name: row
     for row in (
-        Key("SessionType", "13.21", "session_type", Rule.TEXT, Use.LEADING_ONLY, INITIATOR, True, values=("Discovery", "Normal")),
-        Key("InitiatorName", "13.5", "initiator_name", Rule.NAME, Use.INITIALIZE_ONLY, INITIATOR, True),
-        Key("InitiatorAlias", "13.7", "initiator_alias", Rule.TEXT, Use.ALL, INITIATOR, True),
-        Key("TargetName", "13.4", "target_name", Rule.NAME, Use.INITIALIZE_ONLY, INITIATOR, True),
-        Key("TargetAlias", "13.6", "target_alias", Rule.TEXT, Use.ALL, TARGET, True),
-        Key("TargetAddress", "13.8", "target_address", Rule.TEXT, Use.ALL, TARGET, True),
-        Key("TargetPortalGroupTag", "13.9", "target_portal_group_tag", Rule.NUMBER, Use.INITIALIZE_ONLY, TARGET, True, 0, 65535),
-        Key("SendTargets", "13.3", "", Rule.TEXT, Use.FULL_FEATURE_ONLY, INITIATOR),
-        Key("AuthMethod", "12.1", "auth_method", Rule.LIST, Use.INITIALIZE_ONLY, BOTH, True, values=_AUTH_METHODS),
-        Key("CHAP_A", "12.1.3", "", Rule.AUTHENTICATION, Use.INITIALIZE_ONLY, BOTH, True),
-        Key("CHAP_I", "12.1.3", "", Rule.AUTHENTICATION, Use.INITIALIZE_ONLY, BOTH, True),
-        Key("CHAP_C", "12.1.3", "", Rule.AUTHENTICATION, Use.INITIALIZE_ONLY, BOTH, True),
-        Key("CHAP_N", "12.1.3", "", Rule.AUTHENTICATION, Use.INITIALIZE_ONLY, BOTH, True),
-        Key("CHAP_R", "12.1.3", "", Rule.AUTHENTICATION, Use.INITIALIZE_ONLY, BOTH, True),
-        Key("HeaderDigest", "13.1", "header_digest", Rule.LIST, Use.INITIALIZE_ONLY, values=_DIGESTS),
-        Key("DataDigest", "13.1", "data_digest", Rule.LIST, Use.INITIALIZE_ONLY, values=_DIGESTS),
-        Key("MaxConnections", "13.2", "max_connections", Rule.MINIMUM, Use.LEADING_ONLY, low=1, high=65535, irrelevant=_in_discovery),
-        Key("InitialR2T", "13.10", "initial_r2t", Rule.OR, Use.LEADING_ONLY, irrelevant=_in_discovery),
-        Key("ImmediateData", "13.11", "immediate_data", Rule.AND, Use.LEADING_ONLY, irrelevant=_in_discovery),
-        Key("MaxRecvDataSegmentLength", "13.12", "max_recv_data_segment_length", Rule.NUMBER, Use.ALL, low=SECTOR, high=SEGMENT_MAX),
-        Key("MaxBurstLength", "13.13", "max_burst_length", Rule.MINIMUM, Use.LEADING_ONLY, low=SECTOR, high=SEGMENT_MAX, irrelevant=_in_discovery),
-        Key("FirstBurstLength", "13.14", "first_burst_length", Rule.MINIMUM, Use.LEADING_ONLY, low=SECTOR, high=SEGMENT_MAX, irrelevant=_no_first_burst),
-        Key("DefaultTime2Wait", "13.15", "default_time2wait", Rule.MAXIMUM, Use.LEADING_ONLY, high=3600),
-        Key("DefaultTime2Retain", "13.16", "default_time2retain", Rule.MINIMUM, Use.LEADING_ONLY, high=3600),
-        Key("MaxOutstandingR2T", "13.17", "max_outstanding_r2t", Rule.MINIMUM, Use.LEADING_ONLY, low=1, high=65535, irrelevant=_in_discovery),
-        Key("DataPDUInOrder", "13.18", "data_pdu_in_order", Rule.OR, Use.LEADING_ONLY, irrelevant=_in_discovery),
-        Key("DataSequenceInOrder", "13.19", "data_sequence_in_order", Rule.OR, Use.LEADING_ONLY, irrelevant=_in_discovery),
-        Key("ErrorRecoveryLevel", "13.20", "error_recovery_level", Rule.MINIMUM, Use.LEADING_ONLY, high=2),
-        Key("TaskReporting", "13.23", "task_reporting", Rule.LIST, Use.LEADING_ONLY, values=_TASK_REPORTING, irrelevant=_in_discovery),
-        Key("iSCSIProtocolLevel", "13.24", "protocol_level", Rule.MINIMUM, Use.LEADING_ONLY, high=31, irrelevant=_in_discovery),
-        Key("X#NodeArchitecture", "13.26", "node_architecture", Rule.TEXT, Use.LEADING_ONLY),
+        Key("SessionType", "13.21", "session_type", Rule.TEXT, _LO, _I, security=True, values=_SESSIONS),
+        Key("InitiatorName", "13.5", "initiator_name", Rule.NAME, _IO, _I, security=True),
+        Key("InitiatorAlias", "13.7", "initiator_alias", Rule.TEXT, _ALL, _I, security=True),
+        Key("TargetName", "13.4", "target_name", Rule.NAME, _IO, _I, security=True),
+        Key("TargetAlias", "13.6", "target_alias", Rule.TEXT, _ALL, _T, security=True),
+        Key("TargetAddress", "13.8", "target_address", Rule.TEXT, _ALL, _T, security=True),
+        Key("TargetPortalGroupTag", "13.9", "target_portal_group_tag", Rule.NUMBER, _IO, _T, True, (0, 65535)),
+        Key("SendTargets", "13.3", "", Rule.TEXT, _FFPO, _I),
+        Key("AuthMethod", "12.1", "auth_method", Rule.LIST, _IO, security=True, values=_METHODS),
+        Key("CHAP_A", "12.1.3", "", Rule.AUTHENTICATION, _IO, security=True),
+        Key("CHAP_I", "12.1.3", "", Rule.AUTHENTICATION, _IO, security=True),
+        Key("CHAP_C", "12.1.3", "", Rule.AUTHENTICATION, _IO, security=True),
+        Key("CHAP_N", "12.1.3", "", Rule.AUTHENTICATION, _IO, security=True),
+        Key("CHAP_R", "12.1.3", "", Rule.AUTHENTICATION, _IO, security=True),
+        Key("HeaderDigest", "13.1", "header_digest", Rule.LIST, _IO, values=_DIGESTS),
+        Key("DataDigest", "13.1", "data_digest", Rule.LIST, _IO, values=_DIGESTS),
+        Key("MaxConnections", "13.2", "max_connections", Rule.MINIMUM, _LO, span=_COUNT, moot=_in_discovery),
+        Key("InitialR2T", "13.10", "initial_r2t", Rule.OR, _LO, moot=_in_discovery),
+        Key("ImmediateData", "13.11", "immediate_data", Rule.AND, _LO, moot=_in_discovery),
+        Key("MaxRecvDataSegmentLength", "13.12", "max_recv_data_segment_length", Rule.NUMBER, _ALL, span=_LENGTH),
+        Key("MaxBurstLength", "13.13", "max_burst_length", Rule.MINIMUM, _LO, span=_LENGTH, moot=_in_discovery),
+        Key("FirstBurstLength", "13.14", "first_burst_length", Rule.MINIMUM, _LO, span=_LENGTH, moot=_no_first_burst),
+        Key("DefaultTime2Wait", "13.15", "default_time2wait", Rule.MAXIMUM, _LO, span=_SECONDS),
+        Key("DefaultTime2Retain", "13.16", "default_time2retain", Rule.MINIMUM, _LO, span=_SECONDS),
+        Key("MaxOutstandingR2T", "13.17", "max_outstanding_r2t", Rule.MINIMUM, _LO, span=_COUNT, moot=_in_discovery),
+        Key("DataPDUInOrder", "13.18", "data_pdu_in_order", Rule.OR, _LO, moot=_in_discovery),
+        Key("DataSequenceInOrder", "13.19", "data_sequence_in_order", Rule.OR, _LO, moot=_in_discovery),
+        Key("ErrorRecoveryLevel", "13.20", "error_recovery_level", Rule.MINIMUM, _LO, span=(0, 2)),
+        Key("TaskReporting", "13.23", "task_reporting", Rule.LIST, _LO, values=_TASK_REPORTING, moot=_in_discovery),
+        Key("iSCSIProtocolLevel", "13.24", "protocol_level", Rule.MINIMUM, _LO, span=(0, 31), moot=_in_discovery),
+        Key("X#NodeArchitecture", "13.26", "node_architecture", Rule.TEXT, _LO),
         # RFC 7143 §13.25 lets the markers be answered No, which old initiators understand better than Reject.
-        Key("IFMarker", "13.25", "", Rule.REFUSED, Use.INITIALIZE_ONLY, values=("No",)),
-        Key("OFMarker", "13.25", "", Rule.REFUSED, Use.INITIALIZE_ONLY, values=("No",)),
-        Key("IFMarkInt", "13.25", "", Rule.REFUSED, Use.INITIALIZE_ONLY, values=(REJECT,)),
-        Key("OFMarkInt", "13.25", "", Rule.REFUSED, Use.INITIALIZE_ONLY, values=(REJECT,)),
+        Key("IFMarker", "13.25", "", Rule.REFUSED, _IO, values=("No",)),
+        Key("OFMarker", "13.25", "", Rule.REFUSED, _IO, values=("No",)),
+        Key("IFMarkInt", "13.25", "", Rule.REFUSED, _IO, values=(REJECT,)),
+        Key("OFMarkInt", "13.25", "", Rule.REFUSED, _IO, values=(REJECT,)),
     )
 }  # fmt: skip
 
@@ -494,16 +493,15 @@ class Negotiator:
         answers: dict[str, str] = {}
         for name, value in sorted(pairs, key=lambda pair: _ORDER.get(pair[0], len(_ORDER))):
             row = KEYS.get(name)
-            if row is None:
-                if value not in RESERVED_ANSWERS:
-                    answers[name] = NOT_UNDERSTOOD
-                continue
-            self._check_stage(row, stage)
-            if name in self._offered:
+            if row is not None and name in self._offered:
+                self._check_stage(row, stage)
                 self._take_answer(row, value)
-            elif value in RESERVED_ANSWERS and name in self._declared:
-                continue  # a comment on our declaration; none is called for
+            elif value in RESERVED_ANSWERS:
+                self._take_comment(name)
+            elif row is None:
+                answers[name] = NOT_UNDERSTOOD
             else:
+                self._check_stage(row, stage)
                 self._check_first(row)
                 answer = self._take_offer(row, value)
                 if answer is not None:
@@ -566,6 +564,11 @@ class Negotiator:
             raise NegotiationError(f"{row.name} was sent twice (RFC 7143 §6.3)")
         self._settled.add(row.name)
 
+    def _take_comment(self, name: str) -> None:
+        """Irrelevant and the like: some initiators say it of what we declared or answered. It is no offer (§6.2)."""
+        if name in KEYS and name not in self._declared and name not in self._settled:
+            raise NegotiationError(f"{name} was answered though it had not been offered")
+
     def _take_offer(self, row: Key, value: str) -> str | None:
         """Settle an offer or a declaration of the peer's; return the answer, None where none is due."""
         if row.declared:
@@ -575,7 +578,7 @@ class Negotiator:
             return row.values[0]
         if row.rule is Rule.AUTHENTICATION:
             raise NegotiationError(f"{row.name} was sent without AuthMethod=CHAP (RFC 7143 §12.1)")
-        if row.irrelevant is not None and row.irrelevant(self.parameters):
+        if row.moot(self.parameters):
             return IRRELEVANT
         if row.rule is Rule.LIST:
             return self._choose(row, value)
@@ -617,7 +620,9 @@ class Negotiator:
         try:
             setattr(self.parameters, attribute, row.parse(value))
         except (ValueError, InvalidName) as error:
-            raise NegotiationError(f"{row.name}: {error}", _REFUSALS.get(row.name, LoginStatus.INITIATOR_ERROR)) from None
+            raise NegotiationError(
+                f"{row.name}: {error}", _REFUSALS.get(row.name, LoginStatus.INITIATOR_ERROR)
+            ) from None
 
     def _take_answer(self, row: Key, value: str) -> None:
         """Settle an offer of our own by the peer's answer."""
@@ -641,7 +646,7 @@ class Negotiator:
 
     def _take_refusal(self, row: Key, value: str, wanted: Any) -> None:
         """Reject and the like leave the key at its default, which this side may not be able to live with (§6.2)."""
-        if row.irrelevant is not None and row.irrelevant(self.parameters):
+        if row.moot(self.parameters):
             return
         default = getattr(self.parameters, row.attribute)
         if row.rule is Rule.LIST:

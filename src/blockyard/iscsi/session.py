@@ -55,8 +55,8 @@ class Command:
     """A SCSI command in progress: the task, and how far its data has come."""
 
     __slots__ = (
-        "aborted", "asked", "buffer", "charged", "data_sn", "failure", "immediate", "itt", "lun", "r2t_sn", "read", "received",
-        "solicitations", "task", "unsolicited", "wanted", "write_length",
+        "aborted", "asked", "buffer", "charged", "data_sn", "failure", "immediate", "itt", "lun", "r2t_sn", "read",
+        "received", "solicitations", "task", "unsolicited", "wanted", "write_length",
     )  # fmt: skip
 
     def __init__(self, pdu: ScsiCommand, task: Task) -> None:
@@ -130,7 +130,7 @@ class Session:
     # ---- command numbering (RFC 7143 §4.2.2.1)
 
     def take(self, cmd_sn: int) -> bool:
-        """Account for a non-immediate PDU. True when it is its turn; False when it is early, late or out of the window."""
+        """Account for a non-immediate PDU. True when it is its turn, False when it is early or late."""
         if cmd_sn != self.exp_cmd_sn:
             return False
         self.exp_cmd_sn = (cmd_sn + 1) & MASK
@@ -330,9 +330,7 @@ class TargetNode:
             if session is not but and session.connection is not None:
                 session.connection.drop()
 
-    def clear(
-        self, lun: int, requester: Session, answer: Callable[[TaskResponse], None], *, reset: bool
-    ) -> None:
+    def clear(self, lun: int, requester: Session, answer: Callable[[TaskResponse], None], *, reset: bool) -> None:
         """CLEAR TASK SET or LOGICAL UNIT RESET: every session's tasks on one LUN (SAM-5 §7.5, §7.7)."""
         unit = requester.nexus(lun).unit
         doomed = [

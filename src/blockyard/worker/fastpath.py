@@ -25,6 +25,7 @@ from struct import Struct
 
 from blockyard.iscsi.connection import Connection, State
 from blockyard.iscsi.digest import crc32c
+from blockyard.iscsi.pdu import BHS_LENGTH
 from blockyard.iscsi.transmit import MAX_INLINE_READ, SEND_THRESHOLD, TransmitBuffer
 from blockyard.worker.buffers import ReceiveBuffer
 
@@ -32,10 +33,12 @@ _MASK = 0xFFFFFFFF
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 
-# A SCSI command PDU with its CDB (RFC 7143 §11.3, SBC-4 5.11, 5.13, 5.40, 5.42): opcode and flags | AHS and data length |
+# A SCSI command PDU with its CDB (RFC 7143 §11.3; SBC-4 5.11, 5.13, 5.40, 5.42): opcode, flags | AHS and data length |
 # LUN | task tag | expected length | CmdSN | operation code and flags | LBA | (group) | length | (group and) control
 _COMMAND_10 = Struct(">H2xIQIII4xHIBHB6x").unpack_from
 _COMMAND_16 = Struct(">H2xIQIII4xHQIH").unpack_from
+# Byte 0 and 1 of the PDU: not immediate, F with R or W, an attribute that asks for no order (RFC 7143 §11.3.1)
+_UNTAGGED_READ, _SIMPLE_READ, _UNTAGGED_WRITE, _SIMPLE_WRITE = 0x01C0, 0x01C1, 0x01A0, 0x01A1
 _READ_10, _WRITE_10, _READ_16, _WRITE_16 = 0x2800, 0x2A00, 0x8800, 0x8A00
 _FORM = bytearray(256)  # by operation code: 10 or 16 for what may be plain
 _FORM[0x28] = _FORM[0x2A] = 10
@@ -45,146 +48,135 @@ _FORM[0x88] = _FORM[0x8A] = 16
 # task tag | transfer tag | StatSN | ExpCmdSN | MaxCmdSN | DataSN | offset | residual
 _ANSWER = Struct(">IIQIIIIIIII").pack_into
 _DATA_IN, _DATA_IN_FINAL, _DATA_IN_STATUS, _RESPONSE = 0x25000000, 0x25800000, 0x25810000, 0x21800000
-_DIGEST = Struct("<I")
+_DIGEST = Struct("<I").unpack_from
+_PACK_DIGEST = Struct("<I").pack_into
 _NO_TAG = 0xFFFFFFFF
 
 
 def pump(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer) -> None:
     """Handle the PDUs in `rx` until no whole one is left or `tx` is full."""
-    buffer, view = rx.memory, rx.view
-    at, end = rx.start, rx.end
-    out, out_view = tx.memory, tx.view
-    session = connection.session
-    plain = connection.state is State.FULL_FEATURE and session is not None and session.node is not None
-    while end - at >= 48 and tx.end < SEND_THRESHOLD:
-        if plain and (form := _FORM[buffer[at + 32]]):
-            # ---- a run of plain commands on one logical unit
-            assert session is not None
-            lun = int.from_bytes(buffer[at + 8 : at + 16], "big")
-            nexus = session.nexus(lun)
-            unit = nexus.unit
-            if nexus.gate is None and unit.gate is None and unit.fast_read:
-                fd, shift, blocks, read_flags, writable = unit.fd, unit.shift, unit.blocks, unit.read_flags, unit.fast_write
-                header_digest, data_digest = connection.header_digest, connection.data_digest
-                digests = header_digest or data_digest
-                header_length = 52 if header_digest else 48
-                segment, max_burst = connection.peer_segment, connection.max_burst
-                first_burst = session.parameters.first_burst_length if session.parameters.immediate_data else 0
-                limit = min(connection.segment, first_burst)
-                exp_cmd_sn, max_cmd_sn, stat_sn = session.exp_cmd_sn, session.max_cmd_sn, connection.stat_sn
-                tags = session.commands
-                reads = read_bytes = writes = written_bytes = 0
-                to = tx.end
-                while end - at >= header_length and to < SEND_THRESHOLD and (form := _FORM[buffer[at + 32]]):
-                    if form == 16:
-                        head, lengths, to_lun, tag, length, cmd_sn, code, lba, count, tail = _COMMAND_16(buffer, at)
-                    else:
-                        head, lengths, to_lun, tag, length, cmd_sn, code, lba, tail, count, control = _COMMAND_10(buffer, at)
-                        tail |= control
-                    if (
-                        cmd_sn != exp_cmd_sn
-                        or to_lun != lun
-                        or tail
-                        or count << shift != length
-                        or not count
-                        or lba + count > blocks
-                        or tag in tags
-                    ):
-                        break
-                    if (code == _READ_16 or code == _READ_10) and (head == 0x01C1 or head == 0x01C0) and not lengths:
-                        if length > MAX_INLINE_READ:
-                            break
-                        if header_digest and _DIGEST.unpack_from(buffer, at + 48)[0] != crc32c(view[at : at + 48]):
-                            break
-                        if length > segment or length > max_burst:
-                            after = _read_in_segments(
-                                fd, lba << shift, length, read_flags, segment, max_burst, header_digest, data_digest,
-                                out, out_view, to, tag, stat_sn, (exp_cmd_sn + 1) & _MASK, (max_cmd_sn + 1) & _MASK,
-                            )  # fmt: skip
-                            if not after:
-                                break
-                            exp_cmd_sn = (exp_cmd_sn + 1) & _MASK
-                            max_cmd_sn = (max_cmd_sn + 1) & _MASK
-                        else:
-                            data = to + header_length
-                            after = data + length
-                            try:
-                                if os.preadv(fd, (out_view[data:after],), lba << shift, read_flags) != length:
-                                    break
-                            except OSError:
-                                break
-                            exp_cmd_sn = (exp_cmd_sn + 1) & _MASK
-                            max_cmd_sn = (max_cmd_sn + 1) & _MASK
-                            _ANSWER(
-                                out, to, _DATA_IN_STATUS, length, 0, tag, _NO_TAG, stat_sn, exp_cmd_sn, max_cmd_sn, 0, 0, 0
-                            )
-                            if digests:
-                                after = _add_digests(out, out_view, to, data, after, header_digest, data_digest)
-                        to = after
-                        at += header_length
-                        reads += 1
-                        read_bytes += length
-                    elif (
-                        (code == _WRITE_16 or code == _WRITE_10)
-                        and (head == 0x01A1 or head == 0x01A0)
-                        and lengths == length
-                        and length <= limit
-                        and writable
-                    ):
-                        data = at + header_length
-                        after = data + length
-                        if data_digest:
-                            after += 4
-                        if after > end:
-                            break
-                        if (lba << shift | length) & (_PAGE - 1):
-                            break  # part of a page: it may have to be read first, and that may block
-                        if digests and not _intact(buffer, view, at, data, data + length, header_digest, data_digest):
-                            break
-                        try:
-                            if os.pwrite(fd, view[data : data + length], lba << shift) != length:
-                                break
-                        except OSError:
-                            break
-                        exp_cmd_sn = (exp_cmd_sn + 1) & _MASK
-                        max_cmd_sn = (max_cmd_sn + 1) & _MASK
-                        _ANSWER(out, to, _RESPONSE, 0, 0, tag, 0, stat_sn, exp_cmd_sn, max_cmd_sn, 0, 0, 0)
-                        if header_digest:
-                            _add_digests(out, out_view, to, to + 52, to + 52, True, False)
-                        to += header_length
-                        at = after
-                        writes += 1
-                        written_bytes += length
-                    else:
-                        break
-                    stat_sn = (stat_sn + 1) & _MASK
-                # ---- the run is over: account for it
-                if reads or writes:
-                    session.exp_cmd_sn, connection.stat_sn, tx.end = exp_cmd_sn, stat_sn, to
-                    counters = unit.counters
-                    counters.read_ops += reads
-                    counters.read_bytes += read_bytes
-                    counters.write_ops += writes
-                    counters.write_bytes += written_bytes
-                    continue
-        after = connection.receive(buffer, at, end)
-        if after == at:
-            break
-        at = after
+    buffer = rx.memory
+    while rx.end - rx.start >= BHS_LENGTH and tx.end < SEND_THRESHOLD:
+        if _FORM[buffer[rx.start + 32]] and _answer_plain(connection, rx, tx):
+            continue
+        after = connection.receive(buffer, rx.start, rx.end)
+        if after == rx.start:
+            return
+        rx.start = after
         if not connection.fill(tx):
+            return
+
+
+def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer) -> int:
+    """Answer plain commands on one logical unit, up to the first that is not; how many they were."""
+    session = connection.session
+    if session is None or session.node is None or connection.state is not State.FULL_FEATURE:
+        return 0
+    buffer, view, at, end = rx.memory, rx.view, rx.start, rx.end
+    lun = int.from_bytes(buffer[at + 8 : at + 16], "big")
+    nexus = session.nexus(lun)
+    unit = nexus.unit
+    if nexus.gate is not None or unit.gate is not None or not unit.fast_read:
+        return 0
+    fd, shift, blocks, read_flags, writable = unit.fd, unit.shift, unit.blocks, unit.read_flags, unit.fast_write
+    header_digest, data_digest = connection.header_digest, connection.data_digest
+    digests = header_digest or data_digest
+    header_length = 52 if header_digest else 48
+    segment, max_burst = connection.peer_segment, connection.max_burst
+    immediate_limit = session.parameters.first_burst_length if session.parameters.immediate_data else 0
+    exp_cmd_sn, max_cmd_sn, stat_sn = session.exp_cmd_sn, session.max_cmd_sn, connection.stat_sn
+    tags = session.commands
+    out, out_view, to = tx.memory, tx.view, tx.end
+    reads = read_bytes = writes = written_bytes = 0
+    while end - at >= header_length and to < SEND_THRESHOLD and (form := _FORM[buffer[at + 32]]):
+        if form == 16:
+            head, lengths, to_lun, tag, length, cmd_sn, code, lba, count, tail = _COMMAND_16(buffer, at)
+        else:
+            head, lengths, to_lun, tag, length, cmd_sn, code, lba, tail, count, control = _COMMAND_10(buffer, at)
+            tail |= control
+        if (
+            cmd_sn != exp_cmd_sn
+            or to_lun != lun
+            or tail
+            or count << shift != length
+            or not count
+            or lba + count > blocks
+            or tag in tags
+        ):
             break
-        session = connection.session
-        plain = connection.state is State.FULL_FEATURE and session is not None and session.node is not None
-    rx.start = at
+        next_cmd_sn, next_max = (cmd_sn + 1) & _MASK, (max_cmd_sn + 1) & _MASK
+        if (code == _READ_16 or code == _READ_10) and (head == _SIMPLE_READ or head == _UNTAGGED_READ):
+            if lengths or length > MAX_INLINE_READ:
+                break
+            if header_digest and _DIGEST(buffer, at + 48)[0] != crc32c(view[at : at + 48]):
+                break
+            if length > segment or length > max_burst:
+                after = _read_in_segments(
+                    fd, lba << shift, length, read_flags, segment, max_burst, header_digest, data_digest,
+                    out, out_view, to, tag, stat_sn, next_cmd_sn, next_max,
+                )  # fmt: skip
+                if not after:
+                    break
+            else:
+                data = to + header_length
+                after = data + length
+                try:
+                    if os.preadv(fd, (out_view[data:after],), lba << shift, read_flags) != length:
+                        break
+                except OSError:
+                    break
+                _ANSWER(out, to, _DATA_IN_STATUS, length, 0, tag, _NO_TAG, stat_sn, next_cmd_sn, next_max, 0, 0, 0)
+                if digests:
+                    after = _add_digests(out, out_view, to, data, after, header_digest, data_digest)
+            to = after
+            at += header_length
+            reads += 1
+            read_bytes += length
+        elif (code == _WRITE_16 or code == _WRITE_10) and (head == _SIMPLE_WRITE or head == _UNTAGGED_WRITE):
+            if lengths != length or length > immediate_limit or not writable:
+                break
+            if (lba << shift | length) & (_PAGE - 1):
+                break  # part of a page: it may have to be read first, and that may block
+            data = at + header_length
+            after = data + length
+            next_at = after + 4 if data_digest else after
+            if next_at > end:
+                break
+            if digests and not _intact(buffer, view, at, data, after, header_digest, data_digest):
+                break
+            try:
+                if os.pwrite(fd, view[data:after], lba << shift) != length:
+                    break
+            except OSError:
+                break
+            _ANSWER(out, to, _RESPONSE, 0, 0, tag, 0, stat_sn, next_cmd_sn, next_max, 0, 0, 0)
+            if header_digest:
+                _add_digests(out, out_view, to, to + 52, to + 52, header_digest=True, data_digest=False)
+            to += header_length
+            at = next_at
+            writes += 1
+            written_bytes += length
+        else:
+            break
+        exp_cmd_sn, max_cmd_sn, stat_sn = next_cmd_sn, next_max, (stat_sn + 1) & _MASK
+    if reads or writes:
+        rx.start, tx.end = at, to
+        session.exp_cmd_sn, connection.stat_sn = exp_cmd_sn, stat_sn
+        counters = unit.counters
+        counters.read_ops += reads
+        counters.read_bytes += read_bytes
+        counters.write_ops += writes
+        counters.write_bytes += written_bytes
+    return reads + writes
 
 
 def _intact(
     buffer: mmap, view: memoryview, at: int, data: int, after: int, header_digest: bool, data_digest: bool
 ) -> bool:
     """Whether the digests of the PDU at `at`, with its data at `data:after`, match."""
-    if header_digest and _DIGEST.unpack_from(buffer, at + 48)[0] != crc32c(view[at : at + 48]):
+    if header_digest and _DIGEST(buffer, at + 48)[0] != crc32c(view[at : at + 48]):
         return False
-    return not data_digest or _DIGEST.unpack_from(buffer, after)[0] == crc32c(view[data:after])
+    return not data_digest or _DIGEST(buffer, after)[0] == crc32c(view[data:after])
 
 
 def _add_digests(
@@ -192,9 +184,9 @@ def _add_digests(
 ) -> int:
     """Put the digests of the PDU at `to` in their places; return where the next PDU goes."""
     if header_digest:
-        _DIGEST.pack_into(out, to + 48, crc32c(view[to : to + 48]))
+        _PACK_DIGEST(out, to + 48, crc32c(view[to : to + 48]))
     if data_digest:
-        _DIGEST.pack_into(out, after, crc32c(view[data:after]))
+        _PACK_DIGEST(out, after, crc32c(view[data:after]))
         return after + 4
     return after
 

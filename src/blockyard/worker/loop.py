@@ -14,21 +14,28 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from blockyard.iscsi.connection import Connection, Service, State
 from blockyard.iscsi.transmit import TransmitBuffer
-from blockyard.worker.buffers import Pool, ReceiveBuffer
+from blockyard.worker.buffers import RECEIVE_CAPACITY, Pool, ReceiveBuffer
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.fastpath import pump
 
 log = logging.getLogger(__name__)
 
-TICK = 1.0  # seconds between looks at what has gone silent
-LOGIN_TIMEOUT = 15.0  # seconds from the first byte to full feature phase
-PING_AFTER = 20.0  # seconds of silence before the peer is asked whether it is there
-STALLED_AFTER = 40.0  # seconds without a byte from, or to, a peer that owes one; then it is dropped
 SMALL = 4096  # bytes of an incomplete PDU that are worth moving, to give the buffer back
 SPIN_LIMIT = 200e-6  # seconds: the longest that the loop spins for the next event instead of sleeping
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a loop bears with a peer, in seconds."""
+
+    login: float = 15.0  # from the first byte to full feature phase
+    silence: float = 20.0  # before the peer is asked whether it is there
+    stall: float = 40.0  # without a byte from, or to, a peer that owes one; then it is dropped
+    tick: float = 1.0  # between two looks at the clock
 
 
 class Link:
@@ -152,19 +159,19 @@ class Link:
             self._rx = None
             self.loop.receive_buffers.give(rx)
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, patience: Patience) -> None:
         """Look whether the peer is alive and does its part."""
         silent = now - self.moved
         if self.connection.state is State.LOGIN:
-            if now - self.opened > LOGIN_TIMEOUT:
-                self.close(f"the login was not over after {LOGIN_TIMEOUT:.0f} s")
-        elif silent > STALLED_AFTER:
+            if now - self.opened > patience.login:
+                self.close(f"the login was not over after {patience.login:g} s")
+        elif silent > patience.stall:
             self.close(f"no sign of life for {silent:.0f} s")
-        elif silent > PING_AFTER and not self.pinged and self._tx is None:
+        elif silent > patience.silence and not self.pinged and self._tx is None:
             self.pinged = True
             self.connection.ping()
-        elif silent > TICK and self._tx is None:
-            self._release_receive_buffer(1 << 30)  # half a PDU, and no more for now: do not hold a whole buffer for it
+        elif silent > patience.tick and self._tx is None:
+            self._release_receive_buffer(RECEIVE_CAPACITY)  # half a PDU and no more for now: a copy of it will do
 
     def close(self, why: str) -> None:
         if self.fd < 0:
@@ -187,7 +194,8 @@ class Link:
 class Loop:
     """Waits for events and hands them out. Everything in it runs on the thread that calls `run`."""
 
-    def __init__(self, executor: ThreadExecutor, *, poll: bool = False) -> None:
+    def __init__(self, executor: ThreadExecutor, *, poll: bool = False, patience: Patience | None = None) -> None:
+        self.patience = patience or Patience()
         self.executor = executor
         self.epoll = select.epoll()
         self.now = time.monotonic()
@@ -229,7 +237,7 @@ class Loop:
 
     def run(self) -> None:
         """Serve until `running` is False."""
-        tick_at = self.now + TICK
+        tick_at = self.now + self.patience.tick
         while self.running:
             events = self._wait(tick_at)
             for fd, mask in events:
@@ -239,7 +247,7 @@ class Loop:
             while self._awake:
                 self._awake.pop().work()
             if self.now >= tick_at:
-                tick_at = self.now + TICK
+                tick_at = self.now + self.patience.tick
                 self._tick()
 
     def _wait(self, until: float) -> list[tuple[int, int]]:
@@ -258,7 +266,7 @@ class Loop:
 
     def _tick(self) -> None:
         for link in list(self.links.values()):
-            link.tick(self.now)
+            link.tick(self.now, self.patience)
         self.on_tick(self.now)
 
     def close(self) -> None:

@@ -176,7 +176,9 @@ class Worker:
 
 def main() -> int:
     """`python -m blockyard.worker FD`."""
-    logging.basicConfig(stream=sys.stderr, level=os.environ.get("BLOCKYARD_LOG", "WARNING"), format=logging.BASIC_FORMAT)
+    logging.basicConfig(
+        stream=sys.stderr, level=os.environ.get("BLOCKYARD_LOG", "WARNING"), format=logging.BASIC_FORMAT
+    )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: control decides
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     return Worker(socket.socket(fileno=int(sys.argv[1]))).run()

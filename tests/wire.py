@@ -1,0 +1,214 @@
+"""An initiator's end of a connection in memory: PDUs in, PDUs out, no socket.
+
+`Rig` is what a worker is without its process: a target with real units on real files, and its executor.
+"""
+
+from __future__ import annotations
+
+import select
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from blockyard.block.file import FileDevice
+from blockyard.scsi.target import Target
+from blockyard.scsi.unit import Identity, LogicalUnit
+
+from blockyard.block.device import Device
+from blockyard.iscsi.connection import Connection, State
+from blockyard.iscsi.login import TargetLogin
+from blockyard.iscsi.negotiation import encode_text
+from blockyard.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus, Pdu, decode, pdu_length
+from blockyard.iscsi.session import TargetNode
+from blockyard.iscsi.transmit import TransmitBuffer
+from blockyard.scsi.taskset import TaskSet
+from blockyard.worker.buffers import ReceiveBuffer
+from blockyard.worker.executor import ThreadExecutor
+from blockyard.worker.fastpath import pump
+
+TARGET = "iqn.2026-11.test:wire"
+INITIATOR = "iqn.2026-11.test:initiator"
+P = TypeVar("P", bound=Pdu)
+
+# What libiscsi and QEMU offer: everything at once and unsolicited.
+LOGIN_KEYS = {
+    "HeaderDigest": "None",
+    "DataDigest": "None",
+    "InitialR2T": "No",
+    "ImmediateData": "Yes",
+    "MaxBurstLength": "262144",
+    "FirstBurstLength": "262144",
+    "MaxRecvDataSegmentLength": "262144",
+    "MaxOutstandingR2T": "1",
+}
+
+
+class Rig:
+    """A target in memory, with one unit for each device. It is the Service of its connections."""
+
+    def __init__(self, *devices: Device, write_through: bool = False) -> None:
+        self.executor = ThreadExecutor(limit=4)
+        self.units = {
+            lun: LogicalUnit(
+                device, block_size=512, write_through=write_through,
+                identity=Identity(uuid=uuid.UUID(int=lun + 1), name=f"unit-{lun}"),
+            )
+            for lun, device in enumerate(devices)
+        }  # fmt: skip
+        for unit in self.units.values():
+            unit.tasks = TaskSet(unit, self.executor)
+        self.node = TargetNode(TARGET, 1, Target(TARGET, dict(self.units)))
+
+    @classmethod
+    def on_file(cls, path: Path, size: int = 8 << 20) -> Rig:
+        with path.open("wb") as file:
+            file.truncate(size)
+        return cls.on_existing(path)
+
+    @classmethod
+    def on_existing(cls, path: Path) -> Rig:
+        return cls(FileDevice(path))
+
+    def new_login(self, portal: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
+        return TargetLogin(self, portal, attach=attach)
+
+    def find(self, name: str, portal: str) -> TargetNode | LoginStatus:
+        return self.node if name == TARGET else LoginStatus.NOT_FOUND
+
+    def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
+        return [("TargetName", TARGET), ("TargetAddress", f"{portal},1")] if name in (None, TARGET) else []
+
+    def settle(self) -> None:
+        """Wait until nothing runs in a thread any more."""
+        while self.executor.busy:
+            assert select.select([self.executor.eventfd], [], [], 30)[0], "a job did not end in 30 s"
+            self.executor.complete()
+
+    def close(self) -> None:
+        self.settle()
+        self.executor.close()
+        for unit in self.units.values():
+            unit.close()
+
+
+class Wire:
+    """One connection to a Rig. With `fast` False the data path's short cut is not taken."""
+
+    def __init__(self, rig: Rig, *, fast: bool = True, isid: bytes = b"\x80\0\0\0\0\1") -> None:
+        self.rig = rig
+        self.connection = Connection(rig, "127.0.0.1:3260", "127.0.0.1:40000")
+        self.isid = isid
+        self.dropped = False
+        self._fast = fast
+        self._rx = ReceiveBuffer()
+        self._tx = TransmitBuffer()
+        self._out = bytearray()
+        self._itt = 0
+        self._cmd_sn = 0
+        self.connection.on_drop = self._drop
+
+    def _drop(self) -> None:
+        self.dropped = True
+
+    # ---- bytes
+
+    def send_bytes(self, data: bytes) -> None:
+        """Let the target have bytes, in as many pieces as fit, and gather what it answers."""
+        at = 0
+        while at < len(data) and not self.dropped:
+            room = self._rx.room
+            piece = data[at : at + len(room)]
+            room[: len(piece)] = piece
+            self._rx.end += len(piece)
+            at += len(piece)
+            self.work()
+
+    def work(self) -> None:
+        """What Link.work does with a socket."""
+        while True:
+            before = self._rx.start
+            if self.connection.fill(self._tx):
+                if self._fast:
+                    pump(self.connection, self._rx, self._tx)
+                else:
+                    self._receive()
+            sent = self._tx.end
+            self._out += self._tx.pending
+            self._tx.sent(sent)
+            if not sent and before == self._rx.start:
+                return
+
+    def _receive(self) -> None:
+        while not self._tx.full:
+            after = self.connection.receive(self._rx.memory, self._rx.start, self._rx.end)
+            if after == self._rx.start:
+                return
+            self._rx.start = after
+            if not self.connection.fill(self._tx):
+                return
+
+    def take_bytes(self) -> bytes:
+        """All output so far that has not been taken, after waiting for running commands."""
+        self.rig.settle()
+        self.work()
+        data = bytes(self._out)
+        self._out.clear()
+        return data
+
+    # ---- PDUs
+
+    @property
+    def cmd_sn(self) -> int:
+        """The CmdSN of the next command; counts up with each look."""
+        self._cmd_sn = (self._cmd_sn + 1) & 0xFFFFFFFF
+        return (self._cmd_sn - 1) & 0xFFFFFFFF
+
+    @property
+    def itt(self) -> int:
+        """A fresh initiator task tag."""
+        self._itt += 1
+        return self._itt
+
+    def log_in(self, **keys: str) -> LoginResponse:
+        """Log in to the target with LOGIN_KEYS, changed by `keys`, in one exchange."""
+        declared = {"InitiatorName": INITIATOR, "TargetName": TARGET, "SessionType": "Normal"}
+        text = encode_text(list({**declared, **LOGIN_KEYS, **keys}.items()))
+        request = LoginRequest(isid=self.isid, itt=self.itt, cmd_sn=1, csg=1, nsg=3, final=True, data=text)
+        request.immediate = True
+        self._cmd_sn = 1
+        self.send_bytes(request.encode())
+        (response,) = self.receive()
+        assert isinstance(response, LoginResponse)
+        return response
+
+    def send(self, *pdus: Pdu) -> None:
+        digests = {"header_digest": self.connection.header_digest, "data_digest": self.connection.data_digest}
+        self.send_bytes(b"".join(pdu.encode(**digests) for pdu in pdus))
+
+    def receive(self) -> list[Pdu]:
+        """What the target has answered since the last time. Digests are checked."""
+        in_login = self.connection.state is State.LOGIN or self._cmd_sn == 1
+        header_digest = self.connection.header_digest and not in_login
+        data_digest = self.connection.data_digest and not in_login
+        return list(parse(self.take_bytes(), header_digest=header_digest, data_digest=data_digest))
+
+    def ask(self, pdu: Pdu, kind: type[P]) -> P:
+        """Send one PDU and take its one answer, which must be of a kind."""
+        self.send(pdu)
+        (answer,) = self.receive()
+        assert isinstance(answer, kind), answer
+        return answer
+
+    def close(self) -> None:
+        self.connection.closed()
+        self.rig.settle()
+
+
+def parse(data: bytes, *, header_digest: bool = False, data_digest: bool = False) -> Iterator[Pdu]:
+    """The PDUs in `data`, which must hold nothing else."""
+    at = 0
+    while at < len(data):
+        yield decode(data, at, header_digest=header_digest, data_digest=data_digest)
+        at += pdu_length(data, at, header_digest=header_digest, data_digest=data_digest)
+    assert at == len(data)
