@@ -19,7 +19,7 @@ from blockyard.block.device import Device
 from blockyard.iscsi.connection import Connection, State
 from blockyard.iscsi.login import TargetLogin
 from blockyard.iscsi.negotiation import encode_text
-from blockyard.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus, Pdu, decode, pdu_length
+from blockyard.iscsi.pdu import DataOut, LoginRequest, LoginResponse, LoginStatus, Pdu, decode, pdu_length
 from blockyard.iscsi.session import TargetNode
 from blockyard.iscsi.transmit import TransmitBuffer
 from blockyard.scsi.taskset import TaskSet
@@ -141,7 +141,7 @@ class Wire:
 
     def _receive(self) -> None:
         while not self._tx.full:
-            after = self.connection.receive(self._rx.memory, self._rx.start, self._rx.end)
+            after = self.connection.receive(self._rx.view, self._rx.start, self._rx.end)
             if after == self._rx.start:
                 return
             self._rx.start = after
@@ -203,6 +203,18 @@ class Wire:
     def close(self) -> None:
         self.connection.closed()
         self.rig.settle()
+
+
+def pieces(itt: int, ttt: int, data: bytes, start: int, end: int, segment: int) -> list[DataOut]:
+    """A sequence of Data-Out PDUs for `data[start:end]`."""
+    offsets = range(start, end, segment)
+    return [
+        DataOut(
+            data[offset : min(offset + segment, end)], itt=itt, ttt=ttt, data_sn=number, buffer_offset=offset,
+            final=offset + segment >= end,
+        )
+        for number, offset in enumerate(offsets)
+    ]  # fmt: skip
 
 
 def parse(data: bytes, *, header_digest: bool = False, data_digest: bool = False) -> Iterator[Pdu]:

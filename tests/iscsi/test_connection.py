@@ -37,7 +37,7 @@ from blockyard.iscsi.pdu import (
 )
 from blockyard.iscsi.session import COMMAND_WINDOW
 from blockyard.scsi.task import Status
-from tests.wire import TARGET, Rig, Wire
+from tests.wire import TARGET, Rig, Wire, pieces
 
 TEST_UNIT_READY = bytes(16)
 
@@ -71,13 +71,19 @@ def logged_in(rig: Rig, *, fast: bool = True, isid: bytes = b"\x80\0\0\0\0\1", *
     assert wire.log_in(**keys).status == 0
     answer = wire.ask(command(wire, TEST_UNIT_READY), ScsiResponse)
     assert answer.status == Status.CHECK_CONDITION
-    assert answer.data[2 + 2] & 0x0F == 6
+    assert sense(answer)[:2] == "06"
     return wire
 
 
 @pytest.fixture
 def wire(rig: Rig) -> Wire:
     return logged_in(rig)
+
+
+def sense(answer: ScsiResponse) -> str:
+    """Sense key, ASC and ASCQ of fixed format sense data, in hexadecimal."""
+    data = bytes(answer.data)[2:]
+    return bytes([data[2] & 0x0F, data[12], data[13]]).hex()
 
 
 def write(wire: Wire, lba: int, data: bytes) -> ScsiResponse:
@@ -109,18 +115,6 @@ def write(wire: Wire, lba: int, data: bytes) -> ScsiResponse:
             end = answer.buffer_offset + answer.desired_length
             outstanding -= 1
             wire.send(*pieces(pdu.itt, answer.ttt, data, answer.buffer_offset, end, segment))
-
-
-def pieces(itt: int, ttt: int, data: bytes, start: int, end: int, segment: int) -> list[DataOut]:
-    """A sequence of Data-Out PDUs for `data[start:end]`."""
-    offsets = range(start, end, segment)
-    return [
-        DataOut(
-            data[offset : min(offset + segment, end)], itt=itt, ttt=ttt, data_sn=number, buffer_offset=offset,
-            final=offset + segment >= end,
-        )
-        for number, offset in enumerate(offsets)
-    ]  # fmt: skip
 
 
 def read(wire: Wire, lba: int, blocks: int) -> bytes:
@@ -238,7 +232,7 @@ class TestData:
             assert not answer.overflow
             assert read(wire, 3, size // 512) == data
 
-    @pytest.mark.parametrize("digests", itertools.product(["None", "CRC32C"], repeat=2))
+    @pytest.mark.parametrize("digests", list(itertools.product(["None", "CRC32C"], repeat=2)))
     def test_digests_both_ways(self, rig: Rig, digests: tuple[str, str]) -> None:
         wire = logged_in(rig, HeaderDigest=digests[0], DataDigest=digests[1], MaxRecvDataSegmentLength="4096")
         assert (wire.connection.header_digest, wire.connection.data_digest) == tuple(d == "CRC32C" for d in digests)
@@ -278,13 +272,13 @@ class TestData:
         (answer,) = wire.receive()
         assert isinstance(answer, ScsiResponse)
         assert answer.status == Status.CHECK_CONDITION
-        assert answer.data[4] & 0x0F == 0x0B
+        assert sense(answer)[:2] == "0b"
         assert wire.ask(command(wire, TEST_UNIT_READY), ScsiResponse).status == Status.GOOD
 
     def test_unexpected_immediate_data_fails_the_command(self, rig: Rig) -> None:
         wire = logged_in(rig, ImmediateData="No")
         answer = wire.ask(command(wire, write_10(0, 1), bytes(512), write=True, edtl=512), ScsiResponse)
-        assert bytes(answer.data[4:5] + answer.data[14:16]).hex() == "0b0c0c"
+        assert sense(answer) == "0b0c0c"
 
     def test_a_doomed_write_is_not_asked_for_its_data(self, rig: Rig) -> None:
         wire = logged_in(rig, ImmediateData="No")
@@ -324,7 +318,7 @@ class TestData:
         cdb = bytes([0x7F]) + bytes(6) + bytes([24]) + bytes(24)
         pdu = command(wire, cdb[:16], ahs=extended_cdb_ahs(cdb))
         answer = wire.ask(pdu, ScsiResponse)
-        assert bytes(answer.data[4:5] + answer.data[14:15]).hex() == "0520", "VARIABLE LENGTH CDB is no command here"
+        assert sense(answer)[:4] == "0520", "VARIABLE LENGTH CDB is no command here"
 
     @pytest.mark.parametrize("ahs", [b"\0\0\1\0", b"\0\x30\1\0", b"\0\5\2\0\0\0\2\0\0\5\2\0\0\0\2\0"])
     def test_an_ahs_that_makes_no_sense_is_rejected(self, wire: Wire, ahs: bytes) -> None:
@@ -358,7 +352,7 @@ class TestDamage:
         assert rejection.reason == RejectReason.DATA_DIGEST_ERROR
         assert bytes(rejection.data[:48]) == bytes(pdu.bhs)
         assert isinstance(answer, ScsiResponse)
-        assert bytes(answer.data[4:5] + answer.data[14:16]).hex() == "0b4705"
+        assert sense(answer) == "0b4705"
         assert read(wire, 0, 8) == bytes(4096), "damaged data has been written"
 
     def test_damaged_solicited_data_fails_the_command(self, rig: Rig) -> None:
@@ -399,9 +393,9 @@ class TestTaskManagement:
         wire.ask(pdu, R2T)
         return pdu
 
-    def manage(self, wire: Wire, function: TaskFunction, **fields: int) -> TaskResponse:
+    def manage(self, wire: Wire, function: int, **fields: int) -> TaskResponse:
         request = TaskManagementRequest(
-            final=True, immediate=True, function=function, itt=wire.itt, cmd_sn=wire._cmd_sn, **fields
+            b"", b"", final=True, immediate=True, function=function, itt=wire.itt, cmd_sn=wire._cmd_sn, **fields
         )
         return TaskResponse(wire.ask(request, TaskManagementResponse).response)
 
@@ -447,7 +441,7 @@ class TestTaskManagement:
         assert self.manage(wire, function) == TaskResponse.COMPLETE
         answer = wire.ask(command(wire, TEST_UNIT_READY), ScsiResponse)
         if attention:
-            assert bytes(answer.data[14:15]).hex() == attention
+            assert sense(answer)[2:4] == attention
         else:
             assert answer.status == Status.GOOD
         if function == TaskFunction.ABORT_TASK_SET:
@@ -459,7 +453,7 @@ class TestTaskManagement:
             assert other.receive() == []
             answer = other.ask(command(other, TEST_UNIT_READY), ScsiResponse)
             cleared = "2f" if function == TaskFunction.CLEAR_TASK_SET else "29"
-            assert bytes(answer.data[14:15]).hex() == cleared
+            assert sense(answer)[2:4] == cleared
         wire.send(DataOut(bytes(512), final=True, itt=mine.itt, ttt=0))
         assert wire.receive() == []
 
@@ -596,4 +590,4 @@ class TestLife:
         wire.ask(command(wire, write_10(0, 1), write=True, edtl=512), R2T)
         wire.close()
         assert not rig.node.sessions
-        assert len(rig.units[0].nexuses) == 0
+        assert not rig.units[0].nexuses

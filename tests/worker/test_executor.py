@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import select
 import threading
 from collections.abc import Iterator
@@ -27,9 +28,13 @@ def drain(executor: ThreadExecutor) -> None:
 def test_results_come_back_on_the_calling_thread(executor: ThreadExecutor) -> None:
     results: list[tuple[int, bool, bool]] = []
     here = threading.get_ident()
+
+    def job(number: int) -> tuple[int, bool]:
+        return number, threading.get_ident() != here
+
     for number in range(100):
         executor.submit(
-            lambda number=number: (number, threading.get_ident() != here),
+            functools.partial(job, number),
             lambda result: results.append((*result, threading.get_ident() == here)),
         )
     drain(executor)

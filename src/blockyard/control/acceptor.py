@@ -21,8 +21,8 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from blockyard.control.directory import Directory
-from blockyard.control.portals import Portal, parse_portal, portal_of
+from blockyard.control.directory import Directory, Entry
+from blockyard.control.portals import parse_portal, portal_of
 from blockyard.iscsi.connection import LOGIN_DATA_LIMIT, Connection, State
 from blockyard.iscsi.login import TargetLogin
 from blockyard.iscsi.pdu import BHS_LENGTH, MAX_AHS_LENGTH, LoginStatus
@@ -147,7 +147,7 @@ class _Owned(Exception):
 
 
 class _Reception:
-    """One connection until it is handed over, refused, or has ended its discovery. It is the Service of its Connection."""
+    """One connection until it is handed over, refused, or has ended its discovery; its Connection's Service."""
 
     def __init__(self, acceptor: Acceptor, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -159,17 +159,22 @@ class _Reception:
         self._peer = str(portal_of(sock.getpeername()))
         self._received = b""  # since the connection began
         self._answered = 0  # bytes
+        self._login: TargetLogin | None = None
         self._target = ""  # once it is known
         self._owner_is_away = False
 
     # ---- what the connection asks (iscsi.connection.Service)
 
     def new_login(self, portal: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
-        return TargetLogin(self, portal, attach=attach)
+        self._login = TargetLogin(self, portal, attach=attach)
+        return self._login
 
-    def find(self, name: str, portal: str) -> object | LoginStatus:
+    def find(self, name: str, portal: str) -> Entry | LoginStatus:
         if not self._acceptor.workers.owns(name):
             return LoginStatus.NOT_FOUND
+        assert self._login is not None
+        if self._login.parameters.discovery:
+            return Entry(name)
         if self._owner_is_away:
             return LoginStatus.SERVICE_UNAVAILABLE
         self._target = name
@@ -239,7 +244,8 @@ class _Reception:
         while after != at:
             at, after = after, connection.receive(self._received, after, len(self._received))
         answers = self._acceptor.output(connection)[self._answered :]
-        await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(self._sock, answers), FAREWELL)
+        async with asyncio.timeout(FAREWELL):
+            await asyncio.get_running_loop().sock_sendall(self._sock, answers)
         await self._farewell()
 
     async def _discovery(self, connection: Connection, data: bytes) -> None:
@@ -247,13 +253,16 @@ class _Reception:
         task = asyncio.current_task()
         assert task is not None
         self._acceptor.becomes_discovery(task)
-        while connection.state is not State.CLOSING:
+        while True:
             after = connection.receive(data, 0, len(data))
             await self._send(connection)
             data = data[after:]
-            if after == 0 and connection.state is not State.CLOSING:
+            if connection.state is State.CLOSING:
+                return
+            if after == 0:
                 try:
-                    data += await asyncio.wait_for(self._more(), DISCOVERY_SILENCE)
+                    async with asyncio.timeout(DISCOVERY_SILENCE):  # wait_for may swallow a cancellation
+                        data += await self._more()
                 except TimeoutError:
                     if not connection.ping():
                         raise EOFError("no answer to a ping") from None
@@ -262,7 +271,8 @@ class _Reception:
         data = self._acceptor.output(connection)
         if data:
             self._answered += len(data)
-            await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(self._sock, data), DISCOVERY_SILENCE)
+            async with asyncio.timeout(DISCOVERY_SILENCE):
+                await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
     async def _more(self) -> bytes:
         data = await asyncio.get_running_loop().sock_recv(self._sock, _CHUNK)
@@ -271,7 +281,7 @@ class _Reception:
         return data
 
     async def _farewell(self) -> None:
-        """Let the last answer arrive: closing with unread input would reset the connection and lose it (RFC 1122 §4.2.2.13)."""
+        """Let the last answer arrive: closing with input unread would send a reset after it (RFC 1122 §4.2.2.13)."""
         self._sock.shutdown(socket.SHUT_WR)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL):

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from blockyard.control.portals import Portal
+from blockyard.iscsi.names import InvalidName, normalise
 
 PORTAL_GROUP = 1  # all portals of all targets form one group, as every portal leads to every session (RFC 7143 §4.1.2)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A target as the login phase wants to know of it (iscsi.login.Directory)."""
+
+    name: str
+    portal_group: int = PORTAL_GROUP
 
 
 class Directory:
@@ -27,11 +37,19 @@ class Directory:
 
     def send_targets(self, name: str | None, arrived: Portal) -> list[tuple[str, str]]:
         """The answer to SendTargets=name, or to SendTargets=All for None (RFC 7143 Appendix C)."""
-        return list(self._records(name, arrived))
+        return list(self._records(self._asked_for(name), arrived))
 
-    def _records(self, name: str | None, arrived: Portal) -> Iterator[tuple[str, str]]:
-        for target in self.targets:
-            if name in (None, target):
-                yield "TargetName", target
-                for portal in self.addresses(arrived):
-                    yield "TargetAddress", f"{portal},{PORTAL_GROUP}"
+    def _asked_for(self, name: str | None) -> list[str]:
+        if name is None:
+            return self.targets
+        try:
+            normalised = normalise(name)
+        except InvalidName:
+            return []
+        return [target for target in self.targets if target == normalised]
+
+    def _records(self, targets: list[str], arrived: Portal) -> Iterator[tuple[str, str]]:
+        for target in targets:
+            yield "TargetName", target
+            for portal in self.addresses(arrived):
+                yield "TargetAddress", f"{portal},{PORTAL_GROUP}"

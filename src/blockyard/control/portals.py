@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blockyard.control.errors import PortalError, UsageError
+from blockyard.iscsi import names
 
-DEFAULT_PORT = 3260  # assigned by IANA (RFC 7143 §14)
 BACKLOG = 1024  # connections that wait to be accepted; the kernel's somaxconn caps it
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -20,7 +20,7 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True)
 class Portal:
-    """An address and a port. `str()` is the form of TargetAddress: 192.0.2.1:3260, [2001:db8::1]:3260 (RFC 7143 §13.8)."""
+    """An address and a port; `str()` has the form of TargetAddress: 192.0.2.1:3260, [2001:db8::1]:3260."""
 
     address: IPAddress
     port: int
@@ -61,25 +61,13 @@ class Portal:
 
 def parse_portal(text: str) -> Portal:
     """ADDR or ADDR:PORT, an IPv6 address in brackets where a port follows. Raises UsageError."""
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        port_text = rest[1:] if rest.startswith(":") else None
-        if not bracket or (rest and port_text is None):
-            raise UsageError(f"portal {text!r}: after [ADDRESS] only :PORT may follow")
-    elif text.count(":") > 1:  # an IPv6 address alone
-        host, port_text = text, None
-    else:
-        host, colon, after = text.partition(":")
-        port_text = after if colon else None
     try:
-        address = ipaddress.ip_address(host)
+        written = names.parse_portal(text)
+        return Portal(ipaddress.ip_address(written.host), written.port)
+    except names.InvalidName as error:
+        raise UsageError(str(error)) from None
     except ValueError:
-        raise UsageError(f"portal {text!r}: {host!r} is not an IP address (for example 192.0.2.1 or [2001:db8::1])") from None
-    if port_text is None:
-        return Portal(address, DEFAULT_PORT)
-    if not (port_text.isascii() and port_text.isdecimal() and int(port_text) <= 65535):
-        raise UsageError(f"portal {text!r}: {port_text!r} is not a port (0 to 65535; 0 takes any that is free)")
-    return Portal(address, int(port_text))
+        raise UsageError(f"{text!r} has no IP address, such as 192.0.2.1 or [2001:db8::1]") from None
 
 
 def portal_of(name: tuple[str, int] | tuple[str, int, int, int]) -> Portal:
@@ -121,14 +109,14 @@ def _explain(portal: Portal, error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{portal}: {portal.host} is not an address of this machine (`ip address` lists them)"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{portal}: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE: choose one above with --portal"
+        return f"{portal}: not permitted; ports below 1024 are root's: choose a higher one with --portal"
     if error.errno == errno.EAFNOSUPPORT:
         return f"{portal}: this machine has no IPv{portal.address.version}"
     return f"{portal}: cannot listen: {error.strerror or error}"
 
 
 def _holder(portal: Portal) -> str | None:
-    """Who listens on a port, as far as /proc tells: "tgtd (pid 123)". Other users' processes stay hidden from non-root."""
+    """Who listens on a port: "tgtd (pid 123)". Only root sees other users' processes in /proc."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with suppress(OSError):

@@ -66,7 +66,7 @@ class State:
         self._database.close()
 
     def default_target_name(self) -> str:
-        """The name of the target where none is asked for: made up once, from the host's name and a few random digits."""
+        """The name of the target where none is asked for: made up once, of the host's name and a few random digits."""
         with self._transaction():
             self._database.execute(
                 "INSERT OR IGNORE INTO settings VALUES ('target_name', ?)",
@@ -92,7 +92,7 @@ class State:
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version > _VERSION:
                 raise StateError(
-                    f"{self._path} was written by a later version of Blockyard: use that, or name another directory with --state"
+                    f"{self._path} was written by a later Blockyard: use that, or name another directory with --state"
                 )
             if version == 0:
                 for statement in _SCHEMA.strip().splitlines():

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -100,7 +100,7 @@ class Worker:
         raise WorkerUnavailable
 
     async def stop(self, grace: float) -> None:
-        """Have the sessions logged out within `grace` seconds and everything flushed; returns when the process has ended."""
+        """Have the sessions logged out within `grace` seconds and all flushed; returns when the process has ended."""
         self._stopping = True
         if self._ready.is_set():
             with contextlib.suppress(OSError):
@@ -148,7 +148,8 @@ class Worker:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "blockyard.worker", str(theirs.fileno()),
-                    pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, stderr=PIPE,
+                    pass_fds=(theirs.fileno(),), stdin=DEVNULL, stderr=PIPE,
+                    process_group=0,  # a terminal's Ctrl-C is for control, which stops workers in good order
                     env={**os.environ, "BLOCKYARD_LOG": self._log_level},
                 )  # fmt: skip
             self.pid = process.pid
@@ -159,7 +160,11 @@ class Worker:
                 with contextlib.suppress(OSError):
                     await self._send({"type": "targets", "targets": targets, "poll": self._poll})
                 was_ready = await messages
-                await errors
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        await errors
+                except TimeoutError:  # it does not talk to control any more, yet does not end
+                    process.kill()
                 return _describe(await process.wait()), was_ready
             finally:
                 self.pid = None
@@ -176,7 +181,10 @@ class Worker:
             except BlockingIOError:
                 await _until(control, asyncio.get_running_loop().add_reader, asyncio.get_running_loop().remove_reader)
                 continue
-            except OSError:
+            except OSError:  # it ended without having read all that it was sent
+                received = None
+            except ValueError as error:
+                log.error("worker %d: %s", self.number, error)
                 received = None
             if received is None:
                 self._ready.clear()
@@ -195,8 +203,6 @@ class Worker:
     async def _relay_log(self, process: Process) -> None:
         """What the worker writes to stderr becomes log records here, so that there is one log in one format."""
         assert process.stderr is not None
-        level = logging.ERROR
-        name = f"{__name__}.{self.number}"
         while True:
             try:
                 line = (await process.stderr.readline()).decode(errors="replace").rstrip()
@@ -206,10 +212,11 @@ class Worker:
                 return
             match = _LOG_LINE.fullmatch(line)
             if match:
-                level, name, line = logging.getLevelNamesMapping()[match[1]], match[2], match[3]
+                level = logging.getLevelNamesMapping()[match[1]]
+                logging.getLogger(match[2]).log(level, "worker %d: %s", self.number, match[3])
             else:
                 self._failure = line or self._failure  # the last line of a traceback says what was wrong
-            logging.getLogger(name).log(level, "worker %d: %s", self.number, line)
+                log.error("worker %d: %s", self.number, line)
 
     async def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         """Send when there is room. Raises OSError when the worker is gone."""
@@ -255,9 +262,7 @@ class Supervisor:
         await self._owners[target].hand_over(message, fd)
 
 
-async def _until(
-    sock: socket.socket, add: Callable[..., None], remove: Callable[[socket.socket], bool]
-) -> None:
+async def _until(sock: socket.socket, add: Callable[..., None], remove: Callable[[socket.socket], bool]) -> None:
     """Wait until the event loop finds `sock` ready."""
     ready = asyncio.Event()
     add(sock, ready.set)

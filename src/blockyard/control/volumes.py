@@ -21,7 +21,7 @@ class Volume:
     """Something to export, checked: `path` is absolute, `size` is in bytes.
 
     `key` is what its identity is kept under: a file's canonical path; a block device's path as it was
-    given, because /dev/disk/by-id/… lasts and the /dev/sdX behind it does not. `created` says that the file was missing.
+    given, because /dev/disk/by-id/… lasts and the /dev/sdX behind it does not. `created`: the file was missing.
     """
 
     path: Path
@@ -44,7 +44,7 @@ def parse_size(text: str) -> int:
         raise UsageError(f"{text!r} is not a size: write {hint}")
     whole, _, fraction = number.partition(".")
     shifted = int(whole + fraction) << _UNITS[suffix.upper()]
-    size, rest = divmod(shifted, 10 ** len(fraction))
+    size, rest = divmod(shifted, int("1" + "0" * len(fraction)))
     if rest:
         raise UsageError(f"{text!r} is not a whole number of bytes")
     if not 0 < size <= _MAX_SIZE:
@@ -80,7 +80,7 @@ def prepare(path: Path, *, size: int | None, block_size: int, read_only: bool) -
     actual = _probe(path, is_device=is_device, read_only=read_only)
     if size is not None and size != actual:
         raise VolumeError(_wrong_size(path, size, actual, is_device=is_device))
-    if actual < block_size:
+    if actual == 0:
         raise VolumeError(f"{path} is empty: give it a size with `truncate -s 10G {path}`, or remove it and use --size")
     if actual % block_size:
         raise VolumeError(
@@ -89,6 +89,16 @@ def prepare(path: Path, *, size: int | None, block_size: int, read_only: bool) -
         )
     key = os.path.abspath(path) if is_device else str(path.resolve())
     return Volume(path.resolve(), key, actual)
+
+
+def missing_space(volume: Volume) -> int | None:
+    """The bytes that are free for a sparse file, when they are fewer than it still lacks; else None."""
+    info = volume.path.stat()
+    if not stat.S_ISREG(info.st_mode):
+        return None
+    system = os.statvfs(volume.path)
+    free = system.f_bavail * system.f_frsize
+    return free if free < volume.size - info.st_blocks * 512 else None  # st_blocks counts 512 bytes (stat(2))
 
 
 def _create(path: Path, size: int | None, block_size: int, read_only: bool) -> Volume:
@@ -130,7 +140,7 @@ def _probe(path: Path, *, is_device: bool, read_only: bool) -> int:
 
 def _open_error(path: Path, error: OSError) -> str:
     if error.errno == errno.EBUSY:
-        return f"{path} is in use on this machine (mounted, or part of a RAID or volume group): release it, or use --read-only"
+        return f"{path} is mounted, or part of a RAID or volume group, on this machine: release it, or use --read-only"
     if error.errno in (errno.EACCES, errno.EPERM):
         if os.access(path, os.R_OK):
             return f"{path}: not permitted to write: change its owner or mode, or use --read-only"

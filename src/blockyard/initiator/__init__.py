@@ -1,0 +1,92 @@
+"""A small iSCSI initiator on blocking sockets, for tools, tests and whatever else has to talk to a target.
+
+    from blockyard.initiator import connect, discover
+
+    for target in discover("192.0.2.1"):
+        print(target.name, *target.portals)
+
+    with connect("iscsi://192.0.2.1:3260/iqn.2024-01.com.example:disk/0") as lun:
+        print(lun.capacity(), lun.read(lba=0, blocks=8))
+
+`connect` gives a Lun with everyday commands, whose `session` takes any command, several at a time.
+Sockets raise OSError, and TimeoutError after `timeout` seconds of silence; everything else that goes
+wrong is an InitiatorError.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Any
+
+from blockyard.initiator.discovery import DiscoveredTarget, discover_targets
+from blockyard.initiator.errors import (
+    InitiatorError,
+    LoginError,
+    ProtocolError,
+    Redirected,
+    Rejected,
+    ScsiError,
+    SessionLost,
+)
+from blockyard.initiator.login import DIGEST_CHOICES, PREFERENCES, InitiatorLogin
+from blockyard.initiator.lun import Capacity, Lun
+from blockyard.initiator.sense import Sense, SenseKey, Status, decode_sense
+from blockyard.initiator.session import Exchange, Response, Session, open_session
+from blockyard.initiator.url import TargetUrl, parse_url
+from blockyard.iscsi.names import InvalidName, PortalAddress, parse_portal
+
+__all__ = [
+    "DIGEST_CHOICES",
+    "PREFERENCES",
+    "Capacity",
+    "DiscoveredTarget",
+    "Exchange",
+    "InitiatorError",
+    "InitiatorLogin",
+    "InvalidName",
+    "LoginError",
+    "Lun",
+    "PortalAddress",
+    "ProtocolError",
+    "Redirected",
+    "Rejected",
+    "Response",
+    "ScsiError",
+    "Sense",
+    "SenseKey",
+    "Session",
+    "SessionLost",
+    "Status",
+    "TargetUrl",
+    "connect",
+    "decode_sense",
+    "default_initiator_name",
+    "discover",
+    "open_session",
+    "parse_portal",
+    "parse_url",
+]
+
+
+def default_initiator_name() -> str:
+    """A name for this host's initiator, the same at every call (RFC 7143 §4.2.7.1)."""
+    host = re.sub(r"[^a-z0-9.-]", "-", socket.gethostname().lower()) or "localhost"
+    return f"iqn.2026-11.org.blockyard:initiator.{host[:128]}"
+
+
+def connect(url: str, *, initiator_name: str | None = None, **options: Any) -> Lun:
+    """Log in to the target of an iscsi:// URL. `options` are those of open_session: timeout, preferences, isid, …
+
+    Raises InvalidName for a bad URL, OSError, TimeoutError or an InitiatorError when there is no session.
+    """
+    where = parse_url(url)
+    if where.user:
+        raise InvalidName("the URL names a user, but this initiator cannot authenticate itself: leave it out")
+    name = initiator_name or default_initiator_name()
+    return Lun(open_session(where.portal, where.target, initiator_name=name, **options), where.lun)
+
+
+def discover(portal: str, *, initiator_name: str | None = None, **options: Any) -> list[DiscoveredTarget]:
+    """The targets behind a portal, ADDR[:PORT]. `options` are those of open_session, errors those of connect."""
+    return discover_targets(parse_portal(portal), initiator_name=initiator_name or default_initiator_name(), **options)

@@ -201,6 +201,7 @@ class Connection:
         self.portal = portal
         self.peer = peer
         self.state = State.LOGIN
+        self.dropped = False  # to be closed at once, whatever has not been sent
         self.session: Session | None = None
         self.backlog: deque[_Output] = deque()
         self.wake: Callable[[], None] = lambda: None
@@ -251,12 +252,13 @@ class Connection:
         assert self.session is not None
         if not isinstance(pdu, _NUMBERED) or pdu.immediate:
             self._handle(pdu)
-        elif self.session.take(pdu.cmd_sn):
-            self._handle(pdu)
+        else:
+            if self.session.take(pdu.cmd_sn):
+                self._handle(pdu)
+            else:
+                self.session.hold(pdu.cmd_sn, pdu)
             while self.state is State.FULL_FEATURE and (held := self.session.next_held()) is not None:
                 self._handle(held)
-        else:
-            self.session.hold(pdu.cmd_sn, pdu)
 
     def _handle(self, pdu: Pdu) -> None:
         handler = _HANDLERS.get(pdu.opcode)
@@ -308,6 +310,7 @@ class Connection:
     def drop(self) -> None:
         """End the connection at once; what has not been sent is lost."""
         self.state = State.CLOSING
+        self.dropped = True
         self.backlog.clear()
         self.on_drop()
 

@@ -259,7 +259,7 @@ class Pdu:
     """
 
     __slots__ = ("ahs", "bhs", "data")
-    OPCODE: ClassVar[int] = -1
+    OPCODE: ClassVar[int] = 0
 
     bhs: bytearray
     ahs: bytes

@@ -120,7 +120,8 @@ class Session:
         nexus = self._nexuses.get(lun)
         if nexus is None:
             assert self.node is not None
-            port = TargetPort(f"{self.node.name},t,0x{self.node.portal_group:04x}", self.node.portal_group, 1)
+            group = self.node.portal_group
+            port = TargetPort(f"{self.node.name},t,0x{group:04x}", relative_port=group, portal_group=group)
             nexus = Nexus(self.node.scsi.unit(lun), f"{self.initiator},i,0x{self.isid.hex()}", port)
             if nexus.unit.tasks is not None:  # a LUN that is not there is looked for anew each time
                 nexus.unit.attach(nexus)
@@ -130,11 +131,11 @@ class Session:
     # ---- command numbering (RFC 7143 §4.2.2.1)
 
     def take(self, cmd_sn: int) -> bool:
-        """Account for a non-immediate PDU. True when it is its turn, False when it is early or late."""
+        """Account for a non-immediate PDU. True when it is to be handled; False when it is early, late, or aborted."""
         if cmd_sn != self.exp_cmd_sn:
             return False
         self.exp_cmd_sn = (cmd_sn + 1) & MASK
-        return True
+        return cmd_sn not in self.held or self.held.pop(cmd_sn) is not None
 
     def hold(self, cmd_sn: int, pdu: Pdu) -> None:
         """Keep a PDU that came too early; one outside the window, or a duplicate, is silently ignored."""

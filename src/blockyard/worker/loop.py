@@ -50,6 +50,7 @@ class Link:
         self.connection.on_drop = lambda: loop.wake(self)
         self.skip = 0  # bytes of output that the acceptor has sent already
         self.moved = loop.now  # when bytes last came or went
+        self.handled = loop.now  # when a PDU was last complete
         self.opened = loop.now
         self.pinged = False
         self._rx: ReceiveBuffer | None = None
@@ -98,13 +99,20 @@ class Link:
 
     def work(self) -> None:
         """Handle all input and send all output, as far as both go."""
-        if self._tx is not None:
-            return
         connection, rx = self.connection, self._rx
+        if connection.dropped:
+            self.close("")
+        elif self._tx is None:
+            self._exchange(connection, rx)
+
+    def _exchange(self, connection: Connection, rx: ReceiveBuffer | None) -> None:
         while self.fd >= 0:
             tx = self.loop.transmit_buffer
+            before = rx.start if rx is not None else 0
             if connection.fill(tx) and rx is not None:
                 pump(connection, rx, tx)
+            if rx is None or rx.start != before:
+                self.handled = self.loop.now
             full = tx.full
             if self.skip:
                 self._skip_sent(tx)
@@ -159,6 +167,10 @@ class Link:
             self._rx = None
             self.loop.receive_buffers.give(rx)
 
+    @property
+    def _incomplete(self) -> bool:
+        return bool(self._rest) or (self._rx is not None and self._rx.end > self._rx.start)
+
     def tick(self, now: float, patience: Patience) -> None:
         """Look whether the peer is alive and does its part."""
         silent = now - self.moved
@@ -167,6 +179,8 @@ class Link:
                 self.close(f"the login was not over after {patience.login:g} s")
         elif silent > patience.stall:
             self.close(f"no sign of life for {silent:.0f} s")
+        elif self._incomplete and now - self.handled > patience.stall:
+            self.close(f"a PDU was not complete after {patience.stall:g} s")
         elif silent > patience.silence and not self.pinged and self._tx is None:
             self.pinged = True
             self.connection.ping()

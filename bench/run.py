@@ -1,0 +1,253 @@
+"""Measure blockyard and its peers side by side: `make bench`, or `python -m bench.run --help`.
+
+Every round takes each work with each target, one target directly after the other, while the others are stopped;
+the order turns by one with each round. What counts are the medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench import weigh
+from bench.clients import WORKS, Client, ClientFailed, Work, drive
+from bench.processes import alone, cpu_seconds, machine_seconds, pinned
+from bench.report import Sample, Settings, Weight, save
+from bench.targets import KINDS, MissingTool, Target
+
+_RESULTS = Path(__file__).with_name("results")
+_RETAKES = 3
+_FILE_BYTES = 1 << 29
+_TARGETS = ("blockyard", "blockyard-poll", "tgt", "tgt-tuned", "istgt", "null", "null-poll")
+_WITH_DIGESTS = ("blockyard", "tgt-digest", "istgt")
+# Variants are only measured where they differ from what they are variants of.
+_ONLY_FOR = {
+    "blockyard-poll": {"r4k-d1"},
+    "null-poll": {"r4k-d1"},
+    "tgt-tuned": {"w256k-d16"},
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what was asked for. Returns 0 when everything was measured, however fast."""
+    options = _parser().parse_args(arguments)
+    if options.quick:
+        options.rounds, options.seconds, options.retake = min(options.rounds, 2), 1, 0.0
+    samples: list[Sample] = []
+    weights: list[Weight] = []
+    failures: list[str] = []
+    began = datetime.datetime.now(datetime.UTC)
+    try:
+        for storage in options.storage.split(","):
+            with _storage(storage, options) as (directory, backing):
+                bench = _Bench(options, storage, directory, backing)
+                try:
+                    bench.run()
+                    if options.memory and storage == options.storage.split(",")[0]:
+                        weights, failed = _weigh(options, backing, directory)
+                        failures += failed
+                except KeyboardInterrupt:
+                    failures.append("interrupted: not everything was measured")
+                    break
+                finally:
+                    bench.close()
+                    samples += bench.samples
+                    failures += bench.failures
+    except MissingTool as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    settings = Settings(
+        began=began.isoformat(timespec="seconds"),
+        machine=f"{os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}",
+        command=" ".join(sys.argv[1:] if arguments is None else arguments),
+        rounds=options.rounds,
+        seconds=options.seconds,
+        pins=options.pin,
+    )
+    directory = save(_RESULTS / began.strftime("%Y%m%dT%H%M%SZ"), settings, samples, weights, failures)
+    print()
+    print((directory / "report.md").read_text(encoding="utf-8"))
+    print(f"Saved in {directory}")
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--seconds", type=int, default=2, help="of load in each measurement (default: 2)")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 second, nothing retaken: a first look")
+    parser.add_argument("--only", metavar="WORK,…", default=",".join(WORKS), help=f"of {', '.join(WORKS)}")
+    parser.add_argument("--sessions", metavar="N,…", default="1,4", help="sessions at a time (default: 1,4)")
+    parser.add_argument("--storage", metavar="KIND,…", default="tmpfs,disk", help="tmpfs, disk or both (the default)")
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="for disk (default: /var/tmp)")
+    parser.add_argument("--targets", metavar="NAME,…", default=",".join(_TARGETS), help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--no-digests", dest="digests", action="store_false", help="leave the digests out")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave the memory out")
+    parser.add_argument(
+        "--pin", choices=("apart", "together", "no"), default="apart",
+        help="at depth 1, where wake-ups are everything: client on CPU 0 and target on CPU 1 (default), both on CPU 0, "
+        "or left to the scheduler",
+    )  # fmt: skip
+    parser.add_argument(
+        "--retake", metavar="PERCENT", type=float, default=20.0,
+        help="take a measurement again, 3 times at most, while other processes used more of a core than this; the "
+        "quietest counts (default: 20; 0: never)",
+    )  # fmt: skip
+    return parser
+
+
+@contextlib.contextmanager
+def _storage(kind: str, options: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
+    """A directory for programs and logs, and one for backing files; removed afterwards."""
+    parents = {"tmpfs": Path("/dev/shm"), "disk": options.directory}
+    if kind not in parents:
+        raise SystemExit(f"bench: --storage {kind}: it is tmpfs or disk")
+    directory = Path(tempfile.mkdtemp(prefix="blockyard-bench-"))
+    backing = Path(tempfile.mkdtemp(prefix="blockyard-bench-", dir=parents[kind]))
+    try:
+        yield directory, backing
+    finally:
+        shutil.rmtree(backing, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def backing_file(path: Path) -> Path:
+    """A file with every block written and in the page cache, so that all targets have the same work."""
+    block = os.urandom(1 << 20)
+    with path.open("wb") as file:
+        for _ in range(_FILE_BYTES >> 20):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def _weigh(options: argparse.Namespace, backing: Path, directory: Path) -> tuple[list[Weight], list[str]]:
+    weights: list[Weight] = []
+    failures: list[str] = []
+    for name in options.targets.split(","):
+        if name in {"blockyard", "tgt"} or (name == "istgt" and not options.quick):  # istgt: a second a login
+            try:
+                weights.append(weigh.weigh(name, backing, directory))
+            except ClientFailed as error:
+                failures.append(f"memory of {name}: {error}")
+    return weights, failures
+
+
+class _Bench:
+    """The measurements on one kind of storage."""
+
+    def __init__(self, options: argparse.Namespace, storage: str, directory: Path, backing: Path) -> None:
+        self.options = options
+        self.storage = storage
+        self.directory = directory
+        self.samples: list[Sample] = []
+        self.failures: list[str] = []
+        self.targets: dict[str, Target] = {}
+        self.works = [_work(name) for name in options.only.split(",")]
+        try:
+            for name in self._wanted():
+                if name not in KINDS:
+                    raise SystemExit(f"bench: there is no target {name}: there are {', '.join(KINDS)}")
+                if name in {"null", "null-poll"} and shutil.which("cc") is None:
+                    self.failures.append(f"{name} not measured: no C compiler (apt-get install gcc libc6-dev)")
+                    continue
+                self.targets[name] = KINDS[name](backing_file(backing / f"{name}.img"), directory)
+        except BaseException:
+            self.close()
+            raise
+
+    def _wanted(self) -> list[str]:
+        wanted: list[str] = self.options.targets.split(",")
+        if self.options.digests and "tgt" in wanted:
+            wanted.append("tgt-digest")
+        names = {work.name for work in self.works}
+        return [name for name in wanted if _ONLY_FOR.get(name, names) & names]
+
+    def close(self) -> None:
+        """End all targets."""
+        for target in self.targets.values():
+            target.stop()
+
+    def run(self) -> None:
+        """All rounds."""
+        for number in range(1, self.options.rounds + 1):
+            for work in self.works:
+                for sessions in map(int, self.options.sessions.split(",")):
+                    names = [name for name in self.targets if name != "tgt-digest"]
+                    self._turn(number, work, sessions, names, work.client if sessions == 1 else "load", False)
+                if self.options.digests:
+                    names = [name for name in _WITH_DIGESTS if name in self.targets]
+                    for digests in (False, True):
+                        self._turn(number, work, 1, names, "load", digests)
+
+    def _turn(self, number: int, work: Work, sessions: int, names: list[str], client: Client, digests: bool) -> None:
+        names = [name for name in names if work.name in _ONLY_FOR.get(name, {work.name})]
+        first = number % max(1, len(names))
+        for name in names[first:] + names[:first]:
+            try:
+                sample = self._quiet(number, work, sessions, self.targets[name], client, digests)
+            except (ClientFailed, subprocess.SubprocessError) as error:
+                self.failures.append(f"{self.storage} {work.name} {name}, {sessions} sessions, round {number}: {error}")
+                print(f"FAILED {self.failures[-1]}", flush=True)
+                continue
+            self.samples.append(sample)
+            print(sample.line(), flush=True)
+
+    def _quiet(self, number: int, work: Work, sessions: int, target: Target, client: Client, digests: bool) -> Sample:
+        best: Sample | None = None
+        for _ in range(_RETAKES if self.options.retake else 1):
+            sample = self._measure(number, work, sessions, target, client, digests)
+            if best is None or sample.other_percent < best.other_percent:
+                best = sample
+            if best.other_percent <= self.options.retake:
+                break
+        assert best is not None
+        return best
+
+    def _measure(self, number: int, work: Work, sessions: int, target: Target, client: Client, digests: bool) -> Sample:
+        client_cpu, target_cpu = self._cpus(work, sessions)
+        others = [other.root for other in self.targets.values()]
+        with alone(target.root, others), pinned(target.root, target_cpu):
+            began, machine, before = time.monotonic(), machine_seconds(), cpu_seconds(target.pids)
+            outcome = drive(
+                target, work, seconds=self.options.seconds, sessions=sessions,
+                directory=self.directory, client=client, digests=digests, cpu=client_cpu,
+            )  # fmt: skip
+            used = cpu_seconds(target.pids) - before
+            other = (machine_seconds() - machine - used - outcome.client_cpu) / (time.monotonic() - began)
+        operations = max(1.0, outcome.operations)
+        rate = outcome.operations / outcome.seconds
+        return Sample(
+            storage=self.storage, round=number, work=work.name, sessions=sessions,
+            client=client, digests=digests, target=target.name, iops=rate, mb_per_second=rate * work.size / 1e6,
+            target_us=used / operations * 1e6, client_us=outcome.client_cpu / operations * 1e6,
+            seconds=outcome.seconds, other_percent=max(0.0, 100 * other),
+        )  # fmt: skip
+
+    def _cpus(self, work: Work, sessions: int) -> tuple[int | None, int | None]:
+        """CPUs for the client and the target; None: the scheduler's choice."""
+        cpus = sorted(os.sched_getaffinity(0))
+        if work.depth > 1 or sessions > 1 or self.options.pin == "no" or len(cpus) < 2:
+            return None, None
+        return cpus[0], cpus[0] if self.options.pin == "together" else cpus[1]
+
+
+def _work(name: str) -> Work:
+    if name not in WORKS:
+        raise SystemExit(f"bench: --only {name}: there are {', '.join(WORKS)}")
+    return WORKS[name]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

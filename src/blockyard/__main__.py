@@ -1,0 +1,7 @@
+"""`python -m blockyard` is the command `blockyard`."""
+
+import sys
+
+from blockyard.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,126 @@
+"""What `blockyard serve` prints: what is served, and lines to paste at the initiator's end."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+
+from blockyard import __version__
+from blockyard.control.portals import Portal
+from blockyard.control.supervisor import Lun
+from blockyard.control.volumes import Volume, format_size
+
+
+@dataclass(frozen=True)
+class Export:
+    """A logical unit and the volume behind it."""
+
+    lun: Lun
+    volume: Volume
+
+
+def overview(portals: list[Portal], exports: dict[str, list[Export]]) -> str:
+    """Portals, targets and their LUNs."""
+    lines = [f"Blockyard {__version__}", ""]
+    for portal in portals:
+        scope = "this machine only" if portal.loopback else "anyone who reaches it can read and write"
+        lines.append(f"  portal  {portal}   {scope}")
+    for name, units in exports.items():
+        lines += ["", f"  target  {name}"]
+        rows = [("LUN", "SIZE", "BLOCK", "ACCESS", "VOLUME")]
+        rows += [_row(export) for export in units]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        for row in rows:
+            cells = [cell.rjust(width) for cell, width in zip(row[:3], widths, strict=False)]
+            lines.append("  " + "   ".join(["", *cells, row[3].ljust(widths[3]), row[4]]))
+    return "\n".join(lines)
+
+
+def _row(export: Export) -> tuple[str, str, str, str, str]:
+    lun, volume = export.lun, export.volume
+    access = "read-only" if lun.read_only else "write-through" if lun.write_through else "read-write"
+    note = " (new)" if volume.created else ""
+    return str(lun.lun), format_size(volume.size), str(lun.block_size), access, f"{volume.path}{note}"
+
+
+def usage(portals: list[Portal], target: str, *, others: int = 0) -> str:
+    """Lines to paste for each kind of initiator, with `target`; `others` counts the targets beside it."""
+    near = _local(portals[0])
+    far = _remote(portals)
+    text = _NEAR.format(portal=near, host=near.host.strip("[]"), port=near.port, target=target)
+    if far is not None:
+        heading = "On another machine"
+    else:
+        far = Portal(_outward_address(portals[0]), portals[0].port)
+        heading = f"On another machine, once served with --portal {far}"
+    text += _FAR.format(heading=heading, portal=far, host=far.host.strip("[]"), port=far.port, target=target)
+    if others:
+        text += f"\n  Likewise for the other target{'s' if others > 1 else ''}.\n"
+    return text
+
+
+def _local(portal: Portal) -> Portal:
+    """The portal as somebody on this machine reaches it."""
+    if portal.wildcard:
+        return Portal(ipaddress.ip_address("::1" if portal.address.version == 6 else "127.0.0.1"), portal.port)
+    return portal
+
+
+def _remote(portals: list[Portal]) -> Portal | None:
+    """The first portal that others can reach, as they see it."""
+    for portal in portals:
+        if portal.wildcard:
+            return Portal(_outward_address(portal), portal.port)
+        if not portal.loopback:
+            return portal
+    return None
+
+
+def _outward_address(portal: Portal) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address of this machine that faces the network; connecting a datagram socket chooses it and sends nothing."""
+    v6 = portal.address.version == 6
+    family, anywhere = (socket.AF_INET6, "2001:db8::1") if v6 else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((anywhere, 9))
+            return ipaddress.ip_address(sock.getsockname()[0])
+    except OSError:  # no network
+        return ipaddress.ip_address(anywhere)
+
+
+_NEAR = """
+To use it on this machine, paste
+
+  Linux (open-iscsi, as root)
+    iscsiadm -m discovery -t sendtargets -p {portal}
+    iscsiadm -m node -T {target} -p {portal} --login
+
+  QEMU
+    qemu-img info iscsi://{portal}/{target}/0
+    qemu-system-x86_64 -m 1G -drive file=iscsi://{portal}/{target}/0,format=raw,if=virtio
+
+  libvirt (virsh attach-device DOMAIN disk.xml)
+    <disk type='network' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source protocol='iscsi' name='{target}/0'><host name='{host}' port='{port}'/></source>
+      <target dev='vdb' bus='virtio'/>
+    </disk>
+
+  Nothing installed
+    blockyard inquiry iscsi://{portal}/{target}/0
+"""
+
+_FAR = """
+{heading}
+
+  Windows (PowerShell as administrator)
+    Set-Service MSiSCSI -StartupType Automatic; Start-Service MSiSCSI
+    New-IscsiTargetPortal -TargetPortalAddress {host} -TargetPortalPortNumber {port}
+    Connect-IscsiTarget -NodeAddress {target} -IsPersistent $true
+
+  VMware ESXi (vmhba64: see `esxcli iscsi adapter list`)
+    esxcli iscsi software set --enabled=true
+    esxcli iscsi adapter discovery sendtarget add --adapter=vmhba64 --address={portal}
+    esxcli storage core adapter rescan --adapter=vmhba64
+"""

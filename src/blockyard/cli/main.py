@@ -1,0 +1,46 @@
+"""The command `blockyard`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from blockyard import __version__
+from blockyard.cli import client, serve
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (`{self.prog} --help` tells more)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands. Each sets `run`: a function of the parsed options that returns the exit status."""
+    parser: argparse.ArgumentParser = _Parser(
+        prog="blockyard",
+        description="An iSCSI target: turns files and block devices into SCSI disks on the network.",
+        epilog="To begin: `blockyard serve` serves a 1 GiB disk. `blockyard COMMAND --help` tells all about a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    serve.add_command(commands)
+    client.add_commands(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit status."""
+    options = build_parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as shells have it
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stderr.close()
+        return 1
+    return status

@@ -1,0 +1,137 @@
+"""Serving, from the first listening socket to the last flush: workers, acceptor, signals, service manager."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from blockyard.control.acceptor import Acceptor
+from blockyard.control.directory import Directory
+from blockyard.control.errors import ControlError
+from blockyard.control.portals import Portal, listen
+from blockyard.control.supervisor import Supervisor, Target
+from blockyard.control.systemd import keep_watchdog, notify
+
+log = logging.getLogger(__name__)
+
+GRACE = 5.0  # seconds that initiators have for logging out when serving ends
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What to serve, and how."""
+
+    targets: list[Target]
+    workers: int = 1
+    poll: bool = False
+    verbose: bool = False
+
+
+class Interrupted(ControlError):
+    """Told to stop a second time: it ended without waiting for initiators or flushes."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped without waiting for initiators to log out")
+
+
+class Server:
+    """One run of `blockyard serve`."""
+
+    def __init__(self, portals: list[Portal]) -> None:
+        self._wanted = portals
+        self._listeners: list[socket.socket] = []
+        self.portals: list[Portal] = []  # with their real ports, once they are open
+
+    def open(self) -> None:
+        """Listen on every portal. Raises PortalError; then none is open."""
+        try:
+            for portal in self._wanted:
+                listener, real = listen(portal)
+                self._listeners.append(listener)
+                self.portals.append(real)
+        except ControlError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        self.portals.clear()
+
+    async def run(self, configuration: Configuration, on_ready: Callable[[], None]) -> None:
+        """Serve until SIGTERM or SIGINT; `on_ready` is called once initiators can log in.
+
+        Raises WorkerFailed when it cannot begin, Interrupted when it was told to stop twice.
+        """
+        _allow_open_files()
+        level = "INFO" if configuration.verbose else "WARNING"
+        supervisor = Supervisor(configuration.targets, configuration.workers, poll=configuration.poll, log_level=level)
+        directory = Directory([target.name for target in configuration.targets], self.portals)
+        acceptor = Acceptor(directory, supervisor, self._listeners)
+        signals = _Signals()
+        watchdog = asyncio.create_task(keep_watchdog())
+        try:
+            if await signals.before(supervisor.start()):
+                acceptor.start()
+                notify(READY="1", STATUS=f"Serving {_count(len(configuration.targets), 'target')}")
+                on_ready()
+                await signals.wait()
+            notify(STOPPING="1", STATUS="Waiting for initiators to log out, then flushing")
+            await acceptor.close()
+            if not await signals.before(supervisor.stop(GRACE)):
+                raise Interrupted
+        finally:
+            supervisor.kill()
+            self.close()
+            watchdog.cancel()
+
+
+class _Signals:
+    """SIGTERM and SIGINT ask to stop; one waiter hears each. SIGHUP is let pass: there is nothing to read anew."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked.set)
+        loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: there is nothing to reload")
+
+    async def wait(self) -> None:
+        await self._asked.wait()
+        self._asked.clear()
+
+    async def before(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do `work`; False when a signal came first, and the work was given up."""
+        asked = asyncio.create_task(self.wait())
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return True
+            return False
+        finally:
+            for each in (asked, task):
+                each.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ControlError):
+                await task
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit of open files to the hard one: every session is a file, and the soft default is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

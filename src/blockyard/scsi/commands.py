@@ -1,0 +1,211 @@
+"""The command table: every command that a disk knows, declared once.
+
+Dispatch, checks of fields, REPORT SUPPORTED OPERATION CODES, the page of supported commands in the documentation
+and the fuzzer's grammar all come from here. Fields stand at (byte, bit of the most significant bit, width).
+"""
+
+from __future__ import annotations
+
+from blockyard.scsi import opcodes, sbc, spc
+from blockyard.scsi.cdb import Access, Capability, Command, CommandTable, Conflict, Field, Kind
+
+__all__ = ["COMMANDS", "Access", "Capability", "Command", "CommandTable", "Conflict", "Field", "Kind"]
+
+_SERVICE_ACTION = Field("service_action", 1, 4, 5)
+# nothing here is grouped (GROUP_SUP=0), so that the number of a group means nothing
+_GROUP_6 = Field("group_number", 6, 4, 5, Kind.IGNORED)
+_GROUP_10 = Field("group_number", 10, 4, 5, Kind.IGNORED)
+_GROUP_14 = Field("group_number", 14, 4, 5, Kind.IGNORED)
+
+# READ and WRITE: protection information is not supported, so RDPROTECT and WRPROTECT have to be zero; DPO is a hint
+_FUA = (Field("dpo", 1, 4, 1), Field("fua", 1, 3, 1), Field("fua_nv", 1, 1, 1, Kind.IGNORED))
+_RDPROTECT = Field("rdprotect", 1, 7, 3, Kind.ZERO)
+_WRPROTECT = Field("wrprotect", 1, 7, 3, Kind.ZERO)
+_RANGE_6 = (Field("lba", 1, 4, 21), Field("count", 4, 7, 8, zero_means=256))
+_RANGE_10 = (Field("lba", 2, 7, 32), _GROUP_6, Field("count", 7, 7, 16))
+_RANGE_12 = (Field("lba", 2, 7, 32), Field("count", 6, 7, 32), _GROUP_10)
+_RANGE_16 = (Field("lba", 2, 7, 64), Field("count", 10, 7, 32), _GROUP_14)
+_VERIFY = (Field("vrprotect", 1, 7, 3, Kind.ZERO), Field("dpo", 1, 4, 1), Field("bytchk", 1, 2, 2))
+_WRITE_VERIFY = (_WRPROTECT, Field("dpo", 1, 4, 1), Field("bytchk", 1, 2, 2))
+_WRITE_SAME = (_WRPROTECT, Field("anchor", 1, 4, 1, Kind.ZERO), Field("unmap", 1, 3, 1))
+_SYNCHRONIZE = (Field("sync_nv", 1, 2, 1, Kind.IGNORED), Field("immed", 1, 1, 1))
+_MODE_SENSE = (
+    Field("dbd", 1, 3, 1),
+    Field("page_control", 2, 7, 2),
+    Field("page_code", 2, 5, 6),
+    Field("subpage_code", 3, 7, 8),
+)
+_MODE_SELECT = (Field("pf", 1, 4, 1), Field("sp", 1, 0, 1, Kind.ZERO))
+
+
+def _read(opcode: int, name: str, length: int, *fields: Field) -> Command:
+    return Command(
+        opcode, name, length, fields, sbc.read,
+        blocking=True, medium=True, ranged=True, transfers=True, conflict=Conflict.EXCLUSIVE_ACCESS, timeout=30,
+    )  # fmt: skip
+
+
+def _write(opcode: int, name: str, length: int, *fields: Field) -> Command:
+    return Command(
+        opcode, name, length, fields, sbc.write, check=sbc.check_write, data_out=sbc.blocks,
+        blocking=True, medium=True, writes=True, ranged=True, transfers=True, timeout=30,
+    )  # fmt: skip
+
+
+def _verify(opcode: int, name: str, length: int, *fields: Field) -> Command:
+    return Command(
+        opcode, name, length, fields, sbc.verify, check=sbc.check_verify, data_out=sbc.verify_blocks,
+        blocking=True, medium=True, ranged=True, transfers=True, conflict=Conflict.EXCLUSIVE_ACCESS, timeout=30,
+    )  # fmt: skip
+
+
+def _write_and_verify(opcode: int, name: str, length: int, *fields: Field) -> Command:
+    return Command(
+        opcode, name, length, fields, sbc.write_and_verify, check=sbc.check_write_and_verify, data_out=sbc.blocks,
+        blocking=True, medium=True, writes=True, ranged=True, transfers=True, timeout=30,
+    )  # fmt: skip
+
+
+def _synchronize_cache(opcode: int, name: str, length: int, *fields: Field) -> Command:
+    return Command(
+        opcode, name, length, fields, sbc.synchronize_cache,
+        blocking=True, medium=True, ranged=True, timeout=60,
+    )  # fmt: skip
+
+
+def _write_same(opcode: int, name: str, length: int, *fields: Field) -> Command:
+    return Command(
+        opcode, name, length, fields, sbc.write_same, check=sbc.check_write_same, data_out=sbc.one_block,
+        blocking=True, medium=True, writes=True, ranged=True, timeout=60,
+    )  # fmt: skip
+
+
+COMMANDS = CommandTable(
+    [
+        Command(
+            0x00, "TEST UNIT READY", 6, (), spc.test_unit_ready,
+            medium=True, conflict=Conflict.NEVER,
+        ),
+        Command(
+            0x03, "REQUEST SENSE", 6,
+            (Field("desc", 1, 0, 1), Field("allocation_length", 4, 7, 8)),
+            spc.request_sense,
+            exempt=True, absent=True, conflict=Conflict.NEVER, access=Access.UNAVAILABLE,
+        ),
+        _read(0x08, "READ (6)", 6, *_RANGE_6),
+        _write(0x0A, "WRITE (6)", 6, *_RANGE_6),
+        Command(
+            0x12, "INQUIRY", 6,
+            (Field("evpd", 1, 0, 1), Field("page_code", 2, 7, 8), Field("allocation_length", 3, 7, 16)),
+            spc.inquiry, check=spc.check_inquiry,
+            exempt=True, absent=True, conflict=Conflict.NEVER, access=Access.UNAVAILABLE,
+        ),
+        Command(
+            0x15, "MODE SELECT (6)", 6,
+            (*_MODE_SELECT, Field("parameter_list_length", 4, 7, 8)),
+            spc.mode_select_6, check=spc.check_mode_select, data_out=sbc.parameter_list,
+            blocking=True, exclusive=True, access=Access.STANDBY, timeout=60,
+        ),
+        Command(
+            0x1A, "MODE SENSE (6)", 6,
+            (*_MODE_SENSE, Field("allocation_length", 4, 7, 8)),
+            spc.mode_sense_6,
+            conflict=Conflict.EXCLUSIVE_ACCESS, access=Access.STANDBY,
+        ),
+        Command(
+            0x1B, "START STOP UNIT", 6,
+            (
+                Field("immed", 1, 0, 1),
+                Field("power_condition_modifier", 3, 3, 4, Kind.ZERO),
+                Field("power_condition", 4, 7, 4, Kind.ZERO),
+                Field("no_flush", 4, 2, 1),
+                Field("loej", 4, 1, 1),
+                Field("start", 4, 0, 1),
+            ),
+            sbc.start_stop_unit, check=sbc.check_start_stop_unit,
+            blocking=True, exclusive=True, timeout=60,
+        ),
+        Command(
+            0x25, "READ CAPACITY (10)", 10,
+            (Field("lba", 2, 7, 32, Kind.IGNORED), Field("pmi", 8, 0, 1, Kind.IGNORED)),
+            sbc.read_capacity_10,
+            medium=True, conflict=Conflict.NEVER,
+        ),
+        _read(0x28, "READ (10)", 10, _RDPROTECT, *_FUA, *_RANGE_10),
+        _write(0x2A, "WRITE (10)", 10, _WRPROTECT, *_FUA, *_RANGE_10),
+        _write_and_verify(0x2E, "WRITE AND VERIFY (10)", 10, *_WRITE_VERIFY, *_RANGE_10),
+        _verify(0x2F, "VERIFY (10)", 10, *_VERIFY, *_RANGE_10),
+        _synchronize_cache(0x35, "SYNCHRONIZE CACHE (10)", 10, *_SYNCHRONIZE, *_RANGE_10),
+        _write_same(0x41, "WRITE SAME (10)", 10, *_WRITE_SAME, *_RANGE_10),
+        Command(
+            0x42, "UNMAP", 10,
+            (Field("anchor", 1, 0, 1, Kind.ZERO), _GROUP_6, Field("parameter_list_length", 7, 7, 16)),
+            sbc.unmap, check=sbc.check_unmap, data_out=sbc.parameter_list, requires=Capability.THIN,
+            blocking=True, medium=True, writes=True, timeout=60,
+        ),
+        Command(
+            0x55, "MODE SELECT (10)", 10,
+            (*_MODE_SELECT, Field("parameter_list_length", 7, 7, 16)),
+            spc.mode_select_10, check=spc.check_mode_select, data_out=sbc.parameter_list,
+            blocking=True, exclusive=True, access=Access.STANDBY, timeout=60,
+        ),
+        Command(
+            0x5A, "MODE SENSE (10)", 10,
+            (Field("llbaa", 1, 4, 1), *_MODE_SENSE, Field("allocation_length", 7, 7, 16)),
+            spc.mode_sense_10,
+            conflict=Conflict.EXCLUSIVE_ACCESS, access=Access.STANDBY,
+        ),
+        _read(0x88, "READ (16)", 16, _RDPROTECT, *_FUA, *_RANGE_16),
+        Command(
+            0x89, "COMPARE AND WRITE", 16,
+            (_WRPROTECT, *_FUA, Field("lba", 2, 7, 64), Field("count", 13, 7, 8), _GROUP_14),
+            sbc.compare_and_write, check=sbc.check_compare_and_write, data_out=sbc.twice_blocks,
+            blocking=True, exclusive=True, medium=True, writes=True, ranged=True, timeout=30,
+        ),
+        _write(0x8A, "WRITE (16)", 16, _WRPROTECT, *_FUA, *_RANGE_16),
+        _write_and_verify(0x8E, "WRITE AND VERIFY (16)", 16, *_WRITE_VERIFY, *_RANGE_16),
+        _verify(0x8F, "VERIFY (16)", 16, *_VERIFY, *_RANGE_16),
+        _synchronize_cache(0x91, "SYNCHRONIZE CACHE (16)", 16, *_SYNCHRONIZE, *_RANGE_16),
+        _write_same(0x93, "WRITE SAME (16)", 16, *_WRITE_SAME, Field("ndob", 1, 0, 1), *_RANGE_16),
+        Command(
+            0x9E, "READ CAPACITY (16)", 16,
+            (
+                _SERVICE_ACTION,
+                Field("lba", 2, 7, 64, Kind.IGNORED),
+                Field("allocation_length", 10, 7, 32),
+                Field("pmi", 14, 0, 1, Kind.IGNORED),
+            ),
+            sbc.read_capacity_16, service_action=0x10,
+            medium=True, conflict=Conflict.NEVER,
+        ),
+        Command(
+            0x9E, "GET LBA STATUS (16)", 16,
+            (_SERVICE_ACTION, Field("lba", 2, 7, 64), Field("allocation_length", 10, 7, 32)),
+            sbc.get_lba_status, check=sbc.check_get_lba_status, service_action=0x12,
+            blocking=True, medium=True, conflict=Conflict.EXCLUSIVE_ACCESS, timeout=30,
+        ),
+        Command(
+            0xA0, "REPORT LUNS", 12,
+            (Field("select_report", 2, 7, 8), Field("allocation_length", 6, 7, 32)),
+            spc.report_luns, check=spc.check_report_luns,
+            exempt=True, absent=True, conflict=Conflict.NEVER, access=Access.UNAVAILABLE,
+        ),
+        Command(
+            0xA3, "REPORT SUPPORTED OPERATION CODES", 12,
+            (
+                _SERVICE_ACTION,
+                Field("rctd", 2, 7, 1),
+                Field("reporting_options", 2, 2, 3),
+                Field("requested_operation_code", 3, 7, 8),
+                Field("requested_service_action", 4, 7, 16),
+                Field("allocation_length", 6, 7, 32),
+            ),
+            opcodes.report, check=opcodes.check, service_action=0x0C,
+            conflict=Conflict.EXCLUSIVE_ACCESS,
+        ),
+        _read(0xA8, "READ (12)", 12, _RDPROTECT, *_FUA, *_RANGE_12),
+        _write(0xAA, "WRITE (12)", 12, _WRPROTECT, *_FUA, *_RANGE_12),
+        _write_and_verify(0xAE, "WRITE AND VERIFY (12)", 12, *_WRITE_VERIFY, *_RANGE_12),
+        _verify(0xAF, "VERIFY (12)", 12, *_VERIFY, *_RANGE_12),
+    ]
+)  # fmt: skip

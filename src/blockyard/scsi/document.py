@@ -1,0 +1,122 @@
+"""The page of supported commands, written from the tables.
+
+    python -m blockyard.scsi.document > docs/supported-commands.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from blockyard.scsi import limits, mode, vpd
+from blockyard.scsi.commands import COMMANDS, Capability, Command, Conflict, Kind
+
+_HEAD = """\
+# Supported SCSI commands
+
+<!-- Written by `python -m blockyard.scsi.document` from the tables in src/blockyard/scsi: change those, not this page. -->
+
+What a disk of Blockyard (peripheral device type 00h) understands. It follows SPC-5, SBC-4 and SAM-5, and names
+SPC-4 and SBC-3 in its INQUIRY data. An initiator gets the same list from REPORT SUPPORTED OPERATION CODES.
+"""
+
+_NOTES = f"""\
+## What to know
+
+- **Reserved bits** and fields that must be zero end a command with INVALID FIELD IN CDB and a field pointer. So do
+  RDPROTECT, WRPROTECT and VRPROTECT (there is no protection information), ANCHOR, NACA, SP, LOEJ and power conditions.
+- **Transfer length**: READ, WRITE, VERIFY and WRITE AND VERIFY take up to {limits.MAX_TRANSFER >> 20} MiB,
+  WRITE SAME up to {limits.WRITE_SAME_BLOCKS} blocks (0: up to the end of the medium), COMPARE AND WRITE up to
+  {limits.COMPARE_AND_WRITE_BLOCKS} blocks, UNMAP up to {limits.UNMAP_BLOCKS} blocks in {limits.UNMAP_DESCRIPTORS}
+  descriptors. VPD page B0h says so.
+- **Less data than the CDB asks for**: a WRITE writes what it gets and reports the rest as a residual. COMPARE AND
+  WRITE, WRITE SAME, UNMAP and MODE SELECT are refused.
+- **SYNCHRONIZE CACHE** makes the whole cache stable, whatever its range; with IMMED the status comes after that too.
+- **Write cache**: WCE is 1 by default and can be changed by MODE SELECT, unless the unit is served with write-through.
+- **UNMAP** needs a thin unit: a file system that can punch holes, or a disk that can discard. What is unmapped reads
+  as zeros (LBPRZ). WRITE SAME with UNMAP frees blocks when it writes zeros; other data is written.
+- **Sense data** is in fixed format, or in descriptor format where D_SENSE is set. MISCOMPARE gives the offset of the
+  first byte that differs in the INFORMATION field.
+- **Mode parameters** are common to all nexuses and are not saved: a reset brings the defaults back.
+"""
+
+
+def render() -> str:
+    """The whole page, as Markdown."""
+    return "\n".join((_HEAD, _commands(), _reservations(), _vpd_pages(), _mode_pages(), _NOTES))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _code(command: Command) -> str:
+    action = "" if command.service_action is None else f"/{command.service_action:02X}h"
+    return f"{command.opcode:02X}h{action}"
+
+
+def _fields(command: Command) -> str:
+    names = [field.name for field in command.fields if field.kind is Kind.VALUE and field.name != "service_action"]
+    return ", ".join(names).replace("_", " ") or "none"
+
+
+def _commands() -> str:
+    rows = [
+        (
+            _code(command),
+            command.name + (" (thin units)" if command.requires is Capability.THIN else ""),
+            str(command.length),
+            _fields(command),
+            f"{command.timeout} s",
+        )
+        for command in COMMANDS
+    ]
+    head = ("Code", "Command", "CDB bytes", "Fields that are evaluated", "Timeout")
+    return "## Commands\n\n" + _table(head, rows)
+
+
+def _reservations() -> str:
+    """How commands are classed for what changes their treatment, and where each is carried out."""
+    words = {Conflict.NEVER: "never", Conflict.EXCLUSIVE_ACCESS: "Exclusive Access", Conflict.ANY: "any"}
+    rows = [
+        (
+            command.name,
+            words[command.conflict],
+            command.access.value,
+            "yes" if command.exempt else "",
+            "yes" if command.exclusive else "",
+        )
+        for command in COMMANDS
+    ]
+    head = (
+        "Command",
+        "Conflicts with a reservation",
+        "Works down to the access state",
+        "Passes a pending unit attention",
+        "Runs alone",
+    )
+    return (
+        "## How commands are treated\n\n"
+        "The first two columns class commands for persistent reservations and asymmetric access, neither of which "
+        "can be set yet.\n\n" + _table(head, rows)
+    )
+
+
+def _vpd_pages() -> str:
+    rows = [(f"{page.code:02X}h", page.name, page.clause) for page in vpd.PAGES.values()]
+    return "## Vital product data pages\n\n" + _table(("Code", "Page", "Clause"), rows)
+
+
+def _mode_pages() -> str:
+    rows = []
+    for page in mode.PAGES.values():
+        shown = [f"{field.name.upper()}={field.default:X}h" for field in page.fields]
+        changeable = [field.name.upper() for field in page.fields if field.changeable]
+        rows.append((f"{page.code:02X}h", page.name, ", ".join(shown), ", ".join(changeable) or "none", page.clause))
+    head = ("Code", "Page", "Defaults", "Changeable", "Clause")
+    return "## Mode pages\n\n" + _table(head, rows)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -1,0 +1,205 @@
+"""Mode pages: the table of them, and the parameters of one logical unit (SPC-5 7.5, SBC-4 6.5).
+
+Parameters belong to the logical unit and are common to all nexuses; there are no saved ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from blockyard.scsi.sense import (
+    Asc,
+    CheckCondition,
+    SenseKey,
+    invalid_field,
+    invalid_parameter,
+    parameter_list_length_error,
+)
+
+ALL_PAGES = 0x3F
+ALL_SUBPAGES = 0xFF
+
+
+class ModeField(NamedTuple):
+    """`width` bits from bit `bit` of byte `byte` of the page on."""
+
+    name: str
+    byte: int
+    bit: int
+    width: int
+    default: int = 0
+    changeable: bool = False
+
+
+@dataclass(frozen=True)
+class ModePage:
+    """A mode page in page_0 format; bits that no field covers are zero."""
+
+    code: int
+    name: str
+    length: int  # with its two bytes of header
+    fields: tuple[ModeField, ...]
+    clause: str
+
+
+PAGES: dict[int, ModePage] = {
+    page.code: page
+    for page in (
+        ModePage(
+            0x08,
+            "Caching",
+            20,
+            (
+                ModeField("wce", 2, 2, 1, default=1, changeable=True),  # SYNCHRONIZE CACHE is needed
+                ModeField("rcd", 2, 0, 1),
+            ),
+            "SBC-4 6.5.6",
+        ),
+        ModePage(
+            0x0A,
+            "Control",
+            12,
+            (
+                ModeField("tst", 2, 7, 3),  # one task set for all nexuses
+                ModeField("d_sense", 2, 2, 1, changeable=True),
+                ModeField("gltsd", 2, 1, 1, default=1),
+                ModeField("queue_algorithm_modifier", 3, 7, 4, default=1),  # SIMPLE commands in any order
+                ModeField("qerr", 3, 2, 2),
+                ModeField("swp", 4, 3, 1, changeable=True),
+                ModeField("tas", 5, 6, 1),  # aborted by another nexus: no status, a unit attention
+                ModeField("busy_timeout_period", 8, 7, 16, default=0xFFFF),  # not limited
+            ),
+            "SPC-5 7.5.10",
+        ),
+        ModePage(
+            0x1C,
+            "Informational Exceptions Control",
+            12,
+            (
+                ModeField("dexcpt", 2, 3, 1, default=1),  # there is nothing to report
+                ModeField("mrie", 3, 3, 4),
+            ),
+            "SBC-4 6.5.8",
+        ),
+    )
+}
+
+
+class PageControl(IntEnum):
+    """Which values MODE SENSE returns (SPC-5 6.14.1)."""
+
+    CURRENT = 0
+    CHANGEABLE = 1
+    DEFAULT = 2
+    SAVED = 3
+
+
+def _image(page: ModePage, values: dict[str, int]) -> bytes:
+    number = 0
+    for field in page.fields:
+        number |= values.get(field.name, 0) << 8 * page.length - (8 * field.byte + 7 - field.bit) - field.width
+    image = bytearray(number.to_bytes(page.length, "big"))
+    image[0] = page.code
+    image[1] = page.length - 2
+    return bytes(image)
+
+
+class ModeParameters:
+    """The mode pages of one logical unit.
+
+    With `write_through` the volatile cache is off and stays off: whoever runs the target has said so.
+    """
+
+    def __init__(self, *, write_through: bool = False) -> None:
+        fixed = {"wce": 0} if write_through else {}
+        self._default: dict[int, bytes] = {}
+        self._changeable: dict[int, bytes] = {}
+        for code, page in PAGES.items():
+            self._default[code] = _image(page, {f.name: fixed.get(f.name, f.default) for f in page.fields})
+            masks = {f.name: (1 << f.width) - 1 for f in page.fields if f.changeable and f.name not in fixed}
+            self._changeable[code] = _image(page, masks)
+        self._current = dict(self._default)
+
+    def reset(self) -> None:
+        """Back to the defaults (SAM-5 6.3.3)."""
+        self._current = dict(self._default)
+
+    def get(self, code: int, name: str) -> int:
+        """The current value of a field of page `code`."""
+        page = PAGES[code]
+        field = next(f for f in page.fields if f.name == name)
+        shift = 8 * page.length - (8 * field.byte + 7 - field.bit) - field.width
+        return int.from_bytes(self._current[code], "big") >> shift & ((1 << field.width) - 1)
+
+    def sense(self, control: int, code: int, subpage: int) -> bytes:
+        """The pages that MODE SENSE asks for (SPC-5 6.14)."""
+        if code != ALL_PAGES and code not in PAGES:
+            raise invalid_field(2, 5)
+        if subpage not in (0, ALL_SUBPAGES):
+            raise invalid_field(3)
+        if control == PageControl.SAVED:
+            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.SAVING_PARAMETERS_NOT_SUPPORTED)
+        source = {
+            PageControl.CURRENT: self._current,
+            PageControl.CHANGEABLE: self._changeable,
+            PageControl.DEFAULT: self._default,
+        }[PageControl(control)]
+        return b"".join(source[c] for c in (sorted(PAGES) if code == ALL_PAGES else [code]))
+
+    def select(self, data: bytes, at: int) -> bool:
+        """Take over the pages in `data[at:]`, all or none (SPC-5 6.12). Says whether anything changed."""
+        new = dict(self._current)
+        while at < len(data):
+            if at + 2 > len(data):
+                raise parameter_list_length_error()
+            code = data[at] & 0x3F
+            page = PAGES.get(code)
+            if page is None or data[at] & 0x40:  # no page here has a subpage
+                raise invalid_parameter(at, 6 if page else 5)
+            if data[at + 1] != page.length - 2:
+                raise invalid_parameter(at + 1)
+            if at + page.length > len(data):
+                raise parameter_list_length_error()
+            new[code] = self._changed(code, data[at : at + page.length], at)
+            at += page.length
+        changed = new != self._current
+        self._current = new
+        return changed
+
+    def _changed(self, code: int, data: bytes, at: int) -> bytes:
+        image = bytes([code]) + data[1:]  # the PS bit is reserved in MODE SELECT
+        for offset, (old, value, mask) in enumerate(
+            zip(self._current[code], image, self._changeable[code], strict=True)
+        ):
+            wrong = (old ^ value) & (~mask if offset > 1 else 0)
+            if wrong:
+                raise invalid_parameter(at + offset, wrong.bit_length() - 1)
+        return image
+
+
+def block_descriptor(blocks: int, block_size: int, *, long: bool) -> bytes:
+    """The mode parameter block descriptor of a disk: short or long LBA form (SBC-4 6.5.2)."""
+    if long:
+        return blocks.to_bytes(8, "big") + bytes(4) + block_size.to_bytes(4, "big")
+    return min(blocks, 0xFFFFFFFF).to_bytes(4, "big") + b"\x00" + block_size.to_bytes(3, "big")
+
+
+def check_block_descriptors(data: bytes, at: int, length: int, blocks: int, block_size: int, *, long: bool) -> None:
+    """Raise CheckCondition unless the descriptors at `data[at:at + length]` leave capacity and block size alone."""
+    size = 16 if long else 8
+    if length not in (0, size):
+        raise invalid_parameter(at - 1)  # BLOCK DESCRIPTOR LENGTH ends just before them
+    if at + length > len(data):
+        raise parameter_list_length_error()
+    if not length:
+        return
+    count_end = at + (8 if long else 4)
+    count = int.from_bytes(data[at:count_end], "big")
+    same = block_descriptor(blocks, block_size, long=long)
+    if count and data[at:count_end] != same[: count_end - at]:
+        raise invalid_parameter(at)
+    width = 4 if long else 3
+    if data[at + size - width : at + size] != same[size - width :]:
+        raise invalid_parameter(at + size - width)

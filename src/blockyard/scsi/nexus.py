@@ -1,0 +1,72 @@
+"""An I_T_L nexus: one initiator port, one target port, one logical unit (SAM-5 4.7), and its unit attentions."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+from blockyard.scsi.sense import Asc, CheckCondition, SenseKey
+
+if TYPE_CHECKING:
+    from blockyard.scsi.unit import Unit
+
+
+class TargetPort(NamedTuple):
+    """A SCSI target port: what VPD page 83h tells of it."""
+
+    name: str  # iqn…,t,0x0001 (RFC 7143 §4.3)
+    relative_port: int
+    portal_group: int  # its target port group too
+
+    @property
+    def device_name(self) -> str:
+        """The name of the SCSI target device that it belongs to."""
+        return self.name.partition(",t,")[0]
+
+
+class Nexus:
+    """What a logical unit knows of one initiator.
+
+    `gate` is None while nothing stands in the way of a plain READ or WRITE, so that the data path has
+    one thing to look at.
+    """
+
+    __slots__ = ("_attentions", "_lock", "gate", "initiator", "target_port", "unit")
+
+    def __init__(self, unit: Unit, initiator: str, target_port: TargetPort) -> None:
+        self.unit = unit
+        self.initiator = initiator
+        self.target_port = target_port
+        self._lock = Lock()  # commands of other nexuses establish unit attentions from their threads
+        self._attentions: list[int] = [Asc.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED]
+        self.gate: object | None = self._attentions
+
+    def establish(self, asc: int) -> None:
+        """Queue a unit attention condition (SAM-5 5.14), given as ASC << 8 | ASCQ, unless it is pending already.
+
+        One for a reset takes the place of all others: there is nothing left that they could tell.
+        """
+        with self._lock:
+            if asc >> 8 == Asc.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED >> 8:
+                self._attentions[:] = [asc]
+            elif asc not in self._attentions:
+                self._attentions.append(asc)
+            self.gate = self._attentions
+
+    def take_attention(self) -> CheckCondition | None:
+        """The next pending unit attention; it is pending no more."""
+        with self._lock:
+            if not self._attentions:
+                return None
+            asc = self._attentions.pop(0)
+            if not self._attentions:
+                self.gate = None
+        return CheckCondition(SenseKey.UNIT_ATTENTION, asc)
+
+    def clear_attention(self, asc: int) -> None:
+        """Forget one unit attention: the initiator has learnt by other means what it tells."""
+        with self._lock:
+            if asc in self._attentions:
+                self._attentions.remove(asc)
+            if not self._attentions:
+                self.gate = None

@@ -1,0 +1,359 @@
+"""Commands of block devices (SBC-4 clause 5)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from blockyard.block.device import Run
+from blockyard.scsi import limits
+from blockyard.scsi.sense import (
+    Asc,
+    CheckCondition,
+    ReadFailure,
+    SenseKey,
+    invalid_field,
+    invalid_parameter,
+    parameter_list_length_error,
+)
+
+if TYPE_CHECKING:
+    from blockyard.scsi.task import Buffer, Task
+    from blockyard.scsi.unit import LogicalUnit
+
+BYTCHK_NONE, BYTCHK_ALL, BYTCHK_ONE = 0, 1, 3
+
+
+# ---- how much Data-Out a CDB asks for
+
+
+def blocks(fields: dict[str, int], block_size: int) -> int:
+    return fields["count"] * block_size
+
+
+def twice_blocks(fields: dict[str, int], block_size: int) -> int:
+    return fields["count"] * block_size * 2
+
+
+def verify_blocks(fields: dict[str, int], block_size: int) -> int:
+    if fields["bytchk"] == BYTCHK_ALL:
+        return fields["count"] * block_size
+    return block_size if fields["bytchk"] == BYTCHK_ONE and fields["count"] else 0
+
+
+def one_block(fields: dict[str, int], block_size: int) -> int:
+    return 0 if fields.get("ndob") else block_size
+
+
+def parameter_list(fields: dict[str, int], block_size: int) -> int:
+    return fields["parameter_list_length"]
+
+
+# ---- the medium
+
+
+def _read(unit: LogicalUnit, offset: int, length: int) -> bytearray:
+    data = bytearray(length)
+    try:
+        unit.device.preadv([memoryview(data)], offset)
+    except OSError as error:
+        raise ReadFailure(error.errno, error.strerror, error.filename) from error
+    return data
+
+
+def _write(unit: LogicalUnit, data: Buffer, offset: int, *, stable: int) -> None:
+    unit.device.pwritev([data], offset)
+    if stable or not unit.write_back:
+        unit.device.flush()
+
+
+def _out_of_range() -> CheckCondition:
+    return CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+
+
+def _miscompare(offset: int) -> CheckCondition:
+    """MISCOMPARE with the offset of the first byte that differs in the Data-Out (SBC-4 5.3, 5.36)."""
+    return CheckCondition(SenseKey.MISCOMPARE, Asc.MISCOMPARE_DURING_VERIFY_OPERATION, information=offset)
+
+
+def first_difference(a: Buffer, b: Buffer) -> int:
+    """Where two buffers of one length differ first; their length when they do not."""
+    if a == b:
+        return len(a)
+    left, right = memoryview(a), memoryview(b)
+    start, length = 0, len(a)
+    while length > 1:  # compare halves: as fast as memcmp, where a loop over bytes is not
+        half = length // 2
+        if left[start : start + half] == right[start : start + half]:
+            start += half
+            length -= half
+        else:
+            length = half
+    return start
+
+
+def _check_length(task: Task) -> None:
+    """Commands that make no sense with more or less data than they ask for are refused with other amounts."""
+    if task.data_out_length != task.expected:
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT)
+
+
+# ---- READ CAPACITY (SBC-4 5.20, 5.21)
+
+
+def read_capacity_10(unit: LogicalUnit, task: Task) -> Buffer:
+    return struct.pack(">II", min(unit.blocks - 1, 0xFFFFFFFF), unit.block_size)
+
+
+def read_capacity_16(unit: LogicalUnit, task: Task) -> Buffer:
+    provisioning = 0xC000 if unit.thin else 0  # LBPME, LBPRZ; LOWEST ALIGNED LOGICAL BLOCK ADDRESS 0
+    return struct.pack(
+        ">QIBBH16x", unit.blocks - 1, unit.block_size, 0, unit.physical_exponent, provisioning
+    )
+
+
+# ---- READ and WRITE (SBC-4 5.16 to 5.19, 5.40 to 5.43)
+
+
+def read(unit: LogicalUnit, task: Task) -> Buffer:
+    fields = task.fields
+    if fields.get("fua") and not unit.read_only:
+        unit.device.flush()  # what the cache has and the medium has not goes there first (SBC-4 5.17)
+    return _read(unit, fields["lba"] << unit.shift, fields["count"] << unit.shift)
+
+
+def check_write(unit: LogicalUnit, task: Task) -> None:
+    task.blocking = not unit.may_inline(task)
+    if task.data_out_length < task.expected and task.data_out_length % unit.block_size:
+        task.exclusive = True  # the last block is read, changed in part, and written
+
+
+def write(unit: LogicalUnit, task: Task) -> Buffer:
+    _write_received(unit, task, stable=task.fields.get("fua", 0))
+    return b""
+
+
+def _write_received(unit: LogicalUnit, task: Task, *, stable: int) -> int:
+    """Write what the initiator has sent, which may be less than the CDB says. Returns how much that was.
+
+    The transport reports the difference as a residual. Of a block that came in part the rest stays as it is.
+    """
+    data = task.data_out
+    offset = task.fields["lba"] << unit.shift
+    length = len(data)
+    if not length:
+        return 0
+    rest = length % unit.block_size
+    if rest:
+        last = _read(unit, offset + length - rest, unit.block_size)
+        data = bytes(data) + last[rest:]
+    _write(unit, data, offset, stable=stable)
+    return length
+
+
+# ---- VERIFY, WRITE AND VERIFY (SBC-4 5.36 to 5.39, 5.44 to 5.47)
+
+
+def check_verify(unit: LogicalUnit, task: Task) -> None:
+    if task.fields["bytchk"] not in (BYTCHK_NONE, BYTCHK_ALL, BYTCHK_ONE):
+        raise invalid_field(1, 2)
+
+
+def verify(unit: LogicalUnit, task: Task) -> Buffer:
+    fields = task.fields
+    start = fields["lba"] << unit.shift
+    if fields["bytchk"] == BYTCHK_ALL:
+        _compare(unit, task.data_out, start)
+        return b""
+    pattern = bytes(task.data_out) if fields["bytchk"] == BYTCHK_ONE else b""
+    for at in range(0, fields["count"] << unit.shift, limits.PIECE):
+        length = min(limits.PIECE, (fields["count"] << unit.shift) - at)
+        data = _read(unit, start + at, length)
+        if pattern and data != pattern * (length // len(pattern)):
+            for block in range(0, length, unit.block_size):
+                if (offset := first_difference(data[block : block + len(pattern)], pattern)) < len(pattern):
+                    raise _miscompare(offset)
+    return b""
+
+
+def _compare(unit: LogicalUnit, expected: Buffer, start: int) -> None:
+    """Compare the medium from byte `start` on with `expected`, which may end inside a block."""
+    view = memoryview(expected)
+    for at in range(0, len(view), limits.PIECE):
+        piece = view[at : at + limits.PIECE]
+        data = memoryview(_read(unit, start + at, len(piece) + -len(piece) % unit.block_size))[: len(piece)]
+        if (offset := first_difference(data, piece)) < len(piece):
+            raise _miscompare(at + offset)
+
+
+def check_write_and_verify(unit: LogicalUnit, task: Task) -> None:
+    if task.fields["bytchk"] not in (BYTCHK_NONE, BYTCHK_ALL):
+        raise invalid_field(1, 2)
+    check_write(unit, task)
+    task.blocking = True
+
+
+def write_and_verify(unit: LogicalUnit, task: Task) -> Buffer:
+    length = _write_received(unit, task, stable=1)
+    start = task.fields["lba"] << unit.shift
+    if task.fields["bytchk"] == BYTCHK_ALL:
+        _compare(unit, task.data_out, start)
+    elif length:
+        _read(unit, start, length + -length % unit.block_size)
+    return b""
+
+
+# ---- COMPARE AND WRITE (SBC-4 5.3)
+
+
+def check_compare_and_write(unit: LogicalUnit, task: Task) -> None:
+    _check_length(task)
+
+
+def compare_and_write(unit: LogicalUnit, task: Task) -> Buffer:
+    fields = task.fields
+    if not fields["count"]:
+        return b""
+    view = memoryview(task.data_out)
+    half = len(view) // 2
+    _compare(unit, view[:half], fields["lba"] << unit.shift)
+    _write(unit, view[half:], fields["lba"] << unit.shift, stable=fields["fua"])
+    return b""
+
+
+# ---- SYNCHRONIZE CACHE, START STOP UNIT (SBC-4 5.33, 5.34, 5.31)
+
+
+def synchronize_cache(unit: LogicalUnit, task: Task) -> Buffer:
+    """All of the cache, whatever the range; with IMMED the status comes after it as well, which no initiator minds."""
+    if not unit.read_only:
+        unit.device.flush()
+    return b""
+
+
+def check_start_stop_unit(unit: LogicalUnit, task: Task) -> None:
+    if task.fields["loej"]:
+        raise invalid_field(4, 1)  # the medium cannot be taken out
+
+
+def start_stop_unit(unit: LogicalUnit, task: Task) -> Buffer:
+    if task.fields["start"]:
+        unit.start()
+    else:
+        unit.stop(flush=not task.fields["no_flush"])
+    return b""
+
+
+# ---- WRITE SAME (SBC-4 5.52, 5.53)
+
+
+def check_write_same(unit: LogicalUnit, task: Task) -> None:
+    fields = task.fields
+    if fields["unmap"] and not unit.thin:
+        raise invalid_field(1, 3)
+    if not fields["count"]:  # WSNZ=0: up to the end of the medium
+        fields["count"] = unit.blocks - fields["lba"]
+    if fields["count"] > limits.WRITE_SAME_BLOCKS:
+        assert task.command is not None
+        raise task.command.invalid("count")
+    _check_length(task)
+
+
+def write_same(unit: LogicalUnit, task: Task) -> Buffer:
+    fields = task.fields
+    offset, length = fields["lba"] << unit.shift, fields["count"] << unit.shift
+    block = bytes(task.data_out)
+    device = unit.device
+    if block and block.count(0) != len(block):  # UNMAP or not: what reads as something else has to be written
+        piece = block * (min(limits.PIECE, length) // len(block))
+        for at in range(0, length, len(piece)):
+            device.pwritev([memoryview(piece)[: length - at]], offset + at)
+    elif fields["unmap"]:
+        device.discard(offset, length)
+    else:
+        device.write_zeroes(offset, length)
+    if not unit.write_back:
+        device.flush()
+    return b""
+
+
+# ---- UNMAP (SBC-4 5.35)
+
+
+def unmap(unit: LogicalUnit, task: Task) -> Buffer:
+    for lba, count in _unmap_descriptors(unit, bytes(task.data_out)):
+        if count:
+            unit.device.discard(lba << unit.shift, count << unit.shift)
+    if not unit.write_back:
+        unit.device.flush()
+    return b""
+
+
+def check_unmap(unit: LogicalUnit, task: Task) -> None:
+    if 0 < task.expected < 8 or task.data_out_length < task.expected:
+        raise parameter_list_length_error()
+
+
+def _unmap_descriptors(unit: LogicalUnit, data: bytes) -> list[tuple[int, int]]:
+    """LBA and number of blocks of each UNMAP block descriptor, all checked before anything is done."""
+    if not data:
+        return []
+    length = int.from_bytes(data[2:4], "big")
+    number = min(length, len(data) - 8) // 16  # one that is cut short is ignored (SBC-4 5.35.2)
+    if number > limits.UNMAP_DESCRIPTORS:
+        raise invalid_parameter(2)
+    descriptors = [struct.unpack_from(">QI", data, 8 + 16 * index) for index in range(number)]
+    if any(lba + count > unit.blocks for lba, count in descriptors):
+        raise _out_of_range()
+    if sum(count for _, count in descriptors) > limits.UNMAP_BLOCKS:
+        raise invalid_parameter(8)
+    return descriptors
+
+
+# ---- GET LBA STATUS (SBC-4 5.6)
+
+_MAPPED, _DEALLOCATED = 0, 1  # PROVISIONING STATUS
+_MAX_RUN = 0xFFFFFFFF  # blocks that one descriptor can count
+
+
+def check_get_lba_status(unit: LogicalUnit, task: Task) -> None:
+    if task.fields["lba"] >= unit.blocks:
+        raise _out_of_range()
+
+
+def get_lba_status(unit: LogicalUnit, task: Task) -> Buffer:
+    room = max(1, min((task.fields["allocation_length"] - 8) // 16, limits.LBA_STATUS_DESCRIPTORS))
+    descriptors = islice(_block_runs(unit, task.fields["lba"]), room)
+    body = b"".join(struct.pack(">QIB3x", *descriptor) for descriptor in descriptors)
+    return struct.pack(">I4x", 4 + len(body)) + body
+
+
+def _block_runs(unit: LogicalUnit, lba: int) -> Iterator[tuple[int, int, int]]:
+    """Runs of blocks from `lba` on, as (LBA, number of blocks, PROVISIONING STATUS).
+
+    A block that is mapped in part counts as mapped; so does everything where nothing can be unmapped.
+    """
+    start, status, at = lba, _MAPPED, lba
+    for run in _device_runs(unit, lba << unit.shift):
+        end = run.offset + run.length
+        end_lba = (end + unit.block_size - 1) >> unit.shift if run.mapped else end >> unit.shift
+        run_status = _MAPPED if run.mapped else _DEALLOCATED
+        if end_lba <= at:
+            continue
+        if run_status != status and at > start:
+            yield from _descriptors(start, at, status)
+            start = at
+        status, at = run_status, end_lba
+    yield from _descriptors(start, at, status)
+
+
+def _device_runs(unit: LogicalUnit, offset: int) -> Iterable[Run]:
+    length = (unit.blocks << unit.shift) - offset
+    return unit.device.runs(offset, length) if unit.thin else (Run(offset, length, True),)
+
+
+def _descriptors(start: int, end: int, status: int) -> Iterator[tuple[int, int, int]]:
+    for lba in range(start, end, _MAX_RUN):
+        yield lba, min(end - lba, _MAX_RUN), status

@@ -1,0 +1,203 @@
+"""Sense data: what went wrong and where (SPC-5 4.4), and the one road from an exception to it.
+
+Handlers raise `CheckCondition` for what the initiator did wrong; everything below SCSI raises OSError.
+`failure` turns either into a result; nothing else in the project builds sense data from an exception.
+"""
+
+from __future__ import annotations
+
+import errno
+from enum import IntEnum
+from typing import NamedTuple
+
+from blockyard.scsi.task import Result, Status
+
+
+class SenseKey(IntEnum):
+    """Sense keys (SPC-5 4.4.8)."""
+
+    NO_SENSE = 0x0
+    RECOVERED_ERROR = 0x1
+    NOT_READY = 0x2
+    MEDIUM_ERROR = 0x3
+    HARDWARE_ERROR = 0x4
+    ILLEGAL_REQUEST = 0x5
+    UNIT_ATTENTION = 0x6
+    DATA_PROTECT = 0x7
+    BLANK_CHECK = 0x8
+    VENDOR_SPECIFIC = 0x9
+    COPY_ABORTED = 0xA
+    ABORTED_COMMAND = 0xB
+    VOLUME_OVERFLOW = 0xD
+    MISCOMPARE = 0xE
+    COMPLETED = 0xF
+
+
+class Asc(IntEnum):
+    """Additional sense code and its qualifier as one 16-bit number, under the names of SPC-5 annex F.2."""
+
+    NO_ADDITIONAL_SENSE_INFORMATION = 0x0000
+    LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED = 0x0402
+    LOGICAL_UNIT_NOT_READY_MANUAL_INTERVENTION_REQUIRED = 0x0403
+    LOGICAL_UNIT_COMMUNICATION_TIME_OUT = 0x0801
+    WRITE_ERROR = 0x0C00
+    WRITE_ERROR_UNEXPECTED_UNSOLICITED_DATA = 0x0C0C
+    WRITE_ERROR_NOT_ENOUGH_UNSOLICITED_DATA = 0x0C0D
+    INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT = 0x0E03
+    UNRECOVERED_READ_ERROR = 0x1100
+    PARAMETER_LIST_LENGTH_ERROR = 0x1A00
+    MISCOMPARE_DURING_VERIFY_OPERATION = 0x1D00
+    INVALID_COMMAND_OPERATION_CODE = 0x2000
+    LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE = 0x2100
+    INVALID_FIELD_IN_CDB = 0x2400
+    LOGICAL_UNIT_NOT_SUPPORTED = 0x2500
+    INVALID_FIELD_IN_PARAMETER_LIST = 0x2600
+    WRITE_PROTECTED = 0x2700
+    SPACE_ALLOCATION_FAILED_WRITE_PROTECT = 0x2707
+    POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED = 0x2900
+    BUS_DEVICE_RESET_FUNCTION_OCCURRED = 0x2903
+    MODE_PARAMETERS_CHANGED = 0x2A01
+    CAPACITY_DATA_HAS_CHANGED = 0x2A09
+    COMMANDS_CLEARED_BY_ANOTHER_INITIATOR = 0x2F00
+    SAVING_PARAMETERS_NOT_SUPPORTED = 0x3900
+    REPORTED_LUNS_DATA_HAS_CHANGED = 0x3F0E
+    INTERNAL_TARGET_FAILURE = 0x4400
+    PROTOCOL_SERVICE_CRC_ERROR = 0x4705
+
+    @property
+    def text(self) -> str:
+        return self.name.replace("_", " ")
+
+
+class FieldPointer(NamedTuple):
+    """Where the field in error begins: byte, and the number of its left-most bit or None for a whole byte."""
+
+    byte: int
+    bit: int | None = None
+    in_cdb: bool = True  # else in the parameter list
+
+    def encode(self) -> bytes:
+        """The sense-key specific field for ILLEGAL REQUEST (SPC-5 4.4.2.4.2)."""
+        flags = 0x80 | (0x40 if self.in_cdb else 0) | (0 if self.bit is None else 0x08 | self.bit)
+        return bytes([flags]) + self.byte.to_bytes(2, "big")
+
+
+class CheckCondition(Exception):
+    """A command ends with CHECK CONDITION status and this sense data."""
+
+    def __init__(
+        self, key: SenseKey, asc: int, *, pointer: FieldPointer | None = None, information: int | None = None
+    ) -> None:
+        super().__init__(key, asc)
+        self.key = key
+        self.asc = asc
+        self.pointer = pointer
+        self.information = information
+
+    def __str__(self) -> str:
+        return f"{self.key.name.replace('_', ' ')}, {self.asc >> 8:02X}h/{self.asc & 0xFF:02X}h"
+
+
+class ReadFailure(OSError):
+    """An OSError from reading the medium: it becomes a read error where others become write errors."""
+
+
+def encode(
+    key: int,
+    asc: int,
+    *,
+    descriptor: bool = False,
+    pointer: FieldPointer | None = None,
+    information: int | None = None,
+) -> bytes:
+    """Sense data for a current error, in fixed (SPC-5 4.4.3) or descriptor format (4.4.2).
+
+    `information` is left out of fixed format where it needs more than 32 bits.
+    """
+    specific = pointer.encode() if pointer else b""
+    if descriptor:
+        descriptors = b""
+        if information is not None:
+            descriptors += b"\x00\x0a\x80\x00" + information.to_bytes(8, "big")  # 4.4.2.2
+        if specific:
+            descriptors += b"\x02\x06\x00\x00" + specific + b"\x00"  # 4.4.2.4
+        return bytes([0x72, key, asc >> 8, asc & 0xFF, 0, 0, 0, len(descriptors)]) + descriptors
+    data = bytearray(18)
+    data[0] = 0x70
+    data[2] = key
+    if information is not None and information <= 0xFFFFFFFF:
+        data[0] |= 0x80
+        data[3:7] = information.to_bytes(4, "big")
+    data[7] = len(data) - 8
+    data[12:14] = asc.to_bytes(2, "big")
+    data[15 : 15 + len(specific)] = specific
+    return bytes(data)
+
+
+def invalid_field(byte: int, bit: int | None = None) -> CheckCondition:
+    """A field of the CDB has a value that it cannot have."""
+    return CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB, pointer=FieldPointer(byte, bit))
+
+
+def invalid_parameter(byte: int, bit: int | None = None) -> CheckCondition:
+    """A field of the parameter list has a value that it cannot have."""
+    pointer = FieldPointer(byte, bit, in_cdb=False)
+    return CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_PARAMETER_LIST, pointer=pointer)
+
+
+def parameter_list_length_error() -> CheckCondition:
+    """The parameter list ends where it cannot end (SPC-5 4.2.5.5)."""
+    return CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.PARAMETER_LIST_LENGTH_ERROR)
+
+
+_SPACE = (SenseKey.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED_WRITE_PROTECT)
+_PROTECTED = (SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
+_GONE = (SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_MANUAL_INTERVENTION_REQUIRED)
+_TIMEOUT = (SenseKey.HARDWARE_ERROR, Asc.LOGICAL_UNIT_COMMUNICATION_TIME_OUT)
+_READ_ERROR = (SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR)
+_WRITE_ERROR = (SenseKey.MEDIUM_ERROR, Asc.WRITE_ERROR)
+
+# what an errno means to an initiator; EIO and its like depend on whether the medium was read or written
+_BY_ERRNO: dict[int, tuple[SenseKey, Asc]] = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
+    errno.EROFS: _PROTECTED,
+    errno.ENODEV: _GONE,
+    errno.ENXIO: _GONE,
+    errno.ENOMEDIUM: _GONE,
+    errno.ETIMEDOUT: _TIMEOUT,
+}
+_MEDIUM_ERRNOS = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EILSEQ, errno.ENODATA, errno.ESTALE})
+
+
+def condition(error: BaseException) -> CheckCondition | None:
+    """What an exception means to the initiator; None for one that only a fault in this program explains."""
+    if isinstance(error, CheckCondition):
+        return error
+    if isinstance(error, OSError):
+        meaning = _BY_ERRNO.get(error.errno or 0)
+        if meaning is None and error.errno in _MEDIUM_ERRNOS:
+            meaning = _READ_ERROR if isinstance(error, ReadFailure) else _WRITE_ERROR
+        if meaning is not None:
+            return CheckCondition(*meaning)
+    return None
+
+
+def failure(error: BaseException, *, descriptor: bool = False, expected: int = 0) -> Result:
+    """The result of a command that ended with `error`; `descriptor` chooses the sense format (D_SENSE)."""
+    found = condition(error) or CheckCondition(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
+    data = encode(
+        found.key, found.asc, descriptor=descriptor, pointer=found.pointer, information=found.information
+    )
+    return Result(Status.CHECK_CONDITION, sense=data, expected=expected)
+
+
+def _transport_failure(asc: Asc) -> Result:
+    return Result(Status.CHECK_CONDITION, sense=encode(SenseKey.ABORTED_COMMAND, asc))
+
+
+# what an iSCSI transport reports of data that came wrong (RFC 7143 §11.4.7.2)
+UNEXPECTED_UNSOLICITED_DATA = _transport_failure(Asc.WRITE_ERROR_UNEXPECTED_UNSOLICITED_DATA)
+INCORRECT_AMOUNT_OF_DATA = _transport_failure(Asc.WRITE_ERROR_NOT_ENOUGH_UNSOLICITED_DATA)
+PROTOCOL_SERVICE_CRC_ERROR = _transport_failure(Asc.PROTOCOL_SERVICE_CRC_ERROR)

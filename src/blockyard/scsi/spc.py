@@ -1,0 +1,176 @@
+"""Commands that every SCSI device has (SPC-5 clause 6)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from blockyard import __version__
+from blockyard.scsi import mode, vpd
+from blockyard.scsi.sense import (
+    Asc,
+    CheckCondition,
+    SenseKey,
+    encode,
+    invalid_field,
+    invalid_parameter,
+    parameter_list_length_error,
+)
+
+if TYPE_CHECKING:
+    from blockyard.scsi.task import Buffer, Task
+    from blockyard.scsi.unit import LogicalUnit, Unit
+
+# SAM-5, iSCSI, SPC-4, SBC-3 (SPC-5 6.6.2, table of version descriptors); newer standards are followed
+# too, but initiators look for these names
+_VERSION_DESCRIPTORS = (0x00A0, 0x0960, 0x0460, 0x04C0)
+_VERSION = 0x06  # SPC-4
+
+
+def test_unit_ready(unit: LogicalUnit, task: Task) -> Buffer:
+    """TEST UNIT READY (SPC-5 6.47): whatever stands in the way, `begin` has found it."""
+    return b""
+
+
+# ---- INQUIRY (SPC-5 6.6)
+
+
+def check_inquiry(unit: Unit, task: Task) -> None:
+    page_code = task.fields["page_code"]
+    if task.fields["evpd"]:
+        if page_code not in vpd.PAGES:
+            raise invalid_field(2)
+    elif page_code:
+        raise invalid_field(2)
+
+
+def inquiry(unit: Unit, task: Task) -> Buffer:
+    if not task.fields["evpd"]:
+        return standard_inquiry(unit.peripheral)
+    data = unit.vpd_page(task.nexus, task.fields["page_code"])
+    if data is None:
+        raise invalid_field(2)
+    return data
+
+
+def standard_inquiry(peripheral: int) -> bytes:
+    """Standard INQUIRY data (SPC-5 6.6.2)."""
+    revision = ".".join(__version__.split(".")[:2])[:4]
+    return struct.pack(
+        ">BBBBBBBB8s16s4s22x8H22x",
+        peripheral,
+        0,  # not removable
+        _VERSION,
+        0x12,  # HISUP, RESPONSE DATA FORMAT 2
+        96 - 5,
+        0,
+        0,
+        0x02,  # CMDQUE
+        f"{vpd.VENDOR:8}".encode(),
+        f"{vpd.PRODUCT:16}".encode(),
+        f"{revision:4}".encode(),
+        *_VERSION_DESCRIPTORS,
+        *(0,) * (8 - len(_VERSION_DESCRIPTORS)),
+    )
+
+
+# ---- REPORT LUNS (SPC-5 6.33)
+
+_WITH_LOGICAL_UNITS = frozenset({0x00, 0x02, 0x11})  # SELECT REPORT values that include ordinary logical units
+_WITHOUT = frozenset({0x01, 0x10, 0x12})  # well known ones, administrative ones, their subsidiaries: there are none
+
+
+def check_report_luns(unit: Unit, task: Task) -> None:
+    if task.fields["select_report"] not in _WITH_LOGICAL_UNITS | _WITHOUT:
+        raise invalid_field(2)
+
+
+def report_luns(unit: Unit, task: Task) -> Buffer:
+    luns = unit.inventory() if task.fields["select_report"] in _WITH_LOGICAL_UNITS else []
+    task.nexus.clear_attention(Asc.REPORTED_LUNS_DATA_HAS_CHANGED)
+    return struct.pack(f">II{len(luns)}Q", 8 * len(luns), 0, *luns)
+
+
+# ---- REQUEST SENSE (SPC-5 6.39)
+
+
+def request_sense(unit: Unit, task: Task) -> Buffer:
+    pending = unit.pending_condition(task.nexus) or CheckCondition(
+        SenseKey.NO_SENSE, Asc.NO_ADDITIONAL_SENSE_INFORMATION
+    )
+    return encode(pending.key, pending.asc, descriptor=bool(task.fields["desc"]))
+
+
+# ---- MODE SENSE (SPC-5 6.14, 6.15)
+
+
+def _device_specific(unit: LogicalUnit) -> int:
+    """The DEVICE-SPECIFIC PARAMETER of a disk: WP and DPOFUA (SBC-4 6.5.1)."""
+    return (0x80 if unit.write_protected else 0) | 0x10
+
+
+def mode_sense_6(unit: LogicalUnit, task: Task) -> Buffer:
+    fields = task.fields
+    pages = unit.mode.sense(fields["page_control"], fields["page_code"], fields["subpage_code"])
+    descriptor = b"" if fields["dbd"] else mode.block_descriptor(unit.blocks, unit.block_size, long=False)
+    length = 3 + len(descriptor) + len(pages)
+    return bytes([length, 0, _device_specific(unit), len(descriptor)]) + descriptor + pages
+
+
+def mode_sense_10(unit: LogicalUnit, task: Task) -> Buffer:
+    fields = task.fields
+    pages = unit.mode.sense(fields["page_control"], fields["page_code"], fields["subpage_code"])
+    long = bool(fields["llbaa"]) and not fields["dbd"]
+    descriptor = b"" if fields["dbd"] else mode.block_descriptor(unit.blocks, unit.block_size, long=long)
+    length = 6 + len(descriptor) + len(pages)
+    header = struct.pack(">HBBBxH", length, 0, _device_specific(unit), long, len(descriptor))
+    return header + descriptor + pages
+
+
+# ---- MODE SELECT (SPC-5 6.12, 6.13)
+
+
+def check_mode_select(unit: LogicalUnit, task: Task) -> None:
+    fields = task.fields
+    if not fields["pf"]:
+        raise invalid_field(1, 4)  # vendor specific pages in the manner of SCSI-1: none
+    if task.data_out_length < task.expected:
+        raise parameter_list_length_error()
+
+
+def mode_select_6(unit: LogicalUnit, task: Task) -> Buffer:
+    data = bytes(task.data_out)
+    if not data:
+        return b""
+    if len(data) < 4:
+        raise parameter_list_length_error()
+    return _mode_select(unit, task, data, header=4, medium_type=1, descriptor_length=data[3], long=False)
+
+
+def mode_select_10(unit: LogicalUnit, task: Task) -> Buffer:
+    data = bytes(task.data_out)
+    if not data:
+        return b""
+    if len(data) < 8:
+        raise parameter_list_length_error()
+    length = int.from_bytes(data[6:8], "big")
+    return _mode_select(
+        unit, task, data, header=8, medium_type=2, descriptor_length=length, long=bool(data[4] & 1)
+    )
+
+
+def _mode_select(
+    unit: LogicalUnit,
+    task: Task,
+    data: bytes,
+    *,
+    header: int,
+    medium_type: int,
+    descriptor_length: int,
+    long: bool,
+) -> Buffer:
+    if data[medium_type]:
+        raise invalid_parameter(medium_type)
+    mode.check_block_descriptors(data, header, descriptor_length, unit.blocks, unit.block_size, long=long)
+    unit.change_mode(data, header + descriptor_length, task.nexus)
+    return b""

@@ -1,0 +1,408 @@
+"""Logical units: what carries out the tasks that a transport brings (SAM-5 4.6.19).
+
+`begin` does everything that can be done without data and without waiting; `run` does the rest. The
+attributes that the data path looks at are plain and kept current, so that it needs no call to know
+whether it may go ahead by itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from blockyard.block.device import Device
+from blockyard.scsi import limits, vpd
+from blockyard.scsi.cdb import Capability, Command, CommandTable
+from blockyard.scsi.commands import COMMANDS
+from blockyard.scsi.mode import ModeParameters
+from blockyard.scsi.nexus import Nexus
+from blockyard.scsi.sense import Asc, CheckCondition, FieldPointer, SenseKey, condition, failure
+from blockyard.scsi.task import Result, Task
+
+if TYPE_CHECKING:
+    from blockyard.scsi.target import Target
+    from blockyard.scsi.taskset import TaskSet
+
+log = logging.getLogger(__name__)
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_INLINE_WRITE = 1 << 20  # bytes that are written to the page cache in about 0.1 ms
+_QUIET = 60.0  # seconds between two log entries about the same kind of failure
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a logical unit is, wherever it is served from: its UUID goes into VPD pages 80h and 83h."""
+
+    uuid: UUID
+    name: str  # for people: logs and statistics
+
+
+class Counters:
+    """What a logical unit has done. `errors` counts commands that failed, unit attentions and miscompares aside."""
+
+    __slots__ = ("errors", "other_ops", "read_bytes", "read_ops", "write_bytes", "write_ops")
+
+    def __init__(self) -> None:
+        self.read_ops = 0
+        self.read_bytes = 0
+        self.write_ops = 0
+        self.write_bytes = 0
+        self.other_ops = 0
+        self.errors = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Unit:
+    """What answers at a LUN."""
+
+    commands: CommandTable = COMMANDS
+    peripheral: int  # PERIPHERAL QUALIFIER and PERIPHERAL DEVICE TYPE (SPC-5 6.6.2)
+    target: Target | None = None
+    tasks: TaskSet | None = None  # set by whoever runs its tasks; None where nothing waits or is aborted
+
+    # what the data path looks at
+    gate: object | None = None  # anything but None: every command takes the slow road
+    fd: int = -1
+    shift: int = 9
+    blocks: int = 0
+    read_flags: int = 0
+    fast_read: bool = False
+    fast_write: bool = False
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self._counting = Lock()
+        self._last_logged: dict[str, float] = {}
+
+    # ---- the two steps of a task
+
+    def begin(self, task: Task) -> Result | None:
+        """Decode and check a task. None when nothing stands in the way, else the result it ends with."""
+        try:
+            self._begin(task)
+        except Exception as error:
+            return self._failed(task, error)
+        return None
+
+    def run(self, task: Task) -> Result:
+        """Carry out a task that has begun, with its data in `task.data_out`."""
+        command = task.command
+        assert command is not None
+        try:
+            data = command.run(self, task)
+            if command.allocates and len(data) > task.fields["allocation_length"]:
+                data = data[: task.fields["allocation_length"]]
+        except Exception as error:
+            return self._failed(task, error)
+        return Result(data=data, expected=task.expected)
+
+    def _begin(self, task: Task) -> None:
+        raise NotImplementedError
+
+    def _decode(self, task: Task, command: Command | None) -> Command:
+        """Take the CDB apart and check what holds for every command."""
+        if command is None:
+            raise self._unknown(task.cdb)
+        length = command.length
+        if len(task.cdb) < length:
+            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)
+        number = int.from_bytes(task.cdb[:length], "big")
+        task.command = command
+        task.fields = fields = command.decode(number)
+        task.expected = command.data_out(fields, 1 << self.shift)
+        command.check_reserved(number)
+        return command
+
+    def _unknown(self, cdb: bytes) -> CheckCondition:
+        if self.commands.has_actions(cdb[0]):  # the operation code is known, its service action is not
+            return CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB, pointer=FieldPointer(1, 4))
+        return CheckCondition(
+            SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE, pointer=FieldPointer(0)
+        )
+
+    def _failed(self, task: Task, error: Exception) -> Result:
+        """The result of a task that ended with `error`, accounted for and logged."""
+        found = condition(error)
+        if found is None or found.key not in (SenseKey.UNIT_ATTENTION, SenseKey.MISCOMPARE):
+            with self._counting:
+                self.counters.errors += 1
+        if error is not found:
+            self._log(task, error, known=found is not None)
+        return failure(error, descriptor=self.descriptor_sense, expected=task.expected)
+
+    def _log(self, task: Task, error: Exception, *, known: bool) -> None:
+        """Log a failure that is not the initiator's doing; of the same kind only one a minute."""
+        kind = f"{type(error).__name__} {error}"
+        now = time.monotonic()
+        if now - self._last_logged.get(kind, -_QUIET) < _QUIET:
+            return
+        if len(self._last_logged) >= 100:
+            self._last_logged.clear()
+        self._last_logged[kind] = now
+        name = task.command.name if task.command else f"command {task.cdb[0]:02X}h"
+        if known:
+            log.error("%s: %s of %s failed: %s", self, name, task.nexus.initiator, error)
+        else:
+            log.error("%s: %s of %s failed: %r", self, name, task.nexus.initiator, error, exc_info=error)
+
+    # ---- what commands ask
+
+    descriptor_sense: bool = False  # D_SENSE: sense data in descriptor format
+
+    def inventory(self) -> list[int]:
+        """The LUNs of the target, in the form that REPORT LUNS has them."""
+        return self.target.inventory() if self.target is not None else [0]
+
+    def pending_condition(self, nexus: Nexus) -> CheckCondition | None:
+        """What REQUEST SENSE reports."""
+        raise NotImplementedError
+
+    def vpd_page(self, nexus: Nexus, code: int) -> bytes | None:
+        """A VPD page, or None where there is none of this code."""
+        raise NotImplementedError
+
+    # ---- nexuses and life
+
+    def attach(self, nexus: Nexus) -> None:
+        """A nexus has come: it is told of what changes from now on."""
+
+    def detach(self, nexus: Nexus) -> None:
+        """A nexus is gone."""
+
+    def reset(self) -> None:
+        """LOGICAL UNIT RESET, after every task has been aborted (SAM-5 6.3.3)."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class AbsentUnit(Unit):
+    """What answers where there is no logical unit (SPC-5 6.6.1, 6.33, 6.39)."""
+
+    peripheral = 0x7F  # qualifier 011b: not capable of having a device here; type 1Fh: unknown
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self.target = target
+
+    def __str__(self) -> str:
+        return "absent logical unit"
+
+    def _begin(self, task: Task) -> None:
+        command = self.commands.find(task.cdb)
+        if command is None or not command.absent:
+            raise self.pending_condition(task.nexus)
+        self._decode(task, command)
+        if command.check is not None:
+            command.check(self, task)
+
+    def pending_condition(self, nexus: Nexus) -> CheckCondition:
+        return CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_UNIT_NOT_SUPPORTED)
+
+    def vpd_page(self, nexus: Nexus, code: int) -> bytes | None:
+        return bytes([self.peripheral, 0, 0, 1, 0]) if code == 0 else None
+
+
+class LogicalUnit(Unit):
+    """A disk: a block device that speaks SBC.
+
+    `block_size` is 512 (reported as emulated on physical blocks of 4096) or 4096. With `write_through`
+    every write is on stable storage before its GOOD, and initiators cannot switch that off. Raises
+    ValueError for another block size, OSError for a device that holds not even one block.
+    """
+
+    peripheral = 0x00  # connected; direct access block device
+
+    def __init__(
+        self,
+        device: Device,
+        *,
+        block_size: int = 512,
+        read_only: bool = False,
+        write_through: bool = False,
+        identity: Identity,
+    ) -> None:
+        super().__init__()
+        if block_size not in (512, 4096):
+            raise ValueError(f"block size {block_size} is neither 512 nor 4096")
+        self.device = device
+        self.identity = identity
+        self.block_size = block_size
+        self.shift = block_size.bit_length() - 1
+        self.physical_exponent = 3 if block_size == 512 else 0
+        self.read_only = read_only or device.read_only
+        self.thin = device.granularity > 0
+        self.mode = ModeParameters(write_through=write_through)
+        self.stopped = False
+        self.max_blocks = limits.MAX_TRANSFER >> self.shift
+        self.blocks = device.size >> self.shift
+        if not self.blocks:
+            message = f"{device.size} bytes do not make one block of {block_size}"
+            raise OSError(errno.EINVAL, message, identity.name)
+        self._nexuses: list[Nexus] = []
+        self.update()
+
+    def __str__(self) -> str:
+        return self.identity.name
+
+    # ---- the first step of a task
+
+    def _begin(self, task: Task) -> None:
+        command = self.commands.find(task.cdb)
+        nexus = task.nexus
+        if nexus.gate is not None and (command is None or not command.exempt):
+            attention = nexus.take_attention()
+            if attention is not None:
+                raise attention
+        if command is not None and not self.supports(command):
+            raise CheckCondition(
+                SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE, pointer=FieldPointer(0)
+            )
+        command = self._decode(task, command)
+        task.blocking = command.blocking
+        task.exclusive = command.exclusive
+        if command.medium:
+            self._check_medium(command, task.fields)
+        if command.check is not None:
+            command.check(self, task)
+        self._count(command, task.fields)
+
+    def _check_medium(self, command: Command, fields: dict[str, int]) -> None:
+        if self.stopped:
+            raise CheckCondition(SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED)
+        if command.transfers and fields["count"] > self.max_blocks:
+            raise command.invalid("count")
+        if command.writes and self.write_protected:
+            raise CheckCondition(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
+        if command.ranged and fields["lba"] + (fields["count"] or 1) > self.blocks:
+            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+
+    def _count(self, command: Command, fields: dict[str, int]) -> None:
+        counters = self.counters
+        if not command.transfers:
+            counters.other_ops += 1
+        elif command.writes:
+            counters.write_ops += 1
+            counters.write_bytes += fields["count"] << self.shift
+        else:
+            counters.read_ops += 1
+            counters.read_bytes += fields["count"] << self.shift
+
+    def may_inline(self, task: Task) -> bool:
+        """Whether a WRITE of `task.fields` returns without waiting for a disk.
+
+        So it is with whole pages that go to the page cache: nothing has to be read first.
+        """
+        fields = task.fields
+        offset, length = fields["lba"] << self.shift, fields["count"] << self.shift
+        return (
+            self.fast_write
+            and not fields.get("fua")
+            and not (offset | length) & (_PAGE - 1)
+            and length <= _INLINE_WRITE
+            and task.data_out_length >= length
+        )
+
+    # ---- what commands ask
+
+    def supports(self, command: Command) -> bool:
+        """Whether a command of the table exists on this logical unit."""
+        return command.requires is Capability.NONE or self.thin
+
+    def supported_commands(self) -> Iterator[Command]:
+        return (command for command in self.commands if self.supports(command))
+
+    def find_command(self, opcode: int, service_action: int | None) -> Command | None:
+        """A command by its numbers, where this logical unit supports it."""
+        command = self.commands.get(opcode, service_action)
+        return command if command is not None and self.supports(command) else None
+
+    def pending_condition(self, nexus: Nexus) -> CheckCondition | None:
+        attention = nexus.take_attention()
+        if attention is None and self.stopped:
+            return CheckCondition(SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED)
+        return attention
+
+    def vpd_page(self, nexus: Nexus, code: int) -> bytes | None:
+        return vpd.page(self, nexus, code)
+
+    def change_mode(self, data: bytes, at: int, nexus: Nexus) -> None:
+        """Take over the mode pages in `data[at:]` that `nexus` has sent, and tell the other nexuses."""
+        was_write_back = self.write_back
+        if not self.mode.select(data, at):
+            return
+        self.update()
+        self.attention(Asc.MODE_PARAMETERS_CHANGED, but=nexus)
+        if was_write_back and not self.write_back:  # what was acknowledged from the cache has to leave it
+            self.device.flush()
+
+    def start(self) -> None:
+        """START STOP UNIT with START."""
+        self.stopped = False
+        self.update()
+
+    def stop(self, *, flush: bool) -> None:
+        """START STOP UNIT without START: the medium is not accessible until it is started."""
+        if flush and not self.read_only:
+            self.device.flush()
+        self.stopped = True
+        self.update()
+
+    def update(self) -> None:
+        """Bring the attributes that follow from others up to date."""
+        self.write_back = bool(self.mode.get(0x08, "wce"))
+        self.descriptor_sense = bool(self.mode.get(0x0A, "d_sense"))
+        self.write_protected = self.read_only or bool(self.mode.get(0x0A, "swp"))
+        self.fd = self.device.fd
+        self.read_flags = os.RWF_NOWAIT if self.device.nowait else 0
+        self.fast_read = self.fd >= 0 and not self.stopped
+        self.fast_write = self.fast_read and self.write_back and not self.write_protected
+
+    # ---- nexuses and life
+
+    @property
+    def nexuses(self) -> tuple[Nexus, ...]:
+        """All that are attached now."""
+        return tuple(self._nexuses)
+
+    def attach(self, nexus: Nexus) -> None:
+        if nexus not in self._nexuses:
+            self._nexuses.append(nexus)
+
+    def detach(self, nexus: Nexus) -> None:
+        if nexus in self._nexuses:
+            self._nexuses.remove(nexus)
+
+    def attention(self, asc: int, *, but: Nexus | None = None) -> None:
+        """Establish a unit attention for every nexus, except perhaps one."""
+        for nexus in tuple(self._nexuses):
+            if nexus is not but:
+                nexus.establish(asc)
+
+    def capacity_changed(self) -> None:
+        """The device has got another size: take it over and tell every nexus (SBC-4 4.11)."""
+        blocks = self.device.size >> self.shift
+        if blocks != self.blocks:
+            self.blocks = blocks
+            self.attention(Asc.CAPACITY_DATA_HAS_CHANGED)
+
+    def reset(self) -> None:
+        self.mode.reset()
+        self.stopped = False
+        self.update()
+        self.attention(Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
+
+    def close(self) -> None:
+        self.fast_read = self.fast_write = False
+        self.fd = -1
+        self.device.close()

@@ -1,0 +1,137 @@
+"""Vital product data: the table of pages and what stands in them (SPC-5 7.7, SBC-4 6.6)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from blockyard.scsi import limits
+
+if TYPE_CHECKING:
+    from blockyard.scsi.nexus import Nexus
+    from blockyard.scsi.unit import LogicalUnit
+
+VENDOR = "BLOCKYRD"  # T10 VENDOR IDENTIFICATION: eight characters
+PRODUCT = "Virtual Disk"
+
+_ISCSI = 0x50  # PROTOCOL IDENTIFIER 5h, in the place where a designator has it
+_BINARY, _ASCII, _UTF8 = 1, 2, 3  # code sets
+_UNIT, _PORT, _DEVICE = 0x00, 0x90, 0xA0  # association, with PIV where the protocol matters
+_T10, _NAA, _RELATIVE_PORT, _PORT_GROUP, _NAME, _UUID = 1, 3, 4, 5, 8, 0xA  # designator types
+
+
+class VpdPage(NamedTuple):
+    """A VPD page; `content` gives what follows its four bytes of header."""
+
+    code: int
+    name: str
+    content: Callable[[LogicalUnit, Nexus], bytes]
+    clause: str
+
+
+def page(unit: LogicalUnit, nexus: Nexus, code: int) -> bytes | None:
+    """One whole page, or None when there is no such page."""
+    if code not in PAGES:
+        return None
+    content = PAGES[code].content(unit, nexus)
+    return struct.pack(">BBH", unit.peripheral, code, len(content)) + content
+
+
+def _supported_pages(unit: LogicalUnit, nexus: Nexus) -> bytes:
+    return bytes(PAGES)
+
+
+def _serial_number(unit: LogicalUnit, nexus: Nexus) -> bytes:
+    return unit.identity.uuid.hex.encode()
+
+
+def _designator(code_set: int, kind: int, value: bytes) -> bytes:
+    """A designation descriptor (SPC-5 7.7.6); `kind` is association, PIV and designator type."""
+    protocol = _ISCSI if kind & 0x80 else 0
+    return bytes([protocol | code_set, kind, 0, len(value)]) + value
+
+
+def _name(text: str) -> bytes:
+    """A SCSI name string: ended by a null and padded to a multiple of four (SPC-5 7.7.6.11)."""
+    data = text.encode() + b"\x00"
+    return data + bytes(-len(data) % 4)
+
+
+def naa(unit: LogicalUnit) -> bytes:
+    """The NAA Locally Assigned designator (SPC-5 7.7.6.6.4): 3h and 60 bits of the UUID.
+
+    The registered formats (5h, 6h) need a company identifier that this project has not got. The bits
+    are those of the UUID that are random in its version 4: its version and variant are left out.
+    """
+    number = unit.identity.uuid.int
+    random = (number & (1 << 48) - 1) | (number >> 116) << 48  # the node's 48 bits and the first 12
+    return (0x3 << 60 | random).to_bytes(8, "big")
+
+
+def _device_identification(unit: LogicalUnit, nexus: Nexus) -> bytes:
+    port = nexus.target_port
+    identifier = naa(unit)
+    return b"".join(
+        (
+            _designator(_BINARY, _UNIT | _NAA, identifier),
+            _designator(_ASCII, _UNIT | _T10, f"{VENDOR:8}{unit.identity.uuid.hex}".encode()),
+            _designator(_UTF8, _UNIT | _NAME, _name(f"naa.{identifier.hex()}")),
+            _designator(_BINARY, _UNIT | _UUID, b"\x10\x00" + unit.identity.uuid.bytes),
+            _designator(_BINARY, _PORT | _RELATIVE_PORT, struct.pack(">HH", 0, port.relative_port)),
+            _designator(_BINARY, _PORT | _PORT_GROUP, struct.pack(">HH", 0, port.portal_group)),
+            _designator(_UTF8, _PORT | _NAME, _name(port.name)),
+            _designator(_UTF8, _DEVICE | _NAME, _name(port.device_name)),
+        )
+    )
+
+
+def _extended_inquiry(unit: LogicalUnit, nexus: Nexus) -> bytes:
+    content = bytearray(60)
+    content[1] = 0x07  # HEADSUP, ORDSUP, SIMPSUP
+    content[2] = 0x01  # V_SUP: there may be a volatile cache
+    return bytes(content)
+
+
+def _block_limits(unit: LogicalUnit, nexus: Nexus) -> bytes:
+    thin = unit.thin
+    return struct.pack(
+        ">BBHIIIIIIIQ20x",
+        0,  # WSNZ=0: WRITE SAME of 0 blocks means up to the end of the medium
+        limits.COMPARE_AND_WRITE_BLOCKS,
+        1 << unit.physical_exponent,  # OPTIMAL TRANSFER LENGTH GRANULARITY
+        limits.MAX_TRANSFER >> unit.shift,
+        limits.OPTIMAL_TRANSFER >> unit.shift,
+        0,  # no PRE-FETCH
+        limits.UNMAP_BLOCKS if thin else 0,
+        limits.UNMAP_DESCRIPTORS if thin else 0,
+        max(1, unit.device.granularity >> unit.shift) if thin else 0,
+        0x80000000 if thin else 0,  # UGAVALID, alignment 0
+        limits.WRITE_SAME_BLOCKS,
+    )
+
+
+def _block_device_characteristics(unit: LogicalUnit, nexus: Nexus) -> bytes:
+    # MEDIUM ROTATION RATE: 1 = it does not rotate, 0 = it does, at a rate that is not known
+    return struct.pack(">H58x", 0 if unit.device.rotational else 1)
+
+
+def _logical_block_provisioning(unit: LogicalUnit, nexus: Nexus) -> bytes:
+    if not unit.thin:
+        return bytes(4)
+    # LBPU, LBPWS, LBPWS10; LBPRZ=001b: what is unmapped reads as zeros; PROVISIONING TYPE 2: thin
+    return bytes([0, 0xE0 | 1 << 2, 2, 0])
+
+
+PAGES: dict[int, VpdPage] = {
+    page.code: page
+    for page in (
+        VpdPage(0x00, "Supported VPD Pages", _supported_pages, "SPC-5 7.7.16"),
+        VpdPage(0x80, "Unit Serial Number", _serial_number, "SPC-5 7.7.19"),
+        VpdPage(0x83, "Device Identification", _device_identification, "SPC-5 7.7.6"),
+        VpdPage(0x86, "Extended INQUIRY Data", _extended_inquiry, "SPC-5 7.7.7"),
+        VpdPage(0xB0, "Block Limits", _block_limits, "SBC-4 6.6.4"),
+        VpdPage(0xB1, "Block Device Characteristics", _block_device_characteristics, "SBC-4 6.6.2"),
+        VpdPage(0xB2, "Logical Block Provisioning", _logical_block_provisioning, "SBC-4 6.6.6"),
+    )
+}

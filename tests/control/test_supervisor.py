@@ -1,0 +1,141 @@
+"""Workers: real processes that are started, killed, and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from blockyard.control.acceptor import WorkerUnavailable
+from blockyard.control.supervisor import Lun, Supervisor, Target, WorkerFailed
+
+
+def make_target(folder: Path, name: str) -> Target:
+    path = folder / f"{name}.img"
+    with path.open("wb") as file:
+        file.truncate(1 << 20)
+    return Target(f"iqn.2026-11.test:{name}", 1, (Lun(0, str(path), str(uuid.uuid4()), name),))
+
+
+def run(scene: Callable[[Supervisor], Awaitable[None]], targets: list[Target], count: int) -> None:
+    async def play() -> None:
+        supervisor = Supervisor(targets, count)
+        try:
+            async with asyncio.timeout(60):
+                await scene(supervisor)
+        finally:
+            supervisor.kill()
+
+    asyncio.run(play())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_targets_are_spread_over_workers(tmp_path: Path) -> None:
+    targets = [make_target(tmp_path, name) for name in "abcde"]
+    supervisor = Supervisor(targets, 2)
+    assert [[target.name[-1] for target in worker.targets] for worker in supervisor.workers] == [
+        ["a", "c", "e"],
+        ["b", "d"],
+    ]
+    assert len(Supervisor(targets, 99).workers) == 5
+    assert supervisor.owns(targets[0].name)
+    assert not supervisor.owns("iqn.2026-11.test:nowhere")
+
+
+def test_stopping_ends_the_processes(tmp_path: Path) -> None:
+    async def scene(supervisor: Supervisor) -> None:
+        await supervisor.start()
+        pids = [worker.pid for worker in supervisor.workers]
+        await supervisor.stop(5)
+        assert all(pid is not None and is_gone(pid) for pid in pids)
+        assert [worker.restarts for worker in supervisor.workers] == [0, 0]
+
+    run(scene, [make_target(tmp_path, name) for name in "ab"], 2)
+
+
+def test_a_worker_that_is_killed_is_started_again_and_the_other_left_alone(tmp_path: Path) -> None:
+    async def scene(supervisor: Supervisor) -> None:
+        await supervisor.start()
+        one, other = supervisor.workers
+        first, untouched = one.pid, other.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: one.pid not in (first, None))
+        ours, theirs = os.pipe()
+        message = {"type": "statistics"}  # a message like any other, that leaves the descriptor alone
+        await supervisor.hand_over(one.targets[0].name, message, ours)
+        os.close(ours)
+        os.close(theirs)
+        assert one.restarts == 1
+        assert (other.pid, other.restarts) == (untouched, 0)
+        await supervisor.stop(0)
+
+    run(scene, [make_target(tmp_path, name) for name in "ab"], 2)
+
+
+def test_one_that_dies_again_and_again_is_given_time(tmp_path: Path) -> None:
+    async def scene(supervisor: Supervisor) -> None:
+        await supervisor.start()
+        worker = supervisor.workers[0]
+        began = time.monotonic()
+        for count in range(4):
+            await until(lambda: worker.pid is not None)
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+            await until(lambda count=count: worker.restarts == count + 1)  # type: ignore[misc]
+        assert time.monotonic() - began > 0.1 + 0.2 + 0.4  # and nothing before the first
+
+    run(scene, [make_target(tmp_path, "a")], 1)
+
+
+def test_a_connection_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blockyard.control.supervisor.PATIENCE", 0.3)
+    target = make_target(tmp_path, "a")
+
+    async def scene(supervisor: Supervisor) -> None:
+        await supervisor.start()
+        worker = supervisor.workers[0]
+        Path(target.luns[0].path).rename(tmp_path / "away.img")  # the next process cannot take up its work
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        with pytest.raises(WorkerUnavailable):
+            await supervisor.hand_over(target.name, {"type": "statistics"}, 0)
+        assert 0.2 < time.monotonic() - began < 3
+        (tmp_path / "away.img").rename(target.luns[0].path)
+        monkeypatch.setattr("blockyard.control.supervisor.PATIENCE", 20.0)
+        await supervisor.hand_over(target.name, {"type": "statistics"}, 0)
+        await supervisor.stop(0)
+
+    run(scene, [target], 1)
+
+
+def test_a_first_start_that_fails_says_why(tmp_path: Path) -> None:
+    target = make_target(tmp_path, "a")
+    Path(target.luns[0].path).unlink()
+
+    async def scene(supervisor: Supervisor) -> None:
+        with pytest.raises(WorkerFailed, match=r"a\.img"):
+            await supervisor.start()
+
+    run(scene, [target], 1)

@@ -1,0 +1,189 @@
+"""Every acknowledged flush survives the death of the target, and what is acknowledged has been flushed.
+
+A file outlives the process that wrote it, so kill -9 shows that nothing acknowledged lay in the target's own memory.
+That it was on stable storage too is shown by the order of system calls: no SYNCHRONIZE CACHE, FUA or write-through WRITE
+is answered before the fdatasync that follows its data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from blockyard.initiator import connect
+from blockyard.initiator.errors import InitiatorError
+from tests.serving import Serving
+
+BLOCKS = 2048  # 4 KiB each
+ROUNDS_IN_TEST = 3
+ROUNDS_IN_SOAK = 100
+
+
+class Writer(threading.Thread):
+    """Writes numbered blocks at random places, flushes now and then, and knows what was flushed."""
+
+    def __init__(self, url: str, generation: int, flushed: dict[int, int]) -> None:
+        super().__init__(daemon=True)
+        self.flushed = flushed  # block → number that a flush after its write has been acknowledged for
+        self.flushes = 0
+        self.pending: dict[int, int] = {}  # written since, acknowledged or not: may be there or not
+        self._url = url
+        self._number = generation << 24
+        self._rng = random.Random(generation)
+
+    def run(self) -> None:
+        with contextlib.suppress(InitiatorError, OSError), connect(self._url, timeout=10) as lun:
+            while True:
+                for _ in range(self._rng.randrange(1, 20)):
+                    block = self._rng.randrange(BLOCKS)
+                    self._number += 1
+                    self.pending[block] = self._number
+                    lun.write(block * 8, self._number.to_bytes(8, "big") * 512)
+                written = dict(self.pending)
+                lun.flush()
+                self.flushed.update(written)
+                self.flushes += 1
+
+
+def number_at(data: bytes, block: int) -> int:
+    """The number in a block, which must be the same in all of it: a torn 4 KiB write would show."""
+    content = data[block * 4096 : block * 4096 + 4096]
+    assert content == content[:8] * 512, f"block {block} is torn"
+    return int.from_bytes(content[:8], "big")
+
+
+def kill_during_writes(rounds: int, tmp_path: Path, victim: Callable[[Serving], list[int]]) -> None:
+    disk = tmp_path / "disk.img"
+    flushed: dict[int, int] = {}
+    pending: dict[int, int] = {}
+    with Serving([disk], state=tmp_path / "state", log=tmp_path / "log", options=["--size", "8M"]) as serving:
+        for generation in range(1, rounds + 1):
+            writer = Writer(serving.url(), generation, flushed)
+            writer.pending.update(pending)
+            writer.start()
+            deadline = time.monotonic() + 20
+            while writer.flushes < 5 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert writer.flushes >= 5, serving.tail()
+            time.sleep(random.Random(generation).random() / 10)
+            victims = victim(serving)
+            for pid in victims:
+                os.kill(pid, signal.SIGKILL)
+            writer.join(20)
+            assert not writer.is_alive()
+            if serving.pid in victims:
+                serving.process.wait()
+                serving.restart()
+            pending = writer.pending
+            data = disk.read_bytes()
+            for block, number in flushed.items():
+                found = number_at(data, block)
+                assert number <= found <= pending[block], f"block {block}: flushed {number}, found {found}"
+        serving.stop()
+
+
+def everything(serving: Serving) -> list[int]:
+    return [*serving.workers, serving.pid]
+
+
+def a_worker(serving: Serving) -> list[int]:
+    return serving.workers[:1]
+
+
+@pytest.mark.parametrize("victim", [everything, a_worker])
+def test_flushed_writes_survive_kill_9(tmp_path: Path, victim: Callable[[Serving], list[int]]) -> None:
+    kill_during_writes(ROUNDS_IN_TEST, tmp_path, victim)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("victim", [everything, a_worker])
+def test_flushed_writes_survive_kill_9_soak(tmp_path: Path, victim: Callable[[Serving], list[int]]) -> None:
+    kill_during_writes(ROUNDS_IN_SOAK, tmp_path, victim)
+
+
+@contextlib.contextmanager
+def traced(pid: int, trace: Path) -> Iterator[None]:
+    """System calls of a worker that have to do with data, with their order, in `trace`."""
+    calls = "pwrite64,pwritev,pwritev2,fdatasync,fsync,sync_file_range,sendto,sendmsg"
+    strace = subprocess.Popen(
+        ["strace", "-f", "-qq", "-e", f"trace={calls}", "-e", "signal=none", "-o", str(trace), "-p", str(pid)],
+        stderr=subprocess.PIPE,
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while f"TracerPid:\t{strace.pid}" not in Path(f"/proc/{pid}/status").read_text(encoding="ascii"):
+            assert time.monotonic() < deadline, "strace did not attach"
+            assert strace.poll() is None, strace.stderr.read() if strace.stderr else ""
+            time.sleep(0.01)
+        yield
+    finally:
+        strace.terminate()
+        strace.wait(10)
+
+
+def order_of_calls(trace: Path) -> list[str]:
+    """W for a write, S for a sync that has returned 0, A for an answer, in the order in which they ended."""
+    letters = {"pwrite": "W", "fdatas": "S", "fsync": "S", "sendto": "A", "sendms": "A"}
+    order = []
+    for line in trace.read_text(encoding="utf-8", errors="replace").splitlines():
+        match = re.match(r"\d+\s+(?:<\.\.\. )?(\w+)", line)
+        if match is None or "<unfinished" in line:
+            continue
+        for prefix, letter in letters.items():
+            if match[1].startswith(prefix):
+                assert "= -1" not in line, line
+                order.append(letter)
+    return order
+
+
+WRITE_10 = bytes.fromhex("2a000000000000000800")
+WRITE_10_FUA = bytes.fromhex("2a080000000000000800")
+SYNCHRONIZE_CACHE_10 = bytes.fromhex("35000000000000000000")
+
+
+@pytest.mark.parametrize(
+    ("options", "commands", "expected"),
+    [
+        ([], [WRITE_10], "WA"),
+        ([], [WRITE_10, SYNCHRONIZE_CACHE_10], "WASA"),
+        ([], [WRITE_10_FUA], "WSA"),
+        (["--write-through"], [WRITE_10], "WSA"),
+    ],
+    ids=["write", "synchronize cache", "FUA", "write-through"],
+)
+def test_nothing_is_acknowledged_before_it_is_stable(
+    tmp_path: Path, options: list[str], commands: list[bytes], expected: str
+) -> None:
+    disk, trace = tmp_path / "disk.img", tmp_path / "trace"
+    options = ["--size", "8M", *options]
+    with Serving([disk], state=tmp_path / "state", log=tmp_path / "log", options=options) as serving:
+        with connect(serving.url(), timeout=20) as lun:
+            lun.read(0, 1)
+            with traced(serving.workers[0], trace):
+                for cdb in commands:
+                    data = os.urandom(4096) if cdb[0] == WRITE_10[0] else b""
+                    assert lun.command(cdb, data_out=data).status == 0
+        serving.stop()
+    assert "".join(order_of_calls(trace)) == expected
+
+
+def test_stopping_flushes(tmp_path: Path) -> None:
+    """SIGTERM: what was written and never flushed is on stable storage before the process ends."""
+    disk, trace = tmp_path / "disk.img", tmp_path / "trace"
+    with Serving([disk], state=tmp_path / "state", log=tmp_path / "log", options=["--size", "8M"]) as serving:
+        with traced(serving.workers[0], trace):
+            with connect(serving.url(), timeout=20) as lun:
+                lun.write(0, os.urandom(4096))
+            serving.stop()
+        assert "S" in order_of_calls(trace)[order_of_calls(trace).index("W") :]

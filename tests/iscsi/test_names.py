@@ -1,0 +1,125 @@
+"""iSCSI names and portal addresses."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blockyard.iscsi.names import NAME_LIMIT, InvalidName, PortalAddress, normalise, parse_portal, validate
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("iqn.2024-01.com.example", "iqn.2024-01.com.example"),
+        ("iqn.2024-01.com.example:disk.1", "iqn.2024-01.com.example:disk.1"),
+        ("IQN.2024-01.COM.Example:Disk", "iqn.2024-01.com.example:disk"),
+        ("iqn.1993-08.org.debian:01:a1b2c3", "iqn.1993-08.org.debian:01:a1b2c3"),
+        ("iqn.1991-05.com.microsoft:host.example.com", "iqn.1991-05.com.microsoft:host.example.com"),
+        ("iqn.2001-04.com.example:my_disk", "iqn.2001-04.com.example:my_disk"),
+        ("iqn.2001-04.jp.example:ディスク", "iqn.2001-04.jp.example:ディスク"),
+        ("iqn.2001-04.jp.example:\uff21", "iqn.2001-04.jp.example:a"),  # full width A: compatibility mapping
+        ("iqn.2001-04.com.example:a\u00adb", "iqn.2001-04.com.example:ab"),  # soft hyphen: mapped to nothing
+        ("eui.02004567A425678D", "eui.02004567a425678d"),
+        ("naa.52004567BA64678D", "naa.52004567ba64678d"),
+        ("naa.62004567BA64678D0123456789ABCDEF", "naa.62004567ba64678d0123456789abcdef"),
+    ],
+)
+def test_valid_names_are_normalised(name: str, result: str) -> None:
+    assert validate(name) == result
+    assert normalise(result) == result
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "disk",
+        "iqn",
+        "iqn.",
+        "iqn.2024.com.example",
+        "iqn.2024-13.com.example",
+        "iqn.2024-00.com.example",
+        "iqn.24-01.com.example",
+        "iqn.2024-01.",
+        "iqn.2024-01.com.example:",
+        "iqn.2024-01.com..example",
+        "iqn.2024-01.-com.example",
+        "iqn.2024-01.com.example:a b",
+        "iqn.2024-01.com.example:a/b",
+        "iqn.2024-01.com.example:a\n",
+        "iqn.2024-01.com.example:a\0",
+        "iqn.2024-01.com.example:a,b",
+        "iqn.2024-01.com.example:\ud800",
+        "iqn.2024-01.com.example:\u2028",
+        "iqn.2024-01.com.example:" + "a" * NAME_LIMIT,
+        "eui.02004567A425678",
+        "eui.02004567A425678DA",
+        "eui.02004567A425678X",
+        "naa.5200",
+        "naa.52004567BA64678D01",
+    ],
+)
+def test_invalid_names_are_refused(name: str) -> None:
+    with pytest.raises(InvalidName):
+        validate(name)
+
+
+def test_login_takes_names_of_no_standard_form() -> None:
+    assert normalise("My-Host") == "my-host"
+
+
+@given(st.text())
+def test_normalising_is_idempotent_or_refuses(text: str) -> None:
+    try:
+        once = normalise(text)
+    except InvalidName:
+        return
+    assert once
+    assert len(once.encode()) <= NAME_LIMIT
+    assert once == once.strip()
+    assert normalise(once) == once
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "shown"),
+    [
+        ("192.0.2.1", "192.0.2.1", 3260, "192.0.2.1:3260"),
+        ("192.0.2.1:3261", "192.0.2.1", 3261, "192.0.2.1:3261"),
+        ("192.0.2.1:3260,1", "192.0.2.1", 3260, "192.0.2.1:3260"),
+        ("storage.example.com", "storage.example.com", 3260, "storage.example.com:3260"),
+        ("[2001:DB8::1]", "2001:db8::1", 3260, "[2001:db8::1]:3260"),
+        ("[2001:db8::1]:860", "2001:db8::1", 860, "[2001:db8::1]:860"),
+        ("[2001:db8::1]:860,12", "2001:db8::1", 860, "[2001:db8::1]:860"),
+        ("2001:db8::1", "2001:db8::1", 3260, "[2001:db8::1]:3260"),
+        ("[::]", "::", 3260, "[::]:3260"),
+        ("[fe80::1%eth0]:3260", "fe80::1%eth0", 3260, "[fe80::1%eth0]:3260"),
+        ("127.0.0.1:0", "127.0.0.1", 0, "127.0.0.1:0"),
+    ],
+)
+def test_portals(text: str, host: str, port: int, shown: str) -> None:
+    portal = parse_portal(text)
+    assert portal == PortalAddress(host, port)
+    assert str(portal) == shown
+    assert parse_portal(shown) == portal
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":3260", "192.0.2.1:", "192.0.2.1:65536", "192.0.2.1:x", "192.0.2.1:-1", "[::1", "[::1]3260", "[192.0.2.1]", "[]",
+     "[::1]:", "a b", "http://a", "-a", "1:2:3", "192.0.2.1:٣٢٦٠"],
+)  # fmt: skip
+def test_bad_portals(text: str) -> None:
+    with pytest.raises(InvalidName) as raised:
+        parse_portal(text)
+    assert repr(text) in str(raised.value)
+
+
+@given(st.text())
+def test_portals_of_any_text(text: str) -> None:
+    try:
+        portal = parse_portal(text)
+    except InvalidName:
+        return
+    assert parse_portal(str(portal)) == portal

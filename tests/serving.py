@@ -1,0 +1,181 @@
+"""A real `blockyard serve` process: started, awaited by sd_notify, stopped by SIGTERM and checked.
+
+The tests (through the fixture `target`) and the benchmarks both start the target here, so that there is one way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+IQN = "iqn.2024-01.test.blockyard:disk"
+_START_SECONDS = 20.0
+_STOP_SECONDS = 20.0
+_PORTS = range(20000, 30000)  # below the ephemeral range, so that no client is given one by chance
+
+
+class ServeFailed(Exception):
+    """The process did not get ready, or did not stop as it should; carries its log."""
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, port))
+            return port
+    raise OSError(f"no port of {_PORTS} is free on {host}")
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of the children of all threads of `pid`; empty when it has ended."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii").split())
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """`pid` and every process below it."""
+    return [pid, *(process for child in children(pid) for process in descendants(child))]
+
+
+def _is_worker(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"blockyard.worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return False
+
+
+class Serving:
+    """`blockyard serve` on its own portal(s).
+
+    `volumes` are the PATH or IQN=PATH arguments; `prefix` is put before the command (`ip netns exec NAME`);
+    `log` gets what it prints and logs. Raises ServeFailed when it does not get ready.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[str | Path],
+        *,
+        state: Path,
+        log: Path,
+        options: Sequence[str] = (),
+        portals: Sequence[str] | None = None,
+        target: str = IQN,
+        prefix: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.portals = list(portals or [f"127.0.0.1:{free_port()}"])
+        self.target = target
+        self.log = log
+        self._environment = environment or {}
+        self._command = [*prefix, sys.executable, "-m", "blockyard", "serve", *map(str, volumes), *options]
+        self._command += [word for portal in self.portals for word in ("--portal", portal)]
+        self._command += ["--target", target, "--state", str(state)]
+        self.process: subprocess.Popen[bytes] = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with (
+            tempfile.TemporaryDirectory(prefix="by-") as directory,  # a path short enough for a socket (unix(7))
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
+            self.log.open("ab") as log,
+        ):
+            address = f"{directory}/notify"
+            notify.bind(address)
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self._environment | {"NOTIFY_SOCKET": address},
+                start_new_session=True,  # a Ctrl-C at the test's terminal is not meant for it
+            )
+            try:
+                self._await_ready(process, notify)
+            except BaseException:
+                _kill(process)
+                raise
+        return process
+
+    def _await_ready(self, process: subprocess.Popen[bytes], notify: socket.socket) -> None:
+        end = time.monotonic() + _START_SECONDS
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            while (left := end - time.monotonic()) > 0:
+                readable, _, _ = select.select([notify, pidfd], [], [], left)
+                if notify in readable and b"READY=1" in notify.recv(4096).split(b"\n"):
+                    return
+                if pidfd in readable:
+                    raise ServeFailed(f"`serve` ended with status {process.wait()} before it was ready\n{self.tail()}")
+        finally:
+            os.close(pidfd)
+        raise ServeFailed(f"`serve` was not ready within {_START_SECONDS:.0f} s\n{self.tail()}")
+
+    @property
+    def pid(self) -> int:
+        """Of the control process."""
+        return self.process.pid
+
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of the workers that live now."""
+        return [pid for pid in children(self.pid) if _is_worker(pid)]
+
+    def url(self, lun: int = 0, *, portal: int = 0, target: str | None = None) -> str:
+        """`iscsi://…` of a LUN, as libiscsi and QEMU write it."""
+        return f"iscsi://{self.portals[portal]}/{target or self.target}/{lun}"
+
+    def tail(self, size: int = 20000) -> str:
+        """The end of the log."""
+        text = self.log.read_bytes()[-size:].decode(errors="replace") if self.log.exists() else ""
+        return f"----- {' '.join(self._command)}\n{text}-----"
+
+    def stop(self) -> None:
+        """SIGTERM, then wait. Raises ServeFailed when it takes too long or the exit status is not 0."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ServeFailed(f"`serve` did not stop within {_STOP_SECONDS:.0f} s of SIGTERM\n{self.tail()}") from None
+        if status:
+            raise ServeFailed(f"`serve` stopped with status {status}\n{self.tail()}")
+
+    def restart(self) -> None:
+        """Stop (see stop) if it runs, and start again with the same command line, state and log."""
+        if self.process.poll() is None:
+            self.stop()
+        self.process = self._start()
+
+    def kill(self) -> None:
+        """End it and its workers at once; does nothing when it has ended."""
+        _kill(self.process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        for pid in reversed(descendants(process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,271 @@
+"""The event loop with real sockets: bad peers are dropped in bounded time and memory, good ones do not notice."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blockyard.iscsi.negotiation import encode_text
+from blockyard.iscsi.pdu import (
+    BHS_LENGTH,
+    NO_TAG,
+    DataIn,
+    LoginRequest,
+    LoginResponse,
+    NopIn,
+    NopOut,
+    Pdu,
+    ScsiCommand,
+    ScsiResponse,
+    decode,
+    pdu_length,
+)
+from blockyard.worker.loop import Loop, Patience
+from tests.wire import INITIATOR, LOGIN_KEYS, TARGET, Rig
+
+PATIENCE = Patience(login=0.6, silence=0.5, stall=1.2, tick=0.1)
+SIZE = 8 << 20
+
+
+class Server:
+    """A loop on a thread, serving one end of socket pairs."""
+
+    def __init__(self, rig: Rig, *, poll: bool = False) -> None:
+        self.rig = rig
+        self.loop = Loop(rig.executor, poll=poll, patience=PATIENCE)
+        self._waiting: list[socket.socket] = []
+        self._wake = os.eventfd(0)
+        self.loop.watch(self._wake, self._on_wake)
+        self._thread = threading.Thread(target=self.loop.run)
+        self._thread.start()
+
+    def _on_wake(self, _: int) -> None:
+        os.eventfd_read(self._wake)
+        while self._waiting:
+            self.loop.add(self._waiting.pop(), self.rig, "127.0.0.1:3260", "peer")
+
+    def connect(self) -> Peer:
+        ours, theirs = socket.socketpair()
+        self._waiting.append(theirs)
+        os.eventfd_write(self._wake, 1)
+        return Peer(ours)
+
+    def close(self) -> None:
+        self.loop.running = False
+        os.eventfd_write(self._wake, 1)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self.loop.close()
+        os.close(self._wake)
+        self.rig.close()
+
+
+class Peer:
+    """An initiator that can misbehave."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        sock.settimeout(10)
+        self._buffer = b""
+        self._sn = 1
+
+    def log_in(self, isid: int = 1) -> None:
+        keys = {"InitiatorName": INITIATOR, "TargetName": TARGET, "SessionType": "Normal", **LOGIN_KEYS}
+        request = LoginRequest(
+            encode_text(list(keys.items())),
+            isid=b"\x80" + isid.to_bytes(5, "big"),
+            itt=1,
+            cmd_sn=1,
+            csg=1,
+            nsg=3,
+            final=True,
+        )
+        request.immediate = True
+        self.send(request)
+        answer = self.receive()
+        assert isinstance(answer, LoginResponse)
+        assert answer.status == 0
+        self.command(bytes(16))  # takes the unit attention
+
+    def send(self, *pdus: Pdu) -> None:
+        self.sock.sendall(b"".join(pdu.encode() for pdu in pdus))
+
+    def receive(self) -> Pdu:
+        while True:
+            if len(self._buffer) >= BHS_LENGTH:
+                length = pdu_length(self._buffer, 0, header_digest=False, data_digest=False)
+                if len(self._buffer) >= length:
+                    pdu = decode(self._buffer[:length], 0)
+                    self._buffer = self._buffer[length:]
+                    return pdu
+            data = self.sock.recv(1 << 20)
+            if not data:
+                raise EOFError
+            self._buffer += data
+
+    def pdu(self, cdb: bytes, length: int = 0, data: bytes = b"") -> ScsiCommand:
+        self._sn += 1
+        return ScsiCommand(
+            data, final=True, read=bool(length) and not data, write=bool(data), attribute=1, itt=self._sn,
+            edtl=length, cmd_sn=self._sn - 1, cdb=cdb,
+        )  # fmt: skip
+
+    def command(self, cdb: bytes, length: int = 0, data: bytes = b"") -> Pdu:
+        self.send(self.pdu(cdb, length, data))
+        return self.receive()
+
+    def read(self, lba: int, blocks: int) -> bytes:
+        answer = self.command(
+            bytes([0x28, 0]) + lba.to_bytes(4, "big") + b"\0" + blocks.to_bytes(2, "big") + bytes(7), blocks * 512
+        )
+        assert isinstance(answer, DataIn), answer
+        return bytes(answer.data)
+
+    def dropped_within(self, seconds: float) -> bool:
+        """Whether the target closes the connection in time; pings of the target's are read and not answered."""
+        self.sock.settimeout(seconds)
+        try:
+            while self.sock.recv(1 << 20):
+                pass
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+        return True
+
+
+@pytest.fixture(params=[False, True], ids=["sleep", "poll"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    path = tmp_path / "disk"
+    path.write_bytes(os.urandom(4096) * (SIZE // 4096))
+    server = Server(Rig.on_existing(path), poll=request.param)
+    yield server
+    server.close()
+
+
+def test_it_serves(server: Server) -> None:
+    peer = server.connect()
+    peer.log_in()
+    block = peer.read(0, 8)
+    assert block == (server.rig.node.scsi.units and peer.read(8, 8))
+
+
+def test_a_login_that_is_not_finished(server: Server) -> None:
+    assert server.connect().dropped_within(PATIENCE.login + 1)
+
+
+def test_a_login_that_drips(server: Server) -> None:
+    peer = server.connect()
+    began = time.monotonic()
+    with pytest.raises(OSError, match=r"."):
+        for byte in LoginRequest(final=True).encode() * 10:
+            peer.sock.send(bytes([byte]))
+            time.sleep(0.05)
+    assert time.monotonic() - began < PATIENCE.login + 2
+
+
+def test_a_session_that_goes_silent_is_pinged_and_dropped(server: Server) -> None:
+    peer = server.connect()
+    peer.log_in()
+    ping = peer.receive()
+    assert isinstance(ping, NopIn)
+    assert peer.dropped_within(PATIENCE.stall + 1)
+    deadline = time.monotonic() + 5
+    while server.rig.node.sessions and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not server.rig.node.sessions
+
+
+def test_a_session_that_answers_pings_stays(server: Server) -> None:
+    peer = server.connect()
+    peer.log_in()
+    until = time.monotonic() + 2 * PATIENCE.stall
+    while time.monotonic() < until:
+        ping = peer.receive()
+        assert isinstance(ping, NopIn)
+        peer.send(NopOut(final=True, immediate=True, itt=NO_TAG, ttt=ping.ttt, cmd_sn=peer._sn))
+    assert len(peer.read(0, 8)) == 4096
+
+
+def test_half_a_pdu_that_drips_on(server: Server) -> None:
+    peer = server.connect()
+    peer.log_in()
+    data = peer.pdu(bytes([0x2A]) + bytes(6) + b"\1\0" + bytes(7), 131072, bytes(131072)).encode()
+    began = time.monotonic()
+    with pytest.raises(OSError, match=r"."):
+        for at in range(0, len(data), 100):
+            peer.sock.send(data[at : at + 100])
+            time.sleep(0.05)
+    assert time.monotonic() - began < PATIENCE.stall + 2
+
+
+def test_a_peer_that_does_not_read_stalls_itself_alone(server: Server) -> None:
+    greedy, modest = server.connect(), server.connect()
+    greedy.log_in(1)
+    modest.log_in(2)
+    greedy.sock.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        while True:
+            cdb = bytes([0x28, 0]) + bytes(5) + (512).to_bytes(2, "big") + bytes(7)
+            greedy.send(*(greedy.pdu(cdb, 262144) for _ in range(100)))
+    began = time.monotonic()
+    for _ in range(100):
+        assert len(modest.read(0, 8)) == 4096
+    assert time.monotonic() - began < 5
+    assert greedy.dropped_within(30)
+
+
+def test_a_connection_cut_in_the_middle_of_a_write(server: Server) -> None:
+    peer = server.connect()
+    peer.log_in()
+    data = peer.pdu(bytes([0x2A]) + bytes(6) + b"\1\0" + bytes(7), 131072, b"x" * 131072).encode()
+    peer.sock.sendall(data[:70000])
+    peer.sock.close()
+    other = server.connect()
+    other.log_in(2)
+    assert len(other.read(0, 8)) == 4096
+
+
+def test_buffers_go_back_to_their_pools(server: Server) -> None:
+    peers = []
+    for number in range(50):
+        peer = server.connect()
+        peer.log_in(number + 1)
+        peer.sock.sendall(peer.pdu(bytes(16)).encode()[:-1])  # all but the last byte of a PDU
+        peers.append(peer)
+    time.sleep(0.3)
+    assert all(link._rx is None for link in server.loop.links.values()), "half a PDU holds a whole buffer"
+    for peer in peers:
+        peer.sock.sendall(b"\0")
+        answer = peer.receive()
+        assert isinstance(answer, ScsiResponse)
+        assert answer.status == 0
+
+
+def test_a_thousand_small_writes_in_one_stream(server: Server) -> None:
+    """Many PDUs across the borders of the receive buffer: what was written is read back."""
+    peer = server.connect()
+    peer.log_in()
+    for first in range(0, 1000, 100):
+        blocks = range(first, first + 100)
+        peer.send(
+            *(
+                peer.pdu(
+                    bytes([0x2A, 0]) + (n * 8).to_bytes(4, "big") + b"\0\0\x08" + bytes(7),
+                    4096, n.to_bytes(4, "big") * 1024,
+                )
+                for n in blocks
+            )
+        )  # fmt: skip
+        for _ in blocks:
+            answer = peer.receive()
+            assert isinstance(answer, ScsiResponse)
+            assert answer.status == 0
+    for n in (0, 1, 499, 998, 999):
+        assert peer.read(n * 8, 8) == n.to_bytes(4, "big") * 1024
