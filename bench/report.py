@@ -143,11 +143,11 @@ def bars(table: Medians, weights: Iterable[Weight], storage: str) -> Iterator[tu
         row = table.get((storage, bar.work, 1, WORKS[bar.work].client, False), {})
         title = WORKS[bar.work].title + (" (--poll)" if bar.ours == "blockyard-poll" else "")
         if bar.ours not in row or "tgt" not in row:
-            yield title, "not measured", f"{bar.factor} × tgt", "?"
+            yield title, "not measured", f"{bar.factor} x tgt", "?"
             continue
         ratio = row[bar.ours].iops / row["tgt"].iops
-        figures = f"{row[bar.ours].iops:,.0f} to {row['tgt'].iops:,.0f} IOPS = {ratio:.2f} × tgt"
-        yield title, figures, f"{bar.factor} × tgt", _verdict(ratio >= bar.factor)
+        figures = f"{row[bar.ours].iops:,.0f} to {row['tgt'].iops:,.0f} IOPS = {ratio:.2f} x tgt"
+        yield title, figures, f"{bar.factor} x tgt", _verdict(ratio >= bar.factor)
         if bar.cpu_us is not None:
             used = row[bar.ours].target_us
             tgt = f"{used:.1f} µs an I/O (tgt: {row['tgt'].target_us:.1f})"
@@ -178,6 +178,13 @@ def markdown(settings: Settings, samples: list[Sample], weights: list[Weight], f
     return "\n".join(_lines(settings, samples, weights, failures)) + "\n"
 
 
+_SECTIONS: dict[str, Callable[[Key], bool]] = {
+    "One session": lambda key: key[2] == 1 and key[3] != "load",
+    "Several sessions at the same time": lambda key: key[2] > 1,
+    "One session, without and with digests": lambda key: key[2] == 1 and key[3] == "load",
+}
+
+
 def _lines(settings: Settings, samples: list[Sample], weights: list[Weight], failures: list[str]) -> Iterator[str]:
     table = medians(samples)
     yield f"# Side by side, {settings.began}"
@@ -196,10 +203,10 @@ def _lines(settings: Settings, samples: list[Sample], weights: list[Weight], fai
         yield from ("", f"## What must be reached ({storage})", "", "| work | measured | bar | |", "|---|---|---|---|")
         for row in bars(table, weights, storage):
             yield f"| {' | '.join(row)} |"
-        for digests in (False, True):
-            keys = [key for key in table if key[0] == storage and (key[3] == "load") == digests]
+        for title, wanted in _SECTIONS.items():
+            keys = [key for key in table if key[0] == storage and wanted(key)]
             if keys:
-                yield from ("", f"## {'With and without digests' if digests else 'Ordinary clients'} ({storage})")
+                yield from ("", f"## {title} ({storage})")
                 yield from _figures({key: table[key] for key in keys})
     if weights:
         yield from _weights(weights)
@@ -210,7 +217,7 @@ def _lines(settings: Settings, samples: list[Sample], weights: list[Weight], fai
 
 def _figures(table: Medians) -> Iterator[str]:
     yield ""
-    yield "| work | sessions | target | IOPS (lowest-highest) | MB/s | target µs/IO | client µs/IO | × tgt | × best peer | other |"  # noqa: E501
+    yield "| work | sessions | target | IOPS (lowest-highest) | MB/s | target µs/IO | client µs/IO | x tgt | x best peer | other |"  # noqa: E501
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for (_, work, sessions, client, digests), row in table.items():
         tgt = row.get("tgt") or row.get("tgt-digest")
@@ -229,7 +236,7 @@ def _figures(table: Medians) -> Iterator[str]:
 
 def _weights(weights: list[Weight]) -> Iterator[str]:
     yield from ("", "## Memory of the processes that hold the sessions", "")
-    yield "| target | 1 session: RSS (PSS, anonymous) | each further idle session: RSS (PSS, anonymous) | RSS after load |"
+    yield "| target | 1 session: RSS (PSS, anonymous) | each further idle session (likewise) | RSS after load |"
     yield "|---|---|---|---|"
     for weight in weights:
         one = f"{weight.rss_one / 1024:.1f} MiB ({weight.pss_one / 1024:.1f}, {weight.anonymous_one / 1024:.1f})"

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import weigh
@@ -26,6 +27,8 @@ from bench.report import Sample, Settings, Weight, save
 from bench.targets import KINDS, MissingTool, Target
 
 _RESULTS = Path(__file__).with_name("results")
+_TMPFS = Path("/dev/shm")  # noqa: S108  (files get a directory of their own)
+_DISK = Path("/var/tmp")  # noqa: S108
 _RETAKES = 3
 _FILE_BYTES = 1 << 29
 _TARGETS = ("blockyard", "blockyard-poll", "tgt", "tgt-tuned", "istgt", "null", "null-poll")
@@ -89,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="WORK,…", default=",".join(WORKS), help=f"of {', '.join(WORKS)}")
     parser.add_argument("--sessions", metavar="N,…", default="1,4", help="sessions at a time (default: 1,4)")
     parser.add_argument("--storage", metavar="KIND,…", default="tmpfs,disk", help="tmpfs, disk or both (the default)")
-    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="for disk (default: /var/tmp)")
+    parser.add_argument("--directory", type=Path, default=_DISK, help=f"for disk (default: {_DISK})")
     parser.add_argument("--targets", metavar="NAME,…", default=",".join(_TARGETS), help=f"of {', '.join(KINDS)}")
     parser.add_argument("--no-digests", dest="digests", action="store_false", help="leave the digests out")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave the memory out")
@@ -109,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 @contextlib.contextmanager
 def _storage(kind: str, options: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
     """A directory for programs and logs, and one for backing files; removed afterwards."""
-    parents = {"tmpfs": Path("/dev/shm"), "disk": options.directory}
+    parents = {"tmpfs": _TMPFS, "disk": options.directory}
     if kind not in parents:
         raise SystemExit(f"bench: --storage {kind}: it is tmpfs or disk")
     directory = Path(tempfile.mkdtemp(prefix="blockyard-bench-"))
@@ -142,6 +145,17 @@ def _weigh(options: argparse.Namespace, backing: Path, directory: Path) -> tuple
             except ClientFailed as error:
                 failures.append(f"memory of {name}: {error}")
     return weights, failures
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One thing to measure with each of the targets called `names`."""
+
+    work: Work
+    sessions: int
+    client: Client
+    digests: bool
+    names: list[str]
 
 
 class _Bench:
@@ -181,64 +195,65 @@ class _Bench:
 
     def run(self) -> None:
         """All rounds."""
+        cases = [case for work in self.works for case in self._cases(work)]
         for number in range(1, self.options.rounds + 1):
-            for work in self.works:
-                for sessions in map(int, self.options.sessions.split(",")):
-                    names = [name for name in self.targets if name != "tgt-digest"]
-                    self._turn(number, work, sessions, names, work.client if sessions == 1 else "load", False)
-                if self.options.digests:
-                    names = [name for name in _WITH_DIGESTS if name in self.targets]
-                    for digests in (False, True):
-                        self._turn(number, work, 1, names, "load", digests)
+            for case in cases:
+                self._turn(number, case)
 
-    def _turn(self, number: int, work: Work, sessions: int, names: list[str], client: Client, digests: bool) -> None:
-        names = [name for name in names if work.name in _ONLY_FOR.get(name, {work.name})]
+    def _cases(self, work: Work) -> Iterator[_Case]:
+        ordinary = [name for name in self.targets if name != "tgt-digest"]
+        for sessions in map(int, self.options.sessions.split(",")):
+            yield _Case(work, sessions, work.client if sessions == 1 else "load", False, ordinary)
+        if self.options.digests:
+            names = [name for name in _WITH_DIGESTS if name in self.targets]
+            yield _Case(work, 1, "load", False, names)
+            yield _Case(work, 1, "load", True, names)
+
+    def _turn(self, number: int, case: _Case) -> None:
+        names = [name for name in case.names if case.work.name in _ONLY_FOR.get(name, {case.work.name})]
         first = number % max(1, len(names))
         for name in names[first:] + names[:first]:
             try:
-                sample = self._quiet(number, work, sessions, self.targets[name], client, digests)
+                sample = self._quiet(number, case, self.targets[name])
             except (ClientFailed, subprocess.SubprocessError) as error:
-                self.failures.append(f"{self.storage} {work.name} {name}, {sessions} sessions, round {number}: {error}")
+                self.failures.append(f"{self.storage} {case.work.name} {name}, round {number}: {error}")
                 print(f"FAILED {self.failures[-1]}", flush=True)
                 continue
             self.samples.append(sample)
             print(sample.line(), flush=True)
 
-    def _quiet(self, number: int, work: Work, sessions: int, target: Target, client: Client, digests: bool) -> Sample:
-        best: Sample | None = None
-        for _ in range(_RETAKES if self.options.retake else 1):
-            sample = self._measure(number, work, sessions, target, client, digests)
-            if best is None or sample.other_percent < best.other_percent:
-                best = sample
+    def _quiet(self, number: int, case: _Case, target: Target) -> Sample:
+        best = self._measure(number, case, target)
+        for _ in range(_RETAKES if self.options.retake else 0):
             if best.other_percent <= self.options.retake:
                 break
-        assert best is not None
+            best = min(best, self._measure(number, case, target), key=lambda sample: sample.other_percent)
         return best
 
-    def _measure(self, number: int, work: Work, sessions: int, target: Target, client: Client, digests: bool) -> Sample:
-        client_cpu, target_cpu = self._cpus(work, sessions)
+    def _measure(self, number: int, case: _Case, target: Target) -> Sample:
+        client_cpu, target_cpu = self._cpus(case)
         others = [other.root for other in self.targets.values()]
         with alone(target.root, others), pinned(target.root, target_cpu):
             began, machine, before = time.monotonic(), machine_seconds(), cpu_seconds(target.pids)
             outcome = drive(
-                target, work, seconds=self.options.seconds, sessions=sessions,
-                directory=self.directory, client=client, digests=digests, cpu=client_cpu,
+                target, case.work, seconds=self.options.seconds, sessions=case.sessions,
+                directory=self.directory, client=case.client, digests=case.digests, cpu=client_cpu,
             )  # fmt: skip
             used = cpu_seconds(target.pids) - before
             other = (machine_seconds() - machine - used - outcome.client_cpu) / (time.monotonic() - began)
         operations = max(1.0, outcome.operations)
         rate = outcome.operations / outcome.seconds
         return Sample(
-            storage=self.storage, round=number, work=work.name, sessions=sessions,
-            client=client, digests=digests, target=target.name, iops=rate, mb_per_second=rate * work.size / 1e6,
+            storage=self.storage, round=number, work=case.work.name, sessions=case.sessions, client=case.client,
+            digests=case.digests, target=target.name, iops=rate, mb_per_second=rate * case.work.size / 1e6,
             target_us=used / operations * 1e6, client_us=outcome.client_cpu / operations * 1e6,
             seconds=outcome.seconds, other_percent=max(0.0, 100 * other),
         )  # fmt: skip
 
-    def _cpus(self, work: Work, sessions: int) -> tuple[int | None, int | None]:
+    def _cpus(self, case: _Case) -> tuple[int | None, int | None]:
         """CPUs for the client and the target; None: the scheduler's choice."""
         cpus = sorted(os.sched_getaffinity(0))
-        if work.depth > 1 or sessions > 1 or self.options.pin == "no" or len(cpus) < 2:
+        if case.work.depth > 1 or case.sessions > 1 or self.options.pin == "no" or len(cpus) < 2:
             return None, None
         return cpus[0], cpus[0] if self.options.pin == "together" else cpus[1]
 

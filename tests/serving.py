@@ -65,7 +65,8 @@ class Serving:
     """`blockyard serve` on its own portal(s).
 
     `volumes` are the PATH or IQN=PATH arguments; `prefix` is put before the command (`ip netns exec NAME`);
-    `log` gets what it prints and logs. Raises ServeFailed when it does not get ready.
+    `log` gets what it logs, and a file beside it, with the suffix .out, what it prints. Raises ServeFailed when it
+    does not get ready.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Serving:
         with (
             tempfile.TemporaryDirectory(prefix="by-") as directory,  # a path short enough for a socket (unix(7))
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
+            self.log.with_suffix(".out").open("ab") as output,
             self.log.open("ab") as log,
         ):
             address = f"{directory}/notify"
@@ -100,8 +102,8 @@ class Serving:
             process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=output,
+                stderr=log,
                 env=os.environ | self._environment | {"NOTIFY_SOCKET": address},
                 start_new_session=True,  # a Ctrl-C at the test's terminal is not meant for it
             )
@@ -117,8 +119,8 @@ class Serving:
         pidfd = os.pidfd_open(process.pid)
         try:
             while (left := end - time.monotonic()) > 0:
-                readable, _, _ = select.select([notify, pidfd], [], [], left)
-                if notify in readable and b"READY=1" in notify.recv(4096).split(b"\n"):
+                readable, _, _ = select.select([notify.fileno(), pidfd], [], [], left)
+                if notify.fileno() in readable and b"READY=1" in notify.recv(4096).split(b"\n"):
                     return
                 if pidfd in readable:
                     raise ServeFailed(f"`serve` ended with status {process.wait()} before it was ready\n{self.tail()}")

@@ -11,18 +11,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from blockyard.block.file import FileDevice
-from blockyard.scsi.target import Target
-from blockyard.scsi.unit import Identity, LogicalUnit
-
 from blockyard.block.device import Device
+from blockyard.block.file import FileDevice
 from blockyard.iscsi.connection import Connection, State
 from blockyard.iscsi.login import TargetLogin
 from blockyard.iscsi.negotiation import encode_text
 from blockyard.iscsi.pdu import DataOut, LoginRequest, LoginResponse, LoginStatus, Pdu, decode, pdu_length
 from blockyard.iscsi.session import TargetNode
 from blockyard.iscsi.transmit import TransmitBuffer
+from blockyard.scsi.target import Target
 from blockyard.scsi.taskset import TaskSet
+from blockyard.scsi.unit import Identity, LogicalUnit
 from blockyard.worker.buffers import ReceiveBuffer
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.fastpath import pump

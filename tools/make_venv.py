@@ -21,10 +21,13 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 APT = ("apt-get", "-o", "DPkg::Lock::Timeout=600")
+LINK = re.compile(r"<a [^>]*>")
 WHEEL = re.compile(r'href="([^"]*/(pip-(\d+(?:\.\d+)*)-py3-none-any\.whl)#sha256=([0-9a-f]{64}))"')
+REQUIRES = re.compile(r'data-requires-python="&gt;=(\d+)\.(\d+)')
 
 
 def main() -> int:
@@ -70,10 +73,9 @@ def bootstrap_pip(directory: Path) -> None:
     """Put pip into an environment without it: a wheel of pip can install itself."""
     index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
     print(f"Python has no ensurepip: fetching pip from {index}", file=sys.stderr)
-    page = fetch(index).decode()
-    wheels = [(tuple(map(int, m[3].split("."))), m[2], m[1], m[4]) for m in WHEEL.finditer(html.unescape(page))]
+    wheels = list(find_wheels(fetch(index).decode()))
     if not wheels:
-        raise LookupError(f"no wheel of pip at {index}")
+        raise LookupError(f"no wheel of pip for this Python at {index}")
     _, name, link, digest = max(wheels)
     wheel = fetch(urllib.parse.urljoin(index, link.partition("#")[0]))
     if hashlib.sha256(wheel).hexdigest() != digest:
@@ -85,6 +87,14 @@ def bootstrap_pip(directory: Path) -> None:
             [directory / "bin" / "python", path / "pip", "install", "-q", "--no-index", path],
             check=True,
         )
+
+
+def find_wheels(page: str) -> Iterator[tuple[tuple[int, ...], str, str, str]]:
+    """Version, file name, address and SHA-256 of the wheels on an index page that this Python can use (PEP 503)."""
+    for link in LINK.findall(page):
+        wheel, requires = WHEEL.search(html.unescape(link)), REQUIRES.search(link)
+        if wheel and (requires is None or (int(requires[1]), int(requires[2])) <= sys.version_info[:2]):
+            yield tuple(map(int, wheel[3].split("."))), wheel[2], wheel[1], wheel[4]
 
 
 def fetch(url: str) -> bytes:

@@ -39,6 +39,7 @@ def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["."], 4, "is a directory"),
         ([""], 2, "the PATH is empty"),
         ([f"{NAMED}="], 2, "the PATH is empty"),
+        (["/proc/version"], 4, "/proc/version"),
         (["/dev/null"], 4, "neither a file nor a block device"),
         (["no/such/place.img", "--size", "1G"], 4, "the directory no/such does not exist"),
         (["--target", "disk"], 2, "'disk' is not an iSCSI name; it should look like iqn."),
@@ -145,8 +146,9 @@ def test_several_targets_portals_and_workers(tmp_path: Path) -> None:
                 sock, response = log_in(address, name)
                 assert response.status == 0
                 sock.close()
-        _, response = log_in(served.address, "iqn.2026-11.test:nowhere")
+        sock, response = log_in(served.address, "iqn.2026-11.test:nowhere")
         assert response.status == LoginStatus.NOT_FOUND
+        sock.close()
         assert served.stop(signal.SIGINT) == 0
 
 
@@ -158,7 +160,7 @@ def test_initiators_are_asked_to_log_out(tmp_path: Path) -> None:
         assert isinstance(message, AsyncMessage)
         assert message.event == AsyncEvent.LOGOUT_REQUESTED
         sock.close()
-        assert served.stop() == 0 if served.process.poll() is None else served.process.returncode == 0
+        assert served.process.wait(LIMIT) == 0
 
 
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
@@ -179,12 +181,35 @@ def test_a_worker_that_is_killed_comes_back(tmp_path: Path) -> None:
         (worker,) = served.workers()
         os.kill(worker, signal.SIGKILL)
         assert sock.recv(1) == b""
+        sock.close()
         again, response = log_in(served.address, served.targets[0])  # waits for the new one
         assert response.status == 0
         assert served.workers() != [worker]
         again.close()
         assert served.stop() == 0
         assert "killed by SIGKILL; it is started again" in served.log
+
+
+def test_a_name_that_is_not_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"disk-\xff\xfe.img")
+    for _ in range(2):
+        with serve(tmp_path / "s", name, *([] if Path(name).exists() else ["--size", "1M"])) as served:
+            assert "disk-\\udcff\\udcfe.img" in served.printed
+            sock, response = log_in(served.address, served.targets[0])
+            assert response.status == 0
+            sock.close()
+            assert served.stop() == 0
+
+
+def test_a_volume_that_is_served_already(tmp_path: Path) -> None:
+    with serve(tmp_path / "s", "a.img", "--size", "1M") as served:
+        second = start(tmp_path / "other", "a.img")
+        _, error = second.communicate(timeout=LIMIT)
+        assert second.returncode == 4
+        assert "a.img" in error
+        assert "in use by process" in error
+        assert error.count("\n") == 1
+        assert served.stop() == 0
 
 
 def test_workers_do_not_outlive_control(tmp_path: Path) -> None:

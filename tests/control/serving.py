@@ -1,4 +1,8 @@
-"""`blockyard serve` as a process of its own, and just enough of an initiator to see whether it is there."""
+"""`blockyard serve` as people run it, and just enough of an initiator to see whether it is there.
+
+Who wants a target only, to test something else against, takes tests/serving.py; here it matters what it prints and
+how it ends.
+"""
 
 from __future__ import annotations
 

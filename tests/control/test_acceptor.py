@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from blockyard.control.acceptor import Acceptor, WorkerUnavailable
-from blockyard.control.directory import Directory
 from blockyard.control.portals import listen, parse_portal
+from blockyard.iscsi.directory import Directory
 from blockyard.iscsi.negotiation import decode_text, encode_text
 from blockyard.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus, LogoutRequest, LogoutResponse, NopOut, Pdu
 from blockyard.worker.handoff import Message
@@ -106,6 +106,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+def bare_request(text: bytes) -> bytes:
+    return LoginRequest(csg=1, nsg=3, final=True, data=text).encode()
+
+
 def test_a_login_goes_to_its_worker_unanswered() -> None:
     request = serving.login_request(TARGET)
 
@@ -185,8 +189,9 @@ def test_text_in_several_pdus_is_answered_until_the_target_is_known() -> None:
         (serving.login_request("iqn.2026-11.test:nowhere"), LoginStatus.NOT_FOUND),
         (serving.login_request(TARGET, version_min=1, version_max=1), LoginStatus.UNSUPPORTED_VERSION),
         (serving.login_request(TARGET, keys={"TargetName": ""}), None),
-        (LoginRequest(csg=1, nsg=3, final=True, data=b"InitiatorName=iqn.2026-11.test:i\0").encode(), LoginStatus.MISSING_PARAMETER),
-        (LoginRequest(csg=1, nsg=3, final=True, data=b"\xff\xfe\0\0=").encode(), None),
+        (bare_request(b"InitiatorName=iqn.2026-11.test:i\0"), LoginStatus.MISSING_PARAMETER),
+        (bare_request(b"TargetName=iqn.2026-11.test:t\0"), LoginStatus.MISSING_PARAMETER),
+        (bare_request(b"\xff\xfe\0\0="), None),
     ],
 )  # fmt: skip
 def test_a_login_that_cannot_be_is_answered_with_the_reason(request_bytes: bytes, status: LoginStatus | None) -> None:

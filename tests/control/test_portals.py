@@ -31,7 +31,7 @@ def test_what_people_write(text: str, portal: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", ":3260", "192.0.2", "192.0.2.1:", "192.0.2.1:65536", "192.0.2.1:-1", "1.2.3.4:x", "[::1", "[::1]3260",
-     "[::1]:99999", "::1:g", "disk.example", "192.0.2.1:３２６０", "999.0.0.1"],
+     "[::1]:99999", "::1:g", "disk.example", "192.0.2.1:\uff13", "999.0.0.1"],
 )  # fmt: skip
 def test_what_is_no_portal(text: str) -> None:
     with pytest.raises(UsageError):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.control.acceptor import WorkerUnavailable
+from blockyard.control.errors import VolumeError
 from blockyard.control.supervisor import Lun, Supervisor, Target, WorkerFailed
 
 
@@ -30,7 +31,7 @@ def run(scene: Callable[[Supervisor], Awaitable[None]], targets: list[Target], c
             async with asyncio.timeout(60):
                 await scene(supervisor)
         finally:
-            supervisor.kill()
+            await supervisor.close()
 
     asyncio.run(play())
 
@@ -135,7 +136,32 @@ def test_a_first_start_that_fails_says_why(tmp_path: Path) -> None:
     Path(target.luns[0].path).unlink()
 
     async def scene(supervisor: Supervisor) -> None:
-        with pytest.raises(WorkerFailed, match=r"a\.img"):
+        with pytest.raises(VolumeError, match=r"a\.img"):
             await supervisor.start()
 
     run(scene, [target], 1)
+
+
+def test_a_worker_that_cannot_even_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blockyard.control.supervisor.sys.executable", "/bin/false")
+
+    async def scene(supervisor: Supervisor) -> None:
+        with pytest.raises(WorkerFailed, match="worker 0 could not start: exit status 1"):
+            await supervisor.start()
+
+    run(scene, [make_target(tmp_path, "a")], 1)
+
+
+def test_no_process_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(supervisor: Supervisor) -> None:
+        await supervisor.start()
+        worker = supervisor.workers[0]
+        assert worker.pid is not None
+        with monkeypatch.context() as patch:
+            patch.setattr("blockyard.control.supervisor.sys.executable", "/no/such/python")
+            os.kill(worker.pid, signal.SIGKILL)
+            await until(lambda: worker.restarts >= 2)
+        await until(lambda: worker.pid is not None)
+        await supervisor.stop(0)
+
+    run(scene, [make_target(tmp_path, "a")], 1)

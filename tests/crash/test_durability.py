@@ -36,7 +36,7 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.flushed = flushed  # block → number that a flush after its write has been acknowledged for
         self.flushes = 0
-        self.pending: dict[int, int] = {}  # written since, acknowledged or not: may be there or not
+        self.sent: dict[int, int] = {}  # block → number last sent, acknowledged or not: may be there or not
         self._url = url
         self._number = generation << 24
         self._rng = random.Random(generation)
@@ -44,12 +44,13 @@ class Writer(threading.Thread):
     def run(self) -> None:
         with contextlib.suppress(InitiatorError, OSError), connect(self._url, timeout=10) as lun:
             while True:
+                written = {}
                 for _ in range(self._rng.randrange(1, 20)):
                     block = self._rng.randrange(BLOCKS)
                     self._number += 1
-                    self.pending[block] = self._number
+                    self.sent[block] = self._number
                     lun.write(block * 8, self._number.to_bytes(8, "big") * 512)
-                written = dict(self.pending)
+                    written[block] = self._number
                 lun.flush()
                 self.flushed.update(written)
                 self.flushes += 1
@@ -65,11 +66,10 @@ def number_at(data: bytes, block: int) -> int:
 def kill_during_writes(rounds: int, tmp_path: Path, victim: Callable[[Serving], list[int]]) -> None:
     disk = tmp_path / "disk.img"
     flushed: dict[int, int] = {}
-    pending: dict[int, int] = {}
+    sent: dict[int, int] = {}
     with Serving([disk], state=tmp_path / "state", log=tmp_path / "log", options=["--size", "8M"]) as serving:
         for generation in range(1, rounds + 1):
             writer = Writer(serving.url(), generation, flushed)
-            writer.pending.update(pending)
             writer.start()
             deadline = time.monotonic() + 20
             while writer.flushes < 5 and time.monotonic() < deadline:
@@ -84,11 +84,11 @@ def kill_during_writes(rounds: int, tmp_path: Path, victim: Callable[[Serving], 
             if serving.pid in victims:
                 serving.process.wait()
                 serving.restart()
-            pending = writer.pending
+            sent.update(writer.sent)
             data = disk.read_bytes()
             for block, number in flushed.items():
                 found = number_at(data, block)
-                assert number <= found <= pending[block], f"block {block}: flushed {number}, found {found}"
+                assert number <= found <= sent[block], f"block {block}: flushed {number}, found {found}"
         serving.stop()
 
 

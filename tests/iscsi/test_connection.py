@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.iscsi.connection import State
+from blockyard.iscsi.login import COMMAND_WINDOW
 from blockyard.iscsi.negotiation import decode_text, encode_text
 from blockyard.iscsi.pdu import (
     NO_TAG,
@@ -35,7 +36,6 @@ from blockyard.iscsi.pdu import (
     TextResponse,
     extended_cdb_ahs,
 )
-from blockyard.iscsi.session import COMMAND_WINDOW
 from blockyard.scsi.task import Status
 from tests.wire import TARGET, Rig, Wire, pieces
 

@@ -107,8 +107,8 @@ def test_portals(text: str, host: str, port: int, shown: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":3260", "192.0.2.1:", "192.0.2.1:65536", "192.0.2.1:x", "192.0.2.1:-1", "[::1", "[::1]3260", "[192.0.2.1]", "[]",
-     "[::1]:", "a b", "http://a", "-a", "1:2:3", "192.0.2.1:٣٢٦٠"],
+    ["", ":3260", "192.0.2.1:", "192.0.2.1:65536", "192.0.2.1:x", "192.0.2.1:-1", "[::1", "[::1]3260", "[192.0.2.1]",
+     "[]", "[::1]:", "a b", "http://a", "-a", "1:2:3", "192.0.2.1:٣٢٦٠"],
 )  # fmt: skip
 def test_bad_portals(text: str) -> None:
     with pytest.raises(InvalidName) as raised:

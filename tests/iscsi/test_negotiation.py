@@ -266,7 +266,7 @@ def test_first_burst_follows_what_it_depends_on(order: int) -> None:
     assert [name for name, _ in answers] == [name for name, _ in pairs[:: 1 - 2 * order]]
 
 
-@pytest.mark.parametrize(("initial_r2t", "immediate_data"), product((YES, NO), repeat=2))
+@pytest.mark.parametrize(("initial_r2t", "immediate_data"), list(product((YES, NO), repeat=2)))
 def test_first_burst_is_irrelevant_when_there_is_none(initial_r2t: str, immediate_data: str) -> None:
     target = Negotiator(Role.TARGET, Preferences())
     pairs = [("FirstBurstLength", "1024"), ("ImmediateData", immediate_data), ("InitialR2T", initial_r2t)]
@@ -292,9 +292,9 @@ def test_a_discovery_session_has_keys_without_meaning() -> None:
     target = Negotiator(Role.TARGET, Preferences())
     target.answer([("SessionType", "Discovery")], Stage.OPERATIONAL)
     moot = {
-        "MaxConnections": "1", "InitialR2T": NO, "ImmediateData": YES, "MaxBurstLength": "512", "FirstBurstLength": "512",
-        "MaxOutstandingR2T": "1", "DataPDUInOrder": YES, "DataSequenceInOrder": YES, "TaskReporting": "RFC3720",
-        "iSCSIProtocolLevel": "1",
+        "MaxConnections": "1", "InitialR2T": NO, "ImmediateData": YES, "MaxBurstLength": "512",
+        "FirstBurstLength": "512", "MaxOutstandingR2T": "1", "DataPDUInOrder": YES,
+        "DataSequenceInOrder": YES, "TaskReporting": "RFC3720", "iSCSIProtocolLevel": "1",
     }  # fmt: skip
     assert target.answer(list(moot.items()), Stage.OPERATIONAL) == [(name, "Irrelevant") for name in moot]
     kept = [("HeaderDigest", "CRC32C"), ("DefaultTime2Wait", "3"), ("ErrorRecoveryLevel", "0")]
@@ -346,12 +346,10 @@ def test_a_key_is_settled_once(name: str, together: bool) -> None:
     values = {"HeaderDigest": "None", "MaxRecvDataSegmentLength": "512"}
     pair = (name, values.get(name, "Yes"))
     target = Negotiator(Role.TARGET, Preferences())
+    if not together:
+        target.answer([pair], Stage.OPERATIONAL)
     with pytest.raises(NegotiationError, match="twice"):
-        if together:
-            target.answer([pair, pair], Stage.OPERATIONAL)
-        else:
-            target.answer([pair], Stage.OPERATIONAL)
-            target.answer([pair], Stage.OPERATIONAL)
+        target.answer([pair, pair] if together else [pair], Stage.OPERATIONAL)
 
 
 def test_comments_on_what_was_settled_are_let_pass() -> None:
@@ -514,8 +512,8 @@ def test_both_ends_agree(mine: Preferences, yours: Preferences, random: Any) -> 
 
 KEY_NAMES = st.sampled_from([*KEYS, "X-com.example", "Unknown"])
 VALUES = st.one_of(
-    st.sampled_from(["Yes", "No", "None", "CRC32C", "CRC32C,None", "CHAP,None", "Reject", "Irrelevant", "Normal", "Discovery",
-                     "iqn.2024-01.com.example:a", "0x200", "RFC3720"]),
+    st.sampled_from(["Yes", "No", "None", "CRC32C", "CRC32C,None", "CHAP,None", "Reject", "Irrelevant", "Normal",
+                     "Discovery", "iqn.2024-01.com.example:a", "0x200", "RFC3720"]),
     st.integers(-1, 1 << 25).map(str),
     st.text(max_size=20).filter(lambda text: "\0" not in text),
 )  # fmt: skip

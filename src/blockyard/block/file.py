@@ -282,9 +282,7 @@ def _lock_holder(fd: int) -> int:
     return 0
 
 
-def _after(
-    buffers: Sequence[memoryview | bytes | bytearray], count: int
-) -> Sequence[memoryview | bytes | bytearray]:
+def _after(buffers: Sequence[memoryview | bytes | bytearray], count: int) -> Sequence[memoryview | bytes | bytearray]:
     """What is left of `buffers` after their first `count` bytes."""
     for index, buffer in enumerate(buffers):
         if count < len(buffer):

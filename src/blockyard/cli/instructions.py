@@ -7,9 +7,9 @@ import socket
 from dataclasses import dataclass
 
 from blockyard import __version__
-from blockyard.control.portals import Portal
 from blockyard.control.supervisor import Lun
 from blockyard.control.volumes import Volume, format_size
+from blockyard.iscsi.directory import Portal
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from blockyard.cli.instructions import Export, overview, usage
 from blockyard.control import logs
-from blockyard.control.directory import PORTAL_GROUP
 from blockyard.control.errors import ControlError, UsageError
-from blockyard.control.portals import Portal, parse_portal
+from blockyard.control.portals import parse_portal
 from blockyard.control.server import Configuration, Server
 from blockyard.control.state import State, default_directory
 from blockyard.control.supervisor import Lun, Target
 from blockyard.control.volumes import format_size, missing_space, parse_size, prepare
+from blockyard.iscsi.directory import PORTAL_GROUP, Portal
 from blockyard.iscsi.names import InvalidName, validate
 
 DEMO_SIZE = 1 << 30  # bytes
@@ -133,6 +133,10 @@ def run(options: argparse.Namespace) -> int:
         log.info("serving failed", exc_info=error)
         print(f"blockyard: {error}", file=sys.stderr)
         return error.exit_status
+    except OSError as error:
+        log.info("serving failed", exc_info=error)
+        print(f"blockyard: {error}", file=sys.stderr)
+        return ControlError.exit_status
 
 
 def _serve(options: argparse.Namespace) -> int:

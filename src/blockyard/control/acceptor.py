@@ -21,9 +21,8 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from blockyard.control.directory import Directory, Entry
-from blockyard.control.portals import parse_portal, portal_of
 from blockyard.iscsi.connection import LOGIN_DATA_LIMIT, Connection, State
+from blockyard.iscsi.directory import Directory, Entry, portal_from, portal_of
 from blockyard.iscsi.login import TargetLogin
 from blockyard.iscsi.pdu import BHS_LENGTH, MAX_AHS_LENGTH, LoginStatus
 from blockyard.iscsi.transmit import TransmitBuffer
@@ -118,6 +117,7 @@ class Acceptor:
         task = asyncio.create_task(reception.run())
         self._receptions[task] = None
         task.add_done_callback(self._forget)
+        task.add_done_callback(lambda _: sock.close())  # here, as a task that is cancelled at once never runs
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._receptions.pop(task, None)
@@ -181,16 +181,15 @@ class _Reception:
         raise _Owned
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
-        return self._acceptor.directory.send_targets(name, parse_portal(portal))
+        return self._acceptor.directory.send_targets(name, portal_from(portal))
 
     # ---- life
 
     async def run(self) -> None:
-        with self._sock:
-            try:
-                await self._serve()
-            except (OSError, EOFError) as error:
-                log.debug("%s: connection ended: %s", self._peer, error)
+        try:
+            await self._serve()
+        except (OSError, EOFError) as error:
+            log.debug("%s: connection ended: %s", self._peer, error)
 
     async def _serve(self) -> None:
         connection = Connection(self, str(self._portal), self._peer)

@@ -1,4 +1,4 @@
-"""Portals: the addresses and TCP ports that a target listens on (RFC 7143 §3.1, "network portal")."""
+"""Portals as an administrator names them, and listening on them."""
 
 from __future__ import annotations
 
@@ -7,56 +7,13 @@ import ipaddress
 import os
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from blockyard.control.errors import PortalError, UsageError
 from blockyard.iscsi import names
+from blockyard.iscsi.directory import Portal
 
 BACKLOG = 1024  # connections that wait to be accepted; the kernel's somaxconn caps it
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-@dataclass(frozen=True)
-class Portal:
-    """An address and a port; `str()` has the form of TargetAddress: 192.0.2.1:3260, [2001:db8::1]:3260."""
-
-    address: IPAddress
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-    @property
-    def host(self) -> str:
-        """The address as it stands before the port, without a zone: that means something on this machine only."""
-        if isinstance(self.address, ipaddress.IPv6Address):
-            return f"[{str(self.address).partition('%')[0]}]"
-        return str(self.address)
-
-    @property
-    def wildcard(self) -> bool:
-        return self.address.is_unspecified
-
-    @property
-    def loopback(self) -> bool:
-        return self.address.is_loopback
-
-    def reachable_from(self, arrived: Portal) -> Portal | None:
-        """This portal as an initiator sees it that has come in on `arrived`, or None when it cannot get there.
-
-        A wildcard stands for the very address that the initiator came to; loopback and link-local
-        addresses are of use to those only who came by the same road.
-        """
-        if self.wildcard:
-            same = self.address.version == arrived.address.version
-            return Portal(arrived.address, self.port) if same else None
-        if self.loopback and not arrived.loopback:
-            return None
-        if self.address.is_link_local and not arrived.address.is_link_local:
-            return None
-        return self
 
 
 def parse_portal(text: str) -> Portal:
@@ -68,11 +25,6 @@ def parse_portal(text: str) -> Portal:
         raise UsageError(str(error)) from None
     except ValueError:
         raise UsageError(f"{text!r} has no IP address, such as 192.0.2.1 or [2001:db8::1]") from None
-
-
-def portal_of(name: tuple[str, int] | tuple[str, int, int, int]) -> Portal:
-    """The portal that a socket name stands for (getsockname, getpeername)."""
-    return Portal(ipaddress.ip_address(name[0]), name[1])
 
 
 def listen(portal: Portal) -> tuple[socket.socket, Portal]:

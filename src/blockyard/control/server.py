@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from blockyard.control.acceptor import Acceptor
-from blockyard.control.directory import Directory
 from blockyard.control.errors import ControlError
-from blockyard.control.portals import Portal, listen
+from blockyard.control.portals import listen
 from blockyard.control.supervisor import Supervisor, Target
 from blockyard.control.systemd import keep_watchdog, notify
+from blockyard.iscsi.directory import Directory, Portal
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +69,17 @@ class Server:
     async def run(self, configuration: Configuration, on_ready: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT; `on_ready` is called once initiators can log in.
 
-        Raises WorkerFailed when it cannot begin, Interrupted when it was told to stop twice.
+        Raises VolumeError or WorkerFailed when it cannot begin, Interrupted when it was told to stop twice.
         """
         _allow_open_files()
         level = "INFO" if configuration.verbose else "WARNING"
-        supervisor = Supervisor(configuration.targets, configuration.workers, poll=configuration.poll, log_level=level)
+        supervisor = Supervisor(
+            configuration.targets,
+            configuration.workers,
+            portals=self.portals,
+            poll=configuration.poll,
+            log_level=level,
+        )
         directory = Directory([target.name for target in configuration.targets], self.portals)
         acceptor = Acceptor(directory, supervisor, self._listeners)
         signals = _Signals()
@@ -89,9 +95,9 @@ class Server:
             if not await signals.before(supervisor.stop(GRACE)):
                 raise Interrupted
         finally:
-            supervisor.kill()
             self.close()
             watchdog.cancel()
+            await supervisor.close()
 
 
 class _Signals:

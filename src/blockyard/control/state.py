@@ -77,15 +77,16 @@ class State:
 
     def volume_uuid(self, key: str) -> uuid.UUID:
         """The identity of the volume that is kept under `key`; a new one the first time."""
+        text = _text(key)
         with self._transaction():
-            self._database.execute("INSERT OR IGNORE INTO volumes VALUES (?, ?)", (key, str(uuid.uuid4())))
-            row = self._database.execute("SELECT uuid FROM volumes WHERE key = ?", (key,)).fetchone()
+            self._database.execute("INSERT OR IGNORE INTO volumes VALUES (?, ?)", (text, str(uuid.uuid4())))
+            row = self._database.execute("SELECT uuid FROM volumes WHERE key = ?", (text,)).fetchone()
             return uuid.UUID(row[0])
 
     def forget_volume(self, key: str) -> None:
         """A new volume stands in the old one's place: it gets an identity of its own."""
         with self._transaction():
-            self._database.execute("DELETE FROM volumes WHERE key = ?", (key,))
+            self._database.execute("DELETE FROM volumes WHERE key = ?", (_text(key),))
 
     def _upgrade(self) -> None:
         with self._transaction():
@@ -122,6 +123,11 @@ class State:
                 f"{self._path} is damaged ({error}): move it away and start again; "
                 "initiators will then see the volumes as new disks"
             ) from error
+
+
+def _text(path: str) -> str:
+    """A path that is not UTF-8 as text that is."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _host_label() -> str:

@@ -16,11 +16,12 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from blockyard.control.acceptor import WorkerUnavailable
-from blockyard.control.errors import ControlError
+from blockyard.control.errors import ControlError, VolumeError
+from blockyard.iscsi.directory import Portal
 from blockyard.worker.handoff import Message, pair, receive_message, send_message
 
 log = logging.getLogger(__name__)
@@ -54,28 +55,41 @@ class Target:
 
 
 class WorkerFailed(ControlError):
-    """A worker could not take up its work when serving began."""
+    """A worker ended before it was ready, when serving began."""
 
 
 class Worker:
     """One worker process after the other, all with the same targets."""
 
-    def __init__(self, number: int, targets: list[Target], *, poll: bool = False, log_level: str = "WARNING") -> None:
+    def __init__(
+        self,
+        number: int,
+        targets: list[Target],
+        *,
+        portals: Sequence[Portal] = (),
+        poll: bool = False,
+        log_level: str = "WARNING",
+    ) -> None:
         self.number = number
         self.targets = targets
         self.pid: int | None = None  # while it runs
         self.restarts = 0
+        self._portals = [str(portal) for portal in portals]
         self._poll = poll
         self._log_level = log_level
         self._ready = asyncio.Event()
         self._stopping = False
         self._control: socket.socket | None = None
         self._sending = asyncio.Lock()
-        self._failure = ""  # why the last process ended, as far as it said
+        self._refusal = ""  # what the process said why it cannot serve its targets
+        self._last_words = ""  # the last line on stderr that was not a log record
         self._life: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the first process and wait until it is ready. Raises WorkerFailed."""
+        """Start the first process and wait until it is ready.
+
+        Raises VolumeError when it cannot open what it shall serve, WorkerFailed when it ends in another way.
+        """
         self._life = asyncio.create_task(self._live())
         ready = asyncio.create_task(self._ready.wait())
         try:
@@ -106,33 +120,46 @@ class Worker:
             with contextlib.suppress(OSError):
                 await self._send({"type": "stop", "grace": grace})
         else:
-            self.kill()
-        if self._life is not None:
-            await asyncio.wait((self._life,))
+            self._kill()
+        await self._ended()
 
-    def kill(self) -> None:
-        """End it now."""
+    async def close(self) -> None:
+        """End it now, if it runs."""
         self._stopping = True
+        self._kill()
+        await self._ended()
+
+    def _kill(self) -> None:
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         elif self._life is not None:
             self._life.cancel()
 
+    async def _ended(self) -> None:
+        if self._life is not None:
+            await asyncio.gather(self._life, return_exceptions=True)
+
     async def _live(self) -> None:
         delay = 0.0
         first = True
         while not self._stopping:
             began = time.monotonic()
-            status, was_ready = await self._run()
+            try:
+                status, was_ready = await self._run()
+            except OSError as error:  # no process or no descriptor to be had
+                status, was_ready = str(error), False
             if self._stopping:
                 return
             if first and not was_ready:
-                raise WorkerFailed(self._failure or f"worker {self.number} could not start: {status}")
+                if self._refusal:
+                    raise VolumeError(self._refusal)
+                raise WorkerFailed(f"worker {self.number} could not start: {self._last_words or status}")
             first = False
             lived = time.monotonic() - began
             delay = 0.0 if lived >= SETTLED else delay
-            because = f" ({self._failure})" if self._failure else ""
+            because = self._refusal or self._last_words
+            because = f" ({because})" if because else ""
             log.error("worker %d ended after %.1f s: %s%s; it is started again", self.number, lived, status, because)
             await asyncio.sleep(delay)
             delay = min(max(2 * delay, FIRST_DELAY), LAST_DELAY)
@@ -141,36 +168,40 @@ class Worker:
     async def _run(self) -> tuple[str, bool]:
         """One process, from its start to its end; how it ended, and whether it was ever ready."""
         ours, theirs = pair()
-        self._failure = ""
+        self._refusal = self._last_words = ""
         self._control = ours
         ours.setblocking(False)
-        with ours:
-            with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "blockyard.worker", str(theirs.fileno()),
-                    pass_fds=(theirs.fileno(),), stdin=DEVNULL, stderr=PIPE,
-                    process_group=0,  # a terminal's Ctrl-C is for control, which stops workers in good order
-                    env={**os.environ, "BLOCKYARD_LOG": self._log_level},
-                )  # fmt: skip
-            self.pid = process.pid
-            messages = asyncio.create_task(self._listen(ours))
-            errors = asyncio.create_task(self._relay_log(process))
+        with contextlib.ExitStack() as on_failure, theirs:
+            on_failure.enter_context(ours)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "blockyard.worker", str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),), stdin=DEVNULL, stderr=PIPE,
+                process_group=0,  # a terminal's Ctrl-C is for control, which stops workers in good order
+                env={**os.environ, "BLOCKYARD_LOG": self._log_level},
+            )  # fmt: skip
+            on_failure.pop_all()
+        self.pid = process.pid
+        messages = asyncio.create_task(self._listen(ours))
+        errors = asyncio.create_task(self._relay_log(process))
+        try:
+            targets = [asdict(target) for target in self.targets]
+            with contextlib.suppress(OSError):
+                await self._send({"type": "targets", "targets": targets, "portals": self._portals, "poll": self._poll})
+            was_ready = await messages
             try:
-                targets = [asdict(target) for target in self.targets]
-                with contextlib.suppress(OSError):
-                    await self._send({"type": "targets", "targets": targets, "poll": self._poll})
-                was_ready = await messages
-                try:
-                    async with asyncio.timeout(PATIENCE):
-                        await errors
-                except TimeoutError:  # it does not talk to control any more, yet does not end
-                    process.kill()
-                return _describe(await process.wait()), was_ready
-            finally:
-                self.pid = None
-                self._ready.clear()
-                messages.cancel()
-                errors.cancel()
+                async with asyncio.timeout(PATIENCE):
+                    await errors
+            except TimeoutError:  # it does not talk to control any more, yet does not end
+                process.kill()
+            return _describe(await process.wait()), was_ready
+        finally:
+            self.pid = None
+            self._ready.clear()
+            messages.cancel()
+            errors.cancel()
+            await asyncio.gather(messages, errors, return_exceptions=True)
+            async with self._sending:  # nobody waits for room in it any more: the event loop has forgotten it
+                ours.close()
 
     async def _listen(self, control: socket.socket) -> bool:
         """Take the worker's messages until it closes its end; whether it said that it was ready."""
@@ -196,7 +227,7 @@ class Worker:
                 was_ready = True
                 self._ready.set()
             elif message["type"] == "failed":
-                self._failure = str(message["error"])
+                self._refusal = str(message["error"])
             elif message["type"] == "stopped":
                 self._ready.clear()
 
@@ -215,7 +246,7 @@ class Worker:
                 level = logging.getLevelNamesMapping()[match[1]]
                 logging.getLogger(match[2]).log(level, "worker %d: %s", self.number, match[3])
             else:
-                self._failure = line or self._failure  # the last line of a traceback says what was wrong
+                self._last_words = line or self._last_words  # the last line of a traceback says what was wrong
                 log.error("worker %d: %s", self.number, line)
 
     async def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
@@ -236,23 +267,32 @@ class Worker:
 class Supervisor:
     """All workers. Targets go to them in turn."""
 
-    def __init__(self, targets: list[Target], count: int, *, poll: bool = False, log_level: str = "WARNING") -> None:
+    def __init__(
+        self,
+        targets: list[Target],
+        count: int,
+        *,
+        portals: Sequence[Portal] = (),
+        poll: bool = False,
+        log_level: str = "WARNING",
+    ) -> None:
         count = max(1, min(count, len(targets)))
         self.workers = [
-            Worker(number, targets[number::count], poll=poll, log_level=log_level) for number in range(count)
+            Worker(number, targets[number::count], portals=portals, poll=poll, log_level=log_level)
+            for number in range(count)
         ]
         self._owners = {target.name: worker for worker in self.workers for target in worker.targets}
 
     async def start(self) -> None:
-        """Start all workers and wait until they are ready. Raises WorkerFailed when one cannot take up its work."""
+        """Start all workers and wait until they are ready. Raises VolumeError or WorkerFailed (see Worker.start)."""
         await asyncio.gather(*(worker.start() for worker in self.workers))
 
     async def stop(self, grace: float) -> None:
         await asyncio.gather(*(worker.stop(grace) for worker in self.workers))
 
-    def kill(self) -> None:
-        for worker in self.workers:
-            worker.kill()
+    async def close(self) -> None:
+        """End every worker that still runs, at once."""
+        await asyncio.gather(*(worker.close() for worker in self.workers))
 
     def owns(self, target: str) -> bool:
         return target in self._owners

@@ -9,6 +9,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from blockyard.block.file import create
 from blockyard.control.errors import UsageError, VolumeError
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50}  # suffix → power of two
@@ -80,6 +81,8 @@ def prepare(path: Path, *, size: int | None, block_size: int, read_only: bool) -
     actual = _probe(path, is_device=is_device, read_only=read_only)
     if size is not None and size != actual:
         raise VolumeError(_wrong_size(path, size, actual, is_device=is_device))
+    if actual == 0 and is_device:
+        raise VolumeError(f"{path} has no size: there is no medium in it, or nothing is attached to it")
     if actual == 0:
         raise VolumeError(f"{path} is empty: give it a size with `truncate -s 10G {path}`, or remove it and use --size")
     if actual % block_size:
@@ -109,16 +112,9 @@ def _create(path: Path, size: int | None, block_size: int, read_only: bool) -> V
     if size % block_size:
         raise VolumeError(f"{path}: the size {size} is not a multiple of the block size {block_size}")
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        create(path, size)
     except OSError as error:
         raise VolumeError(_creation_error(path, size, error)) from error
-    try:
-        os.ftruncate(fd, size)
-    except OSError as error:
-        path.unlink()
-        raise VolumeError(_creation_error(path, size, error)) from error
-    finally:
-        os.close(fd)
     resolved = path.resolve()
     return Volume(resolved, str(resolved), size, created=True)
 
@@ -130,12 +126,12 @@ def _probe(path: Path, *, is_device: bool, read_only: bool) -> int:
         flags |= os.O_EXCL  # fails on a device that is mounted or part of another one (open(2))
     try:
         fd = os.open(path, flags | os.O_CLOEXEC)
+        try:
+            return os.lseek(fd, 0, os.SEEK_END)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise VolumeError(_open_error(path, error)) from error
-    try:
-        return os.lseek(fd, 0, os.SEEK_END)
-    finally:
-        os.close(fd)
 
 
 def _open_error(path: Path, error: OSError) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 Fields = dict[str, Any]
 
@@ -101,6 +102,8 @@ def _identification(body: bytes) -> Fields:
 def _designator(kind: int, code_set: int, value: bytes) -> str | int:
     if kind in (4, 5, 6) and len(value) == 4:
         return _number(value, 2, 2)
+    if kind == 10 and len(value) == 18:
+        return str(UUID(bytes=value[2:]))
     if code_set in (2, 3):
         return value.decode("utf-8", "replace").rstrip("\0")
     return "0x" + value.hex()

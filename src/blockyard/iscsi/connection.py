@@ -183,11 +183,11 @@ class _Completion:
         excess = writing if task.data_out_length or not self.command.read else reading
         pdu.overflow = excess > 0
         pdu.underflow = excess < 0
-        pdu.residual = abs(excess)
+        pdu.residual = min(abs(excess), MASK)  # a CDB can ask for more than the field can tell
         if task.data_out_length and task.read_length and isinstance(pdu, ScsiResponse):
             pdu.bidi_overflow = reading > 0
             pdu.bidi_underflow = reading < 0
-            pdu.bidi_residual = abs(reading)
+            pdu.bidi_residual = min(abs(reading), MASK)
 
 
 class Connection:
@@ -554,12 +554,10 @@ class Connection:
         self._send(TextResponse(lun=pdu.lun, itt=pdu.itt, ttt=tag, final=final, continued=more, data=segment))
 
     def _answer_text(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        answers: list[tuple[str, str]] = []
-        for key, value in pairs:
-            if key == "SendTargets":
-                answers += self._send_targets(value)
-            else:
-                answers += self._login.negotiator.answer_full_feature([(key, value)])
+        negotiated = [pair for pair in pairs if pair[0] != "SendTargets"]
+        answers = self._login.negotiator.answer_full_feature(negotiated)
+        for _, value in (pair for pair in pairs if pair[0] == "SendTargets"):
+            answers += self._send_targets(value)
         self.peer_segment = self._login.parameters.peer_max_recv_data_segment_length
         return answers
 

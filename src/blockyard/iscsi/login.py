@@ -38,7 +38,7 @@ from blockyard.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus
 
 VERSION = 0  # of the protocol: the only one there is (RFC 7143 §11.12.4)
 MAX_REQUESTS = 64  # login requests on one connection; the longest authentication takes a dozen
-COMMAND_WINDOW = 128  # MaxCmdSN - ExpCmdSN + 1 as login responses announce it
+COMMAND_WINDOW = 128  # commands that a session may have in progress; MaxCmdSN - ExpCmdSN + 1 when it has none
 _IDENTITY = ("SessionType", "InitiatorName", "TargetName")  # in the first text or never (RFC 7143 §6.3.1)
 _STAGES = tuple(Stage)
 _MASK = 0xFFFFFFFF

@@ -84,10 +84,6 @@ class PortalAddress:
         """ADDR:PORT, or [ADDR]:PORT for IPv6: the form of TargetAddress without its tag (RFC 7143 §13.8)."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def target_address(self, portal_group: int) -> str:
-        """The value of TargetAddress (RFC 7143 §13.8): ADDR:PORT,TAG."""
-        return f"{self},{portal_group}"
-
 
 def parse_portal(text: str) -> PortalAddress:
     """ADDR, ADDR:PORT, [V6] or [V6]:PORT; a bare IPv6 address is taken without brackets too.

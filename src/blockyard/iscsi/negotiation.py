@@ -265,7 +265,7 @@ class Preferences:
 
     A list names the values that are supported, most wanted first. 256 KiB for a data segment and for a first burst
     let an initiator send a whole usual WRITE in one PDU, which doubles its speed. A burst of 1 MiB keeps R2Ts rare
-    while it bounds what one command can make its peer hold ready; more gained nothing measurable.
+    while it bounds what one command can make its peer hold ready.
     """
 
     auth_method: tuple[str, ...] = ("None",)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from blockyard.iscsi.login import COMMAND_WINDOW
 from blockyard.iscsi.pdu import (
     NO_TAG,
     LoginStatus,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COMMAND_WINDOW = 128  # commands that a session may have in progress; MaxCmdSN - ExpCmdSN + 1 when it has none
 MAX_IMMEDIATE = 16  # commands marked for immediate delivery that may be in progress besides (RFC 7143 §4.2.2.1)
 SOLICITED_LIMIT = 16 << 20  # bytes of Data-Out that a session is asked for at a time; more R2Ts wait
 MASK = 0xFFFFFFFF

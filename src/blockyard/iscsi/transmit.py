@@ -42,6 +42,10 @@ class TransmitBuffer:
         self.start = self.end = 0
         return True
 
+    def clear(self) -> None:
+        """Forget what is pending."""
+        self.start = self.end = 0
+
     def append(self, data: bytes | bytearray | memoryview) -> None:
         end = self.end + len(data)
         self.view[self.end : end] = data

@@ -1,8 +1,9 @@
 """How a command is declared, and how its CDB is taken apart and checked by that declaration.
 
 A field stands where a field pointer would point to it: at the byte and bit of its most significant bit
-(SPC-5 4.4.2.4.2). Bits that no field covers are reserved; they and fields of the kind ZERO must be
-zero, else the command ends with INVALID FIELD IN CDB and a pointer to the first offender.
+(SPC-5, field pointer sense-key specific data). Bits that no field covers are reserved; they and fields
+of the kind ZERO must be zero, else the command ends with INVALID FIELD IN CDB and a pointer to the first
+offender.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Field(NamedTuple):
 
 
 class Conflict(Enum):
-    """Whether a command conflicts with another nexus's persistent reservation (SPC-5 5.14.1, SBC-4 4.18)."""
+    """Whether a command conflicts with another nexus's persistent reservation (SPC-5, SBC-4)."""
 
     NEVER = "never"
     EXCLUSIVE_ACCESS = "exclusive access"  # it reads: Write Exclusive lets it pass
@@ -54,7 +55,7 @@ class Conflict(Enum):
 
 
 class Access(Enum):
-    """The worst asymmetric access state in which a target port still takes a command (SPC-5 5.16.2)."""
+    """The worst asymmetric access state in which a target port still takes a command (SPC-5)."""
 
     UNAVAILABLE = "unavailable"
     STANDBY = "standby"
@@ -95,14 +96,14 @@ class Command:
     blocking: bool = False  # runs in a worker thread, unless its check says otherwise
     exclusive: bool = False  # nothing else of its unit runs beside it
     exempt: bool = False  # is carried out while a unit attention is pending, and leaves it so (SAM-5 5.14)
-    absent: bool = False  # is answered by a LUN without a logical unit too (SPC-5 6.6.1, 6.33, 6.39)
+    absent: bool = False  # is answered by a LUN without a logical unit too (SPC-5)
     medium: bool = False  # needs the medium: its unit must not be stopped
     writes: bool = False  # changes the medium: its unit must not be write-protected
     ranged: bool = False  # its fields lba and count must lie inside the medium
-    transfers: bool = False  # MAXIMUM TRANSFER LENGTH limits its count (SBC-4 6.6.4)
+    transfers: bool = False  # MAXIMUM TRANSFER LENGTH limits its count (SBC-4)
     conflict: Conflict = Conflict.ANY
     access: Access = Access.ACTIVE
-    timeout: int = 10  # seconds, recommended (SPC-5 6.35.4)
+    timeout: int = 10  # seconds, recommended (SPC-5, command timeouts descriptor)
 
     allocates: bool = field(init=False)  # its Data-In is cut to its allocation length
     _parts: tuple[tuple[str, int, int], ...] = field(init=False)
@@ -150,7 +151,7 @@ class Command:
         return invalid_field(part.byte, part.bit)
 
     def usage(self) -> bytes:
-        """The CDB with ones where bits are evaluated (SPC-5 6.35.3)."""
+        """The CDB with ones where bits are evaluated (SPC-5, REPORT SUPPORTED OPERATION CODES)."""
         number = sum(f.mask(self.length) for f in self.fields if f.kind is Kind.VALUE)
         usage = bytearray(number.to_bytes(self.length, "big"))
         usage[0] = self.opcode

@@ -1,6 +1,6 @@
 """The page of supported commands, written from the tables.
 
-    python -m blockyard.scsi.document > docs/supported-commands.md
+Its text goes to standard output: `python -m blockyard.scsi.document > docs/supported-commands.md`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from blockyard.scsi.commands import COMMANDS, Capability, Command, Conflict, Kin
 _HEAD = """\
 # Supported SCSI commands
 
-<!-- Written by `python -m blockyard.scsi.document` from the tables in src/blockyard/scsi: change those, not this page. -->
+<!-- Written by `python -m blockyard.scsi.document` from the tables in src/blockyard/scsi: change those. -->
 
 What a disk of Blockyard (peripheral device type 00h) understands. It follows SPC-5, SBC-4 and SAM-5, and names
 SPC-4 and SBC-3 in its INQUIRY data. An initiator gets the same list from REPORT SUPPORTED OPERATION CODES.
@@ -25,10 +25,10 @@ _NOTES = f"""\
 
 - **Reserved bits** and fields that must be zero end a command with INVALID FIELD IN CDB and a field pointer. So do
   RDPROTECT, WRPROTECT and VRPROTECT (there is no protection information), ANCHOR, NACA, SP, LOEJ and power conditions.
-- **Transfer length**: READ, WRITE, VERIFY and WRITE AND VERIFY take up to {limits.MAX_TRANSFER >> 20} MiB,
-  WRITE SAME up to {limits.WRITE_SAME_BLOCKS} blocks (0: up to the end of the medium), COMPARE AND WRITE up to
-  {limits.COMPARE_AND_WRITE_BLOCKS} blocks, UNMAP up to {limits.UNMAP_BLOCKS} blocks in {limits.UNMAP_DESCRIPTORS}
-  descriptors. VPD page B0h says so.
+- **Transfer length**: READ, WRITE, VERIFY and WRITE AND VERIFY take up to {limits.MAX_TRANSFER >> 20} MiB, WRITE SAME
+  up to {limits.WRITE_SAME_BLOCKS} blocks (0 blocks are refused: WSNZ), COMPARE AND WRITE up to \
+{limits.COMPARE_AND_WRITE_BLOCKS} blocks, UNMAP up to
+  {limits.UNMAP_BLOCKS} blocks in {limits.UNMAP_DESCRIPTORS} descriptors. VPD page B0h says so.
 - **Less data than the CDB asks for**: a WRITE writes what it gets and reports the rest as a residual. COMPARE AND
   WRITE, WRITE SAME, UNMAP and MODE SELECT are refused.
 - **SYNCHRONIZE CACHE** makes the whole cache stable, whatever its range; with IMMED the status comes after that too.
@@ -104,8 +104,8 @@ def _reservations() -> str:
 
 
 def _vpd_pages() -> str:
-    rows = [(f"{page.code:02X}h", page.name, page.clause) for page in vpd.PAGES.values()]
-    return "## Vital product data pages\n\n" + _table(("Code", "Page", "Clause"), rows)
+    rows = [(f"{page.code:02X}h", page.name, page.standard) for page in vpd.PAGES.values()]
+    return "## Vital product data pages\n\n" + _table(("Code", "Page", "Standard"), rows)
 
 
 def _mode_pages() -> str:
@@ -113,8 +113,8 @@ def _mode_pages() -> str:
     for page in mode.PAGES.values():
         shown = [f"{field.name.upper()}={field.default:X}h" for field in page.fields]
         changeable = [field.name.upper() for field in page.fields if field.changeable]
-        rows.append((f"{page.code:02X}h", page.name, ", ".join(shown), ", ".join(changeable) or "none", page.clause))
-    head = ("Code", "Page", "Defaults", "Changeable", "Clause")
+        rows.append((f"{page.code:02X}h", page.name, ", ".join(shown), ", ".join(changeable) or "none", page.standard))
+    head = ("Code", "Page", "Defaults", "Changeable", "Standard")
     return "## Mode pages\n\n" + _table(head, rows)
 
 

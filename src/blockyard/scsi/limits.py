@@ -1,4 +1,4 @@
-"""How much one command may ask for: what VPD page B0h advertises and the handlers enforce (SBC-4 6.6.4)."""
+"""How much one command may ask for: what VPD page B0h advertises and the handlers enforce (SBC-4)."""
 
 from __future__ import annotations
 

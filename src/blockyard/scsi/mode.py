@@ -1,4 +1,4 @@
-"""Mode pages: the table of them, and the parameters of one logical unit (SPC-5 7.5, SBC-4 6.5).
+"""Mode pages: the table of them, and the parameters of one logical unit (SPC-5, SBC-4).
 
 Parameters belong to the logical unit and are common to all nexuses; there are no saved ones.
 """
@@ -41,7 +41,7 @@ class ModePage:
     name: str
     length: int  # with its two bytes of header
     fields: tuple[ModeField, ...]
-    clause: str
+    standard: str
 
 
 PAGES: dict[int, ModePage] = {
@@ -55,7 +55,7 @@ PAGES: dict[int, ModePage] = {
                 ModeField("wce", 2, 2, 1, default=1, changeable=True),  # SYNCHRONIZE CACHE is needed
                 ModeField("rcd", 2, 0, 1),
             ),
-            "SBC-4 6.5.6",
+            "SBC-4",
         ),
         ModePage(
             0x0A,
@@ -71,7 +71,7 @@ PAGES: dict[int, ModePage] = {
                 ModeField("tas", 5, 6, 1),  # aborted by another nexus: no status, a unit attention
                 ModeField("busy_timeout_period", 8, 7, 16, default=0xFFFF),  # not limited
             ),
-            "SPC-5 7.5.10",
+            "SPC-5",
         ),
         ModePage(
             0x1C,
@@ -81,14 +81,14 @@ PAGES: dict[int, ModePage] = {
                 ModeField("dexcpt", 2, 3, 1, default=1),  # there is nothing to report
                 ModeField("mrie", 3, 3, 4),
             ),
-            "SBC-4 6.5.8",
+            "SBC-4",
         ),
     )
 }
 
 
 class PageControl(IntEnum):
-    """Which values MODE SENSE returns (SPC-5 6.14.1)."""
+    """Which values MODE SENSE returns (SPC-5, PC field)."""
 
     CURRENT = 0
     CHANGEABLE = 1
@@ -134,7 +134,7 @@ class ModeParameters:
         return int.from_bytes(self._current[code], "big") >> shift & ((1 << field.width) - 1)
 
     def sense(self, control: int, code: int, subpage: int) -> bytes:
-        """The pages that MODE SENSE asks for (SPC-5 6.14)."""
+        """The pages that MODE SENSE asks for."""
         if code != ALL_PAGES and code not in PAGES:
             raise invalid_field(2, 5)
         if subpage not in (0, ALL_SUBPAGES):
@@ -149,7 +149,7 @@ class ModeParameters:
         return b"".join(source[c] for c in (sorted(PAGES) if code == ALL_PAGES else [code]))
 
     def select(self, data: bytes, at: int) -> bool:
-        """Take over the pages in `data[at:]`, all or none (SPC-5 6.12). Says whether anything changed."""
+        """Take over the pages in `data[at:]`, all or none (SPC-5). Says whether anything changed."""
         new = dict(self._current)
         while at < len(data):
             if at + 2 > len(data):
@@ -180,7 +180,7 @@ class ModeParameters:
 
 
 def block_descriptor(blocks: int, block_size: int, *, long: bool) -> bytes:
-    """The mode parameter block descriptor of a disk: short or long LBA form (SBC-4 6.5.2)."""
+    """The mode parameter block descriptor of a disk: short or long LBA form (SBC-4)."""
     if long:
         return blocks.to_bytes(8, "big") + bytes(4) + block_size.to_bytes(4, "big")
     return min(blocks, 0xFFFFFFFF).to_bytes(4, "big") + b"\x00" + block_size.to_bytes(3, "big")

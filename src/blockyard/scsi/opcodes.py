@@ -1,4 +1,4 @@
-"""REPORT SUPPORTED OPERATION CODES, told from the command table (SPC-5 6.35)."""
+"""REPORT SUPPORTED OPERATION CODES, told from the command table (SPC-5)."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def report(unit: LogicalUnit, task: Task) -> Buffer:
 
 
 def _descriptor(command: Command, timeouts: bool) -> bytes:
-    """A command descriptor (SPC-5 6.35.2): CTDP says that timeouts follow, SERVACTV that there is a service action."""
+    """A command descriptor (SPC-5): CTDP says that timeouts follow, SERVACTV that there is a service action."""
     flags = (0x02 if timeouts else 0) | (0 if command.service_action is None else 0x01)
     head = struct.pack(">BxHxBH", command.opcode, command.service_action or 0, flags, command.length)
     return head + (_timeouts(command) if timeouts else b"")
 
 
 def _timeouts(command: Command) -> bytes:
-    """A command timeouts descriptor (SPC-5 6.35.4): the nominal time is not indicated."""
+    """A command timeouts descriptor (SPC-5): the nominal time is not indicated."""
     return struct.pack(">HxBII", 10, 0, 0, command.timeout)

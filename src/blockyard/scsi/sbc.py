@@ -1,4 +1,7 @@
-"""Commands of block devices (SBC-4 clause 5)."""
+"""Commands of block devices (SBC-4).
+
+The standards of T10 are cited by name and title: their clause numbers change from draft to draft.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from blockyard.scsi.sense import (
 )
 
 if TYPE_CHECKING:
+    from blockyard.scsi.cdb import Command
     from blockyard.scsi.task import Buffer, Task
     from blockyard.scsi.unit import LogicalUnit
 
@@ -74,7 +78,7 @@ def _out_of_range() -> CheckCondition:
 
 
 def _miscompare(offset: int) -> CheckCondition:
-    """MISCOMPARE with the offset of the first byte that differs in the Data-Out (SBC-4 5.3, 5.36)."""
+    """MISCOMPARE with the offset of the first byte that differs in the Data-Out (SBC-4)."""
     return CheckCondition(SenseKey.MISCOMPARE, Asc.MISCOMPARE_DURING_VERIFY_OPERATION, information=offset)
 
 
@@ -94,13 +98,12 @@ def first_difference(a: Buffer, b: Buffer) -> int:
     return start
 
 
-def _check_length(task: Task) -> None:
-    """Commands that make no sense with more or less data than they ask for are refused with other amounts."""
-    if task.data_out_length != task.expected:
-        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT)
+def _command(task: Task) -> Command:
+    assert task.command is not None
+    return task.command
 
 
-# ---- READ CAPACITY (SBC-4 5.20, 5.21)
+# ---- READ CAPACITY
 
 
 def read_capacity_10(unit: LogicalUnit, task: Task) -> Buffer:
@@ -109,18 +112,16 @@ def read_capacity_10(unit: LogicalUnit, task: Task) -> Buffer:
 
 def read_capacity_16(unit: LogicalUnit, task: Task) -> Buffer:
     provisioning = 0xC000 if unit.thin else 0  # LBPME, LBPRZ; LOWEST ALIGNED LOGICAL BLOCK ADDRESS 0
-    return struct.pack(
-        ">QIBBH16x", unit.blocks - 1, unit.block_size, 0, unit.physical_exponent, provisioning
-    )
+    return struct.pack(">QIBBH16x", unit.blocks - 1, unit.block_size, 0, unit.physical_exponent, provisioning)
 
 
-# ---- READ and WRITE (SBC-4 5.16 to 5.19, 5.40 to 5.43)
+# ---- READ and WRITE
 
 
 def read(unit: LogicalUnit, task: Task) -> Buffer:
     fields = task.fields
     if fields.get("fua") and not unit.read_only:
-        unit.device.flush()  # what the cache has and the medium has not goes there first (SBC-4 5.17)
+        unit.device.flush()  # what the cache has and the medium has not goes there first (SBC-4, FUA bit)
     return _read(unit, fields["lba"] << unit.shift, fields["count"] << unit.shift)
 
 
@@ -153,7 +154,7 @@ def _write_received(unit: LogicalUnit, task: Task, *, stable: int) -> int:
     return length
 
 
-# ---- VERIFY, WRITE AND VERIFY (SBC-4 5.36 to 5.39, 5.44 to 5.47)
+# ---- VERIFY, WRITE AND VERIFY
 
 
 def check_verify(unit: LogicalUnit, task: Task) -> None:
@@ -205,11 +206,12 @@ def write_and_verify(unit: LogicalUnit, task: Task) -> Buffer:
     return b""
 
 
-# ---- COMPARE AND WRITE (SBC-4 5.3)
+# ---- COMPARE AND WRITE
 
 
 def check_compare_and_write(unit: LogicalUnit, task: Task) -> None:
-    _check_length(task)
+    if task.data_out_length != task.expected:  # half of what is there cannot be compared with half of what is not
+        raise _command(task).invalid("count")
 
 
 def compare_and_write(unit: LogicalUnit, task: Task) -> Buffer:
@@ -223,7 +225,7 @@ def compare_and_write(unit: LogicalUnit, task: Task) -> Buffer:
     return b""
 
 
-# ---- SYNCHRONIZE CACHE, START STOP UNIT (SBC-4 5.33, 5.34, 5.31)
+# ---- SYNCHRONIZE CACHE, START STOP UNIT
 
 
 def synchronize_cache(unit: LogicalUnit, task: Task) -> Buffer:
@@ -246,19 +248,17 @@ def start_stop_unit(unit: LogicalUnit, task: Task) -> Buffer:
     return b""
 
 
-# ---- WRITE SAME (SBC-4 5.52, 5.53)
+# ---- WRITE SAME
 
 
 def check_write_same(unit: LogicalUnit, task: Task) -> None:
     fields = task.fields
     if fields["unmap"] and not unit.thin:
         raise invalid_field(1, 3)
-    if not fields["count"]:  # WSNZ=0: up to the end of the medium
-        fields["count"] = unit.blocks - fields["lba"]
-    if fields["count"] > limits.WRITE_SAME_BLOCKS:
-        assert task.command is not None
-        raise task.command.invalid("count")
-    _check_length(task)
+    if not 0 < fields["count"] <= limits.WRITE_SAME_BLOCKS:  # WSNZ=1
+        raise _command(task).invalid("count")
+    if task.data_out_length != task.expected:
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT)
 
 
 def write_same(unit: LogicalUnit, task: Task) -> Buffer:
@@ -279,7 +279,7 @@ def write_same(unit: LogicalUnit, task: Task) -> Buffer:
     return b""
 
 
-# ---- UNMAP (SBC-4 5.35)
+# ---- UNMAP
 
 
 def unmap(unit: LogicalUnit, task: Task) -> Buffer:
@@ -301,7 +301,7 @@ def _unmap_descriptors(unit: LogicalUnit, data: bytes) -> list[tuple[int, int]]:
     if not data:
         return []
     length = int.from_bytes(data[2:4], "big")
-    number = min(length, len(data) - 8) // 16  # one that is cut short is ignored (SBC-4 5.35.2)
+    number = min(length, len(data) - 8) // 16  # one that is cut short is ignored (SBC-4)
     if number > limits.UNMAP_DESCRIPTORS:
         raise invalid_parameter(2)
     descriptors = [struct.unpack_from(">QI", data, 8 + 16 * index) for index in range(number)]
@@ -312,7 +312,7 @@ def _unmap_descriptors(unit: LogicalUnit, data: bytes) -> list[tuple[int, int]]:
     return descriptors
 
 
-# ---- GET LBA STATUS (SBC-4 5.6)
+# ---- GET LBA STATUS
 
 _MAPPED, _DEALLOCATED = 0, 1  # PROVISIONING STATUS
 _MAX_RUN = 0xFFFFFFFF  # blocks that one descriptor can count

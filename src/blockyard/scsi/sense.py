@@ -1,4 +1,4 @@
-"""Sense data: what went wrong and where (SPC-5 4.4), and the one road from an exception to it.
+"""Sense data: what went wrong and where (SPC-5), and the one road from an exception to it.
 
 Handlers raise `CheckCondition` for what the initiator did wrong; everything below SCSI raises OSError.
 `failure` turns either into a result; nothing else in the project builds sense data from an exception.
@@ -14,7 +14,7 @@ from blockyard.scsi.task import Result, Status
 
 
 class SenseKey(IntEnum):
-    """Sense keys (SPC-5 4.4.8)."""
+    """Sense keys (SPC-5)."""
 
     NO_SENSE = 0x0
     RECOVERED_ERROR = 0x1
@@ -77,7 +77,7 @@ class FieldPointer(NamedTuple):
     in_cdb: bool = True  # else in the parameter list
 
     def encode(self) -> bytes:
-        """The sense-key specific field for ILLEGAL REQUEST (SPC-5 4.4.2.4.2)."""
+        """The sense-key specific field for ILLEGAL REQUEST (SPC-5, field pointer)."""
         flags = 0x80 | (0x40 if self.in_cdb else 0) | (0 if self.bit is None else 0x08 | self.bit)
         return bytes([flags]) + self.byte.to_bytes(2, "big")
 
@@ -110,7 +110,7 @@ def encode(
     pointer: FieldPointer | None = None,
     information: int | None = None,
 ) -> bytes:
-    """Sense data for a current error, in fixed (SPC-5 4.4.3) or descriptor format (4.4.2).
+    """Sense data for a current error, in fixed or descriptor format (SPC-5).
 
     `information` is left out of fixed format where it needs more than 32 bits.
     """
@@ -118,9 +118,9 @@ def encode(
     if descriptor:
         descriptors = b""
         if information is not None:
-            descriptors += b"\x00\x0a\x80\x00" + information.to_bytes(8, "big")  # 4.4.2.2
+            descriptors += b"\x00\x0a\x80\x00" + information.to_bytes(8, "big")
         if specific:
-            descriptors += b"\x02\x06\x00\x00" + specific + b"\x00"  # 4.4.2.4
+            descriptors += b"\x02\x06\x00\x00" + specific + b"\x00"
         return bytes([0x72, key, asc >> 8, asc & 0xFF, 0, 0, 0, len(descriptors)]) + descriptors
     data = bytearray(18)
     data[0] = 0x70
@@ -146,7 +146,7 @@ def invalid_parameter(byte: int, bit: int | None = None) -> CheckCondition:
 
 
 def parameter_list_length_error() -> CheckCondition:
-    """The parameter list ends where it cannot end (SPC-5 4.2.5.5)."""
+    """The parameter list ends where it cannot end (SPC-5)."""
     return CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.PARAMETER_LIST_LENGTH_ERROR)
 
 
@@ -187,9 +187,7 @@ def condition(error: BaseException) -> CheckCondition | None:
 def failure(error: BaseException, *, descriptor: bool = False, expected: int = 0) -> Result:
     """The result of a command that ended with `error`; `descriptor` chooses the sense format (D_SENSE)."""
     found = condition(error) or CheckCondition(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
-    data = encode(
-        found.key, found.asc, descriptor=descriptor, pointer=found.pointer, information=found.information
-    )
+    data = encode(found.key, found.asc, descriptor=descriptor, pointer=found.pointer, information=found.information)
     return Result(Status.CHECK_CONDITION, sense=data, expected=expected)
 
 

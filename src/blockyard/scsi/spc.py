@@ -1,4 +1,4 @@
-"""Commands that every SCSI device has (SPC-5 clause 6)."""
+"""Commands that every SCSI device has (SPC-5)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from blockyard.scsi.task import Buffer, Task
     from blockyard.scsi.unit import LogicalUnit, Unit
 
-# SAM-5, iSCSI, SPC-4, SBC-3 (SPC-5 6.6.2, table of version descriptors); newer standards are followed
+# SAM-5, iSCSI, SPC-4, SBC-3 (SPC-5, version descriptor values); newer standards are followed
 # too, but initiators look for these names
 _VERSION_DESCRIPTORS = (0x00A0, 0x0960, 0x0460, 0x04C0)
 _VERSION = 0x06  # SPC-4
 
 
 def test_unit_ready(unit: LogicalUnit, task: Task) -> Buffer:
-    """TEST UNIT READY (SPC-5 6.47): whatever stands in the way, `begin` has found it."""
+    """TEST UNIT READY (SPC-5): whatever stands in the way, `begin` has found it."""
     return b""
 
 
-# ---- INQUIRY (SPC-5 6.6)
+# ---- INQUIRY
 
 
 def check_inquiry(unit: Unit, task: Task) -> None:
@@ -54,7 +54,7 @@ def inquiry(unit: Unit, task: Task) -> Buffer:
 
 
 def standard_inquiry(peripheral: int) -> bytes:
-    """Standard INQUIRY data (SPC-5 6.6.2)."""
+    """Standard INQUIRY data (SPC-5)."""
     revision = ".".join(__version__.split(".")[:2])[:4]
     return struct.pack(
         ">BBBBBBBB8s16s4s22x8H22x",
@@ -74,7 +74,7 @@ def standard_inquiry(peripheral: int) -> bytes:
     )
 
 
-# ---- REPORT LUNS (SPC-5 6.33)
+# ---- REPORT LUNS
 
 _WITH_LOGICAL_UNITS = frozenset({0x00, 0x02, 0x11})  # SELECT REPORT values that include ordinary logical units
 _WITHOUT = frozenset({0x01, 0x10, 0x12})  # well known ones, administrative ones, their subsidiaries: there are none
@@ -91,7 +91,7 @@ def report_luns(unit: Unit, task: Task) -> Buffer:
     return struct.pack(f">II{len(luns)}Q", 8 * len(luns), 0, *luns)
 
 
-# ---- REQUEST SENSE (SPC-5 6.39)
+# ---- REQUEST SENSE
 
 
 def request_sense(unit: Unit, task: Task) -> Buffer:
@@ -101,11 +101,11 @@ def request_sense(unit: Unit, task: Task) -> Buffer:
     return encode(pending.key, pending.asc, descriptor=bool(task.fields["desc"]))
 
 
-# ---- MODE SENSE (SPC-5 6.14, 6.15)
+# ---- MODE SENSE
 
 
 def _device_specific(unit: LogicalUnit) -> int:
-    """The DEVICE-SPECIFIC PARAMETER of a disk: WP and DPOFUA (SBC-4 6.5.1)."""
+    """The DEVICE-SPECIFIC PARAMETER of a disk: WP and DPOFUA (SBC-4)."""
     return (0x80 if unit.write_protected else 0) | 0x10
 
 
@@ -127,7 +127,7 @@ def mode_sense_10(unit: LogicalUnit, task: Task) -> Buffer:
     return header + descriptor + pages
 
 
-# ---- MODE SELECT (SPC-5 6.12, 6.13)
+# ---- MODE SELECT
 
 
 def check_mode_select(unit: LogicalUnit, task: Task) -> None:
@@ -154,9 +154,7 @@ def mode_select_10(unit: LogicalUnit, task: Task) -> Buffer:
     if len(data) < 8:
         raise parameter_list_length_error()
     length = int.from_bytes(data[6:8], "big")
-    return _mode_select(
-        unit, task, data, header=8, medium_type=2, descriptor_length=length, long=bool(data[4] & 1)
-    )
+    return _mode_select(unit, task, data, header=8, medium_type=2, descriptor_length=length, long=bool(data[4] & 1))
 
 
 def _mode_select(

@@ -29,14 +29,14 @@ class Target:
         return [encode_lun(lun) for lun in sorted(self.units)]
 
     def luns_changed(self) -> None:
-        """Logical units have come or gone: tell every nexus (SPC-5 6.33)."""
+        """Logical units have come or gone: tell every nexus (SPC-5)."""
         for unit in self.units.values():
             unit.target = self
             unit.attention(Asc.REPORTED_LUNS_DATA_HAS_CHANGED)
 
 
 def encode_lun(lun: int) -> int:
-    """A LUN as a 64-bit field: peripheral device addressing where it fits, else flat space (SAM-5 4.7.7)."""
+    """A LUN as a 64-bit field: peripheral device addressing where it fits, else flat space (SAM-5 4.7)."""
     return (lun if lun < 256 else 0x4000 | lun) << 48
 
 

@@ -1,4 +1,4 @@
-"""Logical units: what carries out the tasks that a transport brings (SAM-5 4.6.19).
+"""Logical units: what carries out the tasks that a transport brings (SAM-5).
 
 `begin` does everything that can be done without data and without waiting; `run` does the rest. The
 attributes that the data path looks at are plain and kept current, so that it needs no call to know
@@ -66,7 +66,7 @@ class Unit:
     """What answers at a LUN."""
 
     commands: CommandTable = COMMANDS
-    peripheral: int  # PERIPHERAL QUALIFIER and PERIPHERAL DEVICE TYPE (SPC-5 6.6.2)
+    peripheral: int  # PERIPHERAL QUALIFIER and PERIPHERAL DEVICE TYPE (SPC-5)
     target: Target | None = None
     tasks: TaskSet | None = None  # set by whoever runs its tasks; None where nothing waits or is aborted
 
@@ -126,9 +126,7 @@ class Unit:
     def _unknown(self, cdb: bytes) -> CheckCondition:
         if self.commands.has_actions(cdb[0]):  # the operation code is known, its service action is not
             return CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB, pointer=FieldPointer(1, 4))
-        return CheckCondition(
-            SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE, pointer=FieldPointer(0)
-        )
+        return CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE, pointer=FieldPointer(0))
 
     def _failed(self, task: Task, error: Exception) -> Result:
         """The result of a task that ended with `error`, accounted for and logged."""
@@ -187,7 +185,7 @@ class Unit:
 
 
 class AbsentUnit(Unit):
-    """What answers where there is no logical unit (SPC-5 6.6.1, 6.33, 6.39)."""
+    """What answers where there is no logical unit (SPC-5, INQUIRY, REPORT LUNS, REQUEST SENSE)."""
 
     peripheral = 0x7F  # qualifier 011b: not capable of having a device here; type 1Fh: unknown
 
@@ -265,9 +263,7 @@ class LogicalUnit(Unit):
             if attention is not None:
                 raise attention
         if command is not None and not self.supports(command):
-            raise CheckCondition(
-                SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE, pointer=FieldPointer(0)
-            )
+            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE, pointer=FieldPointer(0))
         command = self._decode(task, command)
         task.blocking = command.blocking
         task.exclusive = command.exclusive
@@ -390,7 +386,7 @@ class LogicalUnit(Unit):
                 nexus.establish(asc)
 
     def capacity_changed(self) -> None:
-        """The device has got another size: take it over and tell every nexus (SBC-4 4.11)."""
+        """The device has got another size: take it over and tell every nexus (SBC-4)."""
         blocks = self.device.size >> self.shift
         if blocks != self.blocks:
             self.blocks = blocks

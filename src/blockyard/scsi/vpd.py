@@ -1,4 +1,4 @@
-"""Vital product data: the table of pages and what stands in them (SPC-5 7.7, SBC-4 6.6)."""
+"""Vital product data: the table of pages and what stands in them (SPC-5, SBC-4)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class VpdPage(NamedTuple):
     code: int
     name: str
     content: Callable[[LogicalUnit, Nexus], bytes]
-    clause: str
+    standard: str
 
 
 def page(unit: LogicalUnit, nexus: Nexus, code: int) -> bytes | None:
@@ -47,19 +47,19 @@ def _serial_number(unit: LogicalUnit, nexus: Nexus) -> bytes:
 
 
 def _designator(code_set: int, kind: int, value: bytes) -> bytes:
-    """A designation descriptor (SPC-5 7.7.6); `kind` is association, PIV and designator type."""
+    """A designation descriptor (SPC-5); `kind` is association, PIV and designator type."""
     protocol = _ISCSI if kind & 0x80 else 0
     return bytes([protocol | code_set, kind, 0, len(value)]) + value
 
 
 def _name(text: str) -> bytes:
-    """A SCSI name string: ended by a null and padded to a multiple of four (SPC-5 7.7.6.11)."""
+    """A SCSI name string: ended by a null and padded to a multiple of four (SPC-5)."""
     data = text.encode() + b"\x00"
     return data + bytes(-len(data) % 4)
 
 
 def naa(unit: LogicalUnit) -> bytes:
-    """The NAA Locally Assigned designator (SPC-5 7.7.6.6.4): 3h and 60 bits of the UUID.
+    """The NAA Locally Assigned designator (SPC-5): 3h and 60 bits of the UUID.
 
     The registered formats (5h, 6h) need a company identifier that this project has not got. The bits
     are those of the UUID that are random in its version 4: its version and variant are left out.
@@ -97,7 +97,7 @@ def _block_limits(unit: LogicalUnit, nexus: Nexus) -> bytes:
     thin = unit.thin
     return struct.pack(
         ">BBHIIIIIIIQ20x",
-        0,  # WSNZ=0: WRITE SAME of 0 blocks means up to the end of the medium
+        1,  # WSNZ: WRITE SAME of 0 blocks, which would be all up to the end of the medium, is refused
         limits.COMPARE_AND_WRITE_BLOCKS,
         1 << unit.physical_exponent,  # OPTIMAL TRANSFER LENGTH GRANULARITY
         limits.MAX_TRANSFER >> unit.shift,
@@ -126,12 +126,12 @@ def _logical_block_provisioning(unit: LogicalUnit, nexus: Nexus) -> bytes:
 PAGES: dict[int, VpdPage] = {
     page.code: page
     for page in (
-        VpdPage(0x00, "Supported VPD Pages", _supported_pages, "SPC-5 7.7.16"),
-        VpdPage(0x80, "Unit Serial Number", _serial_number, "SPC-5 7.7.19"),
-        VpdPage(0x83, "Device Identification", _device_identification, "SPC-5 7.7.6"),
-        VpdPage(0x86, "Extended INQUIRY Data", _extended_inquiry, "SPC-5 7.7.7"),
-        VpdPage(0xB0, "Block Limits", _block_limits, "SBC-4 6.6.4"),
-        VpdPage(0xB1, "Block Device Characteristics", _block_device_characteristics, "SBC-4 6.6.2"),
-        VpdPage(0xB2, "Logical Block Provisioning", _logical_block_provisioning, "SBC-4 6.6.6"),
+        VpdPage(0x00, "Supported VPD Pages", _supported_pages, "SPC-5"),
+        VpdPage(0x80, "Unit Serial Number", _serial_number, "SPC-5"),
+        VpdPage(0x83, "Device Identification", _device_identification, "SPC-5"),
+        VpdPage(0x86, "Extended INQUIRY Data", _extended_inquiry, "SPC-5"),
+        VpdPage(0xB0, "Block Limits", _block_limits, "SBC-4"),
+        VpdPage(0xB1, "Block Device Characteristics", _block_device_characteristics, "SBC-4"),
+        VpdPage(0xB2, "Logical Block Provisioning", _logical_block_provisioning, "SBC-4"),
     )
 }

@@ -99,11 +99,15 @@ class Link:
 
     def work(self) -> None:
         """Handle all input and send all output, as far as both go."""
-        connection, rx = self.connection, self._rx
-        if connection.dropped:
+        if self.connection.dropped:
             self.close("")
         elif self._tx is None:
-            self._exchange(connection, rx)
+            try:
+                self._exchange(self.connection, self._rx)
+            except Exception:  # a fault of ours in one session must not end the others
+                log.exception("%s: internal error, the connection is dropped", self.connection)
+                self.loop.transmit_buffer.clear()
+                self.close("")
 
     def _exchange(self, connection: Connection, rx: ReceiveBuffer | None) -> None:
         while self.fd >= 0:
@@ -133,7 +137,7 @@ class Link:
         except BlockingIOError:
             count = 0
         except OSError as error:
-            tx.start = tx.end = 0
+            tx.clear()
             self.close(str(error))
             return False
         if tx.sent(count):

@@ -2,7 +2,8 @@
 
 Started as `python -m blockyard.worker FD` with one end of handoff.pair(). Messages from control:
 
-    {"type": "targets", "targets": [...], "poll": bool}   first; answered by "ready" or "failed"
+    {"type": "targets", "targets": [...], "portals": ["ADDR:PORT", ...], "poll": bool}
+                                       first; answered by "ready" or "failed"
     {"type": "connection", "portal", "peer", "received", "answered"} + socket
                                        a login whose first bytes (base64) control has read, and
                                        answered so many bytes of
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from typing import Any
 
 from blockyard.block.file import FileDevice
+from blockyard.iscsi.directory import Directory, portal_from
 from blockyard.iscsi.login import TargetLogin
 from blockyard.iscsi.pdu import LoginStatus
 from blockyard.iscsi.session import TargetNode
@@ -49,6 +51,7 @@ class Worker:
         self._control = control
         self._executor = ThreadExecutor()
         self._nodes: dict[str, TargetNode] = {}
+        self._directory = Directory([], [])
         self._loop: Loop | None = None
         self._stop_at: float | None = None
 
@@ -61,7 +64,7 @@ class Worker:
         return self._nodes.get(name, LoginStatus.NOT_FOUND)
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
-        raise NotImplementedError
+        return self._directory.send_targets(name, portal_from(portal))
 
     # ---- life
 
@@ -74,10 +77,14 @@ class Worker:
         try:
             for target in message["targets"]:
                 self._nodes[target["name"]] = self._open_target(target)
-        except OSError as error:
-            send_message(self._control, {"type": "failed", "error": str(error)})
+        except (OSError, ValueError) as error:
+            text = (
+                f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+            )
+            send_message(self._control, {"type": "failed", "error": text})
             self._close_units()
             return 1
+        self._directory = Directory(self._nodes, map(portal_from, message.get("portals", [])))
         self._loop = Loop(self._executor, poll=message.get("poll", False))
         self._loop.on_tick = self._tick
         self._control.setblocking(False)

@@ -1,0 +1,204 @@
+"""What libiscsi's conformance suite (iscsi-test-cu 1.19, Debian 12) is expected to make of Blockyard.
+
+The one place where its suites, and the tests that are skipped, are listed; docs/conformance.md is generated from it:
+
+    python -m tests.interop.conformance > docs/conformance.md
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["passed", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A CUnit suite: how many tests it has, and what it is run against."""
+
+    tests: int
+    options: tuple[str, ...] = ()  # of `blockyard serve`
+    portals: int = 1  # with two the suite gets two URLs
+
+
+SUITES = {
+    "CompareAndWrite": Suite(5),
+    "ExtendedCopy": Suite(6),
+    "GetLBAStatus": Suite(3),
+    "Inquiry": Suite(7),
+    "Mandatory": Suite(1),
+    "ModeSense6": Suite(5),
+    "NoMedia": Suite(1),
+    "PreventAllow": "for removable disks",
+    "OrWrite": Suite(6),
+    "Prefetch10": Suite(4),
+    "Prefetch16": Suite(4),
+    "PreventAllow": Suite(8),
+    "PrinReadKeys": Suite(2),
+    "PrinServiceactionRange": Suite(1),
+    "PrinReportCapabilities": Suite(1),
+    "ProutRegister": Suite(1),
+    "ProutReserve": Suite(13),
+    "ProutClear": Suite(1),
+    "ProutPreempt": Suite(1),
+    "Read6": Suite(2),
+    "Read10": Suite(6),
+    "Read12": Suite(5),
+    "Read16": Suite(5),
+    "ReadCapacity10": Suite(1),
+    "ReadCapacity16": Suite(4),
+    "ReadDefectData10": Suite(1),
+    "ReadDefectData12": Suite(1),
+    "ReadOnly": Suite(1, options=("--read-only",)),
+    "ReceiveCopyResults": Suite(2),
+    "ReportSupportedOpcodes": Suite(4),
+    "Reserve6": Suite(7),
+    "Sanitize": Suite(11),
+    "StartStopUnit": Suite(3),
+    "TestUnitReady": Suite(1),
+    "Unmap": Suite(3),
+    "Verify10": Suite(8),
+    "Verify12": Suite(8),
+    "Verify16": Suite(8),
+    "Write10": Suite(6),
+    "Write12": Suite(5),
+    "Write16": Suite(5),
+    "WriteAtomic16": Suite(6),
+    "WriteSame10": Suite(10),
+    "WriteSame16": Suite(10),
+    "WriteVerify10": Suite(6),
+    "WriteVerify12": Suite(6),
+    "WriteVerify16": Suite(6),
+    "iSCSIcmdsn": Suite(2),
+    "iSCSIdatasn": Suite(1),
+    "iSCSIResiduals": Suite(10),
+    "iSCSITMF": Suite(2),
+    "MultipathIO": Suite(4, portals=2),
+}
+
+# Test, or suite for all its tests: why it is skipped.
+EXPECTED_SKIPS: dict[str, str] = {
+    "ExtendedCopy": "EXTENDED COPY is not implemented",
+    "ReceiveCopyResults": "RECEIVE COPY RESULTS is not implemented",
+    "NoMedia": "for removable disks",
+    "StartStopUnit": "for removable disks: a fixed one has nothing to eject, and no power conditions",
+    "PreventAllow": "for removable disks",
+    "OrWrite": "ORWRITE is not implemented",
+    "ReadOnly": "ORWRITE, which it tries beside all other commands that write, is not implemented; those are refused",
+    "Prefetch10": "PRE-FETCH is not implemented",
+    "Prefetch16": "PRE-FETCH is not implemented",
+    "PrinReadKeys": "persistent reservations are not implemented",
+    "PrinServiceactionRange": "persistent reservations are not implemented",
+    "PrinReportCapabilities": "persistent reservations are not implemented",
+    "ProutRegister": "persistent reservations are not implemented",
+    "ProutReserve": "persistent reservations are not implemented",
+    "ProutClear": "persistent reservations are not implemented",
+    "ProutPreempt": "persistent reservations are not implemented",
+    "ReadDefectData10": "READ DEFECT DATA is not implemented: a file has no defects of its own",
+    "ReadDefectData12": "READ DEFECT DATA is not implemented: a file has no defects of its own",
+    "Reserve6": "RESERVE and RELEASE (obsolete since SPC-3) are not implemented",
+    "Sanitize": "SANITIZE is not implemented",
+    "WriteAtomic16": "WRITE ATOMIC is not implemented",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one test, with its part of the log."""
+
+    name: str  # Suite.Test
+    verdict: Verdict
+    log: str
+
+    @property
+    def skips(self) -> list[str]:
+        """The reasons the test itself gives."""
+        return list(dict.fromkeys(re.findall(r"\[SKIPPED\] (.*)", self.log)))
+
+
+_SUITE = re.compile(r"^Suite: (\S+)")
+_TEST = re.compile(r"^  Test: (\S+) \.\.\.(.*)")
+_END = re.compile(r"^(passed|FAILED)\b")
+
+
+def parse(log: str) -> Iterator[Outcome]:
+    """The outcome of each test in the output of iscsi-test-cu.
+
+    CUnit counts as passed what libiscsi skips, so what a test prints is looked at too. A test without an end
+    (the program died, or was killed) has failed.
+    """
+    suite = ""
+    name: str | None = None
+    lines: list[str] = []
+    for line in log.splitlines():
+        rest = line
+        if found := _SUITE.match(line):
+            suite = found[1]
+            continue
+        if found := _TEST.match(line):
+            if name is not None:
+                yield _outcome(name, lines, None)
+            name, rest = f"{suite}.{found[1]}", found[2]
+            lines = []
+        if name is not None:
+            lines.append(rest)
+            if found := _END.match(rest):
+                yield _outcome(name, lines, found[1])
+                name = None
+    if name is not None:
+        yield _outcome(name, lines, None)
+
+
+def _outcome(name: str, lines: list[str], end: str | None) -> Outcome:
+    text = "\n".join(lines)
+    if end is None:
+        return Outcome(name, "failed", f"{text}\n(it did not end)")
+    return Outcome(name, "failed" if end == "FAILED" else "skipped" if "[SKIPPED]" in text else "passed", text)
+
+
+def expected_skip(name: str) -> str | None:
+    """Why the test `name` (Suite.Test) may be skipped; None: it may not."""
+    return EXPECTED_SKIPS.get(name) or EXPECTED_SKIPS.get(name.partition(".")[0])
+
+
+def document() -> str:
+    """The text of docs/conformance.md."""
+    total = sum(suite.tests for suite in SUITES.values())
+    skipped = sum(1 if "." in name else SUITES[name].tests for name in EXPECTED_SKIPS)
+    rows = "\n".join(
+        f"| {name} | {1 if '.' in name else SUITES[name].tests} | {reason} |" for name, reason in EXPECTED_SKIPS.items()
+    )
+    setups = "\n".join(
+        f"- {name}: "
+        + ", ".join([f"`{' '.join(suite.options)}`"] * bool(suite.options) + ["two portals"] * (suite.portals > 1))
+        for name, suite in SUITES.items()
+        if suite.options or suite.portals > 1
+    )
+    return f"""# Conformance
+
+libiscsi's suite of tests for iSCSI targets, `iscsi-test-cu` (version 1.19, as Debian 12 has it), is part of
+`make test`. Each of its {len(SUITES)} suites runs against a freshly started `blockyard serve` with a sparse file, with
+`--dataloss --allow-sanitize`, so that nothing is left out for being destructive. No test may fail, and none may be
+skipped that is not listed here: of {total} tests {total - skipped} pass and {skipped} are skipped, because they are for
+what a target need not have and Blockyard does not have (yet).
+
+Suites that are run against something else than one read-write disk on one portal:
+
+{setups}
+
+## Skipped
+
+| test, or suite | tests | why |
+| --- | --- | --- |
+{rows}
+
+(Generated from `tests/interop/conformance.py`; a test checks that it is current.)
+"""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

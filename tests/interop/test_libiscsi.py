@@ -1,0 +1,117 @@
+"""libiscsi: its tools, and its conformance suite (see conformance.py)."""
+
+from __future__ import annotations
+
+import collections
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TargetFactory, need, run
+from tests.interop.conformance import EXPECTED_SKIPS, SUITES, document, expected_skip, parse
+from tests.serving import IQN, free_port
+
+_PACKAGE = "libiscsi-bin"
+
+
+def test_iscsi_ls_lists_targets_and_luns(target: TargetFactory) -> None:
+    serving = target("a.img", "b.img")
+    output = run([need("iscsi-ls", _PACKAGE), "-s", f"iscsi://{serving.portals[0]}"], seconds=20).stdout
+    assert f"Target:{IQN} Portal:{serving.portals[0]},1" in output
+    # It multiplies the last LBA, not the number of blocks, by the block size.
+    assert re.findall(r"Lun:(\d+) +Type:DIRECT_ACCESS \(Size:(\S+)\)", output) == [("0", "63M"), ("1", "63M")]
+
+
+def test_iscsi_inq_reads_standard_data_and_every_page(target: TargetFactory) -> None:
+    url = target().url()
+    inq = need("iscsi-inq", _PACKAGE)
+    standard = run([inq, url], seconds=20).stdout
+    assert "Peripheral Device Type:DIRECT_ACCESS" in standard
+    assert "CmdQue:1" in standard
+    pages = re.findall(r"Page:0x([0-9a-f]+)", run([inq, "-e", "1", "-c", "0", url], seconds=20).stdout)
+    assert {"00", "80", "83", "86", "b0", "b1", "b2"} <= set(pages)
+    for page in ("80", "83", "b0", "b1", "b2"):  # those that the tool can decode
+        assert run([inq, "-e", "1", "-c", str(int(page, 16)), url], seconds=20).stdout.strip()
+
+
+def test_iscsi_readcapacity16_tells_size_and_provisioning(target: TargetFactory) -> None:
+    tool = need("iscsi-readcapacity16", _PACKAGE)
+    small = run([tool, target("a.img").url()], seconds=20).stdout
+    assert re.search(r"RETURNED LOGICAL BLOCK ADDRESS:131071\b", small)
+    assert re.search(r"LOGICAL BLOCK LENGTH IN BYTES:512\b", small)
+    assert re.search(r"LBPME:1", small)
+    large = run([tool, target("b.img", options=["--block-size", "4096"]).url()], seconds=20).stdout
+    assert re.search(r"LOGICAL BLOCK LENGTH IN BYTES:4096\b", large)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_conformance(name: str, target: TargetFactory, tmp_path: Path) -> None:
+    suite = SUITES[name]
+    if "--read-only" in suite.options:  # which does not create a disk
+        with (tmp_path / "disk.img").open("wb") as file:
+            file.truncate(64 << 20)
+    portals = [f"127.0.0.1:{free_port()}" for _ in range(suite.portals)]
+    serving = target(options=suite.options, portals=portals)
+    command = [need("iscsi-test-cu", _PACKAGE), "--dataloss", "--allow-sanitize", "-V", "-t", f"ALL.{name}"]
+    # Its exit status says nothing: neither of failures nor of skips.
+    log = run([*command, *(serving.url(portal=n) for n in range(suite.portals))], seconds=120, check=False).stdout
+    outcomes = {outcome.name: outcome for outcome in parse(log)}
+    assert len(outcomes) == suite.tests, log[-5000:]
+    for outcome in outcomes.values():
+        if outcome.verdict == "failed":
+            pytest.fail(f"{outcome.name} failed:\n{outcome.log[-5000:]}\n{_failures(log)}", pytrace=False)
+        expected = expected_skip(outcome.name)
+        if outcome.verdict == "skipped" and expected is None:
+            pytest.fail(f"{outcome.name} was skipped: {'; '.join(outcome.skips)}\n{outcome.log[-5000:]}", pytrace=False)
+        if outcome.verdict == "passed" and outcome.name in EXPECTED_SKIPS:
+            pytest.fail(f"{outcome.name} is no longer skipped: take it off EXPECTED_SKIPS", pytrace=False)
+    if name in EXPECTED_SKIPS and all(outcome.verdict == "passed" for outcome in outcomes.values()):
+        pytest.fail(f"nothing of {name} is skipped any longer: take it off EXPECTED_SKIPS", pytrace=False)
+    assert serving.process.poll() is None
+    assert serving.workers, "the worker died"
+
+
+def _failures(log: str) -> str:
+    return "\n".join(re.findall(r"^ *\d+\. \S+\.c:\d+ .*", log, re.MULTILINE))
+
+
+def test_the_suites_are_those_of_the_installed_version() -> None:
+    listing = run([need("iscsi-test-cu", _PACKAGE), "-l"], check=False).stdout
+    counted = collections.Counter(re.findall(r"^ALL\.(\w+)\.\S+$", listing, re.MULTILINE))
+    assert counted == {name: suite.tests for name, suite in SUITES.items()}
+
+
+def test_the_page_on_conformance_is_current() -> None:
+    page = Path(__file__).parents[2] / "docs" / "conformance.md"
+    assert page.read_text(encoding="utf-8") == document(), (
+        "run: python -m tests.interop.conformance > docs/conformance.md"
+    )
+
+
+def test_parsing_tells_skipped_failed_and_unfinished_from_passed() -> None:
+    log = """
+Suite: Read10
+  Test: Simple ...
+    [OK] READ10 returned SUCCESS
+passed
+  Test: DpoFua ...
+    [SKIPPED] DPO is not supported
+passed    Send PRIN/READ_KEYS
+    [SKIPPED] PERSISTENT RESERVE IN is not implemented.
+  Test: Protect ...
+    [FAILED] whatever
+FAILED
+    1. test_read10.c:12  - CU_FAIL
+  Test: BeyondEol ...passed
+  Test: Async ...
+    [OK] so far
+"""
+    verdicts = {outcome.name: outcome.verdict for outcome in parse(log)}
+    assert verdicts == {
+        "Read10.Simple": "passed",
+        "Read10.DpoFua": "skipped",
+        "Read10.Protect": "failed",
+        "Read10.BeyondEol": "passed",
+        "Read10.Async": "failed",
+    }
