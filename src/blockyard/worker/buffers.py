@@ -11,7 +11,12 @@ import mmap
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-RECEIVE_CAPACITY = 1 << 20  # bytes taken from a socket at a time; more than one PDU of any kind that is allowed
+from blockyard.iscsi.negotiation import Preferences
+from blockyard.iscsi.pdu import MAX_AHS_LENGTH
+
+RECEIVE_CAPACITY = 2 << 20  # bytes
+MAX_SEGMENT = Preferences().max_recv_data_segment_length
+LONGEST_PDU = 48 + MAX_AHS_LENGTH + 4 + MAX_SEGMENT + 4  # bytes, with both digests
 _KEPT = 4  # buffers that a pool keeps for the next one who asks
 
 B = TypeVar("B")
@@ -33,7 +38,7 @@ class ReceiveBuffer:
         """Where the next bytes go: never empty when all whole PDUs have been handled."""
         if self.start == self.end:
             self.start = self.end = 0
-        elif self.end == RECEIVE_CAPACITY or self.start > RECEIVE_CAPACITY // 2:
+        elif RECEIVE_CAPACITY - self.start < LONGEST_PDU:  # what has begun may not fit behind where it stands
             length = self.end - self.start
             self.view[:length] = self.view[self.start : self.end]
             self.start, self.end = 0, length

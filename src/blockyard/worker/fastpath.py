@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 from mmap import mmap
+from os import preadv, pwrite
 from struct import Struct
 
 from blockyard.iscsi.connection import Connection, State
@@ -99,9 +100,9 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
             or to_lun != lun
             or tail
             or count << shift != length
-            or not count
             or lba + count > blocks
-            or tag in tags
+            or not count
+            or (tags and tag in tags)
         ):
             break
         next_cmd_sn, next_max = (cmd_sn + 1) & _MASK, (max_cmd_sn + 1) & _MASK
@@ -121,7 +122,7 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
                 data = to + header_length
                 after = data + length
                 try:
-                    if os.preadv(fd, (out_view[data:after],), lba << shift, read_flags) != length:
+                    if preadv(fd, (out_view[data:after],), lba << shift, read_flags) != length:
                         break
                 except OSError:
                     break
@@ -145,7 +146,7 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
             if digests and not _intact(buffer, view, at, data, after, header_digest, data_digest):
                 break
             try:
-                if os.pwrite(fd, view[data:after], lba << shift) != length:
+                if pwrite(fd, view[data:after], lba << shift) != length:
                     break
             except OSError:
                 break
@@ -209,7 +210,7 @@ def _read_in_segments(
         offset += size
         data += size + (4 if data_digest else 0) + before
     try:
-        if len(places) > _IOV_MAX or os.preadv(fd, [view[a:b] for _, a, b in places], position, flags) != length:
+        if len(places) > _IOV_MAX or preadv(fd, [view[a:b] for _, a, b in places], position, flags) != length:
             return 0
     except OSError:
         return 0
