@@ -39,8 +39,9 @@ _MEMORY_MIB = 512
 _JOB_BYTES = 1 << 20  # of the disk that carries a test's files into the guest
 _BUILD_SECONDS = 300.0
 _BOOT_SECONDS = 120.0
-_MARK = re.compile(rb"^GUEST_MARK:(\S+)\r?$", re.MULTILINE)
-_EXIT = re.compile(rb"^GUEST_EXIT:(\d+)\r?$", re.MULTILINE)
+# Not at the start of a line: what is printed before may lack its end.
+_READY = re.compile(rb"GUEST_READY\r?\n")
+_MARK_OR_EXIT = re.compile(rb"GUEST_MARK:(\S+)\r?\n|GUEST_EXIT:(\d+)\r?\n")
 
 
 class GuestFailed(Exception):
@@ -140,7 +141,7 @@ def _save_state(directory: Path, network: Network) -> None:
         command = _qemu(directory, f"{ready},if=virtio,format=qcow2,cache=unsafe", job, control)
         with _started(command, network) as process:
             console = _Console(process, time.monotonic() + _BOOT_SECONDS)
-            console.read_until(re.compile(rb"^GUEST_READY\r?$", re.MULTILINE))
+            console.read_until(_READY)
             monitor = _Monitor(control / "qmp")
             monitor("stop")
             monitor("migrate-set-parameters", **{"max-bandwidth": 10**10})
@@ -193,11 +194,10 @@ class _Console:
         self.buffer = b""
 
     def read_until(self, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
-        """The first match of `pattern` (of whole lines) after the last one that was returned."""
+        """The first match of `pattern` after the last one that was returned."""
         assert self._process.stdout is not None
         while True:
-            whole = self.buffer.rfind(b"\n") + 1
-            if found := pattern.search(self.buffer, self._seen, whole):
+            if found := pattern.search(self.buffer, self._seen):
                 self._seen = found.end()
                 return found
             if not select.select([self._process.stdout], [], [], max(0.0, self._end - time.monotonic()))[0]:
@@ -278,7 +278,7 @@ def run_script(
                 with _connect(control / "serial") as serial:
                     serial.sendall(b"\n")
                     while True:
-                        found = console.read_until(re.compile(_MARK.pattern + b"|" + _EXIT.pattern, re.MULTILINE))
+                        found = console.read_until(_MARK_OR_EXIT)
                         if found[1] is None:
                             return Result(console.text, int(found[2]))
                         (marks or {})[found[1].decode()]()

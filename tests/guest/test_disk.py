@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +9,7 @@ import pytest
 from tests.conftest import TargetFactory
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
-from tests.serving import IQN, Serving, ServeFailed
+from tests.serving import Serving
 
 
 @pytest.fixture

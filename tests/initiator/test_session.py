@@ -22,7 +22,6 @@ from blockyard.initiator import (
     open_session,
 )
 from blockyard.initiator.discovery import parse_targets
-from blockyard.initiator.session import encode_lun
 from blockyard.iscsi.login import MAX_REQUESTS, LoginState, TargetLogin
 from blockyard.iscsi.names import PortalAddress
 from blockyard.iscsi.negotiation import Preferences, encode_text
@@ -54,6 +53,7 @@ from blockyard.iscsi.pdu import (
     decode,
     pdu_length,
 )
+from blockyard.scsi.lun import encode_lun
 
 INITIATOR = "iqn.2024-01.test:initiator"
 TARGET = "iqn.2024-01.test:target"

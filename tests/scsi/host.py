@@ -10,9 +10,10 @@ from uuid import UUID
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice, create
 from blockyard.block.memory import MemoryDevice
+from blockyard.scsi.lun import encode_lun
 from blockyard.scsi.nexus import Nexus, TargetPort
 from blockyard.scsi.sense import Asc, SenseKey
-from blockyard.scsi.target import Target, encode_lun
+from blockyard.scsi.target import Target
 from blockyard.scsi.task import Result, Status, Task
 from blockyard.scsi.unit import Identity, LogicalUnit
 

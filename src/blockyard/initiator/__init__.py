@@ -31,10 +31,12 @@ from blockyard.initiator.errors import (
 )
 from blockyard.initiator.login import DIGEST_CHOICES, PREFERENCES, InitiatorLogin
 from blockyard.initiator.lun import Capacity, Lun
-from blockyard.initiator.sense import Sense, SenseKey, Status, decode_sense
+from blockyard.initiator.sense import Sense, decode_sense
 from blockyard.initiator.session import Exchange, Response, Session, open_session
 from blockyard.initiator.url import TargetUrl, parse_url
 from blockyard.iscsi.names import InvalidName, PortalAddress, parse_portal
+from blockyard.scsi.sense import SenseKey
+from blockyard.scsi.task import Status
 
 __all__ = [
     "DIGEST_CHOICES",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from blockyard.initiator.sense import Sense, Status
+from blockyard.initiator.sense import Sense
 from blockyard.iscsi.names import PortalAddress
 from blockyard.iscsi.pdu import LoginStatus, RejectReason
+from blockyard.scsi.task import Status
 
 
 class InitiatorError(Exception):

@@ -9,9 +9,11 @@ from types import TracebackType
 from typing import Self
 
 from blockyard.initiator.errors import ScsiError
-from blockyard.initiator.sense import SenseKey, Status, decode_sense
+from blockyard.initiator.sense import decode_sense
 from blockyard.initiator.session import Exchange, Response, Session
 from blockyard.iscsi.pdu import Buffer
+from blockyard.scsi.sense import SenseKey
+from blockyard.scsi.task import Status
 
 TRANSFER = 256 << 10  # bytes of one READ or WRITE: what any target takes, and fast enough
 DEPTH = 8  # how many of them are outstanding

@@ -1,44 +1,10 @@
-"""Status and sense data as an initiator reads them (SAM-5 §5.3, SPC-5 §4.5)."""
+"""Sense data as an initiator reads it (SPC-5 §4.5)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
-
-class Status(IntEnum):
-    """SCSI status codes (SAM-5 §5.3.1)."""
-
-    GOOD = 0x00
-    CHECK_CONDITION = 0x02
-    CONDITION_MET = 0x04
-    BUSY = 0x08
-    RESERVATION_CONFLICT = 0x18
-    TASK_SET_FULL = 0x28
-    ACA_ACTIVE = 0x30
-    TASK_ABORTED = 0x40
-
-
-class SenseKey(IntEnum):
-    """SPC-5 §4.5.6."""
-
-    NO_SENSE = 0x0
-    RECOVERED_ERROR = 0x1
-    NOT_READY = 0x2
-    MEDIUM_ERROR = 0x3
-    HARDWARE_ERROR = 0x4
-    ILLEGAL_REQUEST = 0x5
-    UNIT_ATTENTION = 0x6
-    DATA_PROTECT = 0x7
-    BLANK_CHECK = 0x8
-    VENDOR_SPECIFIC = 0x9
-    COPY_ABORTED = 0xA
-    ABORTED_COMMAND = 0xB
-    RESERVED = 0xC
-    VOLUME_OVERFLOW = 0xD
-    MISCOMPARE = 0xE
-    COMPLETED = 0xF
-
+from blockyard.scsi.sense import SenseKey
 
 # The additional sense codes that disks send in practice, in the words of SPC-5 annex F.
 _MEANINGS = {

@@ -58,6 +58,7 @@ from blockyard.iscsi.pdu import (
     pdu_length,
     serial_less,
 )
+from blockyard.scsi.lun import encode_lun
 
 DEFAULT_TIMEOUT = 30.0  # seconds
 MAX_REDIRECTS = 4
@@ -97,13 +98,6 @@ class Exchange:
     @property
     def done(self) -> bool:
         return self.response is not None or self.error is not None
-
-
-def encode_lun(lun: int) -> int:
-    """The 64-bit LUN field: peripheral device addressing below 256, flat space addressing above (SAM-5 §4.7)."""
-    if not 0 <= lun <= 0x3FFF:
-        raise ValueError(f"LUN {lun} is not from 0 to {0x3FFF}")
-    return (lun if lun < 256 else 0x4000 | lun) << 48
 
 
 def random_isid() -> bytes:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from blockyard.iscsi.names import InvalidName, PortalAddress, normalise, parse_portal
-
-MAX_LUN = 0x3FFF  # what flat space addressing can express (SAM-5 §4.7.6)
+from blockyard.scsi.lun import MAX_LUN
 
 _URL = re.compile(
     r"iscsi://(?:(?P<user>[^@%/]+)(?:%(?P<secret>[^@/]*))?@)?(?P<portal>\[[^\]]*\][^/]*|[^/@]+)/(?P<target>[^/]+)/(?P<lun>[0-9]{1,5})/?\Z"

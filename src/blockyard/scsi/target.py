@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from blockyard.scsi.lun import decode_lun, encode_lun
 from blockyard.scsi.sense import Asc
 from blockyard.scsi.unit import AbsentUnit, LogicalUnit, Unit
 
-MAX_LUN = (1 << 14) - 1  # what flat space addressing can name
-
 
 class Target:
-    """A target device with its logical units by LUN, from 0 to MAX_LUN."""
+    """A target device with its logical units by LUN, from 0 to lun.MAX_LUN."""
 
     def __init__(self, name: str, units: dict[int, LogicalUnit]) -> None:
         self.name = name
         self.units = dict(units)
         self._absent = AbsentUnit(self)
         for lun, unit in units.items():
-            if not 0 <= lun <= MAX_LUN:
-                raise ValueError(f"LUN {lun} is not between 0 and {MAX_LUN}")
+            encode_lun(lun)  # raises ValueError for one that cannot be addressed
             unit.target = self
 
     def unit(self, lun_field: int) -> Unit:
@@ -33,19 +31,3 @@ class Target:
         for unit in self.units.values():
             unit.target = self
             unit.attention(Asc.REPORTED_LUNS_DATA_HAS_CHANGED)
-
-
-def encode_lun(lun: int) -> int:
-    """A LUN as a 64-bit field: peripheral device addressing where it fits, else flat space (SAM-5 4.7)."""
-    return (lun if lun < 256 else 0x4000 | lun) << 48
-
-
-def decode_lun(field: int) -> int:
-    """The LUN that a 64-bit field names; -1 for one in a form that no unit here has."""
-    first = field >> 48
-    method, number = first >> 14, first & 0x3FFF
-    if field & ((1 << 48) - 1):  # further levels of a hierarchy
-        return -1
-    if method == 1 or (method == 0 and number < 256):  # flat space; peripheral device on bus 0
-        return number
-    return -1
