@@ -103,6 +103,12 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
     return bytes(damaged)
 
 
+def legal_harm(data: bytes) -> bool:
+    """Whether a PDU is meant for the bystander's LUN, or resets the whole target: harm then is no fault of the target's."""
+    cold_reset = data[:1] in (b"\x02", b"\x42") and data[1:2] in (b"\x87", b"\x07")
+    return data[8:10] in (b"\0\1", b"\x40\1") or cold_reset
+
+
 class Bystander:
     """A session that does its work all the while, on its own LUN, and must not notice."""
 
@@ -168,12 +174,11 @@ def throw(count: int, seed: int, tmp_path: Path) -> None:
                 digest = rng.choice(["None", "None", "CRC32C"])
                 assert wire.log_in(HeaderDigest=digest, InitialR2T=rng.choice(["Yes", "No"])).status == 0
             pdu = random_pdu(rng, wire)
-            # The bystander's LUN is out of bounds: harm done by a legal WRITE is no fault of the target.
             if pdu.lun >> 48 == 1:
                 pdu.lun = 0
             data = pdu.encode(header_digest=wire.connection.header_digest)
             mutated = mutate(rng, data)
-            wire.send_bytes(data if mutated[8:16].startswith(b"\0\1") else mutated)
+            wire.send_bytes(data if legal_harm(mutated) else mutated)
             thrown += 1
             if thrown % 64 == 0:
                 wire.take_bytes()

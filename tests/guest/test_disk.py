@@ -48,3 +48,49 @@ def test_file_systems_live_on_the_disk_and_fstrim_makes_holes(
     for kind in ("ext4", "xfs"):
         assert sizes[f"filled-{kind}"] >= 40 << 20
         assert sizes[f"filled-{kind}"] - sizes[f"trimmed-{kind}"] >= 30 << 20, sizes
+
+
+def test_scsi_tools_find_everything_in_order(serve: TargetFactory, guest: Guest) -> None:
+    serve("a.img", "b.img", "c.img", size="64M")
+    output = guest("scsi_tools.sh")
+    for page in ("0x0", "0x80", "0x83", "0x86", "0xb0", "0xb1", "0xb2"):
+        assert f"-- page {page}" in output
+    assert not re.search(r"(?i)invalid field|malformed|response length too short|too short", output)
+
+
+def test_digests_and_bursts_in_every_combination(serve: TargetFactory, guest: Guest) -> None:
+    serve("disk.img", size="64M")
+    guest("digests.sh")
+
+
+def test_a_killed_worker_is_replaced_and_the_file_system_stays_intact(serve: TargetFactory, guest: Guest) -> None:
+    serving = serve("disk.img", size="128M")
+    killed: list[int] = []
+
+    def kill() -> None:
+        (worker,) = serving.workers
+        os.kill(worker, signal.SIGKILL)
+        killed.append(worker)
+        end = time.monotonic() + 20
+        while not set(serving.workers) - set(killed):
+            assert time.monotonic() < end, "no new worker"
+            time.sleep(0.02)
+
+    guest(
+        "outage.sh",
+        variables={"OUTAGES": "1 2", "RUNTIME": "25"},
+        marks={"outage-1": kill, "outage-2": kill},
+        seconds=120,
+    )
+    assert len(set(killed)) == 2
+    assert serving.process.poll() is None
+
+
+def test_a_target_that_is_restarted_goes_on_where_it_was(serve: TargetFactory, guest: Guest) -> None:
+    serving = serve("disk.img", size="128M")
+    guest(
+        "outage.sh",
+        variables={"OUTAGES": "1", "RUNTIME": "20"},
+        marks={"outage-1": serving.restart},
+        seconds=120,
+    )
