@@ -143,28 +143,35 @@ static uint32_t text(char *o, uint32_t n, const char *form, ...)
 {
 	va_list a; va_start(a, form); n += vsprintf(o + n, form, a) + 1; va_end(a); return n;
 }
-/* One login request and its response (11.12, 11.13); agreed values are taken from the answer. */
-static void login_step(struct session *c, const uint8_t *isid, int csg, int nsg, const char *keys, uint32_t n)
+static void agree(struct session *c, char *k, char *end)
 {
-	uint8_t h[48] = { 0x43, 0x80 | csg << 2 | nsg }, *p, *d; uint32_t m;
-	memcpy(h + 8, isid, 6); p32(h + 16, c->itt); p32(h + 24, c->cmdsn);
-	add(c, h, (const uint8_t *)keys, n); flush_out(c);
-	p = next(c, &d, &m);
-	if (p[0] != 0x23) die("opcode %#x in login", p[0]);
-	if (p[36]) die("login failed with status %#x%02x", p[36], p[37]);
-	if (!(p[1] & 0x80)) die("the target wants more login steps");
-	for (char *k = (char *)d, *v; k < (char *)d + m; k += strlen(k) + 1) {
-		if (!(v = strchr(k, '='))) continue;
+	for (char *v; k < end; k = v + strlen(v) + 1) {
+		if (!(v = strchr(k, '='))) break;
 		*v++ = 0;
 		if (!strcmp(k, "MaxRecvDataSegmentLength")) c->segment = strtoul(v, NULL, 0);
 		else if (!strcmp(k, "FirstBurstLength")) c->firstburst = strtoul(v, NULL, 0);
 		else if (!strcmp(k, "ImmediateData")) c->immediate = !strcmp(v, "Yes");
-		else if (!strcmp(k, "HeaderDigest") || !strcmp(k, "DataDigest")) {
-			if (o_digest && strcmp(v, "CRC32C")) die("the target answered %s=%s", k, v);
-		}
-		k = v;
+		else if ((!strcmp(k, "HeaderDigest") || !strcmp(k, "DataDigest")) && o_digest && strcmp(v, "CRC32C"))
+			die("the target answered %s=%s", k, v);
 	}
-	c->expstatsn = g32(p + 24) + 1; c->maxcmdsn = g32(p + 32);
+}
+/* One stage of login (11.12, 11.13): what the target says in it is taken as agreed; when it has more to say than it
+ * could in its first answer, it is asked for it by an empty request. */
+static void login_stage(struct session *c, const uint8_t *isid, int csg, int nsg, const char *keys, uint32_t n)
+{
+	uint8_t *p, *d; uint32_t m; int tries = 0;
+	do {
+		uint8_t h[48] = { 0x43, 0x80 | csg << 2 | nsg };
+		memcpy(h + 8, isid, 6); p32(h + 16, c->itt); p32(h + 24, c->cmdsn);
+		add(c, h, (const uint8_t *)keys, n); flush_out(c);
+		n = 0;
+		p = next(c, &d, &m);
+		if (p[0] != 0x23) die("opcode %#x in login", p[0]);
+		if (p[36]) die("login failed with status %#x%02x", p[36], p[37]);
+		agree(c, (char *)d, (char *)d + m);
+		c->expstatsn = g32(p + 24) + 1; c->maxcmdsn = g32(p + 32);
+	} while (!(p[1] & 0x80) && ++tries < 8);
+	if (!(p[1] & 0x80)) die("the target does not end the login");
 }
 static void login(struct session *c, unsigned number)
 {
@@ -178,14 +185,14 @@ static void login(struct session *c, unsigned number)
 	c->cmdsn = 1; c->segment = 8192; c->firstburst = 65536; c->immediate = 1;
 	n = text(k, n, "InitiatorName=iqn.2024-01.test.bench:load"); n = text(k, n, "SessionType=Normal");
 	n = text(k, n, "TargetName=%s", target); n = text(k, n, "AuthMethod=None");
-	login_step(c, isid, 0, 1, k, n);
+	login_stage(c, isid, 0, 1, k, n);
 	n = text(k, 0, "HeaderDigest=%s", digest); n = text(k, n, "DataDigest=%s", digest);
 	n = text(k, n, "MaxConnections=1"); n = text(k, n, "InitialR2T=No"); n = text(k, n, "ImmediateData=Yes");
 	n = text(k, n, "MaxRecvDataSegmentLength=%u", SEGMENT); n = text(k, n, "MaxBurstLength=262144");
 	n = text(k, n, "FirstBurstLength=262144"); n = text(k, n, "DefaultTime2Wait=2"); n = text(k, n, "DefaultTime2Retain=0");
 	n = text(k, n, "MaxOutstandingR2T=1"); n = text(k, n, "DataPDUInOrder=Yes"); n = text(k, n, "DataSequenceInOrder=Yes");
 	n = text(k, n, "ErrorRecoveryLevel=0");
-	login_step(c, isid, 1, 3, k, n);
+	login_stage(c, isid, 1, 3, k, n);
 	c->digest = o_digest;
 }
 

@@ -7,6 +7,8 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -486,3 +488,35 @@ if os.access("/dev/loop-control", os.R_OK | os.W_OK):  # who may not make one ha
         finally:
             subprocess.run(["umount", str(tmp_path / "mount")], check=True)
         FileDevice(loop).close()
+
+
+def test_flushes_that_come_together_share_one(device: FileDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Group commit: while one fdatasync runs, all who ask wait for the next, and only that one follows."""
+    began, go_on = threading.Event(), threading.Event()
+    calls: list[int] = []
+    real = os.fdatasync
+
+    def slow(fd: int) -> None:
+        calls.append(fd)
+        began.set()
+        assert go_on.wait(10)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    first = threading.Thread(target=device.flush)
+    first.start()
+    assert began.wait(10)
+    others = [threading.Thread(target=device.flush) for _ in range(8)]
+    for thread in others:
+        thread.start()
+    deadline = time.monotonic() + 10
+    while len(device._flushing._waiters) < len(others):  # type: ignore[attr-defined]
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    go_on.set()
+    for thread in (first, *others):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert len(calls) == 2
+    device.flush()
+    assert len(calls) == 3, "a flush after all others are over must sync anew"

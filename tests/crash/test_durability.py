@@ -42,7 +42,14 @@ class Writer(threading.Thread):
         self._rng = random.Random(generation)
 
     def run(self) -> None:
-        with contextlib.suppress(InitiatorError, OSError), connect(self._url, timeout=10) as lun:
+        """One session until it is lost; a login that comes while the worker is being restarted is tried again."""
+        deadline = time.monotonic() + 15
+        while not self.flushes and time.monotonic() < deadline:
+            with contextlib.suppress(InitiatorError, OSError):
+                self._write()
+
+    def _write(self) -> None:
+        with connect(self._url, timeout=10) as lun:
             while True:
                 written = {}
                 for _ in range(self._rng.randrange(1, 20)):

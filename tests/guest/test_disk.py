@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,18 +14,13 @@ import pytest
 from tests.conftest import TargetFactory
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
-from tests.serving import Serving
 
 
 @pytest.fixture
 def serve(target: TargetFactory, network: Network) -> TargetFactory:
     """`target` in the namespace, on both of its addresses."""
 
-    def start(*volumes: str | Path, **options: object) -> Serving:
-        portals = [f"{address}:3260" for address in HOST]
-        return target(*volumes, prefix=network.prefix, portals=portals, **options)  # type: ignore[arg-type]
-
-    return start  # type: ignore[return-value]
+    return partial(target, prefix=network.prefix, portals=[f"{address}:3260" for address in HOST])
 
 
 def _allocated(path: Path) -> int:

@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Condition
 
 from blockyard.block.device import Device, Extent, Run
 
@@ -66,6 +67,8 @@ class FileDevice(Device):
         self.path = os.fspath(path)
         self.read_only = read_only
         self._lost: OSError | None = None  # why a flush failed: what it should have made stable may be gone
+        self._flushing = Condition()
+        self._flushes_begun = self._flushes_ended = 0
         self._fd = _open(self.path, read_only=read_only)
         try:
             _lock(self._fd, self.path, shared=read_only)
@@ -156,20 +159,35 @@ class FileDevice(Device):
                 raise OSError(errno.EIO, "Nothing can be written", self.path)
 
     def flush(self) -> None:
-        """fdatasync(2). Once it has failed it goes on failing.
+        """fdatasync(2), one for all who ask while another is under way. Once it has failed it goes on failing.
 
         The kernel reports a failed write-back once and then takes the lost pages for clean: a second
         fdatasync would return success for data that is not there.
         """
         if self.read_only:
             return
-        if self._lost is None:
-            try:
-                os.fdatasync(self._fd)
-            except OSError as error:
-                self._lost = error
+        with self._flushing:
+            needed = self._flushes_begun + 1  # one that has begun already may not cover the caller's writes
+            while self._flushes_ended < needed and self._flushes_ended < self._flushes_begun:
+                self._flushing.wait()
+            mine = self._flushes_ended < needed and self._lost is None
+            if mine:
+                self._flushes_begun += 1
+        if mine:
+            self._fdatasync()
         if self._lost is not None:
             raise OSError(self._lost.errno, f"Write-back has failed: {self._lost.strerror}", self.path)
+
+    def _fdatasync(self) -> None:
+        lost = None
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            lost = error
+        with self._flushing:
+            self._lost = self._lost or lost
+            self._flushes_ended += 1
+            self._flushing.notify_all()
 
     def discard(self, offset: int, length: int) -> None:
         self._fallocate(_PUNCH_HOLE | _KEEP_SIZE, offset, length)

@@ -27,7 +27,7 @@ from blockyard.worker.handoff import Message, pair, receive_message, send_messag
 log = logging.getLogger(__name__)
 
 PATIENCE = 5.0  # seconds that a new connection waits for a worker that is being restarted
-FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # seconds between restarts, from the second in a row on; doubles
+FIRST_DELAY, LAST_DELAY = 0.1, 3.0  # seconds between restarts, from the second in a row on; doubles, below PATIENCE
 SETTLED = 60.0  # seconds after which a worker's death counts as the first one again
 _LOG_LINE = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL):([\w.]+):(.*)")  # logging.BASIC_FORMAT
 

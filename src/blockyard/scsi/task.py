@@ -56,9 +56,7 @@ class Result:
 
     __slots__ = ("data", "expected", "sense", "status")
 
-    def __init__(
-        self, status: Status = Status.GOOD, data: Buffer = b"", sense: bytes = b"", expected: int = 0
-    ) -> None:
+    def __init__(self, status: Status = Status.GOOD, data: Buffer = b"", sense: bytes = b"", expected: int = 0) -> None:
         self.status = status
         self.data = data
         self.sense = sense
