@@ -12,6 +12,7 @@ import datetime
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,7 @@ _ONLY_FOR = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was asked for. Returns 0 when everything was measured, however fast."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the targets are not left behind
     if options.quick:
         options.rounds, options.seconds, options.retake = min(options.rounds, 2), 1, 0.0
     samples: list[Sample] = []

@@ -81,7 +81,7 @@ class FileDevice(Device):
             queue = _queue(number)
             self.rotational = _number(queue / "rotational") == 1
             self.alignment = self._logical_block_size()
-            self.granularity = 0 if read_only else self._find_granularity(status, queue)
+            self.granularity = self._find_granularity(status, queue)
             self.nowait = self._probe_nowait()
         except BaseException:
             os.close(self._fd)
@@ -116,6 +116,8 @@ class FileDevice(Device):
         block = status.st_blksize
         if block < 512 or block & (block - 1):
             block = 4096
+        if self.read_only:  # cannot be tried, and nothing will be freed: but holes are told from data
+            return block
         try:  # beyond the end of the file, where there is nothing to free
             fallocate(self._fd, _PUNCH_HOLE | _KEEP_SIZE, (status.st_size + block) & -block, block)
         except OSError:

@@ -38,7 +38,8 @@ class ReceiveBuffer:
         """Where the next bytes go: never empty when all whole PDUs have been handled."""
         if self.start == self.end:
             self.start = self.end = 0
-        elif RECEIVE_CAPACITY - self.start < LONGEST_PDU:  # what has begun may not fit behind where it stands
+            return self.view
+        if RECEIVE_CAPACITY - self.start < LONGEST_PDU:  # what has begun may not fit behind where it stands
             length = self.end - self.start
             self.view[:length] = self.view[self.start : self.end]
             self.start, self.end = 0, length

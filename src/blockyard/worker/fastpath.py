@@ -36,19 +36,24 @@ _IOV_MAX = os.sysconf("SC_IOV_MAX")
 
 # A SCSI command PDU with its CDB (RFC 7143 §11.3; SBC-4 5.11, 5.13, 5.40, 5.42): opcode, flags | AHS and data length |
 # LUN | task tag | expected length | CmdSN | operation code and flags | LBA | (group) | length | (group and) control
-_COMMAND_10 = Struct(">H2xIQIII4xHIBHB6x").unpack_from
-_COMMAND_16 = Struct(">H2xIQIII4xHQIH").unpack_from
-# Byte 0 and 1 of the PDU: not immediate, F with R or W, an attribute that asks for no order (RFC 7143 §11.3.1)
-_UNTAGGED_READ, _SIMPLE_READ, _UNTAGGED_WRITE, _SIMPLE_WRITE = 0x01C0, 0x01C1, 0x01A0, 0x01A1
+_COMMAND_10 = Struct(">QQIII4xHIBHB6x").unpack_from
+_COMMAND_16 = Struct(">QQIII4xHQIH").unpack_from
+# The first eight bytes: not immediate, F with R or W, an attribute that asks for no order, no AHS; the data length is 0,
+# or for a write still to be added (RFC 7143 §11.3.1)
+_UNTAGGED_READ, _SIMPLE_READ = 0x01C0 << 48, 0x01C1 << 48
+_PLAIN_WRITES = frozenset((0x01A0 << 48, 0x01A1 << 48))
 _READ_10, _WRITE_10, _READ_16, _WRITE_16 = 0x2800, 0x2A00, 0x8800, 0x8A00
 _FORM = bytearray(256)  # by operation code: 10 or 16 for what may be plain
 _FORM[0x28] = _FORM[0x2A] = 10
 _FORM[0x88] = _FORM[0x8A] = 16
 
-# Data-In with status (RFC 7143 §11.7) and SCSI response (§11.4): opcode, flags, response, status | lengths | LUN |
-# task tag | transfer tag | StatSN | ExpCmdSN | MaxCmdSN | DataSN | offset | residual
-_ANSWER = Struct(">IIQIIIIIIII").pack_into
-_DATA_IN, _DATA_IN_FINAL, _DATA_IN_STATUS, _RESPONSE = 0x25000000, 0x25800000, 0x25810000, 0x21800000
+# Data-In with status (RFC 7143 §11.7) and SCSI response (§11.4): opcode, flags, response, status, data length | LUN |
+# task tag | transfer tag | StatSN | ExpCmdSN | MaxCmdSN | DataSN | offset | residual; the short form has zeros in the last three
+_ANSWER = Struct(">Q8xIIIII12x").pack_into
+_DATA_IN_PART = Struct(">Q8xIIIIIII4x").pack_into
+_DATA_IN, _DATA_IN_FINAL, _DATA_IN_STATUS, _RESPONSE = (
+    word << 32 for word in (0x25000000, 0x25800000, 0x25810000, 0x21800000)
+)
 _DIGEST = Struct("<I").unpack_from
 _PACK_DIGEST = Struct("<I").pack_into
 _NO_TAG = 0xFFFFFFFF
@@ -91,9 +96,9 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
     reads = read_bytes = writes = written_bytes = 0
     while end - at >= header_length and to < SEND_THRESHOLD and (form := _FORM[buffer[at + 32]]):
         if form == 16:
-            head, lengths, to_lun, tag, length, cmd_sn, code, lba, count, tail = _COMMAND_16(buffer, at)
+            head, to_lun, tag, length, cmd_sn, code, lba, count, tail = _COMMAND_16(buffer, at)
         else:
-            head, lengths, to_lun, tag, length, cmd_sn, code, lba, tail, count, control = _COMMAND_10(buffer, at)
+            head, to_lun, tag, length, cmd_sn, code, lba, tail, count, control = _COMMAND_10(buffer, at)
             tail |= control
         if (
             cmd_sn != exp_cmd_sn
@@ -107,7 +112,7 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
             break
         next_cmd_sn, next_max = (cmd_sn + 1) & _MASK, (max_cmd_sn + 1) & _MASK
         if (code == _READ_16 or code == _READ_10) and (head == _SIMPLE_READ or head == _UNTAGGED_READ):
-            if lengths or length > MAX_INLINE_READ:
+            if length > MAX_INLINE_READ:
                 break
             if header_digest and _DIGEST(buffer, at + 48)[0] != crc32c(view[at : at + 48]):
                 break
@@ -126,15 +131,15 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
                         break
                 except OSError:
                     break
-                _ANSWER(out, to, _DATA_IN_STATUS, length, 0, tag, _NO_TAG, stat_sn, next_cmd_sn, next_max, 0, 0, 0)
+                _ANSWER(out, to, _DATA_IN_STATUS | length, tag, _NO_TAG, stat_sn, next_cmd_sn, next_max)
                 if digests:
                     after = _add_digests(out, out_view, to, data, after, header_digest, data_digest)
             to = after
             at += header_length
             reads += 1
             read_bytes += length
-        elif (code == _WRITE_16 or code == _WRITE_10) and (head == _SIMPLE_WRITE or head == _UNTAGGED_WRITE):
-            if lengths != length or length > immediate_limit or not writable:
+        elif code == _WRITE_16 or code == _WRITE_10:
+            if head - length not in _PLAIN_WRITES or length > immediate_limit or not writable:
                 break
             if (lba << shift | length) & (_PAGE - 1):
                 break  # part of a page: it may have to be read first, and that may block
@@ -150,7 +155,7 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
                     break
             except OSError:
                 break
-            _ANSWER(out, to, _RESPONSE, 0, 0, tag, 0, stat_sn, next_cmd_sn, next_max, 0, 0, 0)
+            _ANSWER(out, to, _RESPONSE, tag, 0, stat_sn, next_cmd_sn, next_max)
             if header_digest:
                 _add_digests(out, out_view, to, to + 52, to + 52, header_digest=True, data_digest=False)
             to += header_length
@@ -220,6 +225,6 @@ def _read_in_segments(
         else:
             first_word, sn = (_DATA_IN if (offset + end - start) % max_burst else _DATA_IN_FINAL), 0
         at = start - before
-        _ANSWER(out, at, first_word, end - start, 0, tag, _NO_TAG, sn, exp_cmd_sn, max_cmd_sn, number, offset, 0)
+        _DATA_IN_PART(out, at, first_word | end - start, tag, _NO_TAG, sn, exp_cmd_sn, max_cmd_sn, number, offset)
         _add_digests(out, view, at, start, end, header_digest, data_digest)
     return places[-1][2] + (4 if data_digest else 0)
