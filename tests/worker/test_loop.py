@@ -66,6 +66,22 @@ class Server:
         self.rig.close()
 
 
+def login_request(isid: int = 1) -> LoginRequest:
+    """A login to the target in one request."""
+    keys = {"InitiatorName": INITIATOR, "TargetName": TARGET, "SessionType": "Normal", **LOGIN_KEYS}
+    request = LoginRequest(
+        encode_text(list(keys.items())),
+        isid=b"\x80" + isid.to_bytes(5, "big"),
+        itt=1,
+        cmd_sn=1,
+        csg=1,
+        nsg=3,
+        final=True,
+    )
+    request.immediate = True
+    return request
+
+
 class Peer:
     """An initiator that can misbehave."""
 
@@ -76,18 +92,7 @@ class Peer:
         self._sn = 1
 
     def log_in(self, isid: int = 1) -> None:
-        keys = {"InitiatorName": INITIATOR, "TargetName": TARGET, "SessionType": "Normal", **LOGIN_KEYS}
-        request = LoginRequest(
-            encode_text(list(keys.items())),
-            isid=b"\x80" + isid.to_bytes(5, "big"),
-            itt=1,
-            cmd_sn=1,
-            csg=1,
-            nsg=3,
-            final=True,
-        )
-        request.immediate = True
-        self.send(request)
+        self.send(login_request(isid))
         answer = self.receive()
         assert isinstance(answer, LoginResponse)
         assert answer.status == 0

@@ -34,7 +34,7 @@ _MASK = 0xFFFFFFFF
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 
-# A SCSI command PDU with its CDB (RFC 7143 §11.3; SBC-4 5.11, 5.13, 5.40, 5.42): opcode, flags | AHS and data length |
+# A SCSI command PDU with its CDB (RFC 7143 §11.3; SBC-4, READ and WRITE (10) and (16)): opcode, flags, AHS and data length |
 # LUN | task tag | expected length | CmdSN | operation code and flags | LBA | (group) | length | (group and) control
 _COMMAND_10 = Struct(">QQIII4xHIBHB6x").unpack_from
 _COMMAND_16 = Struct(">QQIII4xHQIH").unpack_from

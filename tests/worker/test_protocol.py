@@ -1,0 +1,115 @@
+"""The messages of a worker process, to and fro (worker/process.py)."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockyard.worker.handoff import pair, receive_message, send_message
+from tests.wire import TARGET
+from tests.worker.test_loop import Peer, login_request
+
+
+class Worker:
+    """A worker process and the end of its socket that control has."""
+
+    def __init__(self) -> None:
+        self.control, theirs = pair()
+        self.control.settimeout(20)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "blockyard.worker", str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            )
+
+    def send(self, **message: Any) -> None:
+        send_message(self.control, message)
+
+    def receive(self) -> dict[str, Any]:
+        received = receive_message(self.control)
+        assert received is not None, "the worker has gone"
+        return received[0]
+
+    def start(self, path: Path) -> dict[str, Any]:
+        lun = {
+            "lun": 0, "path": str(path), "uuid": str(uuid.UUID(int=7)), "name": "disk", "block_size": 512,
+            "read_only": False, "write_through": False,
+        }  # fmt: skip
+        self.send(type="targets", targets=[{"name": TARGET, "portal_group": 1, "luns": [lun]}], portals=[], poll=False)
+        return self.receive()
+
+    def hand_over(self, received: bytes, answered: int = 0) -> Peer:
+        """Give it a connection of which `received` has been read already."""
+        ours, theirs = socket.socketpair()
+        message = {
+            "type": "connection", "portal": "127.0.0.1:3260", "peer": "test",
+            "received": base64.b64encode(received).decode(), "answered": answered,
+        }  # fmt: skip
+        with theirs:
+            send_message(self.control, message, [theirs.fileno()])
+        return Peer(ours)
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    worker = Worker()
+    yield worker
+    worker.control.close()
+    assert worker.process.wait(20) in (0, 1)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(8 << 20))
+    return path
+
+
+def test_from_start_to_stop(worker: Worker, disk: Path) -> None:
+    assert worker.start(disk) == {"type": "ready"}
+    peer = worker.hand_over(login_request().encode())
+    assert peer.receive().opcode == 0x23
+    peer.command(bytes(16))  # takes the unit attention
+    assert peer.read(0, 8) == bytes(4096)
+    peer.command(bytes([0x2A]) + bytes(6) + b"\0\x08" + bytes(7), 4096, b"x" * 4096)
+    worker.send(type="statistics")
+    answer = worker.receive()
+    assert answer["type"] == "statistics"
+    counters = answer["targets"][TARGET]["0"]
+    assert (counters["read_ops"], counters["read_bytes"]) == (1, 4096)
+    assert (counters["write_ops"], counters["write_bytes"]) == (1, 4096)
+    (session,) = answer["sessions"]
+    assert session["target"] == TARGET
+    assert session["peer"] == "test"
+    worker.send(type="stop", grace=0)
+    assert worker.receive() == {"type": "stopped"}
+    assert worker.process.wait(20) == 0
+
+
+def test_what_has_been_answered_is_not_said_again(worker: Worker, disk: Path) -> None:
+    assert worker.start(disk) == {"type": "ready"}
+    peer = worker.hand_over(login_request().encode())
+    answer = peer.receive().encode()
+    again = worker.hand_over(login_request(isid=2).encode(), answered=len(answer) - 4)
+    assert again.sock.recv(100) == answer[-4:]
+
+
+def test_a_disk_that_cannot_be_opened_is_reported(worker: Worker, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    answer = worker.start(missing)
+    assert answer["type"] == "failed"
+    assert str(missing) in answer["error"]
+    assert worker.process.wait(20) == 1
+
+
+def test_a_worker_without_control_ends(worker: Worker, disk: Path) -> None:
+    assert worker.start(disk) == {"type": "ready"}
+    worker.control.close()
+    assert worker.process.wait(20) == 0
