@@ -212,7 +212,6 @@ class Connection:
         self.segment = LOGIN_DATA_LIMIT  # the longest data segment that the peer may send
         self.peer_segment = LOGIN_DATA_LIMIT  # the longest that it takes
         self.max_burst = LOGIN_DATA_LIMIT
-        self.heard = 0.0  # when the peer last said something, on the owner's clock
         self._service = service
         self._login = service.new_login(portal, self._attach)
         self._text = TextAccumulator()
