@@ -55,6 +55,11 @@ def descendants(pid: int) -> list[int]:
     return [pid, *(process for child in children(pid) for process in descendants(child))]
 
 
+def workers_of(pid: int) -> list[int]:
+    """Process ids of the workers that the control process `pid` has now."""
+    return [child for child in children(pid) if _is_worker(child)]
+
+
 def _is_worker(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return b"blockyard.worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -136,7 +141,7 @@ class Serving:
     @property
     def workers(self) -> list[int]:
         """Process ids of the workers that live now."""
-        return [pid for pid in children(self.pid) if _is_worker(pid)]
+        return workers_of(self.pid)
 
     def url(self, lun: int = 0, *, portal: int = 0, target: str | None = None) -> str:
         """`iscsi://…` of a LUN, as libiscsi and QEMU write it."""

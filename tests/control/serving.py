@@ -18,6 +18,7 @@ from pathlib import Path
 
 from blockyard.iscsi.negotiation import decode_text, encode_text
 from blockyard.iscsi.pdu import LoginRequest, LoginResponse, Pdu, TextRequest, TextResponse, decode, pdu_length
+from tests.serving import workers_of
 
 INITIATOR = "iqn.2026-11.test:initiator"
 LIMIT = 30.0  # seconds for anything that should take a fraction of one
@@ -47,8 +48,7 @@ class Served:
 
     def workers(self) -> list[int]:
         """The process ids of the workers that run now."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"blockyard.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return workers_of(self.process.pid)
 
 
 def start(state: Path, *arguments: str, portal: str = "127.0.0.1:0", **environment: str) -> subprocess.Popen[str]:

@@ -166,7 +166,7 @@ class _Completion:
             buffer_offset=self.sent,
             data=self.data[self.sent : self.sent + length],
         )
-        collapse = last and self.result.status == Status.GOOD and not self.command.write_length
+        collapse = last and self.result.status == Status.GOOD and not self.command.task.data_out_length
         if collapse:
             pdu.has_status = True
             self._set_residuals(pdu)
@@ -426,7 +426,6 @@ class Connection:
             attribute=pdu.attribute,
             data_out_length=pdu.edtl if pdu.write else 0,
             read_length=read_length,
-            transport=session,
         )
 
     def _unexpected_data(self, pdu: ScsiCommand) -> Result | None:
@@ -490,7 +489,10 @@ class Connection:
             return  # of a command that was aborted: its data may be under way still (RFC 7143 §4.2.3.3)
         solicited = command.solicitations[0] if command.solicitations else None
         if pdu.ttt == NO_TAG and command.unsolicited:
-            expected_sn, limit = command.data_sn, min(session.parameters.first_burst_length, command.write_length)
+            expected_sn, limit = (
+                command.data_sn,
+                min(session.parameters.first_burst_length, command.task.data_out_length),
+            )
             command.data_sn += 1
         elif solicited is not None and pdu.ttt == solicited.ttt:
             expected_sn, limit = solicited.data_sn, solicited.end

@@ -49,8 +49,6 @@ class Opcode(IntEnum):
     REJECT = 0x3F
 
 
-IMMEDIATE = 0x40  # the I bit of byte 0 (RFC 7143 §11.2.1.1)
-FINAL = 0x80  # the F bit of byte 1 (RFC 7143 §11.2.1.3)
 OPCODE_MASK = 0x3F
 
 

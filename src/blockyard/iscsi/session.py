@@ -56,7 +56,7 @@ class Command:
 
     __slots__ = (
         "aborted", "asked", "buffer", "charged", "data_sn", "failure", "immediate", "itt", "lun", "r2t_sn", "read",
-        "received", "solicitations", "task", "unsolicited", "wanted", "write_length",
+        "received", "solicitations", "task", "unsolicited", "wanted",
     )  # fmt: skip
 
     def __init__(self, pdu: ScsiCommand, task: Task) -> None:
@@ -65,7 +65,6 @@ class Command:
         self.lun = pdu.lun
         self.immediate = pdu.immediate
         self.read = pdu.read
-        self.write_length = task.data_out_length
         self.wanted = 0  # bytes of Data-Out to wait for
         self.received = 0  # bytes of Data-Out that have come, wanted or not: all in order (DataPDUInOrder=Yes)
         self.asked = 0  # buffer offset up to which data has come unasked or been asked for

@@ -14,7 +14,7 @@ Neither step raises: every failure is a result with its status and sense data.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from blockyard.scsi.commands import Command
@@ -75,7 +75,7 @@ class Task:
 
     __slots__ = (
         "attribute", "blocking", "cdb", "command", "data_out", "data_out_length", "exclusive", "expected", "fields",
-        "nexus", "read_length", "transport",
+        "nexus", "read_length",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +86,6 @@ class Task:
         attribute: int = Attribute.SIMPLE,
         data_out_length: int = 0,
         read_length: int = 0,
-        transport: Any = None,
     ) -> None:
         self.nexus = nexus
         self.cdb = cdb
@@ -94,7 +93,6 @@ class Task:
         self.data_out_length = data_out_length
         self.read_length = read_length
         self.data_out: Buffer = b""
-        self.transport = transport  # whatever the transport wants to find again when the result comes
         self.command: Command | None = None  # set by LogicalUnit.begin, with what follows
         self.fields: dict[str, int] = {}
         self.expected = 0  # bytes of Data-Out that the CDB asks for; the transport fetches no more than these

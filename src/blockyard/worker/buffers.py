@@ -11,12 +11,13 @@ import mmap
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from blockyard.iscsi.digest import DIGEST_LENGTH
 from blockyard.iscsi.negotiation import Preferences
-from blockyard.iscsi.pdu import MAX_AHS_LENGTH
+from blockyard.iscsi.pdu import BHS_LENGTH, MAX_AHS_LENGTH
 
 RECEIVE_CAPACITY = 2 << 20  # bytes
 MAX_SEGMENT = Preferences().max_recv_data_segment_length
-LONGEST_PDU = 48 + MAX_AHS_LENGTH + 4 + MAX_SEGMENT + 4  # bytes, with both digests
+LONGEST_PDU = BHS_LENGTH + MAX_AHS_LENGTH + MAX_SEGMENT + 2 * DIGEST_LENGTH  # bytes
 _KEPT = 4  # buffers that a pool keeps for the next one who asks
 
 B = TypeVar("B")
