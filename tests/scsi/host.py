@@ -65,8 +65,8 @@ class Host:
 
     def __init__(self, target: Target, lun: int = 0, initiator: str = "iqn.test:host") -> None:
         self.target = target
-        self.unit = target.unit(encode_lun(lun))
-        self.nexus = Nexus(self.unit, f"{initiator},i,0x00023d000000", PORT)
+        self.unit = target.luns.unit(encode_lun(lun))
+        self.nexus = Nexus(self.unit, f"{initiator},i,0x00023d000000", PORT, target.luns)
         self.unit.attach(self.nexus)
         self.last: Task | None = None
 

@@ -84,9 +84,9 @@ def test_request_sense_takes_them_one_by_one() -> None:
 
 def test_luns_changed() -> None:
     host = memory()
-    host.target.luns_changed()
+    host.target.luns.luns_changed()
     attention(host, Asc.REPORTED_LUNS_DATA_HAS_CHANGED)
-    host.target.luns_changed()
+    host.target.luns.luns_changed()
     host.nexus.establish(Asc.MODE_PARAMETERS_CHANGED)
     host.ok(report_luns())  # now it knows
     attention(host, Asc.MODE_PARAMETERS_CHANGED)

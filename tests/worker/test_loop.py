@@ -158,7 +158,7 @@ def test_it_serves(server: Server) -> None:
     peer = server.connect()
     peer.log_in()
     block = peer.read(0, 8)
-    assert block == (server.rig.node.scsi.units and peer.read(8, 8))
+    assert block == (server.rig.node.scsi.luns.units and peer.read(8, 8))
 
 
 def test_a_login_that_is_not_finished(server: Server) -> None:

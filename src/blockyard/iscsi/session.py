@@ -121,7 +121,8 @@ class Session:
             assert self.node is not None
             group = self.node.portal_group
             port = TargetPort(f"{self.node.name},t,0x{group:04x}", relative_port=group, portal_group=group)
-            nexus = Nexus(self.node.scsi.unit(lun), f"{self.initiator},i,0x{self.isid.hex()}", port)
+            luns = self.node.scsi.luns
+            nexus = Nexus(luns.unit(lun), f"{self.initiator},i,0x{self.isid.hex()}", port, luns)
             if nexus.unit.tasks is not None:  # a LUN that is not there is looked for anew each time
                 nexus.unit.attach(nexus)
                 self._nexuses[lun] = nexus
@@ -355,7 +356,7 @@ class TargetNode:
         doomed = [(session, c) for session in self.sessions.values() for c in session.commands.values()]
 
         def finish(response: TaskResponse) -> None:
-            for unit in self.scsi.units.values():
+            for unit in self.scsi.luns.units.values():
                 unit.reset()
             answer(response)
 

@@ -164,7 +164,7 @@ class CommandTable:
     """Commands by operation code and service action."""
 
     def __init__(self, commands: Sequence[Command]) -> None:
-        self._commands = tuple(commands)
+        self._commands = tuple(sorted(commands, key=lambda command: (command.opcode, command.service_action or 0)))
         self._plain: list[Command | None] = [None] * 256
         self._actions: dict[int, dict[int, Command]] = {}
         for command in commands:

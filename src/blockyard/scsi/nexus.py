@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from blockyard.scsi.sense import Asc, CheckCondition, SenseKey
 
 if TYPE_CHECKING:
+    from blockyard.scsi.target import LunMap
     from blockyard.scsi.unit import Unit
 
 
@@ -28,18 +29,37 @@ class Nexus:
     """What a logical unit knows of one initiator.
 
     `gate` is None while nothing stands in the way of a plain READ or WRITE, so that the data path has
-    one thing to look at.
+    one thing to look at. What stands in the way is a pending unit attention, or a reason that holds until it
+    is lifted: a reservation of another nexus, an asymmetric access state, an access right.
+    `luns` is what its initiator sees of the target.
     """
 
-    __slots__ = ("_attentions", "_lock", "gate", "initiator", "target_port", "unit")
+    __slots__ = ("_attentions", "_lock", "_reasons", "gate", "initiator", "luns", "target_port", "unit")
 
-    def __init__(self, unit: Unit, initiator: str, target_port: TargetPort) -> None:
+    def __init__(self, unit: Unit, initiator: str, target_port: TargetPort, luns: LunMap | None = None) -> None:
         self.unit = unit
         self.initiator = initiator
         self.target_port = target_port
+        self.luns = luns
         self._lock = Lock()  # commands of other nexuses establish unit attentions from their threads
         self._attentions: list[int] = [Asc.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED]
+        self._reasons: set[str] = set()
         self.gate: object | None = self._attentions
+
+    def close(self, reason: str) -> None:
+        """Have every command of this nexus take the slow road, where what `reason` stands for is looked at."""
+        with self._lock:
+            self._reasons.add(reason)
+            self._update()
+
+    def open(self, reason: str) -> None:
+        """What `reason` stands for is over."""
+        with self._lock:
+            self._reasons.discard(reason)
+            self._update()
+
+    def _update(self) -> None:
+        self.gate = self._attentions or self._reasons or None
 
     def establish(self, asc: int) -> None:
         """Queue a unit attention condition (SAM-5 5.14), given as ASC << 8 | ASCQ, unless it is pending already.
@@ -51,7 +71,7 @@ class Nexus:
                 self._attentions[:] = [asc]
             elif asc not in self._attentions:
                 self._attentions.append(asc)
-            self.gate = self._attentions
+            self._update()
 
     def take_attention(self) -> CheckCondition | None:
         """The next pending unit attention; it is pending no more."""
@@ -59,8 +79,7 @@ class Nexus:
             if not self._attentions:
                 return None
             asc = self._attentions.pop(0)
-            if not self._attentions:
-                self.gate = None
+            self._update()
         return CheckCondition(SenseKey.UNIT_ATTENTION, asc)
 
     def clear_attention(self, asc: int) -> None:
@@ -68,5 +87,4 @@ class Nexus:
         with self._lock:
             if asc in self._attentions:
                 self._attentions.remove(asc)
-            if not self._attentions:
-                self.gate = None
+            self._update()

@@ -99,6 +99,17 @@ class CheckCondition(Exception):
         return f"{self.key.name.replace('_', ' ')}, {self.asc >> 8:02X}h/{self.asc & 0xFF:02X}h"
 
 
+class StatusCondition(Exception):
+    """A command ends with a status that needs no sense data: RESERVATION CONFLICT, BUSY, ACA ACTIVE (SAM-5 §5.3.1)."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return self.status.name.replace("_", " ")
+
+
 class ReadFailure(OSError):
     """An OSError from reading the medium: it becomes a read error where others become write errors."""
 
@@ -187,6 +198,8 @@ def condition(error: BaseException) -> CheckCondition | None:
 
 def failure(error: BaseException, *, descriptor: bool = False, expected: int = 0) -> Result:
     """The result of a command that ended with `error`; `descriptor` chooses the sense format (D_SENSE)."""
+    if isinstance(error, StatusCondition):
+        return Result(error.status, expected=expected)
     found = condition(error) or CheckCondition(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
     data = encode(found.key, found.asc, descriptor=descriptor, pointer=found.pointer, information=found.information)
     return Result(Status.CHECK_CONDITION, sense=data, expected=expected)

@@ -86,7 +86,8 @@ def check_report_luns(unit: Unit, task: Task) -> None:
 
 
 def report_luns(unit: Unit, task: Task) -> Buffer:
-    luns = unit.inventory() if task.fields["select_report"] in _WITH_LOGICAL_UNITS else []
+    seen = task.nexus.luns
+    luns = seen.inventory() if seen is not None and task.fields["select_report"] in _WITH_LOGICAL_UNITS else []
     task.nexus.clear_attention(Asc.REPORTED_LUNS_DATA_HAS_CHANGED)
     return struct.pack(f">II{len(luns)}Q", 8 * len(luns), 0, *luns)
 

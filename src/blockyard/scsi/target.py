@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from blockyard.scsi.lun import decode_lun, encode_lun
 from blockyard.scsi.sense import Asc
 from blockyard.scsi.unit import AbsentUnit, LogicalUnit, Unit
 
 
-class Target:
-    """A target device with its logical units by LUN, from 0 to lun.MAX_LUN."""
+class LunMap:
+    """Logical units by LUN, from 0 to lun.MAX_LUN: what one initiator sees of a target.
 
-    def __init__(self, name: str, units: dict[int, LogicalUnit]) -> None:
-        self.name = name
-        self.units = dict(units)
-        self._absent = AbsentUnit(self)
-        for lun, unit in units.items():
+    One logical unit may be in several maps, under different numbers.
+    """
+
+    def __init__(self, units: Mapping[int, LogicalUnit]) -> None:
+        for lun in units:
             encode_lun(lun)  # raises ValueError for one that cannot be addressed
-            unit.target = self
+        self.units = dict(units)
+        self._absent = AbsentUnit()
 
     def unit(self, lun_field: int) -> Unit:
         """The logical unit that the 64-bit LUN field of a transport names, or what stands for one that is not there."""
@@ -27,7 +30,16 @@ class Target:
         return [encode_lun(lun) for lun in sorted(self.units)]
 
     def luns_changed(self) -> None:
-        """Logical units have come or gone: tell every nexus (SPC-5)."""
+        """Logical units have come or gone: tell every nexus that sees them through this map (SPC-5)."""
         for unit in self.units.values():
-            unit.target = self
-            unit.attention(Asc.REPORTED_LUNS_DATA_HAS_CHANGED)
+            for nexus in unit.nexuses:
+                if nexus.luns is self:
+                    nexus.establish(Asc.REPORTED_LUNS_DATA_HAS_CHANGED)
+
+
+class Target:
+    """A target device: a name, and the logical units that an initiator sees for whom nothing else was said."""
+
+    def __init__(self, name: str, units: Mapping[int, LogicalUnit]) -> None:
+        self.name = name
+        self.luns = LunMap(units)

@@ -23,11 +23,18 @@ from blockyard.scsi.cdb import Capability, Command, CommandTable
 from blockyard.scsi.commands import COMMANDS
 from blockyard.scsi.mode import ModeParameters
 from blockyard.scsi.nexus import Nexus
-from blockyard.scsi.sense import Asc, CheckCondition, FieldPointer, SenseKey, condition, failure
+from blockyard.scsi.sense import (
+    Asc,
+    CheckCondition,
+    FieldPointer,
+    SenseKey,
+    StatusCondition,
+    condition,
+    failure,
+)
 from blockyard.scsi.task import Result, Task
 
 if TYPE_CHECKING:
-    from blockyard.scsi.target import Target
     from blockyard.scsi.taskset import TaskSet
 
 log = logging.getLogger(__name__)
@@ -67,7 +74,6 @@ class Unit:
 
     commands: CommandTable = COMMANDS
     peripheral: int  # PERIPHERAL QUALIFIER and PERIPHERAL DEVICE TYPE (SPC-5)
-    target: Target | None = None
     tasks: TaskSet | None = None  # set by whoever runs its tasks; None where nothing waits or is aborted
 
     # what the data path looks at
@@ -130,6 +136,8 @@ class Unit:
 
     def _failed(self, task: Task, error: Exception) -> Result:
         """The result of a task that ended with `error`, accounted for and logged."""
+        if isinstance(error, StatusCondition):  # nothing has failed: another nexus stands in the way
+            return failure(error, expected=task.expected)
         found = condition(error)
         if found is None or found.key not in (SenseKey.UNIT_ATTENTION, SenseKey.MISCOMPARE):
             with self._counting:
@@ -156,10 +164,6 @@ class Unit:
     # ---- what commands ask
 
     descriptor_sense: bool = False  # D_SENSE: sense data in descriptor format
-
-    def inventory(self) -> list[int]:
-        """The LUNs of the target, in the form that REPORT LUNS has them."""
-        return self.target.inventory() if self.target is not None else [0]
 
     def pending_condition(self, nexus: Nexus) -> CheckCondition | None:
         """What REQUEST SENSE reports."""
@@ -188,10 +192,6 @@ class AbsentUnit(Unit):
     """What answers where there is no logical unit (SPC-5, INQUIRY, REPORT LUNS, REQUEST SENSE)."""
 
     peripheral = 0x7F  # qualifier 011b: not capable of having a device here; type 1Fh: unknown
-
-    def __init__(self, target: Target) -> None:
-        super().__init__()
-        self.target = target
 
     def __str__(self) -> str:
         return "absent logical unit"

@@ -116,7 +116,7 @@ class Worker:
 
     def _close_units(self) -> None:
         for node in self._nodes.values():
-            for unit in node.scsi.units.values():
+            for unit in node.scsi.luns.units.values():
                 unit.close()
 
     # ---- control
@@ -154,7 +154,7 @@ class Worker:
 
     def _statistics(self) -> Message:
         targets = {
-            node.name: {str(lun): unit.counters.as_dict() for lun, unit in node.scsi.units.items()}
+            node.name: {str(lun): unit.counters.as_dict() for lun, unit in node.scsi.luns.units.items()}
             for node in self._nodes.values()
         }
         sessions = [
