@@ -32,6 +32,25 @@ def test_descriptor_format() -> None:
     assert data == bytes.fromhex("72 05 2400 000000 14  00 0a 80 00 0000000100000000  02 06 0000 cc0001 00")
 
 
+def test_progress_indication() -> None:
+    """Where the field pointer is otherwise: SKSV, and the part done of 65,536 (SPC-5)."""
+    fixed = sense.encode(SenseKey.NOT_READY, 0x041B, progress=0x8000)
+    assert fixed == bytes.fromhex("70 00 02 00000000 0a 00000000 041b 00 80 8000")
+    descriptor = sense.encode(SenseKey.NOT_READY, 0x041B, progress=0, descriptor=True)
+    assert descriptor == bytes.fromhex("72 02 041b 000000 08  02 06 0000 800000 00")
+    assert sense.encode(SenseKey.NO_SENSE, 0x0016, progress=sense.PROGRESS_DONE)[15:] == bytes.fromhex("80 ffff")
+
+
+def test_command_specific_information() -> None:
+    fixed = sense.encode(SenseKey.COPY_ABORTED, 0x0D01, command_specific=0x01020304)
+    assert fixed == bytes.fromhex("70 00 0a 00000000 0a 01020304 0d01 00 000000")
+    assert sense.encode(SenseKey.COPY_ABORTED, 0x0D01, command_specific=1 << 32)[8:12] == bytes(4)
+    descriptor = CheckCondition(SenseKey.COPY_ABORTED, 0x0D01, information=1, command_specific=2)
+    assert descriptor.encode(descriptor=True) == bytes.fromhex(
+        "72 0a 0d01 000000 18  00 0a 80 00 0000000000000001  01 0a 00 00 0000000000000002"
+    )
+
+
 @pytest.mark.parametrize(
     ("pointer", "expected"),
     [

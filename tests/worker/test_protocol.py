@@ -40,7 +40,7 @@ class Worker:
     def start(self, path: Path) -> dict[str, Any]:
         lun = {
             "lun": 0, "path": str(path), "uuid": str(uuid.UUID(int=7)), "name": "disk", "block_size": 512,
-            "read_only": False, "write_through": False,
+            "read_only": False, "write_through": False, "state": None,
         }  # fmt: skip
         self.send(type="targets", targets=[{"name": TARGET, "portal_group": 1, "luns": [lun]}], portals=[], poll=False)
         return self.receive()

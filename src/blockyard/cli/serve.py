@@ -212,6 +212,7 @@ def _prepare(
             block_size=options.block_size,
             read_only=options.read_only,
             write_through=options.write_through,
+            state=str(state.units_directory),
         )
         units.append(Export(lun, volume))
     for name, units in exports.items():

@@ -62,6 +62,11 @@ class State:
             self._database.close()
             raise
 
+    @property
+    def units_directory(self) -> Path:
+        """Where logical units keep what outlives the process (scsi/durable.py)."""
+        return self.directory.absolute() / "units"
+
     def close(self) -> None:
         self._database.close()
 

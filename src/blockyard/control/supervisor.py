@@ -43,6 +43,7 @@ class Lun:
     block_size: int = 512
     read_only: bool = False
     write_through: bool = False
+    state: str | None = None  # directory of what it keeps over restarts (scsi/durable.py); None: it keeps nothing
 
 
 @dataclass(frozen=True)

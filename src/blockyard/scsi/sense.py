@@ -87,13 +87,34 @@ class CheckCondition(Exception):
     """A command ends with CHECK CONDITION status and this sense data."""
 
     def __init__(
-        self, key: SenseKey, asc: int, *, pointer: FieldPointer | None = None, information: int | None = None
+        self,
+        key: SenseKey,
+        asc: int,
+        *,
+        pointer: FieldPointer | None = None,
+        progress: int | None = None,
+        information: int | None = None,
+        command_specific: int | None = None,
     ) -> None:
         super().__init__(key, asc)
         self.key = key
         self.asc = asc
         self.pointer = pointer
+        self.progress = progress
         self.information = information
+        self.command_specific = command_specific
+
+    def encode(self, *, descriptor: bool = False) -> bytes:
+        """It as sense data, in fixed or descriptor format."""
+        return encode(
+            self.key,
+            self.asc,
+            descriptor=descriptor,
+            pointer=self.pointer,
+            progress=self.progress,
+            information=self.information,
+            command_specific=self.command_specific,
+        )
 
     def __str__(self) -> str:
         return f"{self.key.name.replace('_', ' ')}, {self.asc >> 8:02X}h/{self.asc & 0xFF:02X}h"
@@ -114,26 +135,29 @@ class ReadFailure(OSError):
     """An OSError from reading the medium: it becomes a read error where others become write errors."""
 
 
+PROGRESS_DONE = 0x10000  # what PROGRESS INDICATION counts to; it shows the part done in this many parts
+
+
 def encode(
     key: int,
     asc: int,
     *,
     descriptor: bool = False,
     pointer: FieldPointer | None = None,
+    progress: int | None = None,
     information: int | None = None,
+    command_specific: int | None = None,
 ) -> bytes:
     """Sense data for a current error, in fixed or descriptor format (SPC-5).
 
-    `information` is left out of fixed format where it needs more than 32 bits.
+    The sense-key specific field holds the pointer or, of PROGRESS_DONE parts, how many are done of what goes on.
+    `information` and `command_specific` are left out of fixed format where they need more than 32 bits.
     """
     specific = pointer.encode() if pointer else b""
+    if progress is not None:
+        specific = b"\x80" + min(progress, PROGRESS_DONE - 1).to_bytes(2, "big")
     if descriptor:
-        descriptors = b""
-        if information is not None:
-            descriptors += b"\x00\x0a\x80\x00" + information.to_bytes(8, "big")
-        if specific:
-            descriptors += b"\x02\x06\x00\x00" + specific + b"\x00"
-        return bytes([0x72, key, asc >> 8, asc & 0xFF, 0, 0, 0, len(descriptors)]) + descriptors
+        return _descriptor_format(key, asc, specific, information, command_specific)
     data = bytearray(18)
     data[0] = 0x70
     data[2] = key
@@ -141,9 +165,24 @@ def encode(
         data[0] |= 0x80
         data[3:7] = information.to_bytes(4, "big")
     data[7] = len(data) - 8
+    if command_specific is not None and command_specific <= 0xFFFFFFFF:
+        data[8:12] = command_specific.to_bytes(4, "big")
     data[12:14] = asc.to_bytes(2, "big")
     data[15 : 15 + len(specific)] = specific
     return bytes(data)
+
+
+def _descriptor_format(
+    key: int, asc: int, specific: bytes, information: int | None, command_specific: int | None
+) -> bytes:
+    descriptors = b""
+    if information is not None:
+        descriptors += b"\x00\x0a\x80\x00" + information.to_bytes(8, "big")
+    if command_specific is not None:
+        descriptors += b"\x01\x0a\x00\x00" + command_specific.to_bytes(8, "big")
+    if specific:
+        descriptors += b"\x02\x06\x00\x00" + specific + b"\x00"
+    return bytes([0x72, key, asc >> 8, asc & 0xFF, 0, 0, 0, len(descriptors)]) + descriptors
 
 
 def invalid_field(byte: int, bit: int | None = None) -> CheckCondition:
@@ -201,8 +240,7 @@ def failure(error: BaseException, *, descriptor: bool = False, expected: int = 0
     if isinstance(error, StatusCondition):
         return Result(error.status, expected=expected)
     found = condition(error) or CheckCondition(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
-    data = encode(found.key, found.asc, descriptor=descriptor, pointer=found.pointer, information=found.information)
-    return Result(Status.CHECK_CONDITION, sense=data, expected=expected)
+    return Result(Status.CHECK_CONDITION, sense=found.encode(descriptor=descriptor), expected=expected)
 
 
 def _transport_failure(asc: Asc) -> Result:

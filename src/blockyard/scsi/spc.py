@@ -11,7 +11,6 @@ from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
     SenseKey,
-    encode,
     invalid_field,
     invalid_parameter,
     parameter_list_length_error,
@@ -99,7 +98,7 @@ def request_sense(unit: Unit, task: Task) -> Buffer:
     pending = unit.pending_condition(task.nexus) or CheckCondition(
         SenseKey.NO_SENSE, Asc.NO_ADDITIONAL_SENSE_INFORMATION
     )
-    return encode(pending.key, pending.asc, descriptor=bool(task.fields["desc"]))
+    return pending.encode(descriptor=bool(task.fields["desc"]))
 
 
 # ---- MODE SENSE

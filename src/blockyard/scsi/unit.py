@@ -21,6 +21,7 @@ from blockyard.block.device import Device
 from blockyard.scsi import limits, vpd
 from blockyard.scsi.cdb import Capability, Command, CommandTable
 from blockyard.scsi.commands import COMMANDS
+from blockyard.scsi.durable import Durable
 from blockyard.scsi.mode import ModeParameters
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.sense import (
@@ -215,7 +216,8 @@ class LogicalUnit(Unit):
     """A disk: a block device that speaks SBC.
 
     `block_size` is 512 (reported as emulated on physical blocks of 4096) or 4096. With `write_through`
-    every write is on stable storage before its GOOD, and initiators cannot switch that off. Raises
+    every write is on stable storage before its GOOD, and initiators cannot switch that off. What has to outlive
+    the process is in `durable`. Raises
     ValueError for another block size, OSError for a device that holds not even one block.
     """
 
@@ -229,12 +231,14 @@ class LogicalUnit(Unit):
         read_only: bool = False,
         write_through: bool = False,
         identity: Identity,
+        durable: Durable | None = None,
     ) -> None:
         super().__init__()
         if block_size not in (512, 4096):
             raise ValueError(f"block size {block_size} is neither 512 nor 4096")
         self.device = device
         self.identity = identity
+        self.durable = durable or Durable(None, identity.uuid)
         self.block_size = block_size
         self.shift = block_size.bit_length() - 1
         self.physical_exponent = 3 if block_size == 512 else 0

@@ -25,6 +25,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from blockyard.block.file import FileDevice
@@ -32,6 +33,7 @@ from blockyard.iscsi.directory import Directory, portal_from
 from blockyard.iscsi.login import TargetLogin
 from blockyard.iscsi.pdu import LoginStatus
 from blockyard.iscsi.session import TargetNode
+from blockyard.scsi.durable import Durable
 from blockyard.scsi.target import Target
 from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.unit import Identity, LogicalUnit
@@ -104,12 +106,14 @@ class Worker:
 
     def _open_unit(self, lun: dict[str, Any]) -> LogicalUnit:
         device = FileDevice(lun["path"], read_only=lun["read_only"])
+        identity = Identity(uuid=uuid.UUID(lun["uuid"]), name=lun["name"])
         unit = LogicalUnit(
             device,
             block_size=lun["block_size"],
             read_only=lun["read_only"],
             write_through=lun["write_through"],
-            identity=Identity(uuid=uuid.UUID(lun["uuid"]), name=lun["name"]),
+            identity=identity,
+            durable=Durable(Path(lun["state"]) if lun["state"] else None, identity.uuid),
         )
         unit.tasks = TaskSet(unit, self._executor)
         return unit

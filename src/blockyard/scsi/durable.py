@@ -1,0 +1,85 @@
+"""What a logical unit keeps over restarts and power loss: small JSON documents, one file for each kind and volume.
+
+    <directory>/<UUID of the volume>.<kind>.json        kind: "mode-pages", "reservations", …
+
+They belong to the volume, wherever and under whatever LUN it is served, so that the UUID names them. A document is
+replaced whole: after a crash there is the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+
+class Durable:
+    """The documents of one volume. Without a directory they last as long as this object.
+
+    Safe to use from several threads as long as no two save the same kind at a time.
+    """
+
+    def __init__(self, directory: Path | None, uuid: UUID) -> None:
+        self._directory = directory
+        self._uuid = uuid
+        self._volatile: dict[str, str] = {}
+
+    @property
+    def persistent(self) -> bool:
+        """Whether what is saved outlives the process."""
+        return self._directory is not None
+
+    def load(self, kind: str) -> Any:
+        """The document saved last, or None. Raises OSError when it cannot be read; EUCLEAN when it is damaged."""
+        if self._directory is None:
+            text = self._volatile.get(kind)
+            return None if text is None else json.loads(text)
+        path = self._path(kind)
+        try:
+            return json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise OSError(errno.EUCLEAN, f"The file is damaged ({error})", str(path)) from error
+
+    def save(self, kind: str, document: Any) -> None:
+        """Replace the document; None takes it away. On stable storage when this returns. Raises OSError."""
+        if self._directory is None:
+            self._volatile[kind] = json.dumps(document)
+            return
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._path(kind)
+        if document is None:
+            path.unlink(missing_ok=True)
+        else:
+            _replace(path, json.dumps(document, separators=(",", ":")).encode())
+        _sync_directory(self._directory)
+
+    def _path(self, kind: str) -> Path:
+        assert self._directory is not None
+        return self._directory / f"{self._uuid}.{kind}.json"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put `data` in the place of what `path` holds, as one step."""
+    temporary = path.with_suffix(".new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
