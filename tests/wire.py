@@ -69,8 +69,8 @@ class Rig:
     def on_existing(cls, path: Path) -> Rig:
         return cls(FileDevice(path))
 
-    def new_login(self, portal: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
-        return TargetLogin(self, portal, attach=attach)
+    def new_login(self, portal: str, peer: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
+        return TargetLogin(self, portal, peer=peer, attach=attach)
 
     def find(self, name: str, portal: str) -> TargetNode | LoginStatus:
         return self.node if name == TARGET else LoginStatus.NOT_FOUND

@@ -320,6 +320,8 @@ class Password:
     def __init__(self, methods: tuple[str, ...]) -> None:
         self.methods = methods
         self.done = False
+        self.name = ""
+        self.mutual = False
 
     def step(self, method: str, pairs: Pairs) -> Pairs:
         assert method == "CHAP"

@@ -165,8 +165,8 @@ class _Reception:
 
     # ---- what the connection asks (iscsi.connection.Service)
 
-    def new_login(self, portal: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
-        self._login = TargetLogin(self, portal, attach=attach)
+    def new_login(self, portal: str, peer: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
+        self._login = TargetLogin(self, portal, peer=peer, attach=attach)
         return self._login
 
     def find(self, name: str, portal: str) -> Entry | LoginStatus:

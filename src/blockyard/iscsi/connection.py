@@ -83,8 +83,8 @@ class State(Enum):
 class Service(Protocol):
     """What a connection asks of the process that it lives in."""
 
-    def new_login(self, portal: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
-        """A login phase on `portal` ("ADDR:PORT"); `attach` finds or makes the session that it enters."""
+    def new_login(self, portal: str, peer: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
+        """A login phase on `portal` ("ADDR:PORT") of `peer`; `attach` finds or makes the session that it enters."""
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
         """The answer to SendTargets for one target, or for all of them (RFC 7143 App. C)."""
@@ -213,7 +213,7 @@ class Connection:
         self.peer_segment = LOGIN_DATA_LIMIT  # the longest that it takes
         self.max_burst = LOGIN_DATA_LIMIT
         self._service = service
-        self._login = service.new_login(portal, self._attach)
+        self._login = service.new_login(portal, peer, self._attach)
         self._text = TextAccumulator()
         self._ping_tag: int | None = None  # TTT of the NOP-In that waits for its answer
         self._ping_count = 0

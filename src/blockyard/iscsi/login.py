@@ -68,6 +68,14 @@ class Authenticator(Protocol):
     def done(self) -> bool:
         """Whether the exchange of the method that was chosen has come to its good end."""
 
+    @property
+    def name(self) -> str:
+        """What the initiator says that its user is called, proved once `done`; "" while it has not."""
+
+    @property
+    def mutual(self) -> bool:
+        """Whether the target has proved itself too."""
+
     def step(self, method: str, pairs: Pairs) -> Pairs:
         """Take the keys of one text that belong to `method`, return those to be sent back.
 
@@ -82,9 +90,10 @@ def _nobody_asks(login: TargetLogin) -> Authenticator | None:
 class TargetLogin:
     """The login phase of one connection.
 
-    `directory` finds the target. `attach` is called with this object when the login is about to be granted, and
-    returns the TSIH of the session that it enters, or why it may not (RFC 7143 §6.3.1). `authenticator` is called
-    once the names are known, and returns what decides on AuthMethod; None lets everybody in.
+    It came in on `portal` from `peer`. `directory` finds the target. `attach` is called with this object when the
+    login is about to be granted, and returns the TSIH of the session that it enters, or why it may not (RFC 7143 §6.3.1).
+    `authenticator` is called once the names are known, and returns what decides on AuthMethod; None lets everybody in.
+    It raises NegotiationError for an initiator that is not let in whatever it proves.
     """
 
     def __init__(
@@ -92,12 +101,14 @@ class TargetLogin:
         directory: Directory,
         portal: str,
         *,
+        peer: str = "",
         attach: Callable[[TargetLogin], int | LoginStatus],
         preferences: Preferences | None = None,
         authenticator: Callable[[TargetLogin], Authenticator | None] = _nobody_asks,
         command_window: int = COMMAND_WINDOW,
     ) -> None:
         self.portal = portal
+        self.peer = peer
         self.state = LoginState.NEGOTIATING
         self.status = LoginStatus.SUCCESS
         self.failure = ""  # why the login failed, for the log
@@ -125,6 +136,21 @@ class TargetLogin:
     @property
     def parameters(self) -> Parameters:
         return self.negotiator.parameters
+
+    @property
+    def claimed_user(self) -> str:
+        """What the initiator says that its user is called, whether or not it has proved that; "" when it said nothing."""
+        return self._authenticator.name if self._authenticator is not None else ""
+
+    @property
+    def user(self) -> str:
+        """Whom the initiator has proved to be; "" without authentication."""
+        return self.claimed_user if self._authenticator is not None and self._authenticator.done else ""
+
+    @property
+    def mutual(self) -> bool:
+        """Whether the target has proved itself to the initiator."""
+        return self._authenticator is not None and self._authenticator.mutual
 
     def receive(self, request: LoginRequest) -> list[LoginResponse]:
         """Take one login request; return the responses to it, numbered. `state` tells whether the login is over.

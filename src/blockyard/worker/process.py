@@ -59,8 +59,8 @@ class Worker:
 
     # ---- what connections ask (iscsi.connection.Service)
 
-    def new_login(self, portal: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
-        return TargetLogin(self, portal, attach=attach)
+    def new_login(self, portal: str, peer: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
+        return TargetLogin(self, portal, peer=peer, attach=attach)
 
     def find(self, name: str, portal: str) -> TargetNode | LoginStatus:
         return self._nodes.get(name, LoginStatus.NOT_FOUND)
