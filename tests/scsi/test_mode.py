@@ -27,6 +27,7 @@ from tests.scsi.host import (
 CACHING = bytes.fromhex("08 12 04 00" + "00" * 16)
 CONTROL = bytes.fromhex("0a 0a 02 10 00 00 00 00 ffff 0000")
 EXCEPTIONS = bytes.fromhex("1c 0a 08 00 00 00 00 00 00 00 00 00")
+PROVISIONING = bytes.fromhex("5c 02 001c" + "00" * 12 + "00 01 0000 00000000 01 02 0000 00000000")
 DESCRIPTOR = bytes.fromhex("00000800 00 000200")  # 2048 blocks of 512
 
 
@@ -53,7 +54,19 @@ def select(host: Host, *pages: bytes) -> None:
 @pytest.mark.parametrize("subpage", [0x00, 0xFF])
 def test_pages(page: int, expected: bytes, subpage: int) -> None:
     data = memory().ok(mode_sense_6(page, subpage, dbd=True))
+    if subpage and page in (0x1C, 0x3F):
+        expected += PROVISIONING
     assert data == bytes([3 + len(expected), 0, 0x10, 0]) + expected
+
+
+def test_subpages() -> None:
+    host = memory()
+    assert host.ok(mode_sense_6(0x1C, 0x02, dbd=True))[4:] == PROVISIONING
+    host.invalid(mode_sense_6(0x1C, 0x01), 3)
+    host.invalid(mode_sense_6(0x3F, 0x02), 3)
+    thick = disk(MemoryDevice(1 << 20, granularity=0))
+    thick.invalid(mode_sense_6(0x1C, 0x02), 3)
+    assert thick.ok(mode_sense_6(0x1C, 0xFF, dbd=True))[4:] == EXCEPTIONS
 
 
 def test_block_descriptor() -> None:
@@ -212,7 +225,9 @@ def refuse(host: Host, data: bytes, byte: int, bit: int | None = None) -> Sense:
         (bytes([0, 0, 0, 8]) + bytes.fromhex("00000801 00 000200"), 4, None),  # another capacity
         (bytes([0, 0, 0, 8]) + bytes.fromhex("00000800 00 001000"), 9, None),  # another block size
         (bytes(4) + b"\x01\x0a" + bytes(10), 4, 5),  # unknown page
-        (bytes(4) + b"\x48\x12" + bytes(18), 4, 6),  # with subpage
+        (bytes(4) + b"\x48\x12" + bytes(18), 5, None),  # unknown subpage
+        (bytes(4) + PROVISIONING[:3] + b"\x1b" + PROVISIONING[4:], 6, None),  # page length of a subpage
+        (bytes(4) + PROVISIONING[:4] + b"\x01" + PROVISIONING[5:], 8, 0),  # SITUA
         (bytes(4) + b"\x08\x0a" + bytes(10), 5, None),  # page length
         (bytes(4) + caching(1)[:2] + b"\x05" + bytes(17), 6, 0),  # RCD
         (bytes(4) + caching(0) + control()[:3] + b"\x20" + control()[4:], 27, 5),  # queue algorithm modifier
@@ -220,6 +235,22 @@ def refuse(host: Host, data: bytes, byte: int, bit: int | None = None) -> Sense:
 )
 def test_bad_parameters(data: bytes, byte: int, bit: int | None) -> None:
     refuse(memory(), data, byte, bit)
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 31])
+def test_a_subpage_that_is_cut_short(length: int) -> None:
+    data = bytes(4) + PROVISIONING[:length]
+    memory().fail(mode_select_6(len(data)), SenseKey.ILLEGAL_REQUEST, Asc.PARAMETER_LIST_LENGTH_ERROR, data)
+
+
+def test_thresholds_can_be_selected() -> None:
+    host = memory()
+    armed = PROVISIONING[:16] + bytes.fromhex("80 01 0000 00000005 81 02 0000 00000007")
+    assert host.ok(mode_sense_6(0x1C, 0x02, control=1, dbd=True))[4:] == bytes.fromhex(
+        "5c 02 001c" + "00" * 12 + "80 00 0000 ffffffff 80 00 0000 ffffffff"
+    )
+    select(host, armed)
+    assert host.ok(mode_sense_6(0x1C, 0x02, dbd=True))[4:] == armed
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,9 @@ def _mode_pages() -> str:
     for page in mode.PAGES.values():
         shown = [f"{field.name.upper()}={field.default:X}h" for field in page.fields]
         changeable = [field.name.upper() for field in page.fields if field.changeable]
-        rows.append((f"{page.code:02X}h", page.name, ", ".join(shown), ", ".join(changeable) or "none", page.standard))
+        code = f"{page.code:02X}h" + (f"/{page.subpage:02X}h" if page.subpage else "")
+        name = page.name + (" (thin units)" if page.thin else "")
+        rows.append((code, name, ", ".join(shown), ", ".join(changeable) or "none", page.standard))
     head = ("Code", "Page", "Defaults", "Changeable", "Standard")
     return "## Mode pages\n\n" + _table(head, rows)
 

@@ -35,17 +35,26 @@ class ModeField(NamedTuple):
 
 @dataclass(frozen=True)
 class ModePage:
-    """A mode page in page_0 format; bits that no field covers are zero."""
+    """A mode page, in page_0 format or, with a subpage code, in sub_page format; bits that no field covers are zero."""
 
     code: int
     name: str
-    length: int  # with its two bytes of header
+    length: int  # with its header of two bytes, or of four
     fields: tuple[ModeField, ...]
     standard: str
+    subpage: int = 0
+    thin: bool = False  # of thin units only
+
+    @property
+    def header(self) -> bytes:
+        """PAGE CODE, SUBPAGE CODE, PAGE LENGTH (SPC-5, mode page format)."""
+        if self.subpage:
+            return bytes([0x40 | self.code, self.subpage]) + (self.length - 4).to_bytes(2, "big")
+        return bytes([self.code, self.length - 2])
 
 
-PAGES: dict[int, ModePage] = {
-    page.code: page
+PAGES: dict[tuple[int, int], ModePage] = {
+    (page.code, page.subpage): page
     for page in (
         ModePage(
             0x08,
@@ -83,6 +92,25 @@ PAGES: dict[int, ModePage] = {
             ),
             "SBC-4",
         ),
+        ModePage(
+            0x1C,
+            "Logical Block Provisioning",
+            32,
+            (
+                ModeField("situa", 4, 0, 1),  # a threshold is told to every nexus, not to a single one
+                # two threshold descriptors: resource 01h, available, armed decreasing; 02h, used, armed increasing
+                ModeField("available_enabled", 16, 7, 1, changeable=True),
+                ModeField("available_resource", 17, 7, 8, default=1),
+                ModeField("available_count", 20, 7, 32, changeable=True),
+                ModeField("used_enabled", 24, 7, 1, changeable=True),
+                ModeField("used_arming", 24, 2, 3, default=1),
+                ModeField("used_resource", 25, 7, 8, default=2),
+                ModeField("used_count", 28, 7, 32, changeable=True),
+            ),
+            "SBC-4",
+            subpage=0x02,
+            thin=True,
+        ),
     )
 }
 
@@ -100,44 +128,45 @@ def _image(page: ModePage, values: dict[str, int]) -> bytes:
     number = 0
     for field in page.fields:
         number |= values.get(field.name, 0) << 8 * page.length - (8 * field.byte + 7 - field.bit) - field.width
-    image = bytearray(number.to_bytes(page.length, "big"))
-    image[0] = page.code
-    image[1] = page.length - 2
-    return bytes(image)
+    header = page.header
+    return header + number.to_bytes(page.length, "big")[len(header) :]
 
 
 class ModeParameters:
-    """The mode pages of one logical unit.
+    """The mode pages of one logical unit; those of thin units where it is `thin`.
 
     With `write_through` the volatile cache is off and stays off: whoever runs the target has said so.
     """
 
-    def __init__(self, *, write_through: bool = False) -> None:
+    def __init__(self, *, write_through: bool = False, thin: bool = False) -> None:
         fixed = {"wce": 0} if write_through else {}
-        self._default: dict[int, bytes] = {}
-        self._changeable: dict[int, bytes] = {}
-        for code, page in PAGES.items():
-            self._default[code] = _image(page, {f.name: fixed.get(f.name, f.default) for f in page.fields})
+        self._pages = {key: page for key, page in PAGES.items() if thin or not page.thin}
+        self._default: dict[tuple[int, int], bytes] = {}
+        self._changeable: dict[tuple[int, int], bytes] = {}
+        for key, page in self._pages.items():
+            self._default[key] = _image(page, {f.name: fixed.get(f.name, f.default) for f in page.fields})
             masks = {f.name: (1 << f.width) - 1 for f in page.fields if f.changeable and f.name not in fixed}
-            self._changeable[code] = _image(page, masks)
+            self._changeable[key] = _image(page, masks)
         self._current = dict(self._default)
 
     def reset(self) -> None:
         """Back to the defaults (SAM-5 6.3.3)."""
         self._current = dict(self._default)
 
-    def get(self, code: int, name: str) -> int:
-        """The current value of a field of page `code`."""
-        page = PAGES[code]
+    def get(self, code: int, name: str, subpage: int = 0) -> int:
+        """The current value of a field of a page."""
+        page = PAGES[code, subpage]
         field = next(f for f in page.fields if f.name == name)
         shift = 8 * page.length - (8 * field.byte + 7 - field.bit) - field.width
-        return int.from_bytes(self._current[code], "big") >> shift & ((1 << field.width) - 1)
+        return int.from_bytes(self._current[code, subpage], "big") >> shift & ((1 << field.width) - 1)
 
     def sense(self, control: int, code: int, subpage: int) -> bytes:
-        """The pages that MODE SENSE asks for."""
-        if code != ALL_PAGES and code not in PAGES:
+        """The pages that MODE SENSE asks for; of all subpages with FFh, else of the one that it names (SPC-5)."""
+        of_code = [key for key in sorted(self._pages) if code in (ALL_PAGES, key[0])]
+        if not of_code:
             raise invalid_field(2, 5)
-        if subpage not in (0, ALL_SUBPAGES):
+        chosen = [key for key in of_code if subpage in (ALL_SUBPAGES, key[1])]
+        if not chosen or (code == ALL_PAGES and subpage not in (0, ALL_SUBPAGES)):
             raise invalid_field(3)
         if control == PageControl.SAVED:
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.SAVING_PARAMETERS_NOT_SUPPORTED)
@@ -146,34 +175,42 @@ class ModeParameters:
             PageControl.CHANGEABLE: self._changeable,
             PageControl.DEFAULT: self._default,
         }[PageControl(control)]
-        return b"".join(source[c] for c in (sorted(PAGES) if code == ALL_PAGES else [code]))
+        return b"".join(source[key] for key in chosen)
 
     def select(self, data: bytes, at: int) -> bool:
         """Take over the pages in `data[at:]`, all or none (SPC-5). Says whether anything changed."""
         new = dict(self._current)
         while at < len(data):
-            if at + 2 > len(data):
-                raise parameter_list_length_error()
-            code = data[at] & 0x3F
-            page = PAGES.get(code)
-            if page is None or data[at] & 0x40:  # no page here has a subpage
-                raise invalid_parameter(at, 6 if page else 5)
-            if data[at + 1] != page.length - 2:
-                raise invalid_parameter(at + 1)
-            if at + page.length > len(data):
-                raise parameter_list_length_error()
-            new[code] = self._changed(code, data[at : at + page.length], at)
+            page = self._page_at(data, at)
+            key = page.code, page.subpage
+            new[key] = self._changed(key, data[at : at + page.length], at)
             at += page.length
         changed = new != self._current
         self._current = new
         return changed
 
-    def _changed(self, code: int, data: bytes, at: int) -> bytes:
-        image = bytes([code]) + data[1:]  # the PS bit is reserved in MODE SELECT
-        for offset, (old, value, mask) in enumerate(
-            zip(self._current[code], image, self._changeable[code], strict=True)
-        ):
-            wrong = (old ^ value) & (~mask if offset > 1 else 0)
+    def _page_at(self, data: bytes, at: int) -> ModePage:
+        """The page that begins at `data[at]`, which is all there."""
+        header_length = 4 if data[at] & 0x40 else 2  # SPF: sub_page format
+        if at + header_length > len(data):
+            raise parameter_list_length_error()
+        code = data[at] & 0x3F
+        page = self._pages.get((code, data[at + 1] if header_length == 4 else 0))
+        if page is None:
+            known = any(code == key[0] for key in self._pages)
+            raise invalid_parameter(at + 1) if known else invalid_parameter(at, 5)
+        for offset in range(header_length // 2, header_length):  # PAGE LENGTH
+            if data[at + offset] != page.header[offset]:
+                raise invalid_parameter(at + header_length // 2)
+        if at + page.length > len(data):
+            raise parameter_list_length_error()
+        return page
+
+    def _changed(self, key: tuple[int, int], data: bytes, at: int) -> bytes:
+        header = self._pages[key].header
+        image = header + data[len(header) :]  # the PS bit is reserved in MODE SELECT
+        for offset, (old, value, mask) in enumerate(zip(self._current[key], image, self._changeable[key], strict=True)):
+            wrong = (old ^ value) & (~mask if offset >= len(header) else 0)
             if wrong:
                 raise invalid_parameter(at + offset, wrong.bit_length() - 1)
         return image

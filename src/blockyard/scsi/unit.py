@@ -244,7 +244,7 @@ class LogicalUnit(Unit):
         self.physical_exponent = 3 if block_size == 512 else 0
         self.read_only = read_only or device.read_only
         self.thin = device.granularity > 0
-        self.mode = ModeParameters(write_through=write_through)
+        self.mode = ModeParameters(write_through=write_through, thin=self.thin)
         self.stopped = False
         self.max_blocks = limits.MAX_TRANSFER >> self.shift
         self.blocks = device.size >> self.shift
