@@ -14,19 +14,28 @@ import pytest
 
 from blockyard.control.acceptor import WorkerUnavailable
 from blockyard.control.errors import VolumeError
-from blockyard.control.supervisor import Lun, Supervisor, Target, WorkerFailed
+from blockyard.control.supervisor import Supervisor, WorkerFailed
+from blockyard.worker.configuration import Configuration, Target, Volume
 
 
-def make_target(folder: Path, name: str) -> Target:
+def make_volume(folder: Path, name: str) -> Volume:
     path = folder / f"{name}.img"
     with path.open("wb") as file:
         file.truncate(1 << 20)
-    return Target(f"iqn.2026-11.test:{name}", 1, (Lun(0, str(path), str(uuid.uuid4()), name),))
+    return Volume(name, str(path), str(uuid.uuid4()))
 
 
-def run(scene: Callable[[Supervisor], Awaitable[None]], targets: list[Target], count: int) -> None:
+def configure(*volumes: Volume) -> Configuration:
+    """A target for each volume."""
+    targets = [Target(f"iqn.2026-11.test:{volume.name}", {0: volume.name}) for volume in volumes]
+    return Configuration(
+        volumes={volume.name: volume for volume in volumes}, targets={target.name: target for target in targets}
+    )
+
+
+def run(scene: Callable[[Supervisor], Awaitable[None]], volumes: list[Volume], count: int) -> None:
     async def play() -> None:
-        supervisor = Supervisor(targets, count)
+        supervisor = Supervisor(configure(*volumes), count)
         try:
             async with asyncio.timeout(60):
                 await scene(supervisor)
@@ -50,15 +59,17 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def test_targets_are_spread_over_workers(tmp_path: Path) -> None:
-    targets = [make_target(tmp_path, name) for name in "abcde"]
-    supervisor = Supervisor(targets, 2)
-    assert [[target.name[-1] for target in worker.targets] for worker in supervisor.workers] == [
+def test_targets_are_spread_over_workers() -> None:
+    volumes = [Volume(name, f"/{name}") for name in "abcde"]
+    configuration = configure(*volumes)
+    supervisor = Supervisor(configuration, 2)
+    assert [[name[-1] for name in worker.configuration.targets] for worker in supervisor.workers] == [
         ["a", "c", "e"],
         ["b", "d"],
     ]
-    assert len(Supervisor(targets, 99).workers) == 5
-    assert supervisor.owns(targets[0].name)
+    assert list(supervisor.workers[1].configuration.volumes) == ["b", "d"]
+    assert len(Supervisor(configuration, 99).workers) == 5
+    assert supervisor.owns("iqn.2026-11.test:a")
     assert not supervisor.owns("iqn.2026-11.test:nowhere")
 
 
@@ -70,7 +81,7 @@ def test_stopping_ends_the_processes(tmp_path: Path) -> None:
         assert all(pid is not None and is_gone(pid) for pid in pids)
         assert [worker.restarts for worker in supervisor.workers] == [0, 0]
 
-    run(scene, [make_target(tmp_path, name) for name in "ab"], 2)
+    run(scene, [make_volume(tmp_path, name) for name in "ab"], 2)
 
 
 def test_a_worker_that_is_killed_is_started_again_and_the_other_left_alone(tmp_path: Path) -> None:
@@ -83,14 +94,14 @@ def test_a_worker_that_is_killed_is_started_again_and_the_other_left_alone(tmp_p
         await until(lambda: one.pid not in (first, None))
         ours, theirs = os.pipe()
         message = {"type": "statistics"}  # a message like any other, that leaves the descriptor alone
-        await supervisor.hand_over(one.targets[0].name, message, ours)
+        await supervisor.hand_over(next(iter(one.configuration.targets)), message, ours)
         os.close(ours)
         os.close(theirs)
         assert one.restarts == 1
         assert (other.pid, other.restarts) == (untouched, 0)
         await supervisor.stop(0)
 
-    run(scene, [make_target(tmp_path, name) for name in "ab"], 2)
+    run(scene, [make_volume(tmp_path, name) for name in "ab"], 2)
 
 
 def test_one_that_dies_again_and_again_is_given_time(tmp_path: Path) -> None:
@@ -105,41 +116,41 @@ def test_one_that_dies_again_and_again_is_given_time(tmp_path: Path) -> None:
             await until(lambda count=count: worker.restarts == count + 1)  # type: ignore[misc]
         assert time.monotonic() - began > 0.1 + 0.2 + 0.4  # and nothing before the first
 
-    run(scene, [make_target(tmp_path, "a")], 1)
+    run(scene, [make_volume(tmp_path, "a")], 1)
 
 
 def test_a_connection_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blockyard.control.supervisor.PATIENCE", 0.3)
-    target = make_target(tmp_path, "a")
+    volume = make_volume(tmp_path, "a")
 
     async def scene(supervisor: Supervisor) -> None:
         await supervisor.start()
         worker = supervisor.workers[0]
-        Path(target.luns[0].path).rename(tmp_path / "away.img")  # the next process cannot take up its work
+        Path(volume.path).rename(tmp_path / "away.img")  # the next process cannot take up its work
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
         await asyncio.sleep(0.05)
         began = time.monotonic()
         with pytest.raises(WorkerUnavailable):
-            await supervisor.hand_over(target.name, {"type": "statistics"}, 0)
+            await supervisor.hand_over("iqn.2026-11.test:a", {"type": "statistics"}, 0)
         assert 0.2 < time.monotonic() - began < 3
-        (tmp_path / "away.img").rename(target.luns[0].path)
+        (tmp_path / "away.img").rename(volume.path)
         monkeypatch.setattr("blockyard.control.supervisor.PATIENCE", 20.0)
-        await supervisor.hand_over(target.name, {"type": "statistics"}, 0)
+        await supervisor.hand_over("iqn.2026-11.test:a", {"type": "statistics"}, 0)
         await supervisor.stop(0)
 
-    run(scene, [target], 1)
+    run(scene, [volume], 1)
 
 
 def test_a_first_start_that_fails_says_why(tmp_path: Path) -> None:
-    target = make_target(tmp_path, "a")
-    Path(target.luns[0].path).unlink()
+    volume = make_volume(tmp_path, "a")
+    Path(volume.path).unlink()
 
     async def scene(supervisor: Supervisor) -> None:
         with pytest.raises(VolumeError, match=r"a\.img"):
             await supervisor.start()
 
-    run(scene, [target], 1)
+    run(scene, [volume], 1)
 
 
 def test_a_worker_that_cannot_even_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +160,7 @@ def test_a_worker_that_cannot_even_begin(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(WorkerFailed, match="worker 0 could not start: exit status 1"):
             await supervisor.start()
 
-    run(scene, [make_target(tmp_path, "a")], 1)
+    run(scene, [make_volume(tmp_path, "a")], 1)
 
 
 def test_no_process_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,4 +175,4 @@ def test_no_process_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         await until(lambda: worker.pid is not None)
         await supervisor.stop(0)
 
-    run(scene, [make_target(tmp_path, "a")], 1)
+    run(scene, [make_volume(tmp_path, "a")], 1)

@@ -38,11 +38,9 @@ class Worker:
         return received[0]
 
     def start(self, path: Path) -> dict[str, Any]:
-        lun = {
-            "lun": 0, "path": str(path), "uuid": str(uuid.UUID(int=7)), "name": "disk", "block_size": 512,
-            "read_only": False, "write_through": False, "state": None,
-        }  # fmt: skip
-        self.send(type="targets", targets=[{"name": TARGET, "portal_group": 1, "luns": [lun]}], portals=[], poll=False)
+        volume = {"path": str(path), "uuid": str(uuid.UUID(int=7))}
+        configuration = {"volumes": {"disk": volume}, "targets": {TARGET: {"luns": {"0": "disk"}}}}
+        self.send(type="configure", configuration=configuration, poll=False)
         return self.receive()
 
     def hand_over(self, received: bytes, answered: int = 0) -> Peer:

@@ -7,17 +7,18 @@ import socket
 from dataclasses import dataclass
 
 from blockyard import __version__
-from blockyard.control.supervisor import Lun
-from blockyard.control.volumes import Volume, format_size
+from blockyard.control.volumes import Backing, format_size
 from blockyard.iscsi.directory import Portal
+from blockyard.worker.configuration import Volume
 
 
 @dataclass(frozen=True)
 class Export:
-    """A logical unit and the volume behind it."""
+    """A logical unit of a target, and what is behind it."""
 
-    lun: Lun
+    lun: int
     volume: Volume
+    backing: Backing
 
 
 def overview(portals: list[Portal], exports: dict[str, list[Export]]) -> str:
@@ -38,10 +39,10 @@ def overview(portals: list[Portal], exports: dict[str, list[Export]]) -> str:
 
 
 def _row(export: Export) -> tuple[str, str, str, str, str]:
-    lun, volume = export.lun, export.volume
-    access = "read-only" if lun.read_only else "write-through" if lun.write_through else "read-write"
-    note = " (new)" if volume.created else ""
-    return str(lun.lun), format_size(volume.size), str(lun.block_size), access, f"{volume.path}{note}"
+    volume, backing = export.volume, export.backing
+    access = "read-only" if volume.read_only else "write-through" if volume.write_through else "read-write"
+    note = " (new)" if backing.created else ""
+    return str(export.lun), format_size(backing.size), str(volume.block_size), access, f"{backing.path}{note}"
 
 
 def usage(portals: list[Portal], target: str, *, others: int = 0) -> str:

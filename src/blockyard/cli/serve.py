@@ -15,12 +15,12 @@ from blockyard.cli.instructions import Export, overview, usage
 from blockyard.control import logs
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.portals import parse_portal
-from blockyard.control.server import Configuration, Server
+from blockyard.control.server import Options, Server
 from blockyard.control.state import State, default_directory
-from blockyard.control.supervisor import Lun, Target
 from blockyard.control.volumes import format_size, missing_space, parse_size, prepare
-from blockyard.iscsi.directory import PORTAL_GROUP, Portal
+from blockyard.iscsi.directory import Portal
 from blockyard.iscsi.names import InvalidName, validate
+from blockyard.worker.configuration import Configuration, Target, Volume
 
 DEMO_SIZE = 1 << 30  # bytes
 DEFAULT_PORTAL = "127.0.0.1:3260"  # one only: with [::1] beside it an initiator would find each disk on two paths
@@ -149,12 +149,19 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         with contextlib.closing(State(options.state or default_directory())) as state:
             exports = _prepare(state, wanted, size, options)
-        targets = [Target(name, PORTAL_GROUP, tuple(export.lun for export in exports[name])) for name in exports]
+        configuration = Configuration(
+            units_directory=str(state.units_directory),
+            volumes={export.volume.name: export.volume for units in exports.values() for export in units},
+            targets={
+                name: Target(name, {export.lun: export.volume.name for export in units})
+                for name, units in exports.items()
+            },
+        )
         _say(overview(server.portals, exports))
-        _say(usage(server.portals, targets[0].name, others=len(targets) - 1))
+        _say(usage(server.portals, next(iter(exports)), others=len(exports) - 1))
         _warn(server.portals, exports)
-        configuration = Configuration(targets, workers, poll=options.poll, verbose=options.verbose)
-        asyncio.run(server.run(configuration, on_ready=lambda: _say("Ready.")))
+        how = Options(workers, poll=options.poll, verbose=options.verbose)
+        asyncio.run(server.run(configuration, how, on_ready=lambda: _say("Ready.")))
     finally:
         server.close()
     return 0
@@ -190,31 +197,29 @@ def _prepare(
     """Every volume checked, created where it is missing, and with its identity: the exports of each target by LUN."""
     exports: dict[str, list[Export]] = {}
     seen: dict[tuple[int, int], Path] = {}
+    names: set[str] = set()
     for name, given in wanted:
         path = state.directory / "demo.img" if given is DEMO else given
-        if given is DEMO and size is None and not path.exists():
-            volume = prepare(path, size=DEMO_SIZE, block_size=options.block_size, read_only=options.read_only)
-        else:
-            volume = prepare(path, size=size, block_size=options.block_size, read_only=options.read_only)
-        info = volume.path.stat()
+        creating = DEMO_SIZE if given is DEMO and size is None and not path.exists() else size
+        backing = prepare(path, size=creating, block_size=options.block_size, read_only=options.read_only)
+        info = backing.path.stat()
         identity = (info.st_dev, info.st_rdev or info.st_ino)
         if identity in seen:
             raise UsageError(f"{path} and {seen[identity]} are one volume: it can be exported once only")
         seen[identity] = path
-        if volume.created:
-            state.forget_volume(volume.key)
+        if backing.created:
+            state.forget_volume(backing.key)
         units = exports.setdefault(name or state.default_target_name(), [])
-        lun = Lun(
-            lun=len(units),
-            path=str(volume.path),
-            uuid=str(state.volume_uuid(volume.key)),
-            name=volume.path.name,
+        volume = Volume(
+            name=_volume_name(backing.path, names),
+            path=str(backing.path),
+            uuid=str(state.volume_uuid(backing.key)),
             block_size=options.block_size,
             read_only=options.read_only,
             write_through=options.write_through,
-            state=str(state.units_directory),
         )
-        units.append(Export(lun, volume))
+        names.add(volume.name)
+        units.append(Export(len(units), volume, backing))
     for name, units in exports.items():
         if len(units) > MAX_LUNS:
             raise UsageError(
@@ -223,17 +228,27 @@ def _prepare(
     return exports
 
 
+def _volume_name(path: Path, taken: set[str]) -> str:
+    """What to call a volume that was given by its path only: the file's name, with a number where that is taken."""
+    name = path.name
+    count = 1
+    while name in taken:
+        count += 1
+        name = f"{path.name}-{count}"
+    return name
+
+
 def _warn(portals: list[Portal], exports: dict[str, list[Export]]) -> None:
     for portal in portals:
         if not portal.loopback:
             log.warning("%s: anyone who can reach this portal can read and write: there is no authentication", portal)
     for units in exports.values():
         for export in units:
-            free = missing_space(export.volume)
+            free = missing_space(export.backing)
             if free is not None:
                 log.warning(
                     "%s can grow to %s, but its file system has only %s free: writes will fail when it is full",
-                    export.volume.path, format_size(export.volume.size), format_size(free),
+                    export.backing.path, format_size(export.backing.size), format_size(free),
                 )  # fmt: skip
 
 

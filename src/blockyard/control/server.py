@@ -9,15 +9,16 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from blockyard.control.acceptor import Acceptor
 from blockyard.control.errors import ControlError
 from blockyard.control.portals import listen
-from blockyard.control.supervisor import Supervisor, Target
+from blockyard.control.supervisor import Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
-from blockyard.iscsi.directory import Directory, Portal
+from blockyard.iscsi.directory import PORTAL_GROUP, Directory, Portal
+from blockyard.worker.configuration import Configuration, PortalGroup
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,9 @@ GRACE = 5.0  # seconds that initiators have for logging out when serving ends
 
 
 @dataclass(frozen=True)
-class Configuration:
-    """What to serve, and how."""
+class Options:
+    """How to serve."""
 
-    targets: list[Target]
     workers: int = 1
     poll: bool = False
     verbose: bool = False
@@ -66,21 +66,17 @@ class Server:
         self._listeners.clear()
         self.portals.clear()
 
-    async def run(self, configuration: Configuration, on_ready: Callable[[], None]) -> None:
+    async def run(self, configuration: Configuration, options: Options, on_ready: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT; `on_ready` is called once initiators can log in.
 
         Raises VolumeError or WorkerFailed when it cannot begin, Interrupted when it was told to stop twice.
         """
         _allow_open_files()
-        level = "INFO" if configuration.verbose else "WARNING"
-        supervisor = Supervisor(
-            configuration.targets,
-            configuration.workers,
-            portals=self.portals,
-            poll=configuration.poll,
-            log_level=level,
-        )
-        directory = Directory([target.name for target in configuration.targets], self.portals)
+        level = "INFO" if options.verbose else "WARNING"
+        group = PortalGroup(PORTAL_GROUP, tuple(str(portal) for portal in self.portals))
+        configuration = replace(configuration, portal_groups=(group,))
+        supervisor = Supervisor(configuration, options.workers, poll=options.poll, log_level=level)
+        directory = Directory(configuration.targets, self.portals)
         acceptor = Acceptor(directory, supervisor, self._listeners)
         signals = _Signals()
         watchdog = asyncio.create_task(keep_watchdog())

@@ -16,12 +16,12 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 
 from blockyard.control.acceptor import WorkerUnavailable
 from blockyard.control.errors import ControlError, VolumeError
-from blockyard.iscsi.directory import Portal
+from blockyard.worker import records
+from blockyard.worker.configuration import Configuration, components
 from blockyard.worker.handoff import Message, pair, receive_message, send_message
 
 log = logging.getLogger(__name__)
@@ -32,50 +32,25 @@ SETTLED = 60.0  # seconds after which a worker's death counts as the first one a
 _LOG_LINE = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL):([\w.]+):(.*)")  # logging.BASIC_FORMAT
 
 
-@dataclass(frozen=True)
-class Lun:
-    """A logical unit as a worker is told of it."""
-
-    lun: int
-    path: str
-    uuid: str
-    name: str
-    block_size: int = 512
-    read_only: bool = False
-    write_through: bool = False
-    state: str | None = None  # directory of what it keeps over restarts (scsi/durable.py); None: it keeps nothing
-
-
-@dataclass(frozen=True)
-class Target:
-    """A target as a worker is told of it."""
-
-    name: str
-    portal_group: int
-    luns: tuple[Lun, ...]
-
-
 class WorkerFailed(ControlError):
     """A worker ended before it was ready, when serving began."""
 
 
 class Worker:
-    """One worker process after the other, all with the same targets."""
+    """One worker process after the other, all with the same part of the configuration."""
 
     def __init__(
         self,
         number: int,
-        targets: list[Target],
+        configuration: Configuration,
         *,
-        portals: Sequence[Portal] = (),
         poll: bool = False,
         log_level: str = "WARNING",
     ) -> None:
         self.number = number
-        self.targets = targets
+        self.configuration = configuration
         self.pid: int | None = None  # while it runs
         self.restarts = 0
-        self._portals = [str(portal) for portal in portals]
         self._poll = poll
         self._log_level = log_level
         self._ready = asyncio.Event()
@@ -185,9 +160,9 @@ class Worker:
         messages = asyncio.create_task(self._listen(ours))
         errors = asyncio.create_task(self._relay_log(process))
         try:
-            targets = [asdict(target) for target in self.targets]
+            configuration = records.write(self.configuration)
             with contextlib.suppress(OSError):
-                await self._send({"type": "targets", "targets": targets, "portals": self._portals, "poll": self._poll})
+                await self._send({"type": "configure", "configuration": configuration, "poll": self._poll})
             was_ready = await messages
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -266,23 +241,19 @@ class Worker:
 
 
 class Supervisor:
-    """All workers. Targets go to them in turn."""
+    """All workers. Targets go to them in turn, together with those that they share a volume with."""
 
     def __init__(
-        self,
-        targets: list[Target],
-        count: int,
-        *,
-        portals: Sequence[Portal] = (),
-        poll: bool = False,
-        log_level: str = "WARNING",
+        self, configuration: Configuration, count: int, *, poll: bool = False, log_level: str = "WARNING"
     ) -> None:
-        count = max(1, min(count, len(targets)))
+        together = components(configuration.targets.values())
+        count = max(1, min(count, len(together)))
+        parts = [[name for names in together[number::count] for name in names] for number in range(count)]
         self.workers = [
-            Worker(number, targets[number::count], portals=portals, poll=poll, log_level=log_level)
-            for number in range(count)
+            Worker(number, configuration.part(names), poll=poll, log_level=log_level)
+            for number, names in enumerate(parts)
         ]
-        self._owners = {target.name: worker for worker in self.workers for target in worker.targets}
+        self._owners = {name: worker for worker in self.workers for name in worker.configuration.targets}
 
     async def start(self) -> None:
         """Start all workers and wait until they are ready. Raises VolumeError or WorkerFailed (see Worker.start)."""

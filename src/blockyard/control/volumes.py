@@ -18,7 +18,7 @@ _MAX_SIZE = (1 << 63) - 1  # off_t
 
 
 @dataclass(frozen=True)
-class Volume:
+class Backing:
     """Something to export, checked: `path` is absolute, `size` is in bytes.
 
     `key` is what its identity is kept under: a file's canonical path; a block device's path as it was
@@ -62,7 +62,7 @@ def format_size(size: int) -> str:
     return f"{size} bytes"
 
 
-def prepare(path: Path, *, size: int | None, block_size: int, read_only: bool) -> Volume:
+def prepare(path: Path, *, size: int | None, block_size: int, read_only: bool) -> Backing:
     """Check that `path` can be exported; create it, sparse, when it is missing and `size` is given.
 
     A file that exists is never resized. Raises VolumeError.
@@ -91,20 +91,20 @@ def prepare(path: Path, *, size: int | None, block_size: int, read_only: bool) -
             f"pad it with `truncate -s %{block_size} {path}`"
         )
     key = os.path.abspath(path) if is_device else str(path.resolve())
-    return Volume(path.resolve(), key, actual)
+    return Backing(path.resolve(), key, actual)
 
 
-def missing_space(volume: Volume) -> int | None:
+def missing_space(backing: Backing) -> int | None:
     """The bytes that are free for a sparse file, when they are fewer than it still lacks; else None."""
-    info = volume.path.stat()
+    info = backing.path.stat()
     if not stat.S_ISREG(info.st_mode):
         return None
-    system = os.statvfs(volume.path)
+    system = os.statvfs(backing.path)
     free = system.f_bavail * system.f_frsize
-    return free if free < volume.size - info.st_blocks * 512 else None  # st_blocks counts 512 bytes (stat(2))
+    return free if free < backing.size - info.st_blocks * 512 else None  # st_blocks counts 512 bytes (stat(2))
 
 
-def _create(path: Path, size: int | None, block_size: int, read_only: bool) -> Volume:
+def _create(path: Path, size: int | None, block_size: int, read_only: bool) -> Backing:
     if size is None:
         raise VolumeError(f"{path} does not exist: to create it, give its size, for example --size 10G")
     if read_only:
@@ -116,7 +116,7 @@ def _create(path: Path, size: int | None, block_size: int, read_only: bool) -> V
     except OSError as error:
         raise VolumeError(_creation_error(path, size, error)) from error
     resolved = path.resolve()
-    return Volume(resolved, str(resolved), size, created=True)
+    return Backing(resolved, str(resolved), size, created=True)
 
 
 def _probe(path: Path, *, is_device: bool, read_only: bool) -> int:

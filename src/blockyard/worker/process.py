@@ -2,8 +2,8 @@
 
 Started as `python -m blockyard.worker FD` with one end of handoff.pair(). Messages from control:
 
-    {"type": "targets", "targets": [...], "portals": ["ADDR:PORT", ...], "poll": bool}
-                                       first; answered by "ready" or "failed"
+    {"type": "configure", "configuration": {...}, "poll": bool}
+                                       first: what to serve (worker/configuration.py); answered by "ready" or "failed"
     {"type": "connection", "portal", "peer", "received", "answered"} + socket
                                        a login whose first bytes (base64) control has read, and
                                        answered so many bytes of
@@ -26,7 +26,6 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from blockyard.block.file import FileDevice
 from blockyard.iscsi.directory import Directory, portal_from
@@ -37,6 +36,9 @@ from blockyard.scsi.durable import Durable
 from blockyard.scsi.target import Target
 from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.unit import Identity, LogicalUnit
+from blockyard.worker import records
+from blockyard.worker.configuration import Configuration, Volume
+from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.handoff import Message, receive_message, send_message
 from blockyard.worker.loop import Loop
@@ -53,6 +55,7 @@ class Worker:
         self._control = control
         self._executor = ThreadExecutor()
         self._nodes: dict[str, TargetNode] = {}
+        self._units: dict[str, LogicalUnit] = {}  # by the name of the volume: one each, wherever it is a LUN
         self._directory = Directory([], [])
         self._loop: Loop | None = None
         self._stop_at: float | None = None
@@ -77,8 +80,7 @@ class Worker:
             return 0
         message, _ = received
         try:
-            for target in message["targets"]:
-                self._nodes[target["name"]] = self._open_target(target)
+            self._configure(records.read(Configuration, message["configuration"]))
         except (OSError, ValueError) as error:
             text = (
                 f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
@@ -86,7 +88,6 @@ class Worker:
             send_message(self._control, {"type": "failed", "error": text})
             self._close_units()
             return 1
-        self._directory = Directory(self._nodes, map(portal_from, message.get("portals", [])))
         self._loop = Loop(self._executor, poll=message.get("poll", False))
         self._loop.on_tick = self._tick
         self._control.setblocking(False)
@@ -100,28 +101,37 @@ class Worker:
         self._tell({"type": "stopped"})
         return 0
 
-    def _open_target(self, target: dict[str, Any]) -> TargetNode:
-        units = {lun["lun"]: self._open_unit(lun) for lun in target["luns"]}
-        return TargetNode(target["name"], target["portal_group"], Target(target["name"], units))
+    def _configure(self, configuration: Configuration) -> None:
+        """Open what is to be served. Raises OSError or ValueError for what cannot be."""
+        keep = Path(configuration.units_directory) if configuration.units_directory else None
+        for volume in configuration.volumes.values():
+            self._units[volume.name] = self._open_unit(volume, keep)
+        for target in configuration.targets.values():
+            self._nodes[target.name] = self._make_node(target)
+        portals = [portal_from(portal) for group in configuration.portal_groups for portal in group.portals]
+        self._directory = Directory(self._nodes, portals)
 
-    def _open_unit(self, lun: dict[str, Any]) -> LogicalUnit:
-        device = FileDevice(lun["path"], read_only=lun["read_only"])
-        identity = Identity(uuid=uuid.UUID(lun["uuid"]), name=lun["name"])
+    def _make_node(self, target: TargetConfiguration) -> TargetNode:
+        units = {lun: self._units[volume] for lun, volume in target.luns.items()}
+        return TargetNode(target.name, target.portal_groups[0], Target(target.name, units))
+
+    def _open_unit(self, volume: Volume, keep: Path | None) -> LogicalUnit:
+        device = FileDevice(volume.path, read_only=volume.read_only)
+        identity = Identity(uuid=uuid.UUID(volume.uuid), name=volume.name)
         unit = LogicalUnit(
             device,
-            block_size=lun["block_size"],
-            read_only=lun["read_only"],
-            write_through=lun["write_through"],
+            block_size=volume.block_size,
+            read_only=volume.read_only,
+            write_through=volume.write_through,
             identity=identity,
-            durable=Durable(Path(lun["state"]) if lun["state"] else None, identity.uuid),
+            durable=Durable(keep, identity.uuid),
         )
         unit.tasks = TaskSet(unit, self._executor)
         return unit
 
     def _close_units(self) -> None:
-        for node in self._nodes.values():
-            for unit in node.scsi.luns.units.values():
-                unit.close()
+        for unit in self._units.values():
+            unit.close()
 
     # ---- control
 

@@ -1,0 +1,75 @@
+"""What is served, and how: the model that control and its workers share.
+
+Control makes one of the configuration file or of the command line. Each worker gets the part that it is to serve, as a
+message (records.write), and brings itself to that state.
+
+A volume may stand in several targets and under several LUNs. It is one logical unit all the same, in one worker, with one
+task set: so what must be atomic among all who use it is so by construction. `components` says which targets therefore
+belong together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A file or block device as a logical unit."""
+
+    name: str
+    path: str
+    uuid: str = ""  # its identity for initiators; control fills in what the state database has
+    block_size: int = 512  # of a logical block, in bytes
+    read_only: bool = False
+    write_through: bool = False
+
+
+@dataclass(frozen=True)
+class PortalGroup:
+    """Network portals that lead to the same sessions (RFC 7143 §4.3)."""
+
+    tag: int
+    portals: tuple[str, ...] = ()  # ADDR:PORT
+
+
+@dataclass(frozen=True)
+class Target:
+    """An iSCSI target node."""
+
+    name: str
+    luns: dict[int, str] = field(default_factory=dict)  # LUN → name of a volume
+    alias: str = ""
+    portal_groups: tuple[int, ...] = (1,)  # tags
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All that is served."""
+
+    portal_groups: tuple[PortalGroup, ...] = ()
+    volumes: dict[str, Volume] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
+    units_directory: str = ""  # where logical units keep what outlives the process (scsi/durable.py); "": nowhere
+
+    def part(self, targets: Iterable[str]) -> Configuration:
+        """What a worker has to know that serves these targets."""
+        chosen = {name: self.targets[name] for name in targets}
+        volumes = {name: self.volumes[name] for target in chosen.values() for name in target.luns.values()}
+        return replace(self, volumes=volumes, targets=chosen)
+
+
+def components(targets: Iterable[Target]) -> list[list[str]]:
+    """The names of the targets, those together that share a volume, be it by way of others."""
+    found: dict[int, tuple[list[str], set[str]]] = {}  # by the target that came last: targets, and all their volumes
+    place: dict[str, int] = {}  # volume → where it is in `found`
+    for number, target in enumerate(targets):
+        names, volumes = [target.name], set(target.luns.values())
+        for other in {place[volume] for volume in volumes & place.keys()}:
+            other_names, other_volumes = found.pop(other)
+            names = other_names + names
+            volumes |= other_volumes
+        found[number] = names, volumes
+        place.update(dict.fromkeys(volumes, number))
+    return [names for names, _ in found.values()]
