@@ -104,6 +104,10 @@ class Blockyard(Target):
     peer = False
     options: tuple[str, ...] = ()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {}
+
     def start(self) -> int:
         self._serving = Serving(
             [self.file],
@@ -112,6 +116,7 @@ class Blockyard(Target):
             options=["--workers", "1", *self.options],
             portals=[f"{_HOST}:{self.port}"],
             target=IQN,
+            environment=self.environment,
         )
         return self._serving.pid
 
@@ -121,6 +126,19 @@ class Blockyard(Target):
     @property
     def data_pids(self) -> list[int]:
         return self._serving.workers
+
+
+class BlockyardBefore(Blockyard):
+    """Ours as it was: the code of the checkout that BLOCKYARD_BEFORE names."""
+
+    name = "blockyard-before"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        checkout = os.environ.get("BLOCKYARD_BEFORE")
+        if not checkout or not Path(checkout, "src", "blockyard").is_dir():
+            raise MissingTool("blockyard-before is measured from a checkout: name it in BLOCKYARD_BEFORE")
+        return {"PYTHONPATH": str(Path(checkout, "src").resolve())}
 
 
 class BlockyardPolling(Blockyard):
@@ -268,5 +286,6 @@ def compile_c(source: Path, directory: Path) -> Path:
 
 
 KINDS: dict[str, type[Target]] = {
-    kind.name: kind for kind in (Blockyard, BlockyardPolling, Tgt, TgtTuned, TgtDigest, Istgt, Null, NullPolling)
+    kind.name: kind
+    for kind in (Blockyard, BlockyardBefore, BlockyardPolling, Tgt, TgtTuned, TgtDigest, Istgt, Null, NullPolling)
 }
