@@ -84,24 +84,26 @@ class Registrar:
 
     async def _live(self) -> None:
         delay = FIRST_DELAY
-        failing = False
         while True:
             try:
-                async with asyncio.timeout(PATIENCE):
-                    reader, writer = await asyncio.open_connection(str(self.server.address), self.server.port)
-                session = _Session(reader, writer)
-                try:
-                    await self._keep_registered(session)
-                finally:
-                    self.registered = False
-                    writer.close()
+                await self._connect()
             except (OSError, EOFError, IsnsError, TimeoutError) as error:
-                if not failing or delay < LAST_DELAY:
+                if self.registered:  # it was well until now
+                    delay = FIRST_DELAY
+                if delay < LAST_DELAY:
                     why = str(error) or "no answer in time"
                     log.warning("iSNS server %s: %s; it is tried again in %g s", self.server, why, delay)
-                failing = True
+            self.registered = False
             await asyncio.sleep(delay)
-            delay = FIRST_DELAY if not failing else min(2 * delay, LAST_DELAY)
+            delay = min(2 * delay, LAST_DELAY)
+
+    async def _connect(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection(str(self.server.address), self.server.port)
+        try:
+            await self._keep_registered(_Session(reader, writer))
+        finally:
+            writer.close()
 
     async def _keep_registered(self, session: _Session) -> None:
         """Register, and again before the registration ends or when something has changed; deregister when cancelled."""
