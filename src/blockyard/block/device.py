@@ -65,6 +65,10 @@ class Device(ABC):
     def flush(self) -> None:
         """Return once every write that has returned, and every map that leads to it, is on stable storage."""
 
+    def prefetch(self, offset: int, length: int) -> None:
+        """Have the range read into a cache, if there is one; reads of it will be quicker. A hint, without promise."""
+        return None
+
     def discard(self, offset: int, length: int) -> None:
         """Free what lies wholly inside the range, in units of `granularity`; all of the range reads as zeros after."""
         self.write_zeroes(offset, length)

@@ -93,6 +93,9 @@ class FaultDevice(Device):
         self._pass(Operation.FLUSH)
         self.below.flush()
 
+    def prefetch(self, offset: int, length: int) -> None:
+        self.below.prefetch(offset, length)
+
     def discard(self, offset: int, length: int) -> None:
         self._pass(Operation.DISCARD, offset, length)
         self.below.discard(offset, length)

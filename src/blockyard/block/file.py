@@ -191,6 +191,9 @@ class FileDevice(Device):
             self._flushes_ended += 1
             self._flushing.notify_all()
 
+    def prefetch(self, offset: int, length: int) -> None:
+        os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_WILLNEED)
+
     def discard(self, offset: int, length: int) -> None:
         self._fallocate(_PUNCH_HOLE | _KEEP_SIZE, offset, length)
 

@@ -67,6 +67,7 @@ class Capability(Enum):
 
     NONE = "all"
     THIN = "thin"
+    REMOVABLE = "removable"
 
 
 Handler = Callable[[Any, "Task"], Buffer]  # of a LogicalUnit; of any Unit where the command is `absent`
