@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import collections
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TargetFactory, need, run
-from tests.interop.conformance import EXPECTED_SKIPS, SUITES, document, expected_skip, parse
+from tests.interop.conformance import EXPECTED_SKIPS, SUITES, Outcome, document, expected_skip, parse
 from tests.serving import IQN, free_port
 
 _PACKAGE = "libiscsi-bin"
@@ -47,20 +48,13 @@ def test_iscsi_readcapacity16_tells_size_and_provisioning(target: TargetFactory)
 
 @pytest.mark.parametrize("name", SUITES)
 def test_conformance(name: str, target: TargetFactory, tmp_path: Path) -> None:
-    suite = SUITES[name]
-    if "--read-only" in suite.options:  # which does not create a disk
-        with (tmp_path / "disk.img").open("wb") as file:
-            file.truncate(64 << 20)
-    portals = [f"127.0.0.1:{free_port()}" for _ in range(suite.portals)]
-    serving = target(options=suite.options, portals=portals)
-    command = [need("iscsi-test-cu", _PACKAGE), "--dataloss", "--allow-sanitize", "-V", "-t", f"ALL.{name}"]
-    # Its exit status says nothing: neither of failures nor of skips.
-    log = run([*command, *(serving.url(portal=n) for n in range(suite.portals))], seconds=120, check=False).stdout
-    outcomes = {outcome.name: outcome for outcome in parse(log)}
-    assert len(outcomes) == suite.tests, log[-5000:]
+    outcomes: dict[str, Outcome] = {}
+    for kind in SUITES[name].kinds:
+        for outcome in _run_suite(name, kind, target, tmp_path):
+            best = outcomes.get(outcome.name)
+            if best is None or best.verdict == "skipped":  # it has to pass on one kind only
+                outcomes[outcome.name] = outcome
     for outcome in outcomes.values():
-        if outcome.verdict == "failed":
-            pytest.fail(f"{outcome.name} failed:\n{outcome.log[-5000:]}\n{_failures(log)}", pytrace=False)
         expected = expected_skip(outcome.name)
         if outcome.verdict == "skipped" and expected is None:
             pytest.fail(f"{outcome.name} was skipped: {'; '.join(outcome.skips)}\n{outcome.log[-5000:]}", pytrace=False)
@@ -68,8 +62,28 @@ def test_conformance(name: str, target: TargetFactory, tmp_path: Path) -> None:
             pytest.fail(f"{outcome.name} is no longer skipped: take it off EXPECTED_SKIPS", pytrace=False)
     if name in EXPECTED_SKIPS and all(outcome.verdict == "passed" for outcome in outcomes.values()):
         pytest.fail(f"nothing of {name} is skipped any longer: take it off EXPECTED_SKIPS", pytrace=False)
+
+
+def _run_suite(name: str, kind: Sequence[str], target: TargetFactory, tmp_path: Path) -> list[Outcome]:
+    """What a suite makes of one kind of disk. No test of it may fail."""
+    suite = SUITES[name]
+    if "--read-only" in kind:  # which does not create a disk
+        with (tmp_path / "disk.img").open("wb") as file:
+            file.truncate(64 << 20)
+    portals = [f"127.0.0.1:{free_port()}" for _ in range(suite.portals)]
+    serving = target(options=kind, portals=portals)
+    command = [need("iscsi-test-cu", _PACKAGE), "--dataloss", "--allow-sanitize", "-V", "-t", f"ALL.{name}"]
+    # Its exit status says nothing: neither of failures nor of skips.
+    log = run([*command, *(serving.url(portal=n) for n in range(suite.portals))], seconds=120, check=False).stdout
+    outcomes = list(parse(log))
+    assert len(outcomes) == suite.tests, log[-5000:]
+    for outcome in outcomes:
+        if outcome.verdict == "failed":
+            pytest.fail(f"{outcome.name} failed:\n{outcome.log[-5000:]}\n{_failures(log)}", pytrace=False)
     assert serving.process.poll() is None
     assert serving.workers, "the worker died"
+    serving.stop()
+    return outcomes
 
 
 def _failures(log: str) -> str:

@@ -21,7 +21,7 @@ def _ids(command: Command) -> str:
 
 @pytest.fixture(scope="module")
 def host() -> Host:
-    return memory()
+    return memory(removable=True)
 
 
 def _cdb(command: Command) -> bytearray:
@@ -130,7 +130,7 @@ def test_a_command_cannot_stand_twice() -> None:
 @given(cdb=st.binary(min_size=16, max_size=16), data=st.binary(max_size=600))
 def test_nothing_raises(cdb: bytes, data: bytes) -> None:
     """Any CDB ends with a result; a fault in this program would show as a hardware error."""
-    result = memory().send(cdb, data)
+    result = memory(removable=True).send(cdb, data)
     if result.sense:
         assert parse_sense(result.sense).key != SenseKey.HARDWARE_ERROR
 
@@ -149,6 +149,6 @@ def test_nothing_raises_with_sound_cdbs(command: Command, values: dict[int, int]
     cdb[0] = command.opcode
     if command.service_action is not None:
         cdb[1] = command.service_action
-    result = memory().send(bytes(cdb), data)
+    result = memory(removable=True).send(bytes(cdb), data)
     if result.sense:
         assert parse_sense(result.sense).key != SenseKey.HARDWARE_ERROR

@@ -419,7 +419,7 @@ def test_what_start_stop_unit_cannot_do() -> None:
     host = memory()
     host.invalid(start_stop(2), 4, 1)  # LOEJ
     host.invalid(start_stop(3), 4, 1)
-    host.invalid(start_stop(0x30), 4, 7)  # STANDBY
+    host.invalid(bytes([0x1B, 0, 0, 1, 0x10, 0]), 3, 3)  # ACTIVE has no modifiers
 
 
 # ---- write protection

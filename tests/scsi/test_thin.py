@@ -12,7 +12,7 @@ from blockyard.block.faults import Fault, FaultDevice, Operation
 from blockyard.block.file import FileDevice, create
 from blockyard.block.memory import MemoryDevice
 from blockyard.scsi.sense import Asc, SenseKey
-from tests.scsi.host import Host, disk, get_lba_status, memory, read_16, unmap, unmap_list, write_same_16
+from tests.scsi.host import Host, disk, get_lba_status, inquiry, memory, read_16, unmap, unmap_list, write_same_16
 
 _MISMATCH = Asc.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT
 
@@ -243,6 +243,24 @@ def test_write_same_keeps_zeros_mapped() -> None:
 def test_write_same_of_nothing(unmap_bit: bool) -> None:
     memory().invalid(write_same_16(0, 0, unmap=unmap_bit), 10, 7, bytes(512))
     memory().invalid(_ten(0, 0, unmap=unmap_bit), 7, 7, bytes(512))
+
+
+def test_write_same_of_nothing_is_all_up_to_the_end_of_a_thick_unit() -> None:
+    for cdb in (write_same_16(3, 0), _ten(3, 0)):
+        device = MemoryDevice(4 << 20)
+        disk(device, thick=True).ok(cdb, b"x" * 512)
+        assert device.data == bytes(3 * 512) + b"x" * ((4 << 20) - 3 * 512)
+    large = disk(MemoryDevice(32 << 20), thick=True)
+    large.invalid(write_same_16(0, 0), 10, 7, bytes(512))  # more than MAXIMUM WRITE SAME LENGTH
+    large.ok(write_same_16(32768, 0), bytes(512))
+    large.fail(write_same_16(65536, 0), SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, bytes(512))
+
+
+def test_thick_units_cannot_unmap() -> None:
+    host = memory(thick=True)
+    host.fail(unmap(24), SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE, unmap_list((0, 8)))
+    host.invalid(write_same_16(0, 8, unmap=True), 1, 3, bytes(512))
+    assert host.ok(inquiry(0xB2))[4:] == bytes(4)
 
 
 def test_write_same_of_much() -> None:

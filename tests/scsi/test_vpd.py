@@ -72,14 +72,15 @@ def test_extended_inquiry() -> None:
         (512, 4096, (1, 255, 8, 16384, 2048, 0, 1 << 20, 256, 8, 1 << 31, 32768)),
         (4096, 4096, (1, 255, 1, 2048, 256, 0, 1 << 20, 256, 1, 1 << 31, 32768)),
         (4096, 65536, (1, 255, 1, 2048, 256, 0, 1 << 20, 256, 16, 1 << 31, 32768)),
-        (512, 0, (1, 255, 8, 16384, 2048, 0, 0, 0, 0, 0, 32768)),
+        (512, 0, (0, 255, 8, 16384, 2048, 0, 0, 0, 0, 0, 32768)),
     ],
 )
 def test_block_limits(block_size: int, granularity: int, expected: tuple[int, ...]) -> None:
     data = disk(MemoryDevice(1 << 20, granularity=granularity), block_size=block_size).ok(inquiry(0xB0))
     assert data[:4] == bytes.fromhex("00 b0 003c")
     assert struct.unpack_from(">BBHIIIIIIIQ", data, 4) == expected
-    assert data[44:] == bytes(20)
+    atomic = (2048, 8, 8, 2048, 2048) if block_size == 512 else (256, 1, 1, 256, 256)
+    assert struct.unpack_from(">IIIII", data, 44) == atomic
 
 
 @pytest.mark.parametrize(("rotational", "rate"), [(False, 1), (True, 0)])

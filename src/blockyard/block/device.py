@@ -65,9 +65,8 @@ class Device(ABC):
     def flush(self) -> None:
         """Return once every write that has returned, and every map that leads to it, is on stable storage."""
 
-    def prefetch(self, offset: int, length: int) -> None:
+    def prefetch(self, offset: int, length: int) -> None:  # noqa: B027  (there need not be a cache)
         """Have the range read into a cache, if there is one; reads of it will be quicker. A hint, without promise."""
-        return None
 
     def discard(self, offset: int, length: int) -> None:
         """Free what lies wholly inside the range, in units of `granularity`; all of the range reads as zeros after."""

@@ -87,6 +87,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         action="store_true",
         help="answer a write only when it is on stable storage (default: initiators decide by flushing)",
     )
+    disks.add_argument("--thick", action="store_true", help="keep all space: initiators cannot unmap blocks")
+    disks.add_argument("--removable", action="store_true", help="let initiators eject and load the medium")
     network = parser.add_argument_group("network")
     network.add_argument(
         "--portal",
@@ -217,6 +219,8 @@ def _prepare(
             block_size=options.block_size,
             read_only=options.read_only,
             write_through=options.write_through,
+            thick=options.thick,
+            removable=options.removable,
         )
         names.add(volume.name)
         units.append(Export(len(units), volume, backing))

@@ -6,7 +6,7 @@ and the fuzzer's grammar all come from here. Fields stand at (byte, bit of the m
 
 from __future__ import annotations
 
-from blockyard.scsi import opcodes, sbc, spc
+from blockyard.scsi import atomic, defects, opcodes, removable, sbc, spc
 from blockyard.scsi.cdb import Access, Capability, Command, CommandTable, Conflict, Field, Kind
 
 __all__ = ["COMMANDS", "Access", "Capability", "Command", "CommandTable", "Conflict", "Field", "Kind"]
@@ -116,13 +116,13 @@ _BASIC = [
         0x1B, "START STOP UNIT", 6,
         (
             Field("immed", 1, 0, 1),
-            Field("power_condition_modifier", 3, 3, 4, Kind.ZERO),
-            Field("power_condition", 4, 7, 4, Kind.ZERO),
+            Field("power_condition_modifier", 3, 3, 4),
+            Field("power_condition", 4, 7, 4),
             Field("no_flush", 4, 2, 1),
             Field("loej", 4, 1, 1),
             Field("start", 4, 0, 1),
         ),
-        sbc.start_stop_unit, check=sbc.check_start_stop_unit,
+        removable.start_stop_unit, check=removable.check_start_stop_unit,
         blocking=True, exclusive=True, timeout=60,
     ),
     Command(
@@ -209,4 +209,55 @@ _BASIC = [
     _verify(0xAF, "VERIFY (12)", 12, *_VERIFY, *_RANGE_12),
 ]  # fmt: skip
 
-COMMANDS = CommandTable(_BASIC)
+
+def _pre_fetch(opcode: int, name: str, length: int, *fields: Field) -> Command:
+    return Command(
+        opcode, name, length, fields, sbc.pre_fetch,
+        blocking=True, medium=True, ranged=True, conflict=Conflict.EXCLUSIVE_ACCESS, timeout=30,
+    )  # fmt: skip
+
+
+_DEFECT_LISTS = (Field("req_plist", 2, 4, 1), Field("req_glist", 2, 3, 1), Field("defect_list_format", 2, 2, 3))
+_IMMED = Field("immed", 1, 1, 1)
+
+# The rest of what SBC-4 has for disks
+_BLOCKS = [
+    Command(
+        0x1E, "PREVENT ALLOW MEDIUM REMOVAL", 6, (Field("prevent", 4, 1, 2),),
+        removable.prevent_allow_medium_removal, check=removable.check_prevent_allow, requires=Capability.REMOVABLE,
+    ),
+    _pre_fetch(0x34, "PRE-FETCH (10)", 10, _IMMED, *_RANGE_10),
+    Command(
+        0x37, "READ DEFECT DATA (10)", 10,
+        (*_DEFECT_LISTS, Field("allocation_length", 7, 7, 16)),
+        defects.read_defect_data_10,
+        medium=True, conflict=Conflict.EXCLUSIVE_ACCESS,
+    ),
+    Command(
+        0x8B, "ORWRITE (16)", 16,
+        (Field("orprotect", 1, 7, 3, Kind.ZERO), *_FUA, *_RANGE_16),
+        atomic.orwrite, data_out=sbc.blocks,
+        blocking=True, exclusive=True, medium=True, writes=True, ranged=True, transfers=True, timeout=30,
+    ),
+    _pre_fetch(0x90, "PRE-FETCH (16)", 16, _IMMED, *_RANGE_16),
+    Command(
+        0x9C, "WRITE ATOMIC (16)", 16,
+        (
+            _WRPROTECT, Field("dpo", 1, 4, 1), Field("fua", 1, 3, 1), Field("lba", 2, 7, 64),
+            Field("atomic_boundary", 10, 7, 16), Field("count", 12, 7, 16), _GROUP_14,
+        ),
+        atomic.write_atomic, check=atomic.check_write_atomic, data_out=sbc.blocks,
+        blocking=True, exclusive=True, medium=True, writes=True, ranged=True, transfers=True, timeout=30,
+    ),
+    Command(
+        0xB7, "READ DEFECT DATA (12)", 12,
+        (
+            Field("req_plist", 1, 4, 1), Field("req_glist", 1, 3, 1), Field("defect_list_format", 1, 2, 3),
+            Field("address_descriptor_index", 2, 7, 32), Field("allocation_length", 6, 7, 32),
+        ),
+        defects.read_defect_data_12,
+        medium=True, conflict=Conflict.EXCLUSIVE_ACCESS,
+    ),
+]  # fmt: skip
+
+COMMANDS = CommandTable([*_BASIC, *_BLOCKS])

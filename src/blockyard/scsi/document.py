@@ -24,13 +24,22 @@ _NOTES = f"""\
 ## What to know
 
 - **Reserved bits** and fields that must be zero end a command with INVALID FIELD IN CDB and a field pointer. So do
-  RDPROTECT, WRPROTECT and VRPROTECT (there is no protection information), ANCHOR, NACA, SP, LOEJ and power conditions.
+  RDPROTECT, WRPROTECT and VRPROTECT (there is no protection information), ANCHOR, NACA, SP, and LOEJ on a fixed disk.
 - **Transfer length**: READ, WRITE, VERIFY and WRITE AND VERIFY take up to {limits.MAX_TRANSFER >> 20} MiB, WRITE SAME
-  up to {limits.WRITE_SAME_BLOCKS} blocks (0 blocks are refused: WSNZ), COMPARE AND WRITE up to \
+  up to {limits.WRITE_SAME_BLOCKS} blocks (0 blocks are refused by thin units: WSNZ; thick ones take them for all up to
+  the end), COMPARE AND WRITE up to \
 {limits.COMPARE_AND_WRITE_BLOCKS} blocks, UNMAP up to
   {limits.UNMAP_BLOCKS} blocks in {limits.UNMAP_DESCRIPTORS} descriptors. VPD page B0h says so.
 - **Less data than the CDB asks for**: a WRITE writes what it gets and reports the rest as a residual. COMPARE AND
   WRITE, WRITE SAME, UNMAP and MODE SELECT are refused.
+- **WRITE ATOMIC** takes whole pages of 4 KiB, up to {limits.ATOMIC_BYTES >> 20} MiB. Other commands see all of it or
+  nothing, and so does whoever reads after a crash or power loss. It is always stable when it ends, and costs three
+  flushes: a journal in the state directory, the disk, the journal again.
+- **PRE-FETCH** has the kernel read ahead and ends with GOOD: nobody can promise that all of it stays in the cache.
+- **Removable disks** (`--removable`) can be ejected and loaded by START STOP UNIT unless a nexus prevents it. Without
+  LOEJ they do not stop. A restart loads the medium.
+- **Power conditions** are taken and reported by REQUEST SENSE; access to the medium ends them. Reserved ones change
+  nothing.
 - **SYNCHRONIZE CACHE** makes the whole cache stable, whatever its range; with IMMED the status comes after that too.
 - **Write cache**: WCE is 1 by default and can be changed by MODE SELECT, unless the unit is served with write-through.
 - **UNMAP** needs a thin unit: a file system that can punch holes, or a disk that can discard. What is unmapped reads
@@ -65,7 +74,7 @@ def _commands() -> str:
     rows = [
         (
             _code(command),
-            command.name + (" (thin units)" if command.requires is Capability.THIN else ""),
+            command.name + ("" if command.requires is Capability.NONE else f" ({command.requires.value} units)"),
             str(command.length),
             _fields(command),
             f"{command.timeout} s",

@@ -32,6 +32,10 @@ class Durable:
         """Whether what is saved outlives the process."""
         return self._directory is not None
 
+    def file(self, name: str) -> Path | None:
+        """Where to keep what is no document; None where nothing outlives the process."""
+        return None if self._directory is None else self._directory / f"{self._uuid}.{name}"
+
     def load(self, kind: str) -> Any:
         """The document saved last, or None. Raises OSError when it cannot be read; EUCLEAN when it is damaged."""
         if self._directory is None:

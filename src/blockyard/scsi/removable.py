@@ -84,8 +84,6 @@ def check_start_stop_unit(unit: LogicalUnit, task: Task) -> None:
     if fields["loej"]:
         if not unit.removable:
             raise invalid_field(4, 1)
-        if unit.tray.locked:
-            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_REMOVAL_PREVENTED)
     elif not unit.tray.loaded:
         raise medium_not_present()
 
@@ -94,6 +92,8 @@ def start_stop_unit(unit: LogicalUnit, task: Task) -> Buffer:
     fields = task.fields
     if fields["power_condition"] != START_VALID:
         _change_power_condition(unit, fields["power_condition"], fields["power_condition_modifier"])
+    elif fields["loej"] and unit.tray.locked:
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_REMOVAL_PREVENTED)
     elif fields["loej"] and fields["start"]:
         unit.load(task.nexus)
     elif fields["loej"]:

@@ -11,11 +11,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from blockyard.block.device import Run
-from blockyard.scsi import limits
+from blockyard.scsi import limits, medium
 from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
-    ReadFailure,
     SenseKey,
     invalid_field,
     invalid_parameter,
@@ -53,24 +52,6 @@ def one_block(fields: dict[str, int], block_size: int) -> int:
 
 def parameter_list(fields: dict[str, int], block_size: int) -> int:
     return fields["parameter_list_length"]
-
-
-# ---- the medium
-
-
-def _read(unit: LogicalUnit, offset: int, length: int) -> bytearray:
-    data = bytearray(length)
-    try:
-        unit.device.preadv([memoryview(data)], offset)
-    except OSError as error:
-        raise ReadFailure(error.errno, error.strerror, error.filename) from error
-    return data
-
-
-def _write(unit: LogicalUnit, data: Buffer, offset: int, *, stable: int) -> None:
-    unit.device.pwritev([data], offset)
-    if stable or not unit.write_back:
-        unit.device.flush()
 
 
 def _out_of_range() -> CheckCondition:
@@ -122,7 +103,7 @@ def read(unit: LogicalUnit, task: Task) -> Buffer:
     fields = task.fields
     if fields.get("fua") and not unit.read_only:
         unit.device.flush()  # what the cache has and the medium has not goes there first (SBC-4, FUA bit)
-    return _read(unit, fields["lba"] << unit.shift, fields["count"] << unit.shift)
+    return medium.read(unit, fields["lba"] << unit.shift, fields["count"] << unit.shift)
 
 
 def check_write(unit: LogicalUnit, task: Task) -> None:
@@ -148,9 +129,9 @@ def _write_received(unit: LogicalUnit, task: Task, *, stable: int) -> int:
         return 0
     rest = length % unit.block_size
     if rest:
-        last = _read(unit, offset + length - rest, unit.block_size)
+        last = medium.read(unit, offset + length - rest, unit.block_size)
         data = bytes(data) + last[rest:]
-    _write(unit, data, offset, stable=stable)
+    medium.write(unit, data, offset, stable=stable)
     return length
 
 
@@ -171,7 +152,7 @@ def verify(unit: LogicalUnit, task: Task) -> Buffer:
     pattern = bytes(task.data_out) if fields["bytchk"] == BYTCHK_ONE else b""
     for at in range(0, fields["count"] << unit.shift, limits.PIECE):
         length = min(limits.PIECE, (fields["count"] << unit.shift) - at)
-        data = _read(unit, start + at, length)
+        data = medium.read(unit, start + at, length)
         if pattern and data != pattern * (length // len(pattern)):
             for block in range(0, length, unit.block_size):
                 if (offset := first_difference(data[block : block + len(pattern)], pattern)) < len(pattern):
@@ -184,7 +165,7 @@ def _compare(unit: LogicalUnit, expected: Buffer, start: int) -> None:
     view = memoryview(expected)
     for at in range(0, len(view), limits.PIECE):
         piece = view[at : at + limits.PIECE]
-        data = memoryview(_read(unit, start + at, len(piece) + -len(piece) % unit.block_size))[: len(piece)]
+        data = memoryview(medium.read(unit, start + at, len(piece) + -len(piece) % unit.block_size))[: len(piece)]
         if (offset := first_difference(data, piece)) < len(piece):
             raise _miscompare(at + offset)
 
@@ -202,7 +183,7 @@ def write_and_verify(unit: LogicalUnit, task: Task) -> Buffer:
     if task.fields["bytchk"] == BYTCHK_ALL:
         _compare(unit, task.data_out, start)
     elif length:
-        _read(unit, start, length + -length % unit.block_size)
+        medium.read(unit, start, length + -length % unit.block_size)
     return b""
 
 
@@ -221,11 +202,11 @@ def compare_and_write(unit: LogicalUnit, task: Task) -> Buffer:
     view = memoryview(task.data_out)
     half = len(view) // 2
     _compare(unit, view[:half], fields["lba"] << unit.shift)
-    _write(unit, view[half:], fields["lba"] << unit.shift, stable=fields["fua"])
+    medium.write(unit, view[half:], fields["lba"] << unit.shift, stable=fields["fua"])
     return b""
 
 
-# ---- SYNCHRONIZE CACHE, START STOP UNIT
+# ---- SYNCHRONIZE CACHE, PRE-FETCH
 
 
 def synchronize_cache(unit: LogicalUnit, task: Task) -> Buffer:
@@ -235,16 +216,11 @@ def synchronize_cache(unit: LogicalUnit, task: Task) -> Buffer:
     return b""
 
 
-def check_start_stop_unit(unit: LogicalUnit, task: Task) -> None:
-    if task.fields["loej"]:
-        raise invalid_field(4, 1)  # the medium cannot be taken out
-
-
-def start_stop_unit(unit: LogicalUnit, task: Task) -> Buffer:
-    if task.fields["start"]:
-        unit.start()
-    else:
-        unit.stop(flush=not task.fields["no_flush"])
+def pre_fetch(unit: LogicalUnit, task: Task) -> Buffer:
+    """GOOD and never CONDITION MET, which would say that all of the range is in the cache: the page cache promises nothing."""
+    fields = task.fields
+    count = fields["count"] or unit.blocks - fields["lba"]
+    unit.device.prefetch(fields["lba"] << unit.shift, count << unit.shift)
     return b""
 
 
@@ -255,7 +231,11 @@ def check_write_same(unit: LogicalUnit, task: Task) -> None:
     fields = task.fields
     if fields["unmap"] and not unit.thin:
         raise invalid_field(1, 3)
-    if not 0 < fields["count"] <= limits.WRITE_SAME_BLOCKS:  # WSNZ=1
+    if not fields["count"]:
+        if unit.thin:  # 0 blocks are all up to the end, and a slip would free them: WSNZ=1
+            raise _command(task).invalid("count")
+        fields["count"] = unit.blocks - fields["lba"]
+    if fields["count"] > limits.WRITE_SAME_BLOCKS:
         raise _command(task).invalid("count")
     if task.data_out_length != task.expected:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT)

@@ -45,20 +45,20 @@ def check_inquiry(unit: Unit, task: Task) -> None:
 
 def inquiry(unit: Unit, task: Task) -> Buffer:
     if not task.fields["evpd"]:
-        return standard_inquiry(unit.peripheral)
+        return standard_inquiry(unit)
     data = unit.vpd_page(task.nexus, task.fields["page_code"])
     if data is None:
         raise invalid_field(2)
     return data
 
 
-def standard_inquiry(peripheral: int) -> bytes:
+def standard_inquiry(unit: Unit) -> bytes:
     """Standard INQUIRY data (SPC-5)."""
     revision = ".".join(__version__.split(".")[:2])[:4]
     return struct.pack(
         ">BBBBBBBB8s16s4s22x8H22x",
-        peripheral,
-        0,  # not removable
+        unit.peripheral,
+        0x80 if unit.removable else 0,  # RMB
         _VERSION,
         0x12,  # HISUP, RESPONSE DATA FORMAT 2
         96 - 5,

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from blockyard.block.device import Device
+from blockyard.block.journal import Journal
 from blockyard.scsi import limits, vpd
 from blockyard.scsi.cdb import Capability, Command, CommandTable
 from blockyard.scsi.commands import COMMANDS
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.mode import ModeParameters
 from blockyard.scsi.nexus import Nexus
+from blockyard.scsi.removable import Tray, medium_not_present
 from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
@@ -164,6 +166,7 @@ class Unit:
 
     # ---- what commands ask
 
+    removable: bool = False  # RMB: its medium can be taken out
     descriptor_sense: bool = False  # D_SENSE: sense data in descriptor format
 
     def pending_condition(self, nexus: Nexus) -> CheckCondition | None:
@@ -216,7 +219,8 @@ class LogicalUnit(Unit):
     """A disk: a block device that speaks SBC.
 
     `block_size` is 512 (reported as emulated on physical blocks of 4096) or 4096. With `write_through`
-    every write is on stable storage before its GOOD, and initiators cannot switch that off. What has to outlive
+    every write is on stable storage before its GOOD, and initiators cannot switch that off. A `thick` one is fully
+    provisioned, whatever its device can free; the medium of a `removable` one can be ejected. What has to outlive
     the process is in `durable`. Raises
     ValueError for another block size, OSError for a device that holds not even one block.
     """
@@ -230,6 +234,8 @@ class LogicalUnit(Unit):
         block_size: int = 512,
         read_only: bool = False,
         write_through: bool = False,
+        thick: bool = False,
+        removable: bool = False,
         identity: Identity,
         durable: Durable | None = None,
     ) -> None:
@@ -243,9 +249,13 @@ class LogicalUnit(Unit):
         self.shift = block_size.bit_length() - 1
         self.physical_exponent = 3 if block_size == 512 else 0
         self.read_only = read_only or device.read_only
-        self.thin = device.granularity > 0
+        self.thin = device.granularity > 0 and not thick
         self.mode = ModeParameters(write_through=write_through, thin=self.thin)
+        self.removable = removable
+        self.tray = Tray()
         self.stopped = False
+        self.low_power: Asc | None = None  # how REQUEST SENSE names the power condition, unless it is active
+        self.journal = Journal(device, self.durable.file("atomic"))
         self.max_blocks = limits.MAX_TRANSFER >> self.shift
         self.blocks = device.size >> self.shift
         if not self.blocks:
@@ -273,11 +283,15 @@ class LogicalUnit(Unit):
         task.exclusive = command.exclusive
         if command.medium:
             self._check_medium(command, task.fields)
+        if self.low_power is not None and (command.ranged or command.writes):
+            self.enter_low_power(None)  # what accesses the medium makes the unit active (SPC-5, power conditions)
         if command.check is not None:
             command.check(self, task)
         self._count(command, task.fields)
 
     def _check_medium(self, command: Command, fields: dict[str, int]) -> None:
+        if not self.tray.loaded:
+            raise medium_not_present()
         if self.stopped:
             raise CheckCondition(SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED)
         if command.transfers and fields["count"] > self.max_blocks:
@@ -317,7 +331,13 @@ class LogicalUnit(Unit):
 
     def supports(self, command: Command) -> bool:
         """Whether a command of the table exists on this logical unit."""
-        return command.requires is Capability.NONE or self.thin
+        return command.requires in self.capabilities
+
+    @property
+    def capabilities(self) -> set[Capability]:
+        """What commands may require of it."""
+        present = {Capability.NONE: True, Capability.THIN: self.thin, Capability.REMOVABLE: self.removable}
+        return {capability for capability, has in present.items() if has}
 
     def supported_commands(self) -> Iterator[Command]:
         return (command for command in self.commands if self.supports(command))
@@ -329,9 +349,13 @@ class LogicalUnit(Unit):
 
     def pending_condition(self, nexus: Nexus) -> CheckCondition | None:
         attention = nexus.take_attention()
-        if attention is None and self.stopped:
+        if attention is not None:
+            return attention
+        if not self.tray.loaded:
+            return medium_not_present()
+        if self.stopped:
             return CheckCondition(SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED)
-        return attention
+        return None if self.low_power is None else CheckCondition(SenseKey.NO_SENSE, self.low_power)
 
     def vpd_page(self, nexus: Nexus, code: int) -> bytes | None:
         return vpd.page(self, nexus, code)
@@ -349,13 +373,35 @@ class LogicalUnit(Unit):
     def start(self) -> None:
         """START STOP UNIT with START."""
         self.stopped = False
-        self.update()
+        self.enter_low_power(None)
 
     def stop(self, *, flush: bool) -> None:
-        """START STOP UNIT without START: the medium is not accessible until it is started."""
+        """START STOP UNIT without START: the medium is not accessible until it is started.
+
+        A removable one has nothing that turns: it stays ready until its medium is ejected.
+        """
         if flush and not self.read_only:
             self.device.flush()
-        self.stopped = True
+        self.stopped = not self.removable
+        self.update()
+
+    def eject(self, *, flush: bool) -> None:
+        """Take the medium out, which nobody forbids."""
+        if flush and not self.read_only and self.tray.loaded:
+            self.device.flush()
+        self.tray.loaded = False
+        self.update()
+
+    def load(self, nexus: Nexus | None) -> None:
+        """Put the medium in, as `nexus` has asked for: the other nexuses are told."""
+        if not self.tray.loaded:
+            self.tray.loaded = True
+            self.attention(Asc.NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, but=nexus)
+        self.start()
+
+    def enter_low_power(self, condition: Asc | None) -> None:
+        """Enter a power condition; None is active. What there is to save is the short cut of the data path."""
+        self.low_power = condition
         self.update()
 
     def update(self) -> None:
@@ -365,7 +411,7 @@ class LogicalUnit(Unit):
         self.write_protected = self.read_only or bool(self.mode.get(0x0A, "swp"))
         self.fd = self.device.fd
         self.read_flags = os.RWF_NOWAIT if self.device.nowait else 0
-        self.fast_read = self.fd >= 0 and not self.stopped
+        self.fast_read = self.fd >= 0 and not self.stopped and self.tray.loaded and self.low_power is None
         self.fast_write = self.fast_read and self.write_back and not self.write_protected
 
     # ---- nexuses and life
@@ -382,6 +428,7 @@ class LogicalUnit(Unit):
     def detach(self, nexus: Nexus) -> None:
         if nexus in self._nexuses:
             self._nexuses.remove(nexus)
+        self.tray.allow(nexus)
 
     def attention(self, asc: int, *, but: Nexus | None = None) -> None:
         """Establish a unit attention for every nexus, except perhaps one."""
@@ -398,11 +445,14 @@ class LogicalUnit(Unit):
 
     def reset(self) -> None:
         self.mode.reset()
+        self.tray.reset()
         self.stopped = False
+        self.low_power = None
         self.update()
         self.attention(Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
 
     def close(self) -> None:
         self.fast_read = self.fast_write = False
         self.fd = -1
+        self.journal.close()
         self.device.close()

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from blockyard.scsi import limits
+from blockyard.scsi import atomic, limits
 
 if TYPE_CHECKING:
     from blockyard.scsi.nexus import Nexus
@@ -96,18 +96,23 @@ def _extended_inquiry(unit: LogicalUnit, nexus: Nexus) -> bytes:
 def _block_limits(unit: LogicalUnit, nexus: Nexus) -> bytes:
     thin = unit.thin
     return struct.pack(
-        ">BBHIIIIIIIQ20x",
-        1,  # WSNZ: WRITE SAME of 0 blocks, which would be all up to the end of the medium, is refused
+        ">BBHIIIIIIIQIIIII",
+        1 if thin else 0,  # WSNZ
         limits.COMPARE_AND_WRITE_BLOCKS,
         1 << unit.physical_exponent,  # OPTIMAL TRANSFER LENGTH GRANULARITY
         limits.MAX_TRANSFER >> unit.shift,
         limits.OPTIMAL_TRANSFER >> unit.shift,
-        0,  # no PRE-FETCH
+        0,  # MAXIMUM PREFETCH LENGTH: not limited
         limits.UNMAP_BLOCKS if thin else 0,
         limits.UNMAP_DESCRIPTORS if thin else 0,
         max(1, unit.device.granularity >> unit.shift) if thin else 0,
         0x80000000 if thin else 0,  # UGAVALID, alignment 0
         limits.WRITE_SAME_BLOCKS,
+        atomic.max_blocks(unit),
+        atomic.granularity(unit),  # ATOMIC ALIGNMENT
+        atomic.granularity(unit),
+        atomic.max_blocks(unit),  # with an atomic boundary
+        atomic.max_blocks(unit),  # MAXIMUM ATOMIC BOUNDARY SIZE
     )
 
 

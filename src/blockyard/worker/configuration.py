@@ -24,6 +24,8 @@ class Volume:
     block_size: int = 512  # of a logical block, in bytes
     read_only: bool = False
     write_through: bool = False
+    thick: bool = False  # fully provisioned: initiators cannot give space back
+    removable: bool = False  # initiators may eject its medium and load it
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,8 @@ class Worker:
             block_size=volume.block_size,
             read_only=volume.read_only,
             write_through=volume.write_through,
+            thick=volume.thick,
+            removable=volume.removable,
             identity=identity,
             durable=Durable(keep, identity.uuid),
         )
