@@ -70,7 +70,8 @@ class Capability(Enum):
     REMOVABLE = "removable"
 
 
-Handler = Callable[[Any, "Task"], Buffer]  # of a LogicalUnit; of any Unit where the command is `absent`
+# of a LogicalUnit, of any Unit where the command is `absent`; returns the Data-In, or Steps where it is `in_pieces`
+Handler = Callable[[Any, "Task"], Any]
 Check = Callable[[Any, "Task"], None]
 DataOut = Callable[[dict[str, int], int], int]  # fields and block size → bytes of Data-Out
 
@@ -96,6 +97,7 @@ class Command:
     requires: Capability = Capability.NONE
     blocking: bool = False  # runs in a worker thread, unless its check says otherwise
     exclusive: bool = False  # nothing else of its unit runs beside it
+    in_pieces: bool = False  # goes on in pieces, between which others run (operation.py)
     exempt: bool = False  # is carried out while a unit attention is pending, and leaves it so (SAM-5 5.14)
     absent: bool = False  # is answered by a LUN without a logical unit too (SPC-5)
     medium: bool = False  # needs the medium: its unit must not be stopped

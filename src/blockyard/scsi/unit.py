@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from blockyard.scsi.commands import COMMANDS
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.mode import ModeParameters
 from blockyard.scsi.nexus import Nexus
+from blockyard.scsi.operation import Operation
 from blockyard.scsi.removable import Tray, medium_not_present
 from blockyard.scsi.sense import (
     Asc,
@@ -35,7 +36,7 @@ from blockyard.scsi.sense import (
     condition,
     failure,
 )
-from blockyard.scsi.task import Result, Task
+from blockyard.scsi.task import Buffer, Result, Task
 
 if TYPE_CHECKING:
     from blockyard.scsi.taskset import TaskSet
@@ -107,12 +108,32 @@ class Unit:
         """Carry out a task that has begun, with its data in `task.data_out`."""
         command = task.command
         assert command is not None
+        if command.in_pieces:
+            ended: list[Result] = []
+            self.operation(task, ended.append).start()
+            return ended[0]
         try:
-            data = command.run(self, task)
-            if command.allocates and len(data) > task.fields["allocation_length"]:
-                data = data[: task.fields["allocation_length"]]
+            return self._succeeded(task, command.run(self, task))
         except Exception as error:
             return self._failed(task, error)
+
+    def operation(self, task: Task, done: Callable[[Result], None]) -> Operation:
+        """What carries out a task whose command goes on in pieces, to be started; `done` gets the result."""
+        command = task.command
+        assert command is not None
+
+        def end(outcome: Buffer | Exception) -> None:
+            if isinstance(outcome, Exception):
+                done(self._failed(task, outcome))
+            else:
+                done(self._succeeded(task, outcome))
+
+        return Operation(command.run(self, task), end)
+
+    def _succeeded(self, task: Task, data: Buffer) -> Result:
+        assert task.command is not None
+        if task.command.allocates and len(data) > task.fields["allocation_length"]:
+            data = data[: task.fields["allocation_length"]]
         return Result(data=data, expected=task.expected)
 
     def _begin(self, task: Task) -> None:
