@@ -25,6 +25,10 @@ class Wheel:
 class Bell:
     tone: str
 
+    def __post_init__(self) -> None:
+        if not self.tone:
+            raise ValueError("a bell has a tone")
+
 
 @dataclass(frozen=True)
 class Bicycle:
@@ -70,6 +74,7 @@ def test_a_record_of_all_kinds() -> None:
         ({"frame": 1}, "frame: 1 is not a text"),
         ({"frame": "x", "gears": [1, True]}, "gears[1]: true is not a whole number"),
         ({"frame": "x", "gears": 3}, "gears: 3 is not a list"),
+        ({"frame": "x", "bell": {"tone": ""}}, "bell: a bell has a tone"),
         ({"frame": "x", "whels": {}}, "whels: there is no such key; did you mean wheels?"),
         ({"frame": "x", "horn": {}}, "horn: there is no such key; there are frame, wheels, spokes, gears, bell"),
         ({"frame": "x", "wheels": {"a b": {"inches": "26"}}}, 'wheels."a b".inches: "26" is not a whole number'),

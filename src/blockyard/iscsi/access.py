@@ -41,7 +41,7 @@ class Right(StrEnum):
 class Rule:
     """One line of an access list. Where a condition is empty, everybody meets it.
 
-    `luns` says which logical units of the target are seen, and under which LUNs: None for all under the target's own.
+    `luns` says which volumes are seen, and under which LUNs; without it, those of the target under its own.
     """
 
     right: str = Right.FULL
@@ -50,7 +50,7 @@ class Rule:
     users: tuple[str, ...] = ()  # CHAP names
     groups: tuple[str, ...] = ()  # of users
     mutual: bool = False  # the initiator has to let the target prove itself as well
-    luns: dict[int, int] | None = None  # LUN that the initiator sees → LUN of the target
+    luns: dict[int, str] = field(default_factory=dict)  # LUN → name of a volume
 
     def __post_init__(self) -> None:
         """Raises ValueError, with a message for whoever wrote the rule."""

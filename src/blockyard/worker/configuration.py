@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from blockyard.iscsi.access import Rule
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -44,6 +46,12 @@ class Target:
     luns: dict[int, str] = field(default_factory=dict)  # LUN → name of a volume
     alias: str = ""
     portal_groups: tuple[int, ...] = (1,)  # tags
+    access: tuple[Rule, ...] = ()  # the first that matches an initiator decides; none: everybody may do everything
+
+    @property
+    def volumes(self) -> set[str]:
+        """The names of all volumes that it shows to anybody."""
+        return set(self.luns.values()).union(*(rule.luns.values() for rule in self.access))
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Configuration:
     def part(self, targets: Iterable[str]) -> Configuration:
         """What a worker has to know that serves these targets."""
         chosen = {name: self.targets[name] for name in targets}
-        volumes = {name: self.volumes[name] for target in chosen.values() for name in target.luns.values()}
+        volumes = {name: self.volumes[name] for target in chosen.values() for name in target.volumes}
         return replace(self, volumes=volumes, targets=chosen)
 
 
@@ -67,7 +75,7 @@ def components(targets: Iterable[Target]) -> list[list[str]]:
     found: dict[int, tuple[list[str], set[str]]] = {}  # by the target that came last: targets, and all their volumes
     place: dict[str, int] = {}  # volume → where it is in `found`
     for number, target in enumerate(targets):
-        names, volumes = [target.name], set(target.luns.values())
+        names, volumes = [target.name], target.volumes
         for other in {place[volume] for volume in volumes & place.keys()}:
             other_names, other_volumes = found.pop(other)
             names = other_names + names

@@ -142,7 +142,11 @@ def _read_record(kind: Any, data: dict[str, object]) -> Any:
         if name not in data and _default(field) is dataclasses.MISSING:
             raise RecordError(key(name), "it is missing")
     hints = _hints(kind)
-    return kind(**{name: _part(key(name), hints[name], value) for name, value in data.items()})
+    values = {name: _part(key(name), hints[name], value) for name, value in data.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:  # what the class itself says of its values
+        raise RecordError("", str(error)) from None
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
