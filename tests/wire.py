@@ -14,7 +14,7 @@ from typing import TypeVar
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
 from blockyard.iscsi.connection import Connection, State
-from blockyard.iscsi.login import TargetLogin
+from blockyard.iscsi.login import Found, TargetLogin
 from blockyard.iscsi.negotiation import encode_text
 from blockyard.iscsi.pdu import DataOut, LoginRequest, LoginResponse, LoginStatus, Pdu, decode, pdu_length
 from blockyard.iscsi.session import TargetNode
@@ -57,7 +57,7 @@ class Rig:
         }  # fmt: skip
         for unit in self.units.values():
             unit.tasks = TaskSet(unit, self.executor)
-        self.node = TargetNode(TARGET, 1, Target(TARGET, dict(self.units)))
+        self.node = TargetNode(TARGET, Target(TARGET, dict(self.units)))
 
     @classmethod
     def on_file(cls, path: Path, size: int = 8 << 20) -> Rig:
@@ -72,8 +72,8 @@ class Rig:
     def new_login(self, portal: str, peer: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
         return TargetLogin(self, portal, peer=peer, attach=attach)
 
-    def find(self, name: str, portal: str) -> TargetNode | LoginStatus:
-        return self.node if name == TARGET else LoginStatus.NOT_FOUND
+    def find(self, name: str, portal: str) -> Found | LoginStatus:
+        return Found(self.node, 1) if name == TARGET else LoginStatus.NOT_FOUND
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
         return [("TargetName", TARGET), ("TargetAddress", f"{portal},1")] if name in (None, TARGET) else []

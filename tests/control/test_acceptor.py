@@ -14,7 +14,7 @@ import pytest
 
 from blockyard.control.acceptor import Acceptor, WorkerUnavailable
 from blockyard.control.portals import listen, parse_portal
-from blockyard.iscsi.directory import Directory
+from blockyard.iscsi.directory import Directory, Entry
 from blockyard.iscsi.negotiation import decode_text, encode_text
 from blockyard.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus, LogoutRequest, LogoutResponse, NopOut, Pdu
 from blockyard.worker.handoff import Message
@@ -30,9 +30,6 @@ class Inbox:
     available: bool = True
     messages: list[Message] = field(default_factory=list)
     sockets: list[socket.socket] = field(default_factory=list)
-
-    def owns(self, target: str) -> bool:
-        return target == TARGET
 
     async def hand_over(self, target: str, message: Message, fd: int) -> None:
         if not self.available:
@@ -78,7 +75,10 @@ def run(
     async def play() -> None:
         listener, portal = listen(parse_portal("127.0.0.1:0"))
         acceptor = Acceptor(
-            Directory([TARGET, "iqn.2026-11.test:other"], [portal, parse_portal("192.0.2.1")]), inbox, [listener],
+            Directory(
+                [Entry(TARGET, (1,)), Entry("iqn.2026-11.test:other", (1,))], {1: [portal, parse_portal("192.0.2.1")]}
+            ),
+            inbox, [listener],
             login_deadline=deadline, max_half_open=max_half_open,
         )  # fmt: skip
         acceptor.start()

@@ -22,7 +22,7 @@ from blockyard.initiator import (
     open_session,
 )
 from blockyard.initiator.discovery import parse_targets
-from blockyard.iscsi.login import MAX_REQUESTS, LoginState, TargetLogin
+from blockyard.iscsi.login import MAX_REQUESTS, Found, LoginState, TargetLogin
 from blockyard.iscsi.names import PortalAddress
 from blockyard.iscsi.negotiation import Preferences, encode_text
 from blockyard.iscsi.pdu import (
@@ -60,10 +60,8 @@ TARGET = "iqn.2024-01.test:target"
 
 
 class Node:
-    portal_group = 1
-
-    def find(self, name: str, portal: str) -> Node:
-        return self
+    def find(self, name: str, portal: str) -> Found:
+        return Found(self, 1)
 
 
 class Player:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockyard.initiator import InitiatorError, InitiatorLogin, LoginError
-from blockyard.iscsi.login import COMMAND_WINDOW, MAX_REQUESTS, Authenticator, LoginState, TargetLogin
+from blockyard.iscsi.login import COMMAND_WINDOW, MAX_REQUESTS, Authenticator, Found, LoginState, Moved, TargetLogin
 from blockyard.iscsi.negotiation import (
     KEYS,
     NegotiationError,
@@ -31,20 +31,24 @@ NAMES = [("InitiatorName", INITIATOR), ("SessionType", "Normal"), ("TargetName",
 TSIH = 0x1234
 
 
-@dataclass
 class Node:
-    portal_group: int = 7
+    """A target."""
 
 
 class Targets:
     """A directory of one target, and of some that are away for the reason in their name."""
 
-    def find(self, name: str, portal: str) -> Node | LoginStatus | None:
+    def __init__(self, preferences: Preferences | None = None) -> None:
+        self.preferences = preferences
+
+    def find(self, name: str, portal: str) -> Found | Moved | LoginStatus:
         assert portal == PORTAL
         if name == TARGET:
-            return Node()
+            return Found(Node(), 7, self.preferences)
         reason = name.rpartition(":")[2].upper()
-        return LoginStatus[reason] if reason in LoginStatus.__members__ else None
+        if reason.startswith("MOVED"):
+            return Moved("[2001:db8::5]:3261", reason.endswith("PERMANENTLY"))
+        return LoginStatus[reason] if reason in LoginStatus.__members__ else LoginStatus.NOT_FOUND
 
 
 def new_login(attach: Callable[[TargetLogin], int | LoginStatus] = lambda login: TSIH, **options: Any) -> TargetLogin:
@@ -107,6 +111,28 @@ def test_a_login_in_one_exchange() -> None:
     assert parameters.max_recv_data_segment_length == 262144
     assert (login.isid, login.tsih, login.cid, login.cmd_sn, login.next_stat_sn) == (ISID, TSIH, 9, 100, 1)
     assert isinstance(login.target, Node)
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("temporarily", LoginStatus.MOVED_TEMPORARILY), ("permanently", LoginStatus.MOVED_PERMANENTLY)],
+)
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_target_that_is_to_be_had_elsewhere(how: str, status: LoginStatus, stage: int) -> None:
+    """RFC 7143 §11.13.5, §13.8: the address comes without a portal group tag."""
+    login = new_login()
+    names = [*NAMES[:2], ("TargetName", f"iqn.2024-01.com.example:moved_{how}")]
+    response = exchange(login, request(names, csg=stage, nsg=stage + 1 if stage == 0 else 3))
+    assert response.status == status
+    assert pairs_of(response) == [("TargetAddress", "[2001:db8::5]:3261")]
+    assert login.state is LoginState.FAILED
+
+
+def test_what_one_target_wishes_for() -> None:
+    login = TargetLogin(Targets(Preferences(target_alias="Its own", initial_r2t=True)), PORTAL, attach=lambda login: 1)
+    response = exchange(login, request([*NAMES, ("InitialR2T", "No")]))
+    assert ("TargetAlias", "Its own") in pairs_of(response)
+    assert ("InitialR2T", "Yes") in pairs_of(response)
 
 
 def test_a_login_in_both_stages() -> None:

@@ -39,7 +39,11 @@ class Worker:
 
     def start(self, path: Path) -> dict[str, Any]:
         volume = {"path": str(path), "uuid": str(uuid.UUID(int=7))}
-        configuration = {"volumes": {"disk": volume}, "targets": {TARGET: {"luns": {"0": "disk"}}}}
+        configuration = {
+            "portal_groups": [{"tag": 1, "portals": ["127.0.0.1:3260"]}],
+            "volumes": {"disk": volume},
+            "targets": {TARGET: {"luns": {"0": "disk"}}},
+        }
         self.send(type="configure", configuration=configuration, poll=False)
         return self.receive()
 

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from blockyard.iscsi.connection import LOGIN_DATA_LIMIT, Connection, State
-from blockyard.iscsi.directory import Directory, Entry, portal_from, portal_of
-from blockyard.iscsi.login import TargetLogin
+from blockyard.iscsi.directory import Directory, portal_from, portal_of
+from blockyard.iscsi.login import Found, Moved, TargetLogin
 from blockyard.iscsi.pdu import BHS_LENGTH, MAX_AHS_LENGTH, LoginStatus
 from blockyard.iscsi.transmit import TransmitBuffer
 from blockyard.worker.handoff import Message
@@ -45,9 +45,6 @@ class WorkerUnavailable(Exception):
 
 class Workers(Protocol):
     """What the acceptor asks of the supervisor."""
-
-    def owns(self, target: str) -> bool:
-        """Whether any worker serves `target`."""
 
     async def hand_over(self, target: str, message: Message, fd: int) -> None:
         """Send a connection to the owner of `target`. Raises WorkerUnavailable when there is none in time."""
@@ -169,12 +166,11 @@ class _Reception:
         self._login = TargetLogin(self, portal, peer=peer, attach=attach)
         return self._login
 
-    def find(self, name: str, portal: str) -> Entry | LoginStatus:
-        if not self._acceptor.workers.owns(name):
-            return LoginStatus.NOT_FOUND
+    def find(self, name: str, portal: str) -> Found | Moved | LoginStatus:
+        found = self._acceptor.directory.find(name, portal_from(portal))
         assert self._login is not None
-        if self._login.parameters.discovery:
-            return Entry(name)
+        if not isinstance(found, Found) or self._login.parameters.discovery:
+            return found
         if self._owner_is_away:
             return LoginStatus.SERVICE_UNAVAILABLE
         self._target = name

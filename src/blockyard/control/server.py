@@ -17,8 +17,8 @@ from blockyard.control.errors import ControlError
 from blockyard.control.portals import listen
 from blockyard.control.supervisor import Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
-from blockyard.iscsi.directory import PORTAL_GROUP, Directory, Portal
-from blockyard.worker.configuration import Configuration, PortalGroup
+from blockyard.iscsi.directory import Portal
+from blockyard.worker.configuration import PORTAL_GROUP, Configuration, PortalGroup
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,7 @@ class Server:
         group = PortalGroup(PORTAL_GROUP, tuple(str(portal) for portal in self.portals))
         configuration = replace(configuration, portal_groups=(group,))
         supervisor = Supervisor(configuration, options.workers, poll=options.poll, log_level=level)
-        directory = Directory(configuration.targets, self.portals)
-        acceptor = Acceptor(directory, supervisor, self._listeners)
+        acceptor = Acceptor(configuration.directory(), supervisor, self._listeners)
         signals = _Signals()
         watchdog = asyncio.create_task(keep_watchdog())
         try:

@@ -266,9 +266,6 @@ class Supervisor:
         """End every worker that still runs, at once."""
         await asyncio.gather(*(worker.close() for worker in self.workers))
 
-    def owns(self, target: str) -> bool:
-        return target in self._owners
-
     async def hand_over(self, target: str, message: Message, fd: int) -> None:
         """Send a connection to the owner of `target`. Raises WorkerUnavailable."""
         await self._owners[target].hand_over(message, fd)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from blockyard.iscsi.login import Found, Moved
 from blockyard.iscsi.names import InvalidName, normalise, parse_portal
-
-PORTAL_GROUP = 1  # all portals of all targets form one group, as every portal leads to every session (RFC 7143 §4.1.2)
+from blockyard.iscsi.pdu import LoginStatus
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -70,43 +70,68 @@ def portal_from(text: str) -> Portal:
 
 @dataclass(frozen=True)
 class Entry:
-    """A target as the login phase wants to know of it (iscsi.login.Directory)."""
+    """A target: the portal groups by which it is reached, and whether it is to be had elsewhere (RFC 7143 §11.13.5)."""
 
     name: str
-    portal_group: int = PORTAL_GROUP
+    portal_groups: tuple[int, ...]  # tags
+    moved: Moved | None = None
+    moved_on: frozenset[str] = frozenset()  # the portals ("ADDR:PORT") whose logins are sent there; empty: all
 
 
 class Directory:
-    """Target names and portals. Both may be looked up while connections come and go."""
+    """Targets, and portals by the tags of their groups. A portal is in one group."""
 
-    def __init__(self, targets: Iterable[str], portals: Iterable[Portal]) -> None:
-        self.targets = list(targets)
-        self.portals = list(portals)
+    def __init__(self, targets: Iterable[Entry], groups: Mapping[int, Iterable[Portal]]) -> None:
+        self.targets = {entry.name: entry for entry in targets}
+        self.groups = {tag: tuple(portals) for tag, portals in groups.items()}
+        self._tags = {str(portal): tag for tag, portals in self.groups.items() for portal in portals}
 
-    def addresses(self, arrived: Portal) -> list[Portal]:
-        """The portals that an initiator can reach who came in on `arrived`; that one stands first."""
-        seen = {str(arrived): arrived}  # by what initiators are told, which leaves out the zone of a link-local address
-        for portal in self.portals:
-            reachable = portal.reachable_from(arrived)
-            if reachable is not None:
-                seen.setdefault(str(reachable), reachable)
+    def group_of(self, arrived: Portal) -> int | None:
+        """The tag of the portal group by which a connection has come: of that very portal, or of a wildcard."""
+        anywhere = ipaddress.ip_address("::" if arrived.address.version == 6 else "0.0.0.0")
+        return self._tags.get(str(arrived), self._tags.get(str(Portal(anywhere, arrived.port))))
+
+    def find(self, name: str, arrived: Portal) -> Found | Moved | LoginStatus:
+        """The target of that name, as a login finds it that has come in on `arrived`."""
+        entry = self.targets.get(name)
+        tag = self.group_of(arrived)
+        if entry is None or tag not in entry.portal_groups:
+            return LoginStatus.NOT_FOUND
+        if entry.moved is not None and (not entry.moved_on or str(arrived) in entry.moved_on):
+            return entry.moved
+        assert tag is not None
+        return Found(entry, tag)
+
+    def addresses(self, entry: Entry, arrived: Portal) -> list[tuple[Portal, int]]:
+        """The portals of a target that an initiator can reach who came in on `arrived`; that one stands first."""
+        seen: dict[str, tuple[Portal, int]] = {}  # by what initiators are told: without the zone of an address
+        own = self.group_of(arrived)
+        if own in entry.portal_groups:
+            seen[str(arrived)] = arrived, own
+        for tag in entry.portal_groups:
+            for portal in self.groups.get(tag, ()):
+                reachable = portal.reachable_from(arrived)
+                if reachable is not None:
+                    seen.setdefault(str(reachable), (reachable, tag))
         return list(seen.values())
 
     def send_targets(self, name: str | None, arrived: Portal) -> list[tuple[str, str]]:
         """The answer to SendTargets=name, or to SendTargets=All for None (RFC 7143 Appendix C)."""
         return list(self._records(self._asked_for(name), arrived))
 
-    def _asked_for(self, name: str | None) -> list[str]:
+    def _asked_for(self, name: str | None) -> Iterable[Entry]:
         if name is None:
-            return self.targets
+            return self.targets.values()
         try:
-            normalised = normalise(name)
+            entry = self.targets.get(normalise(name))
         except InvalidName:
-            return []
-        return [target for target in self.targets if target == normalised]
+            return ()
+        return () if entry is None else (entry,)
 
-    def _records(self, targets: list[str], arrived: Portal) -> Iterator[tuple[str, str]]:
-        for target in targets:
-            yield "TargetName", target
-            for portal in self.addresses(arrived):
-                yield "TargetAddress", f"{portal},{PORTAL_GROUP}"
+    def _records(self, targets: Iterable[Entry], arrived: Portal) -> Iterator[tuple[str, str]]:
+        for entry in targets:
+            addresses = self.addresses(entry, arrived)
+            if addresses:  # else nothing that the initiator could reach it by
+                yield "TargetName", entry.name
+            for portal, tag in addresses:
+                yield "TargetAddress", f"{portal},{tag}"

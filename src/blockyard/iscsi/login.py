@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from blockyard.iscsi.negotiation import (
     KEYS,
@@ -33,6 +33,7 @@ from blockyard.iscsi.negotiation import (
     Rule,
     Stage,
     TextAccumulator,
+    encode_text,
 )
 from blockyard.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus
 
@@ -50,11 +51,26 @@ class LoginState(Enum):
     FAILED = "failed"
 
 
+class Found(NamedTuple):
+    """What a directory answers: a target, and the portal group by which the login reaches it."""
+
+    target: Any
+    portal_group: int  # its tag
+    preferences: Preferences | None = None  # what this target wishes for, where it differs from others
+
+
+class Moved(NamedTuple):
+    """What a directory answers when the target is to be had elsewhere (RFC 7143 §11.13.5)."""
+
+    address: str  # of a portal, as TargetAddress has it, without a tag
+    permanently: bool = False
+
+
 class Directory(Protocol):
     """Where a login looks its target up."""
 
-    def find(self, name: str, portal: str, /) -> Any:
-        """The target of that normalised name on `portal`, with its `portal_group: int`; or None, or a LoginStatus."""
+    def find(self, name: str, portal: str, /) -> Found | Moved | LoginStatus:
+        """The target of that normalised name on `portal` ("ADDR:PORT"), or why there is none."""
 
 
 class Authenticator(Protocol):
@@ -116,6 +132,7 @@ class TargetLogin:
             False  # whether the first text is complete, and with it InitiatorName, SessionType and TargetName known
         )
         self.target: Any = None  # what the directory found; None in a discovery session that names no target
+        self.portal_group = 0  # the tag of the one by which the target is reached
         self.isid = bytes(6)
         self.requested_tsih = 0  # 0: a new session is asked for
         self.tsih = 0  # of the session, once the login has been granted
@@ -168,6 +185,7 @@ class TargetLogin:
             self.failure = str(error)
             response = self._new_response(request)
             response.status = error.status
+            response.data = encode_text(error.answer)
         self.next_stat_sn = (self.next_stat_sn + 1) & _MASK
         return [response]
 
@@ -267,10 +285,11 @@ class TargetLogin:
             raise NegotiationError("InitiatorName is missing", LoginStatus.MISSING_PARAMETER)
         answers: Pairs = []
         if parameters.target_name:
-            self.target = self._find(parameters.target_name)
+            self.target, self.portal_group, preferences = self._find(parameters.target_name)
+            self.negotiator.preferences = preferences or self.negotiator.preferences
             if self.negotiator.preferences.target_alias:
                 answers.append(self.negotiator.declare("TargetAlias", self.negotiator.preferences.target_alias))
-            answers.append(self.negotiator.declare("TargetPortalGroupTag", self.target.portal_group))
+            answers.append(self.negotiator.declare("TargetPortalGroupTag", self.portal_group))
         elif not parameters.discovery:
             raise NegotiationError("TargetName is missing", LoginStatus.MISSING_PARAMETER)
         self._authenticator = self._make_authenticator(self)
@@ -279,10 +298,12 @@ class TargetLogin:
             self.negotiator.preferences = replace(self.negotiator.preferences, auth_method=methods)
         return answers
 
-    def _find(self, name: str) -> Any:
+    def _find(self, name: str) -> Found:
         found = self._directory.find(name, self.portal)
-        if found is None:
-            found = LoginStatus.NOT_FOUND
+        if isinstance(found, Moved):
+            status = LoginStatus.MOVED_PERMANENTLY if found.permanently else LoginStatus.MOVED_TEMPORARILY
+            answer = [("TargetAddress", found.address)]
+            raise NegotiationError(f"{name} is to be had at {found.address}: {status.name}", status, answer)
         if isinstance(found, LoginStatus):
             raise NegotiationError(f"no target {name} for this initiator on {self.portal}: {found.name}", found)
         return found

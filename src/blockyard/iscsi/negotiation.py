@@ -21,7 +21,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from typing import Any
@@ -48,11 +48,17 @@ _HEX = re.compile(r"0[xX][0-9a-fA-F]{1,16}\Z")
 
 
 class NegotiationError(Exception):
-    """The peer breaks the rules so that the two sides cannot agree. `status` is what a target fails the login with."""
+    """The peer breaks the rules so that the two sides cannot agree.
 
-    def __init__(self, message: str, status: LoginStatus = LoginStatus.INITIATOR_ERROR) -> None:
+    `status` is what a target ends the login with, `answer` the keys that it says beside.
+    """
+
+    def __init__(
+        self, message: str, status: LoginStatus = LoginStatus.INITIATOR_ERROR, answer: Sequence[tuple[str, str]] = ()
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.answer = answer
 
 
 # ---- text and values (RFC 7143 §6.1)

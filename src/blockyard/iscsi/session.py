@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from blockyard.iscsi.login import COMMAND_WINDOW
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from blockyard.iscsi.login import TargetLogin
     from blockyard.iscsi.negotiation import Parameters
     from blockyard.scsi.target import Target
+    from blockyard.scsi.unit import Unit
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Session:
         self.node = node  # None for a discovery session
         self.initiator: str = login.parameters.initiator_name
         self.isid = login.isid
+        self.portal_group = login.portal_group
         self.tsih = tsih
         self.parameters: Parameters = login.parameters
         self.exp_cmd_sn = login.cmd_sn
@@ -119,8 +121,7 @@ class Session:
         nexus = self._nexuses.get(lun)
         if nexus is None:
             assert self.node is not None
-            group = self.node.portal_group
-            port = TargetPort(f"{self.node.name},t,0x{group:04x}", relative_port=group, portal_group=group)
+            port = self.node.port(self.portal_group)
             luns = self.node.scsi.luns
             nexus = Nexus(luns.unit(lun), f"{self.initiator},i,0x{self.isid.hex()}", port, luns)
             if nexus.unit.tasks is not None:  # a LUN that is not there is looked for anew each time
@@ -289,18 +290,35 @@ def abort(commands: Iterable[tuple[Session, Command]]) -> Callable[[Callable[[Ta
 
 
 class TargetNode:
-    """One iSCSI target: its name, the SCSI target behind it, and the sessions on it."""
+    """One iSCSI target: its name, the SCSI target behind it, and the sessions on it.
 
-    def __init__(self, name: str, portal_group: int, scsi: Target) -> None:
+    `relative_ports` has the relative target port identifier of each of its ports (SPC-5), by the tag of the portal
+    group; a port that it does not name has the tag itself. `fellows` are all targets that may share logical units with
+    this one, by name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        scsi: Target,
+        relative_ports: Mapping[int, int] | None = None,
+        fellows: Mapping[str, TargetNode] | None = None,
+    ) -> None:
         self.name = name
-        self.portal_group = portal_group
         self.scsi = scsi
-        self.sessions: dict[tuple[str, bytes], Session] = {}
+        self.relative_ports = relative_ports or {}
+        self.sessions: dict[tuple[str, bytes, int], Session] = {}
+        self._fellows = {name: self} if fellows is None else fellows
         self._next_tsih = 0
 
+    def port(self, portal_group: int) -> TargetPort:
+        """The SCSI target port that a portal group is (RFC 7143 §4.4.2)."""
+        name = f"{self.name},t,0x{portal_group:04x}"
+        return TargetPort(name, self.relative_ports.get(portal_group, portal_group), portal_group)
+
     def attach(self, login: TargetLogin) -> Session | LoginStatus:
-        """The session that a login enters (RFC 7143 §6.3.1): a new one, in place of one with the same name and ISID."""
-        key = (login.parameters.initiator_name, login.isid)
+        """The session that a login enters (RFC 7143 §6.3.1): a new one, in place of one of the same two ports."""
+        key = (login.parameters.initiator_name, login.isid, login.portal_group)
         old = self.sessions.get(key)
         if login.requested_tsih:
             known = old is not None and old.tsih == login.requested_tsih
@@ -321,7 +339,7 @@ class TargetNode:
                 return self._next_tsih
 
     def forget(self, session: Session) -> None:
-        key = (session.initiator, session.isid)
+        key = (session.initiator, session.isid, session.portal_group)
         if self.sessions.get(key) is session:
             del self.sessions[key]
 
@@ -332,14 +350,9 @@ class TargetNode:
                 session.connection.drop()
 
     def clear(self, lun: int, requester: Session, answer: Callable[[TaskResponse], None], *, reset: bool) -> None:
-        """CLEAR TASK SET or LOGICAL UNIT RESET: every session's tasks on one LUN (SAM-5 §7.5, §7.7)."""
+        """CLEAR TASK SET or LOGICAL UNIT RESET: every session's tasks on one unit, by whatever target (SAM-5 §7.5, §7.7)."""
         unit = requester.nexus(lun).unit
-        doomed = [
-            (session, command)
-            for session in self.sessions.values()
-            for command in session.commands.values()
-            if command.task.nexus.unit is unit
-        ]
+        doomed = self._commands_on([unit])
 
         def finish(response: TaskResponse) -> None:
             if reset:
@@ -347,13 +360,13 @@ class TargetNode:
             answer(response)
 
         if not reset:
-            for session in {session for session, _ in doomed if session is not requester}:
-                session.nexus(lun).establish(0x2F00)  # COMMANDS CLEARED BY ANOTHER INITIATOR (SAM-5 §5.14)
+            for nexus in {command.task.nexus for session, command in doomed if session is not requester}:
+                nexus.establish(0x2F00)  # COMMANDS CLEARED BY ANOTHER INITIATOR (SAM-5 §5.14)
         abort(doomed)(finish)
 
     def reset(self, answer: Callable[[TaskResponse], None]) -> None:
         """TARGET WARM RESET: every session's tasks, then every logical unit."""
-        doomed = [(session, c) for session in self.sessions.values() for c in session.commands.values()]
+        doomed = self._commands_on(self.scsi.luns.units.values())
 
         def finish(response: TaskResponse) -> None:
             for unit in self.scsi.luns.units.values():
@@ -361,3 +374,14 @@ class TargetNode:
             answer(response)
 
         abort(doomed)(finish)
+
+    def _commands_on(self, units: Iterable[Unit]) -> list[tuple[Session, Command]]:
+        """All that is in progress on these units, whichever target it has come by."""
+        chosen = set(units)
+        return [
+            (session, command)
+            for node in self._fellows.values()
+            for session in node.sessions.values()
+            for command in session.commands.values()
+            if command.task.nexus.unit in chosen
+        ]

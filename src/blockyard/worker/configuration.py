@@ -14,6 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from blockyard.iscsi.access import Rule
+from blockyard.iscsi.directory import Directory, Entry, portal_from
+from blockyard.iscsi.login import Moved
+
+PORTAL_GROUP = 1  # the one that all portals are in unless something else was said
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,33 @@ class PortalGroup:
 
 
 @dataclass(frozen=True)
+class Redirect:
+    """Where logins are sent instead (RFC 7143 §11.13.5)."""
+
+    to: str  # HOST:PORT
+    permanent: bool = False
+    portals: tuple[str, ...] = ()  # only for logins that come by these; none: for all
+
+
+@dataclass(frozen=True)
 class Target:
     """An iSCSI target node."""
 
     name: str
     luns: dict[int, str] = field(default_factory=dict)  # LUN → name of a volume
     alias: str = ""
-    portal_groups: tuple[int, ...] = (1,)  # tags
+    portal_groups: tuple[int, ...] = (PORTAL_GROUP,)  # tags
     access: tuple[Rule, ...] = ()  # the first that matches an initiator decides; none: everybody may do everything
+    redirect: Redirect | None = None
+    relative_ports: dict[int, int] = field(default_factory=dict)  # tag → relative target port identifier (SPC-5)
+
+    @property
+    def entry(self) -> Entry:
+        """The target as discovery and login know it."""
+        if self.redirect is None:
+            return Entry(self.name, self.portal_groups)
+        moved = Moved(self.redirect.to, self.redirect.permanent)
+        return Entry(self.name, self.portal_groups, moved, frozenset(self.redirect.portals))
 
     @property
     def volumes(self) -> set[str]:
@@ -62,6 +85,11 @@ class Configuration:
     volumes: dict[str, Volume] = field(default_factory=dict)
     targets: dict[str, Target] = field(default_factory=dict)
     units_directory: str = ""  # where logical units keep what outlives the process (scsi/durable.py); "": nowhere
+
+    def directory(self) -> Directory:
+        """Targets and portals as discovery and login know them."""
+        groups = {group.tag: map(portal_from, group.portals) for group in self.portal_groups}
+        return Directory((target.entry for target in self.targets.values()), groups)
 
     def part(self, targets: Iterable[str]) -> Configuration:
         """What a worker has to know that serves these targets."""

@@ -29,7 +29,8 @@ from pathlib import Path
 
 from blockyard.block.file import FileDevice
 from blockyard.iscsi.directory import Directory, portal_from
-from blockyard.iscsi.login import TargetLogin
+from blockyard.iscsi.login import Found, Moved, TargetLogin
+from blockyard.iscsi.negotiation import Preferences
 from blockyard.iscsi.pdu import LoginStatus
 from blockyard.iscsi.session import TargetNode
 from blockyard.scsi.durable import Durable
@@ -38,7 +39,6 @@ from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.unit import Identity, LogicalUnit
 from blockyard.worker import records
 from blockyard.worker.configuration import Configuration, Volume
-from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.handoff import Message, receive_message, send_message
 from blockyard.worker.loop import Loop
@@ -56,7 +56,8 @@ class Worker:
         self._executor = ThreadExecutor()
         self._nodes: dict[str, TargetNode] = {}
         self._units: dict[str, LogicalUnit] = {}  # by the name of the volume: one each, wherever it is a LUN
-        self._directory = Directory([], [])
+        self._directory = Directory((), {})
+        self._preferences: dict[str, Preferences] = {}  # by target
         self._loop: Loop | None = None
         self._stop_at: float | None = None
 
@@ -65,8 +66,11 @@ class Worker:
     def new_login(self, portal: str, peer: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
         return TargetLogin(self, portal, peer=peer, attach=attach)
 
-    def find(self, name: str, portal: str) -> TargetNode | LoginStatus:
-        return self._nodes.get(name, LoginStatus.NOT_FOUND)
+    def find(self, name: str, portal: str) -> Found | Moved | LoginStatus:
+        found = self._directory.find(name, portal_from(portal))
+        if isinstance(found, Found):
+            return Found(self._nodes[name], found.portal_group, self._preferences[name])
+        return found
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
         return self._directory.send_targets(name, portal_from(portal))
@@ -107,13 +111,11 @@ class Worker:
         for volume in configuration.volumes.values():
             self._units[volume.name] = self._open_unit(volume, keep)
         for target in configuration.targets.values():
-            self._nodes[target.name] = self._make_node(target)
-        portals = [portal_from(portal) for group in configuration.portal_groups for portal in group.portals]
-        self._directory = Directory(self._nodes, portals)
-
-    def _make_node(self, target: TargetConfiguration) -> TargetNode:
-        units = {lun: self._units[volume] for lun, volume in target.luns.items()}
-        return TargetNode(target.name, target.portal_groups[0], Target(target.name, units))
+            units = {lun: self._units[volume] for lun, volume in target.luns.items()}
+            scsi = Target(target.name, units)
+            self._nodes[target.name] = TargetNode(target.name, scsi, target.relative_ports, self._nodes)
+            self._preferences[target.name] = Preferences(target_alias=target.alias)
+        self._directory = configuration.directory()
 
     def _open_unit(self, volume: Volume, keep: Path | None) -> LogicalUnit:
         device = FileDevice(volume.path, read_only=volume.read_only)
