@@ -86,14 +86,6 @@ SUITES = {
 EXPECTED_SKIPS: dict[str, str] = {
     "ExtendedCopy": "EXTENDED COPY is not implemented",
     "ReceiveCopyResults": "RECEIVE COPY RESULTS is not implemented",
-    "PrinReadKeys": "persistent reservations are not implemented",
-    "PrinServiceactionRange": "persistent reservations are not implemented",
-    "PrinReportCapabilities": "persistent reservations are not implemented",
-    "ProutRegister": "persistent reservations are not implemented",
-    "ProutReserve": "persistent reservations are not implemented",
-    "ProutClear": "persistent reservations are not implemented",
-    "ProutPreempt": "persistent reservations are not implemented",
-    "Reserve6": "RESERVE and RELEASE (obsolete since SPC-3) are not implemented",
     "Sanitize": "SANITIZE is not implemented",
 }
 

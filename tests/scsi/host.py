@@ -11,7 +11,7 @@ from blockyard.block.device import Device
 from blockyard.block.file import FileDevice, create
 from blockyard.block.memory import MemoryDevice
 from blockyard.scsi.lun import encode_lun
-from blockyard.scsi.nexus import Nexus, TargetPort
+from blockyard.scsi.nexus import Nexus, target_port
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import Target
 from blockyard.scsi.task import Result, Status, Task
@@ -19,7 +19,7 @@ from blockyard.scsi.unit import Identity, LogicalUnit
 
 UUID_1 = UUID("12345678-9abc-4def-8123-456789abcdef")
 NAME = "iqn.2024-01.test:disk"
-PORT = TargetPort(f"{NAME},t,0x0001", 1, 1)
+PORT = target_port(NAME, 1)
 
 
 class Sense(NamedTuple):
@@ -61,12 +61,14 @@ def _pointer(data: bytes) -> tuple[bool, int, int | None] | None:
 
 
 class Host:
-    """One nexus to one LUN."""
+    """One nexus to one LUN, through the target port of the portal group `tag`."""
 
-    def __init__(self, target: Target, lun: int = 0, initiator: str = "iqn.test:host") -> None:
+    def __init__(self, target: Target, lun: int = 0, initiator: str = "iqn.test:host", tag: int = 1) -> None:
         self.target = target
         self.unit = target.luns.unit(encode_lun(lun))
-        self.nexus = Nexus(self.unit, f"{initiator},i,0x00023d000000", PORT, target.luns)
+        self.nexus = Nexus(
+            self.unit, f"{initiator},i,0x00023d000000", target_port(NAME, tag), target.luns, target.ports
+        )
         self.unit.attach(self.nexus)
         self.last: Task | None = None
 
@@ -86,6 +88,8 @@ class Host:
         if result is None:
             task.data_out = bytearray(data_out[: task.expected])
             result = self.unit.run(task)
+            if task.effect is not None:
+                task.effect()
         assert (result.status == Status.CHECK_CONDITION) == bool(result.sense)
         return result
 
@@ -135,8 +139,8 @@ def target(device: Device, **options: object) -> Target:
     return Target(NAME, {0: unit})
 
 
-def ready_host(over: Target, lun: int = 0, initiator: str = "iqn.test:host") -> Host:
-    host = Host(over, lun, initiator)
+def ready_host(over: Target, lun: int = 0, initiator: str = "iqn.test:host", tag: int = 1) -> Host:
+    host = Host(over, lun, initiator, tag)
     host.fail(TEST_UNIT_READY, SenseKey.UNIT_ATTENTION, Asc.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED)
     return host
 

@@ -48,10 +48,14 @@ def test_what_a_crash_left_half_written_does_no_harm(tmp_path: Path) -> None:
     assert durable.load("x") == [2]
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b'{"a": \xff', b"{}", b"[]", b"7", b'{"sha256":"00","document":{}}', b'{"sha256":null,"document":[1]}'],
+)
+def test_a_damaged_file_is_named(damage: bytes, tmp_path: Path) -> None:
     durable = Durable(tmp_path, UUID_1)
     path = tmp_path / f"{UUID_1}.x.json"
-    path.write_bytes(b'{"a": \xff')
+    path.write_bytes(damage)
     with pytest.raises(OSError, match="damaged") as caught:
         durable.load("x")
     assert (caught.value.errno, caught.value.filename) == (errno.EUCLEAN, str(path))

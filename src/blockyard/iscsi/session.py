@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from blockyard.iscsi.login import COMMAND_WINDOW
@@ -24,7 +25,8 @@ from blockyard.iscsi.pdu import (
     TaskResponse,
     serial_less,
 )
-from blockyard.scsi.nexus import Nexus, TargetPort
+from blockyard.scsi.nexus import Nexus, TargetPort, target_port
+from blockyard.scsi.sense import Asc
 from blockyard.scsi.task import Result, Task
 
 if TYPE_CHECKING:
@@ -123,7 +125,9 @@ class Session:
             assert self.node is not None
             port = self.node.port(self.portal_group)
             luns = self.node.scsi.luns
-            nexus = Nexus(luns.unit(lun), f"{self.initiator},i,0x{self.isid.hex()}", port, luns)
+            initiator = f"{self.initiator},i,0x{self.isid.hex()}"
+            nexus = Nexus(luns.unit(lun), initiator, port, luns, self.node.scsi.ports)
+            nexus.abort_tasks = partial(self._abort_on, nexus)
             if nexus.unit.tasks is not None:  # a LUN that is not there is looked for anew each time
                 nexus.unit.attach(nexus)
                 self._nexuses[lun] = nexus
@@ -243,6 +247,16 @@ class Session:
         else:
             answer(TaskResponse.NO_SUCH_TASK)
 
+    def _abort_on(self, nexus: Nexus, but: Task) -> None:
+        """Another nexus has shut this one out: its tasks are aborted, and it is told so (SPC-4 5.13.11.2.6)."""
+        doomed = [
+            command for command in self.commands.values() if command.task.nexus is nexus and command.task is not but
+        ]
+        for command in doomed:
+            self.withdraw(command, lambda: None)
+        if doomed and but.nexus is not nexus:
+            nexus.establish(Asc.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
+
     def on(self, lun: int) -> list[Command]:
         """The commands in progress on one LUN."""
         return [command for command in self.commands.values() if command.lun == lun]
@@ -313,8 +327,7 @@ class TargetNode:
 
     def port(self, portal_group: int) -> TargetPort:
         """The SCSI target port that a portal group is (RFC 7143 §4.4.2)."""
-        name = f"{self.name},t,0x{portal_group:04x}"
-        return TargetPort(name, self.relative_ports.get(portal_group, portal_group), portal_group)
+        return target_port(self.name, portal_group, self.relative_ports.get(portal_group))
 
     def attach(self, login: TargetLogin) -> Session | LoginStatus:
         """The session that a login enters (RFC 7143 §6.3.1): a new one, in place of one of the same two ports."""

@@ -47,11 +47,22 @@ class Field(NamedTuple):
 
 
 class Conflict(Enum):
-    """Whether a command conflicts with another nexus's persistent reservation (SPC-5, SBC-4)."""
+    """Whether a command conflicts with another nexus's persistent reservation (SPC-4 tables 65 and 66, SBC-4 table 13)."""
 
     NEVER = "never"
     EXCLUSIVE_ACCESS = "exclusive access"  # it reads: Write Exclusive lets it pass
     ANY = "any"
+    UNLESS_STARTS = "any, unless it starts the unit"  # START=1, POWER CONDITION=0
+    UNLESS_ALLOWS = "any, unless it allows removal"  # PREVENT=0
+    KEY = "none, but without the right key"  # PERSISTENT RESERVE OUT, and that without any reservation too
+
+    def of(self, cdb: Buffer) -> Conflict:
+        """What it comes to for this CDB: NEVER, EXCLUSIVE_ACCESS, ANY or KEY."""
+        if self is Conflict.UNLESS_STARTS:
+            return Conflict.NEVER if cdb[4] & 0xF1 == 0x01 else Conflict.ANY
+        if self is Conflict.UNLESS_ALLOWS:
+            return Conflict.ANY if cdb[4] & 0x03 else Conflict.NEVER
+        return self
 
 
 class Access(Enum):

@@ -6,8 +6,9 @@ and the fuzzer's grammar all come from here. Fields stand at (byte, bit of the m
 
 from __future__ import annotations
 
-from blockyard.scsi import atomic, defects, opcodes, removable, sbc, spc
-from blockyard.scsi.cdb import Access, Capability, Command, CommandTable, Conflict, Field, Kind
+from blockyard.scsi import alua, atomic, defects, opcodes, removable, sbc, spc
+from blockyard.scsi import persistent_reserve as pr
+from blockyard.scsi.cdb import Access, Capability, Command, CommandTable, Conflict, Field, Handler, Kind
 
 __all__ = ["COMMANDS", "Access", "Capability", "Command", "CommandTable", "Conflict", "Field", "Kind"]
 
@@ -123,13 +124,13 @@ _BASIC = [
             Field("start", 4, 0, 1),
         ),
         removable.start_stop_unit, check=removable.check_start_stop_unit,
-        blocking=True, exclusive=True, timeout=60,
+        blocking=True, exclusive=True, conflict=Conflict.UNLESS_STARTS, timeout=60,
     ),
     Command(
         0x25, "READ CAPACITY (10)", 10,
         (Field("lba", 2, 7, 32, Kind.IGNORED), Field("pmi", 8, 0, 1, Kind.IGNORED)),
         sbc.read_capacity_10,
-        medium=True, conflict=Conflict.NEVER,
+        medium=True, conflict=Conflict.NEVER, access=Access.STANDBY,
     ),
     _read(0x28, "READ (10)", 10, _RDPROTECT, *_FUA, *_RANGE_10),
     _write(0x2A, "WRITE (10)", 10, _WRPROTECT, *_FUA, *_RANGE_10),
@@ -176,7 +177,7 @@ _BASIC = [
             Field("pmi", 14, 0, 1, Kind.IGNORED),
         ),
         sbc.read_capacity_16, service_action=0x10,
-        medium=True, conflict=Conflict.NEVER,
+        medium=True, conflict=Conflict.NEVER, access=Access.STANDBY,
     ),
     Command(
         0x9E, "GET LBA STATUS (16)", 16,
@@ -201,7 +202,7 @@ _BASIC = [
             Field("allocation_length", 6, 7, 32),
         ),
         opcodes.report, check=opcodes.check, service_action=0x0C,
-        conflict=Conflict.EXCLUSIVE_ACCESS,
+        conflict=Conflict.EXCLUSIVE_ACCESS, access=Access.STANDBY,
     ),
     _read(0xA8, "READ (12)", 12, _RDPROTECT, *_FUA, *_RANGE_12),
     _write(0xAA, "WRITE (12)", 12, _WRPROTECT, *_FUA, *_RANGE_12),
@@ -225,6 +226,7 @@ _BLOCKS = [
     Command(
         0x1E, "PREVENT ALLOW MEDIUM REMOVAL", 6, (Field("prevent", 4, 1, 2),),
         removable.prevent_allow_medium_removal, check=removable.check_prevent_allow, requires=Capability.REMOVABLE,
+        conflict=Conflict.UNLESS_ALLOWS,
     ),
     _pre_fetch(0x34, "PRE-FETCH (10)", 10, _IMMED, *_RANGE_10),
     Command(
@@ -259,5 +261,90 @@ _BLOCKS = [
         medium=True, conflict=Conflict.EXCLUSIVE_ACCESS,
     ),
 ]  # fmt: skip
+_THIRD_PARTY = Field(
+    "third_party", 1, 4, 1, Kind.ZERO
+)  # and extents: nobody may reserve for others, or less than the unit
+_EXTENT = Field("extent", 1, 0, 1, Kind.ZERO)
 
-COMMANDS = CommandTable([*_BASIC, *_BLOCKS])
+
+def _persistent_reserve_in(service_action: int, name: str, run: Handler) -> Command:
+    return Command(
+        0x5E, f"PERSISTENT RESERVE IN: {name}", 10,
+        (_SERVICE_ACTION, Field("allocation_length", 7, 7, 16)),
+        run, check=pr.check_in, service_action=service_action,
+        conflict=Conflict.NEVER, access=Access.STANDBY,
+    )  # fmt: skip
+
+
+def _persistent_reserve_out(service_action: int, name: str, run: Handler, conflict: Conflict = Conflict.KEY) -> Command:
+    return Command(
+        0x5F, f"PERSISTENT RESERVE OUT: {name}", 10,
+        (
+            _SERVICE_ACTION,
+            Field("scope", 2, 7, 4),
+            Field("type", 2, 3, 4),
+            Field("parameter_list_length", 5, 7, 32),
+        ),
+        run, check=pr.check_out, data_out=sbc.parameter_list, service_action=service_action,
+        exclusive=True, conflict=conflict, access=Access.STANDBY,
+    )  # fmt: skip
+
+
+def _reserve(opcode: int, name: str, length: int, run: Handler, *fields: Field) -> Command:
+    return Command(opcode, name, length, fields, run, exclusive=True, conflict=Conflict.NEVER, access=Access.STANDBY)
+
+
+# What clusters share a disk with
+_RESERVATIONS = [
+    _reserve(
+        0x16, "RESERVE (6)", 6, pr.reserve_unit, _THIRD_PARTY, _EXTENT,
+        Field("reservation_identification", 2, 7, 8, Kind.IGNORED),
+    ),
+    _reserve(
+        0x17, "RELEASE (6)", 6, pr.release_unit, _THIRD_PARTY, _EXTENT,
+        Field("reservation_identification", 2, 7, 8, Kind.IGNORED),
+    ),
+    _reserve(
+        0x56, "RESERVE (10)", 10, pr.reserve_unit, _THIRD_PARTY, Field("longid", 1, 1, 1, Kind.ZERO), _EXTENT,
+        Field("reservation_identification", 2, 7, 8, Kind.IGNORED),
+        Field("third_party_device_id", 3, 7, 8, Kind.IGNORED),
+    ),
+    _reserve(
+        0x57, "RELEASE (10)", 10, pr.release_unit, _THIRD_PARTY, Field("longid", 1, 1, 1, Kind.ZERO), _EXTENT,
+        Field("reservation_identification", 2, 7, 8, Kind.IGNORED),
+        Field("third_party_device_id", 3, 7, 8, Kind.IGNORED),
+    ),
+    _persistent_reserve_in(0x00, "READ KEYS", pr.read_keys),
+    _persistent_reserve_in(0x01, "READ RESERVATION", pr.read_reservation),
+    _persistent_reserve_in(0x02, "REPORT CAPABILITIES", pr.report_capabilities),
+    _persistent_reserve_in(0x03, "READ FULL STATUS", pr.read_full_status),
+    _persistent_reserve_out(0x00, "REGISTER", pr.register, Conflict.NEVER),
+    _persistent_reserve_out(0x01, "RESERVE", pr.reserve),
+    _persistent_reserve_out(0x02, "RELEASE", pr.release),
+    _persistent_reserve_out(0x03, "CLEAR", pr.clear),
+    _persistent_reserve_out(0x04, "PREEMPT", pr.preempt),
+    _persistent_reserve_out(0x05, "PREEMPT AND ABORT", pr.preempt_and_abort),
+    _persistent_reserve_out(
+        0x06, "REGISTER AND IGNORE EXISTING KEY", pr.register_and_ignore_existing_key, Conflict.NEVER
+    ),
+    _persistent_reserve_out(0x07, "REGISTER AND MOVE", pr.register_and_move),
+    _persistent_reserve_out(0x08, "REPLACE LOST RESERVATION", pr.replace_lost_reservation),
+]  # fmt: skip
+
+# Paths of different worth
+_ASYMMETRIC_ACCESS = [
+    Command(
+        0xA3, "REPORT TARGET PORT GROUPS", 12,
+        (Field("parameter_data_format", 1, 7, 3), _SERVICE_ACTION, Field("allocation_length", 6, 7, 32)),
+        alua.report_target_port_groups, check=alua.check_report, service_action=0x0A,
+        conflict=Conflict.NEVER, access=Access.UNAVAILABLE,
+    ),
+    Command(
+        0xA4, "SET TARGET PORT GROUPS", 12,
+        (_SERVICE_ACTION, Field("parameter_list_length", 6, 7, 32)),
+        alua.set_target_port_groups, check=alua.check_set, data_out=sbc.parameter_list, service_action=0x0A,
+        blocking=True, exclusive=True, access=Access.UNAVAILABLE,
+    ),
+]  # fmt: skip
+
+COMMANDS = CommandTable([*_BASIC, *_BLOCKS, *_RESERVATIONS, *_ASYMMETRIC_ACCESS])

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from blockyard.scsi import limits, mode, vpd
-from blockyard.scsi.commands import COMMANDS, Capability, Command, Conflict, Kind
+from blockyard.scsi.commands import COMMANDS, Capability, Command, Kind
 
 _HEAD = """\
 # Supported SCSI commands
@@ -87,11 +87,10 @@ def _commands() -> str:
 
 def _reservations() -> str:
     """How commands are classed for what changes their treatment, and where each is carried out."""
-    words = {Conflict.NEVER: "never", Conflict.EXCLUSIVE_ACCESS: "Exclusive Access", Conflict.ANY: "any"}
     rows = [
         (
             command.name,
-            words[command.conflict],
+            command.conflict.value,
             command.access.value,
             "yes" if command.exempt else "",
             "yes" if command.exclusive else "",
@@ -107,8 +106,9 @@ def _reservations() -> str:
     )
     return (
         "## How commands are treated\n\n"
-        "The first two columns class commands for persistent reservations and asymmetric access, neither of which "
-        "can be set yet.\n\n" + _table(head, rows)
+        "Which reservations of others a command conflicts with: *exclusive access* means that Write Exclusive lets it "
+        "pass. Holders, and where the type says so registrants, conflict with nothing. The second column is the worst state "
+        "of its target port in which a command still works: docs/clusters.md.\n\n" + _table(head, rows)
     )
 
 

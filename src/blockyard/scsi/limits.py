@@ -11,3 +11,4 @@ UNMAP_DESCRIPTORS = 256
 WRITE_SAME_BLOCKS = 1 << 15  # of one WRITE SAME command: a pattern that is not zero has to be written for real
 LBA_STATUS_DESCRIPTORS = 1024  # that one GET LBA STATUS looks for at most
 PIECE = 1 << 20  # bytes that a handler works on at a time where it need not hold all of a range
+REGISTRATIONS = 1024  # I_T nexuses that have a reservation key on one logical unit

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
+from blockyard.scsi.alua import PortGroups
 from blockyard.scsi.sense import Asc, CheckCondition, SenseKey
 
 if TYPE_CHECKING:
     from blockyard.scsi.target import LunMap
+    from blockyard.scsi.task import Task
     from blockyard.scsi.unit import Unit
 
 
@@ -25,26 +28,64 @@ class TargetPort(NamedTuple):
         return self.name.partition(",t,")[0]
 
 
+def target_port(name: str, tag: int, relative_port: int | None = None) -> TargetPort:
+    """The port of the target `name` that its portal group `tag` is (RFC 7143 §4.4.2); the tag stands for what is not said."""
+    return TargetPort(f"{name},t,0x{tag:04x}", tag if relative_port is None else relative_port, tag)
+
+
+class ITNexus(NamedTuple):
+    """Who an I_T nexus is, whether it is there or not: the names of its initiator port and of its target port."""
+
+    initiator: str
+    target_port: TargetPort
+
+
 class Nexus:
     """What a logical unit knows of one initiator.
 
     `gate` is None while nothing stands in the way of a plain READ or WRITE, so that the data path has
     one thing to look at. What stands in the way is a pending unit attention, or a reason that holds until it
     is lifted: a reservation of another nexus, an asymmetric access state, an access right.
-    `luns` is what its initiator sees of the target.
+    `luns` is what its initiator sees of the target, `ports` are the target's ports. `abort_tasks` is the transport's: it aborts
+    all tasks of this nexus, but the one that it is given.
     """
 
-    __slots__ = ("_attentions", "_lock", "_reasons", "gate", "initiator", "luns", "target_port", "unit")
+    __slots__ = (
+        "_attentions",
+        "_lock",
+        "_reasons",
+        "abort_tasks",
+        "gate",
+        "initiator",
+        "luns",
+        "ports",
+        "target_port",
+        "unit",
+    )
 
-    def __init__(self, unit: Unit, initiator: str, target_port: TargetPort, luns: LunMap | None = None) -> None:
+    def __init__(
+        self,
+        unit: Unit,
+        initiator: str,
+        target_port: TargetPort,
+        luns: LunMap | None = None,
+        ports: PortGroups | None = None,
+    ) -> None:
         self.unit = unit
         self.initiator = initiator
         self.target_port = target_port
         self.luns = luns
+        self.ports = PortGroups([target_port]) if ports is None else ports
+        self.abort_tasks: Callable[[Task], None] = lambda but: None
         self._lock = Lock()  # commands of other nexuses establish unit attentions from their threads
         self._attentions: list[int] = [Asc.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED]
         self._reasons: set[str] = set()
         self.gate: object | None = self._attentions
+
+    @property
+    def it(self) -> ITNexus:
+        """The I_T nexus that it is part of."""
+        return ITNexus(self.initiator, self.target_port)
 
     def close(self, reason: str) -> None:
         """Have every command of this nexus take the slow road, where what `reason` stands for is looked at."""

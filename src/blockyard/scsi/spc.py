@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # too, but initiators look for these names
 _VERSION_DESCRIPTORS = (0x00A0, 0x0960, 0x0460, 0x04C0)
 _VERSION = 0x06  # SPC-4
+_TPGS = 3 << 4  # asymmetric access, implicit and explicit
 
 
 def test_unit_ready(unit: LogicalUnit, task: Task) -> Buffer:
@@ -62,7 +63,7 @@ def standard_inquiry(unit: Unit) -> bytes:
         _VERSION,
         0x12,  # HISUP, RESPONSE DATA FORMAT 2
         96 - 5,
-        0,
+        0 if unit.peripheral >> 5 else _TPGS,
         0,
         0x02,  # CMDQUE
         f"{vpd.VENDOR:8}".encode(),

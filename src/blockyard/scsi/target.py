@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from blockyard.scsi.alua import PortGroups
+from blockyard.scsi.durable import Durable
 from blockyard.scsi.lun import decode_lun, encode_lun
+from blockyard.scsi.nexus import TargetPort, target_port
 from blockyard.scsi.sense import Asc
 from blockyard.scsi.unit import AbsentUnit, LogicalUnit, Unit
 
@@ -38,8 +41,18 @@ class LunMap:
 
 
 class Target:
-    """A target device: a name, and the logical units that an initiator sees for whom nothing else was said."""
+    """A target device: a name, the logical units that an initiator sees for whom nothing else was said, and its ports.
 
-    def __init__(self, name: str, units: Mapping[int, LogicalUnit]) -> None:
+    `durable` keeps the states of its ports. Without any said, there is that of portal group 1.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        units: Mapping[int, LogicalUnit],
+        ports: Iterable[TargetPort] = (),
+        durable: Durable | None = None,
+    ) -> None:
         self.name = name
         self.luns = LunMap(units)
+        self.ports = PortGroups(tuple(ports) or (target_port(name, 1),), durable)

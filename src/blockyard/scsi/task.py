@@ -13,6 +13,7 @@ Neither step raises: every failure is a result with its status and sense data.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ class Task:
     """
 
     __slots__ = (
-        "attribute", "blocking", "cdb", "command", "data_out", "data_out_length", "exclusive", "expected", "fields",
+        "attribute", "blocking", "cdb", "command", "data_out", "data_out_length", "effect", "exclusive", "expected", "fields",
         "nexus", "read_length",
     )  # fmt: skip
 
@@ -98,3 +99,4 @@ class Task:
         self.expected = 0  # bytes of Data-Out that the CDB asks for; the transport fetches no more than these
         self.blocking = False  # run it in a worker thread
         self.exclusive = False  # nothing else of this unit may run beside it
+        self.effect: Callable[[], None] | None = None  # what is left to be done on the loop's thread, before it ends

@@ -141,6 +141,8 @@ class TaskSet:
         done = self._running.pop(task)
         if not self._running:
             self._alone = False
+        if task.effect is not None:
+            task.effect()
         done(task, result)
 
 

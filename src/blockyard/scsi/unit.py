@@ -27,6 +27,7 @@ from blockyard.scsi.mode import ModeParameters
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.operation import Operation
 from blockyard.scsi.removable import Tray, medium_not_present
+from blockyard.scsi.reserving import Reservations
 from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
@@ -283,6 +284,7 @@ class LogicalUnit(Unit):
             message = f"{device.size} bytes do not make one block of {block_size}"
             raise OSError(errno.EINVAL, message, identity.name)
         self._nexuses: list[Nexus] = []
+        self.reservations = Reservations(self)
         self.update()
 
     def __str__(self) -> str:
@@ -297,6 +299,9 @@ class LogicalUnit(Unit):
             attention = nexus.take_attention()
             if attention is not None:
                 raise attention
+        if command is not None and nexus.gate is not None:
+            self.reservations.check(command, task)
+            nexus.ports.check(command, nexus)
         if command is not None and not self.supports(command):
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE, pointer=FieldPointer(0))
         command = self._decode(task, command)
@@ -309,6 +314,15 @@ class LogicalUnit(Unit):
         if command.check is not None:
             command.check(self, task)
         self._count(command, task.fields)
+
+    def run(self, task: Task) -> Result:
+        """Carry out a task; not if it has waited for its data or its turn while another nexus has shut this one out."""
+        if task.nexus.gate is not None and task.command is not None:
+            try:
+                self.reservations.check(task.command, task)
+            except StatusCondition as error:
+                return self._failed(task, error)
+        return super().run(task)
 
     def _check_medium(self, command: Command, fields: dict[str, int]) -> None:
         if not self.tray.loaded:
@@ -445,10 +459,14 @@ class LogicalUnit(Unit):
     def attach(self, nexus: Nexus) -> None:
         if nexus not in self._nexuses:
             self._nexuses.append(nexus)
+            self.reservations.update_gate(nexus)
+            nexus.ports.attach(nexus)
 
     def detach(self, nexus: Nexus) -> None:
         if nexus in self._nexuses:
             self._nexuses.remove(nexus)
+            nexus.ports.detach(nexus)
+            self.reservations.lose(nexus.it)
         self.tray.allow(nexus)
 
     def attention(self, asc: int, *, but: Nexus | None = None) -> None:
@@ -467,6 +485,7 @@ class LogicalUnit(Unit):
     def reset(self) -> None:
         self.mode.reset()
         self.tray.reset()
+        self.reservations.reset()
         self.stopped = False
         self.low_power = None
         self.update()

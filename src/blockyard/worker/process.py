@@ -34,6 +34,7 @@ from blockyard.iscsi.negotiation import Preferences
 from blockyard.iscsi.pdu import LoginStatus
 from blockyard.iscsi.session import TargetNode
 from blockyard.scsi.durable import Durable
+from blockyard.scsi.nexus import target_port
 from blockyard.scsi.target import Target
 from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.unit import Identity, LogicalUnit
@@ -54,6 +55,7 @@ class Worker:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._executor = ThreadExecutor()
+        self._keep: Path | None = None  # where units and targets keep what outlives the process
         self._nodes: dict[str, TargetNode] = {}
         self._units: dict[str, LogicalUnit] = {}  # by the name of the volume: one each, wherever it is a LUN
         self._directory = Directory((), {})
@@ -107,17 +109,18 @@ class Worker:
 
     def _configure(self, configuration: Configuration) -> None:
         """Open what is to be served. Raises OSError or ValueError for what cannot be."""
-        keep = Path(configuration.units_directory) if configuration.units_directory else None
+        self._keep = Path(configuration.units_directory) if configuration.units_directory else None
         for volume in configuration.volumes.values():
-            self._units[volume.name] = self._open_unit(volume, keep)
+            self._units[volume.name] = self._open_unit(volume)
         for target in configuration.targets.values():
             units = {lun: self._units[volume] for lun, volume in target.luns.items()}
-            scsi = Target(target.name, units)
+            ports = [target_port(target.name, tag, target.relative_ports.get(tag)) for tag in target.portal_groups]
+            scsi = Target(target.name, units, ports, Durable(self._keep, target.name))
             self._nodes[target.name] = TargetNode(target.name, scsi, target.relative_ports, self._nodes)
             self._preferences[target.name] = Preferences(target_alias=target.alias)
         self._directory = configuration.directory()
 
-    def _open_unit(self, volume: Volume, keep: Path | None) -> LogicalUnit:
+    def _open_unit(self, volume: Volume) -> LogicalUnit:
         device = FileDevice(volume.path, read_only=volume.read_only)
         identity = Identity(uuid=uuid.UUID(volume.uuid), name=volume.name)
         unit = LogicalUnit(
@@ -128,7 +131,7 @@ class Worker:
             thick=volume.thick,
             removable=volume.removable,
             identity=identity,
-            durable=Durable(keep, identity.uuid),
+            durable=Durable(self._keep, identity.uuid),
         )
         unit.tasks = TaskSet(unit, self._executor)
         return unit
