@@ -22,11 +22,18 @@ def document() -> str:
     """The page, as Markdown."""
     parser = build_parser()
     lines = [_HEAD, parser.description or "", ""]
+    for name, command in _commands(parser.prog, parser):
+        lines += _command(name, command)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _commands(prefix: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """All commands under `parser`, with their full names; a family of commands stands for its members."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, command in action.choices.items():
-                lines += _command(f"{parser.prog} {name}", command)
-    return "\n".join(lines).rstrip() + "\n"
+                members = list(_commands(f"{prefix} {name}", command))
+                yield from members or [(f"{prefix} {name}", command)]
 
 
 def _command(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:

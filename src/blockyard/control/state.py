@@ -1,4 +1,4 @@
-"""What has to outlive the process: names and identities, in an SQLite database in the state directory.
+"""What has to outlive the process: names, identities, users and events, in an SQLite database in the state directory.
 
 An initiator knows a disk by its identity (VPD page 83h) and a target by its name; were either new after a restart,
 the initiator would see another disk. Several processes may use one state directory at a time.
@@ -18,11 +18,19 @@ from pathlib import Path
 
 from blockyard.control.errors import StateError
 
-_VERSION = 1
-_SCHEMA = """
+_SCHEMAS = (  # what each version of the database has added to the one before
+    """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE volumes (key TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE) WITHOUT ROWID;
-"""
+""",
+    """
+CREATE TABLE users (name TEXT PRIMARY KEY, secret BLOB NOT NULL, target_name TEXT NOT NULL, target_secret BLOB) WITHOUT ROWID;
+CREATE TABLE groups (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE members (grp TEXT REFERENCES groups, user TEXT REFERENCES users, PRIMARY KEY (grp, user)) WITHOUT ROWID;
+CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, severity TEXT NOT NULL, record TEXT NOT NULL);
+""",
+)
+_VERSION = len(_SCHEMAS)
 _BUSY_TIMEOUT = 10.0  # seconds to wait for another process that writes
 _AUTHORITY = "iqn.2026-11.org.blockyard"
 
@@ -57,6 +65,7 @@ class State:
             with self._explained():
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = FULL")
+                self._database.execute("PRAGMA foreign_keys = ON")
                 self._upgrade()
         except StateError:
             self._database.close()
@@ -72,7 +81,7 @@ class State:
 
     def default_target_name(self) -> str:
         """The name of the target where none is asked for: made up once, of the host's name and a few random digits."""
-        with self._transaction():
+        with self.transaction():
             self._database.execute(
                 "INSERT OR IGNORE INTO settings VALUES ('target_name', ?)",
                 (f"{_AUTHORITY}:{_host_label()}-{secrets.token_hex(3)}",),
@@ -83,34 +92,41 @@ class State:
     def volume_uuid(self, key: str) -> uuid.UUID:
         """The identity of the volume that is kept under `key`; a new one the first time."""
         text = _text(key)
-        with self._transaction():
+        with self.transaction():
             self._database.execute("INSERT OR IGNORE INTO volumes VALUES (?, ?)", (text, str(uuid.uuid4())))
             row = self._database.execute("SELECT uuid FROM volumes WHERE key = ?", (text,)).fetchone()
             return uuid.UUID(row[0])
 
     def forget_volume(self, key: str) -> None:
         """A new volume stands in the old one's place: it gets an identity of its own."""
-        with self._transaction():
+        with self.transaction():
             self._database.execute("DELETE FROM volumes WHERE key = ?", (_text(key),))
 
+    def changes(self) -> int:
+        """A number that is another one after some other process has written to the database."""
+        with self._explained():
+            return int(self._database.execute("PRAGMA data_version").fetchone()[0])
+
     def _upgrade(self) -> None:
-        with self._transaction():
+        with self.transaction():
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version > _VERSION:
                 raise StateError(
                     f"{self._path} was written by a later Blockyard: use that, or name another directory with --state"
                 )
-            if version == 0:
-                for statement in _SCHEMA.strip().splitlines():
+            for schema in _SCHEMAS[version:]:
+                for statement in schema.strip().splitlines():
                     self._database.execute(statement)
+            if version < _VERSION:
                 self._database.execute(f"PRAGMA user_version = {_VERSION}")
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """What is done to the database inside happens as a whole, or when an exception leaves it, not at all."""
         with self._explained():
             self._database.execute("BEGIN IMMEDIATE")
             try:
-                yield
+                yield self._database
             except BaseException:
                 if self._database.in_transaction:  # some errors end it by themselves
                     self._database.execute("ROLLBACK")

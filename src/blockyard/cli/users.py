@@ -1,0 +1,215 @@
+"""`blockyard user` and `blockyard group`: who may log in by CHAP.
+
+Secrets come from a prompt, a file or standard input, never from the command line: everybody on the machine can read that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import getpass
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from blockyard.control.errors import ControlError, UsageError
+from blockyard.control.state import State, default_directory
+from blockyard.control.users import Accounts, Users, generate_secret
+from blockyard.iscsi.chap import MIN_SECRET, Account
+
+Subparsers = argparse._SubParsersAction  # it has no public name
+
+_EXIT_STATUS = """\
+exit status:
+  0  done
+  2  the command line does not make sense
+  5  the state directory, or the key to the secrets, cannot be used
+  6  the user or group does not exist, exists already, or cannot have that name or secret
+"""
+_SECRETS = f"""
+A secret has {MIN_SECRET} bytes at least; Windows takes 12 to 16. It is asked for at the terminal; where there is none, it is a
+line of standard input, and that of --mutual the next line. A running `blockyard serve` knows of the change within a second.
+"""
+
+
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add `user` and `group` to the commands."""
+    user = _family(commands, "user", "users who log in by CHAP")
+    add = _command(user, "add", _add, "make a user", epilog=_SECRETS)
+    add.add_argument("name", metavar="NAME", help="what the initiator sends as its CHAP name")
+    _secret_options(add)
+    change = _command(user, "set", _set, "change a user's secrets, or put it into groups", epilog=_SECRETS)
+    change.add_argument("name", metavar="NAME", help="the user")
+    change.add_argument("--keep", action="store_true", help="leave the user's own secret as it is")
+    _secret_options(change)
+    show = _command(user, "list", _list_users, "show all users, without their secrets")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    remove = _command(user, "remove", _remove, "remove a user; its sessions end when `serve` reloads")
+    remove.add_argument("name", metavar="NAME", help="the user")
+    group = _family(commands, "group", "groups of users, which rules of access can name")
+    into = _command(group, "add", _group_add, "make a group, or put users into it")
+    out = _command(group, "remove", _group_remove, "take users out of a group, or remove it")
+    for parser, members in ((into, "users to put into it"), (out, "users to take out; without any, the group goes")):
+        parser.add_argument("group", metavar="GROUP", help="the group")
+        parser.add_argument("users", metavar="USER", nargs="*", help=members)
+    groups = _command(group, "list", _list_groups, "show all groups and who is in them")
+    groups.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _family(commands: Subparsers[argparse.ArgumentParser], name: str, what: str) -> Subparsers[argparse.ArgumentParser]:
+    parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def _command(
+    commands: Subparsers[argparse.ArgumentParser],
+    name: str,
+    action: Callable[[Users, argparse.Namespace], None],
+    what: str,
+    *,
+    epilog: str = "",
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=f"{epilog.lstrip()}\n{_EXIT_STATUS}".lstrip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=lambda options: _run(action, options))
+    parser.add_argument(
+        "--state",
+        metavar="DIR",
+        type=Path,
+        help="the state directory of `serve` (default: $XDG_STATE_HOME/blockyard or ~/.local/state/blockyard)",
+    )
+    return parser
+
+
+def _secret_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--secret-file", metavar="FILE", type=Path, help="the secret is the first line of this file")
+    parser.add_argument("--generate", action="store_true", help="make up the secrets, and print them")
+    parser.add_argument(
+        "--mutual",
+        metavar="NAME",
+        help="the target proves itself to this user, under this name and with a secret of its own (mutual CHAP)",
+    )
+    parser.add_argument("--mutual-secret-file", metavar="FILE", type=Path, help="where that secret stands")
+    parser.add_argument(
+        "--group", metavar="GROUP", action="append", default=[], help="put it into this group; may be repeated"
+    )
+
+
+def _run(action: Callable[[Users, argparse.Namespace], None], options: argparse.Namespace) -> int:
+    try:
+        with contextlib.closing(State(options.state or default_directory())) as state:
+            action(Users(state), options)
+    except ControlError as error:
+        print(f"blockyard: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+# ---- users
+
+
+def _add(users: Users, options: argparse.Namespace) -> None:
+    secret = _secret(options, options.secret_file, f"Secret of {options.name}")
+    users.add(_account(options, secret, None), options.group)
+
+
+def _set(users: Users, options: argparse.Namespace) -> None:
+    old = users.get(options.name)
+    if options.keep and options.secret_file:
+        raise UsageError("--keep and --secret-file do not go together")
+    secret = old.secret if options.keep else _secret(options, options.secret_file, f"New secret of {options.name}")
+    users.set(_account(options, secret, old), options.group)
+
+
+def _account(options: argparse.Namespace, secret: bytes, old: Account | None) -> Account:
+    try:
+        account = Account(options.name, secret)
+        if options.mutual is not None:
+            back = _secret(options, options.mutual_secret_file, f"Secret of the target for {options.name}")
+            return replace(account, target_name=options.mutual, target_secret=back)
+        if options.mutual_secret_file is not None:
+            raise UsageError("--mutual-secret-file needs --mutual")
+        if old is not None:
+            return replace(account, target_name=old.target_name, target_secret=old.target_secret)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return account
+
+
+def _secret(options: argparse.Namespace, file: Path | None, prompt: str) -> bytes:
+    if options.generate:
+        if file is not None:
+            raise UsageError("--generate makes the secrets up: it takes no file")
+        secret = generate_secret()
+        print(f"{prompt}: {secret.decode()}")
+        return secret
+    if file is not None:
+        return _of_file(file)
+    if sys.stdin.isatty():
+        return _of_terminal(prompt)
+    return sys.stdin.buffer.readline().rstrip(b"\r\n")
+
+
+def _of_file(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.readline(4096).rstrip(b"\r\n")
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from None
+
+
+def _of_terminal(prompt: str) -> bytes:
+    secret = getpass.getpass(f"{prompt}: ")
+    if getpass.getpass("Once more: ") != secret:
+        raise UsageError("that was not the same")
+    return secret.encode()
+
+
+def _remove(users: Users, options: argparse.Namespace) -> None:
+    users.remove(options.name)
+
+
+def _list_users(users: Users, options: argparse.Namespace) -> None:
+    accounts = users.load()
+    rows = [
+        {"name": name, "mutual": user.target_name, "groups": _groups_of(name, accounts)}
+        for name, user in accounts.users.items()
+    ]
+    if options.json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    for row in rows:
+        mutual = f"  mutual: {row['mutual']}" if row["mutual"] else ""
+        groups = f"  groups: {', '.join(row['groups'])}" if row["groups"] else ""
+        print(f"{row['name']}{mutual}{groups}")
+
+
+def _groups_of(name: str, accounts: Accounts) -> list[str]:
+    return [group for group, members in accounts.groups.items() if name in members]
+
+
+# ---- groups
+
+
+def _group_add(users: Users, options: argparse.Namespace) -> None:
+    users.add_to_group(options.group, options.users)
+
+
+def _group_remove(users: Users, options: argparse.Namespace) -> None:
+    users.remove_from_group(options.group, options.users)
+
+
+def _list_groups(users: Users, options: argparse.Namespace) -> None:
+    groups = users.load().groups
+    if options.json:
+        print(json.dumps(groups, ensure_ascii=False))
+        return
+    for name, members in groups.items():
+        print(f"{name}: {', '.join(members) or '(nobody)'}")

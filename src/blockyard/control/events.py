@@ -1,0 +1,116 @@
+"""Events: what happened that an administrator may want to look up later, kept in the state database.
+
+A log line is for the moment; an event is a record with fields, found again by `blockyard events`. Events go to the normal log
+too. They are written together, about once a second, so that a flood of them costs a transaction and not thousands; of
+what comes too fast and of what is too old, only the number is left.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from blockyard.control.errors import ControlError
+from blockyard.control.state import State
+
+log = logging.getLogger(__name__)
+
+RETAINED = 10_000  # events
+PENDING = 1_000  # that may wait to be written
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event. `who` is a user or an initiator, `target` and `address` are empty where there is none."""
+
+    severity: Severity
+    what: str  # for programs: login-failed, …
+    text: str  # for people
+    who: str = ""
+    address: str = ""
+    target: str = ""
+    time: float = 0.0  # seconds since the epoch
+    id: int = 0  # ascending; 0 until it is in the database
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON, with the time as RFC 3339 has it."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.time)) + f".{int(self.time % 1 * 1000):03d}Z"
+        return {**asdict(self), "time": stamp}
+
+
+class EventLog:
+    """Takes events, and writes them to the database when `flush` is called."""
+
+    def __init__(self, state: State, *, clock: Callable[[], float] = time.time) -> None:
+        self._state = state
+        self._clock = clock
+        self._pending: list[Event] = []
+        self._lost = 0
+
+    def record(
+        self, severity: Severity, what: str, text: str, *, who: str = "", address: str = "", target: str = ""
+    ) -> None:
+        """Something has happened."""
+        log.log(_LEVELS[severity], "%s", text)
+        if len(self._pending) >= PENDING:
+            self._lost += 1
+            return
+        self._pending.append(Event(severity, what, text, who, address, target, self._clock()))
+
+    def flush(self) -> None:
+        """Write what has been recorded. A database that cannot be written to is told in the log, and tried again."""
+        if not self._pending:
+            return
+        events = list(self._pending)
+        if self._lost:
+            text = f"{self._lost} events came too fast to be kept"
+            events.append(Event(Severity.WARNING, "events-lost", text, time=self._clock()))
+        try:
+            self._write(events)
+        except ControlError as error:
+            log.error("events cannot be written: %s", error)
+            return
+        self._pending.clear()
+        self._lost = 0
+
+    def _write(self, events: list[Event]) -> None:
+        rows = [(event.time, event.severity, json.dumps(_record(event))) for event in events]
+        with self._state.transaction() as database:
+            database.executemany("INSERT INTO events (time, severity, record) VALUES (?, ?, ?)", rows)
+            database.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (RETAINED,))
+
+
+def _record(event: Event) -> dict[str, str]:
+    fields = {
+        "what": event.what,
+        "text": event.text,
+        "who": event.who,
+        "address": event.address,
+        "target": event.target,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def read_events(state: State, *, after: int = 0, last: int | None = None) -> Iterator[Event]:
+    """Events in their order: those with an `id` greater than `after`, of these the `last` ones."""
+    with state.transaction() as database:
+        rows = database.execute(
+            "SELECT * FROM (SELECT id, time, severity, record FROM events WHERE id > ? ORDER BY id DESC LIMIT ?)"
+            " ORDER BY id",
+            (after, -1 if last is None else last),
+        ).fetchall()
+    for number, when, severity, record in rows:
+        yield Event(Severity(severity), **json.loads(record), time=when, id=number)
