@@ -70,6 +70,21 @@ class Tgtd:
         command = ["tgtadm", "-C", str(self.port), "--lld", "iscsi", *arguments]
         return subprocess.run(command, check=check, capture_output=True, timeout=20).returncode
 
+    def require_chap(self, user: str, secret: bytes, target_user: str, target_secret: bytes) -> str:
+        """Add a target that asks for CHAP, and proves itself when asked; its URL."""
+        name = f"{self.name}-chap"
+        self._tgtadm("--mode", "target", "--op", "new", "--tid", "2", "-T", name)
+        self._tgtadm("--mode", "logicalunit", "--op", "new", "--tid", "2", "--lun", "1", "-b", str(self.image))
+        self._tgtadm("--mode", "target", "--op", "bind", "--tid", "2", "-I", "ALL")
+        for account, password, extra in ((user, secret, []), (target_user, target_secret, ["--outgoing"])):
+            secret_text = password.decode()
+            self._tgtadm("--mode", "account", "--op", "new", "--user", account, "--password", secret_text)
+            self._tgtadm("--mode", "account", "--op", "bind", "--tid", "2", "--user", account, *extra)
+        return self.url().replace(self.name, name)
+
+    def drop_chap(self) -> None:
+        self._tgtadm("--mode", "target", "--op", "delete", "--tid", "2", "--force")
+
     def stop(self) -> None:
         os.kill(self._process.pid, signal.SIGKILL)  # it ignores SIGTERM while a target is bound
         self._process.wait(10)

@@ -11,6 +11,7 @@ import pytest
 
 from blockyard.initiator import (
     DIGEST_CHOICES,
+    Connection,
     InitiatorError,
     InitiatorLogin,
     LoginError,
@@ -135,7 +136,7 @@ def play() -> Iterator[Play]:
     sessions: list[Session] = []
 
     def start(
-        part: Part, *, target: Preferences | None = None, window: int = 16, timeout: float = 5, **login: Any
+        part: Part, *, target: Preferences | None = None, window: int = 16, timeout: float = 5, **options: Any
     ) -> Session:
         ours, theirs = socket.socketpair()
 
@@ -153,7 +154,8 @@ def play() -> Iterator[Play]:
 
         threads.append(threading.Thread(target=run))
         threads[-1].start()
-        session = Session(ours, InitiatorLogin(INITIATOR, TARGET, isid=b"\x80" + bytes(5), **login), timeout)
+        login = InitiatorLogin(INITIATOR, TARGET, isid=b"\x80" + bytes(5), **options)
+        session = Session(Connection(ours, login, timeout), timeout)
         sessions.append(session)
         return session
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
+from blockyard.cli.credentials import CredentialsError, account_of, add_options
 from blockyard.initiator import (
     DIGEST_CHOICES,
     PREFERENCES,
@@ -20,6 +21,7 @@ from blockyard.initiator import (
     InitiatorError,
     InvalidName,
     Lun,
+    PortalAddress,
     ProtocolError,
     Response,
     ScsiError,
@@ -45,7 +47,7 @@ exit status:
   2  the command line does not make sense, or a file of this machine cannot be used
   3  the target cannot be reached, does not answer in time, or breaks the protocol
 """
-_URL = "iscsi://HOST[:PORT]/TARGET/LUN"
+_URL = "iscsi://[USER@]HOST[:PORT]/TARGET/LUN"
 _PIECE = 8 << 20  # bytes of a file that are in memory at a time
 _LONGEST_CDB = 260  # SPC-5 §4.2.3
 _ACRONYMS = {"aca": "ACA", "fua": "FUA", "lu": "LU"}
@@ -108,6 +110,7 @@ def _add_session_options(parser: argparse.ArgumentParser) -> None:
             default="none",
             help=f"protect {'headers' if kind == 'header' else 'data'} by CRC32C: never, if the target can, or always",
         )
+    add_options(parser)
 
 
 def _add_discover(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -242,6 +245,8 @@ _page.__name__ = "page"
 def _session_options(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "initiator_name": options.initiator_name,
+        "account": account_of(options),
+        "algorithms": options.chap_algorithms,
         "timeout": options.timeout,
         "preferences": replace(
             PREFERENCES,
@@ -264,7 +269,7 @@ def _guarded(handler: Callable[[argparse.Namespace], int], options: argparse.Nam
         return handler(options)
     except _Failure as failure:
         message, status = str(failure), failure.status
-    except InvalidName as error:
+    except (InvalidName, CredentialsError) as error:
         message, status = str(error), EXIT_USAGE
     except (ProtocolError, SessionLost) as error:
         message, status = str(error), EXIT_UNREACHABLE
@@ -313,8 +318,10 @@ def _file(path: str, mode: str) -> Iterator[BinaryIO]:
 
 
 def _discover(options: argparse.Namespace) -> int:
-    targets = discover(options.portal, **_session_options(options))
-    luns = {target.name: _list_luns(target, options) if options.luns else None for target in targets}
+    session_options = _session_options(options)
+    targets = discover(options.portal, **session_options)
+    portal = parse_portal(options.portal)
+    luns = {target.name: _list_luns(target, portal, session_options) if options.luns else None for target in targets}
     if options.json:
         _print_json([_target_fields(target, luns[target.name]) for target in targets])
         return 0
@@ -337,11 +344,13 @@ def _target_fields(target: DiscoveredTarget, luns: list[dict[str, Any]] | None) 
     return fields if luns is None else fields | {"luns": luns}
 
 
-def _list_luns(target: DiscoveredTarget, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _list_luns(
+    target: DiscoveredTarget, portal: PortalAddress, session_options: dict[str, Any]
+) -> list[dict[str, Any]]:
     """What a target has, through the portal that was asked: others may not be within reach from here."""
     units = []
-    url = f"iscsi://{parse_portal(options.portal)}/{quote(target.name, safe=':')}/0"
-    with connect(url, **_session_options(options)) as first:
+    url = f"iscsi://{portal}/{quote(target.name, safe=':')}/0"
+    with connect(url, **session_options) as first:
         for number in first.luns():
             unit = Lun(first.session, number)
             fields = inquiry.decode_standard(unit.inquiry())

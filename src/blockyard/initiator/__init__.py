@@ -19,6 +19,7 @@ import re
 import socket
 from typing import Any
 
+from blockyard.initiator.connection import Connection
 from blockyard.initiator.discovery import DiscoveredTarget, discover_targets
 from blockyard.initiator.errors import (
     InitiatorError,
@@ -29,11 +30,14 @@ from blockyard.initiator.errors import (
     ScsiError,
     SessionLost,
 )
+from blockyard.initiator.exchange import Exchange, Response
 from blockyard.initiator.login import DIGEST_CHOICES, PREFERENCES, InitiatorLogin
 from blockyard.initiator.lun import Capacity, Lun
+from blockyard.initiator.opening import open_session
 from blockyard.initiator.sense import Sense, decode_sense
-from blockyard.initiator.session import Exchange, Response, Session, open_session
+from blockyard.initiator.session import Session
 from blockyard.initiator.url import TargetUrl, parse_url
+from blockyard.iscsi.chap import Account, WeakSecret
 from blockyard.iscsi.names import InvalidName, PortalAddress, parse_portal
 from blockyard.scsi.sense import SenseKey
 from blockyard.scsi.task import Status
@@ -41,7 +45,9 @@ from blockyard.scsi.task import Status
 __all__ = [
     "DIGEST_CHOICES",
     "PREFERENCES",
+    "Account",
     "Capacity",
+    "Connection",
     "DiscoveredTarget",
     "Exchange",
     "InitiatorError",
@@ -61,6 +67,7 @@ __all__ = [
     "SessionLost",
     "Status",
     "TargetUrl",
+    "WeakSecret",
     "connect",
     "decode_sense",
     "default_initiator_name",
@@ -77,16 +84,17 @@ def default_initiator_name() -> str:
     return f"iqn.2026-11.org.blockyard:initiator.{host[:128]}"
 
 
-def connect(url: str, *, initiator_name: str | None = None, **options: Any) -> Lun:
+def connect(url: str, *, initiator_name: str | None = None, account: Account | None = None, **options: Any) -> Lun:
     """Log in to the target of an iscsi:// URL. `options` are those of open_session: timeout, preferences, isid, …
 
-    Raises InvalidName for a bad URL, OSError, TimeoutError or an InitiatorError when there is no session.
+    `account` is name and secret for CHAP, and the target's for mutual CHAP. Raises InvalidName for a bad URL, also for
+    one whose user is not that of the account; OSError, TimeoutError or an InitiatorError when there is no session.
     """
     where = parse_url(url)
-    if where.user:
-        raise InvalidName("the URL names a user, but this initiator cannot authenticate itself: leave it out")
+    if where.user and (account is None or account.name != where.user):
+        raise InvalidName(f"the URL names the user {where.user!r}: the account with its secret has to be given besides")
     name = initiator_name or default_initiator_name()
-    return Lun(open_session(where.portal, where.target, initiator_name=name, **options), where.lun)
+    return Lun(open_session(where.portal, where.target, initiator_name=name, account=account, **options), where.lun)
 
 
 def discover(portal: str, *, initiator_name: str | None = None, **options: Any) -> list[DiscoveredTarget]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blockyard.initiator.errors import ProtocolError
-from blockyard.initiator.session import open_session
+from blockyard.initiator.opening import open_session
 from blockyard.iscsi.names import InvalidName, PortalAddress, parse_portal
 from blockyard.iscsi.negotiation import Pairs
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from blockyard.initiator.authentication import InitiatorChap
 from blockyard.initiator.errors import LoginError, ProtocolError, Redirected
+from blockyard.iscsi.chap import ALGORITHMS, METHOD, Account
 from blockyard.iscsi.login import MAX_REQUESTS, VERSION
 from blockyard.iscsi.names import InvalidName, parse_portal
 from blockyard.iscsi.negotiation import (
+    KEYS,
     LOGIN_SEGMENT,
     NegotiationError,
     Negotiator,
@@ -15,6 +19,7 @@ from blockyard.iscsi.negotiation import (
     Parameters,
     Preferences,
     Role,
+    Rule,
     Stage,
     TextAccumulator,
 )
@@ -29,8 +34,10 @@ _TASK_TAG = 0
 class InitiatorLogin:
     """One login: `start` gives the first request, `receive` takes each response and gives the next request.
 
-    Without a target's name it logs in to a discovery session. `offers` are pairs sent in the operational stage besides
-    the ones that the preferences make; `segment` bounds the text of one PDU (at most 8192).
+    Without a target's name it logs in to a discovery session. With an `account` it authenticates itself by CHAP, with
+    one of the `algorithms`. With a `tsih` the connection joins that session, in place of one with the same `cid` if
+    there is one, whose responses before `exp_stat_sn` have come (RFC 7143 §6.3.4, §11.12.9). `offers` are pairs sent in
+    the operational stage besides the ones that the preferences make; `segment` bounds the text of one PDU (at most 8192).
     """
 
     def __init__(
@@ -40,24 +47,33 @@ class InitiatorLogin:
         *,
         isid: bytes,
         preferences: Preferences = PREFERENCES,
-        cmd_sn: int = 1,
+        account: Account | None = None,
+        algorithms: Iterable[int] = tuple(ALGORITHMS),
+        tsih: int = 0,
         cid: int = 0,
+        cmd_sn: int = 1,
+        exp_stat_sn: int = 0,
         security_stage: bool = True,
         offers: Iterable[tuple[str, str]] = (),
         segment: int = LOGIN_SEGMENT,
     ) -> None:
         self.isid = isid
-        self.tsih = 0
+        self.tsih = tsih
         self.cid = cid
         self.cmd_sn = cmd_sn
-        self.exp_stat_sn = 0
+        self.exp_stat_sn = exp_stat_sn
         self.done = False
         self.answers: Pairs = []  # everything that the target said
+        if account:
+            preferences = replace(preferences, auth_method=(METHOD,) if account.target_secret else (METHOD, "None"))
         self.negotiator = Negotiator(Role.INITIATOR, preferences)
         self.exp_cmd_sn = self.max_cmd_sn = cmd_sn
+        self._joins = bool(tsih)  # the session is there: what was agreed upon for all of it is not asked again
+        self._chap = InitiatorChap(account, algorithms) if account else None
         self._offers = list(offers)
         self._segment = segment
         self._text = TextAccumulator()
+        security_stage = security_stage or account is not None
         self._stage = Stage.SECURITY if security_stage else Stage.OPERATIONAL
         self._asked = self._stage  # the stage that the last request wants to move to
         self._requests = 0
@@ -65,7 +81,7 @@ class InitiatorLogin:
         if security_stage:
             self._text.put([self.negotiator.offer("AuthMethod")])
         else:
-            self._text.put(self.negotiator.operational_offers() + self._offers)
+            self._text.put(self._operational_offers())
 
     @property
     def parameters(self) -> Parameters:
@@ -90,12 +106,39 @@ class InitiatorLogin:
             pairs = self._text.take(response.data, continued=response.continued)
             if pairs is not None:
                 self.answers += pairs
-                self._text.put(self.negotiator.answer(pairs, self._stage))
+                self._text.put(self._answer(pairs))
             if response.final:
                 self._enter(Stage(response.nsg), response)
         except NegotiationError as error:
             raise ProtocolError(f"login: {error}") from error
         return None if self.done else self._request()
+
+    def _answer(self, pairs: Pairs) -> Pairs:
+        proofs = [pair for pair in pairs if pair[0] in KEYS and KEYS[pair[0]].rule is Rule.AUTHENTICATION]
+        answers = self.negotiator.answer([pair for pair in pairs if pair not in proofs], self._stage)
+        if self._chap is not None and self.parameters.auth_method == METHOD and self._stage is Stage.SECURITY:
+            answers += self._chap.step(proofs)
+        elif proofs:
+            raise NegotiationError(f"{proofs[0][0]} comes without CHAP having been agreed upon")
+        return answers
+
+    def _require_authenticated(self) -> None:
+        if self.parameters.auth_method == METHOD and (self._chap is None or not self._chap.done):
+            raise NegotiationError("the target goes on before CHAP is over")
+
+    @property
+    def _ready(self) -> bool:
+        """Whether this side has nothing more to say in its stage than what goes out now."""
+        if self._stage is not Stage.SECURITY or self._chap is None:
+            return True
+        return (
+            self._chap.proved
+            if self.parameters.auth_method == METHOD
+            else "AuthMethod" not in self.negotiator.unanswered
+        )
+
+    def _operational_offers(self) -> Pairs:
+        return self.negotiator.operational_offers(leading=not self._joins) + self._offers
 
     def _identity(self, initiator_name: str, target_name: str | None) -> Pairs:
         declare = self.negotiator.declare
@@ -104,20 +147,25 @@ class InitiatorLogin:
             pairs.append(declare("InitiatorAlias", self.negotiator.preferences.initiator_alias))
         if target_name is None:
             return [*pairs, declare("SessionType", "Discovery")]
-        return [*pairs, declare("SessionType", "Normal"), declare("TargetName", target_name)]
+        if not self._joins:
+            pairs.append(declare("SessionType", "Normal"))
+        return [*pairs, declare("TargetName", target_name)]
 
     def _request(self) -> LoginRequest:
         self._requests += 1
         if self._requests > MAX_REQUESTS:
             raise ProtocolError(f"the target has not ended the login after {MAX_REQUESTS} requests")
         data, continued = self._text.next_segment(self._segment)
-        self._asked = Stage.OPERATIONAL if self._stage is Stage.SECURITY else Stage.FULL_FEATURE
+        leaves = not continued and self._ready
+        self._asked = self._stage
+        if leaves:
+            self._asked = Stage.OPERATIONAL if self._stage is Stage.SECURITY else Stage.FULL_FEATURE
         return LoginRequest(
             immediate=True,
-            final=not continued,
+            final=leaves,
             continued=continued,
             csg=self._stage,
-            nsg=0 if continued else self._asked,
+            nsg=self._asked if leaves else 0,
             isid=self.isid,
             tsih=self.tsih,
             itt=_TASK_TAG,
@@ -143,11 +191,12 @@ class InitiatorLogin:
         self._text.reset()  # an answer to what the target said last would come too late
         self._stage = stage
         if stage is Stage.OPERATIONAL:
-            self._text.put(self.negotiator.operational_offers() + self._offers)
+            self._require_authenticated()
+            self._text.put(self._operational_offers())
             return
         self.negotiator.finish()
-        if not response.tsih:
-            raise ProtocolError("the target grants the login without a TSIH (RFC 7143 §11.13.3)")
+        if not response.tsih or (self._joins and response.tsih != self.tsih):
+            raise ProtocolError(f"the target grants the login with the TSIH {response.tsih} (RFC 7143 §11.13.3)")
         self.tsih = response.tsih
         self.done = True
 

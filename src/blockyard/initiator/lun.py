@@ -9,15 +9,16 @@ from types import TracebackType
 from typing import Self
 
 from blockyard.initiator.errors import ScsiError
-from blockyard.initiator.sense import decode_sense
-from blockyard.initiator.session import Exchange, Response, Session
+from blockyard.initiator.exchange import Exchange, Response
+from blockyard.initiator.sense import Sense, decode_sense
+from blockyard.initiator.session import Session
 from blockyard.iscsi.pdu import Buffer
 from blockyard.scsi.sense import SenseKey
 from blockyard.scsi.task import Status
 
 TRANSFER = 256 << 10  # bytes of one READ or WRITE: what any target takes, and fast enough
 DEPTH = 8  # how many of them are outstanding
-_ATTENTIONS = 8  # unit attentions that are let pass before a command is given up
+_REPEATS = 8  # times that a command is sent before it is given up
 _LBA_10 = 1 << 32  # first block that the 10-byte commands cannot reach
 
 
@@ -40,8 +41,8 @@ class Capacity:
 class Lun:
     """A logical unit of the target that `session` is logged in to.
 
-    All methods but `command` raise ScsiError when a command ends otherwise than GOOD. Unit attentions
-    are let pass and the command is repeated, as every host does.
+    All methods but `command` raise ScsiError when a command ends otherwise than GOOD. A command that met a unit
+    attention, or whose data was damaged on its way, is repeated, as every host does.
     """
 
     def __init__(self, session: Session, lun: int = 0) -> None:
@@ -73,12 +74,12 @@ class Lun:
         return self.session.submit(self.lun, cdb, data_out, read_length)
 
     def _finish(self, cdb: bytes, data_out: Buffer, read_length: int, exchange: Exchange) -> bytes:
-        for _ in range(_ATTENTIONS):
+        for _ in range(_REPEATS):
             response: Response = self.session.wait(exchange)
             sense = decode_sense(response.sense)
             if response.status == Status.GOOD:
                 return response.data
-            if sense is None or sense.key != SenseKey.UNIT_ATTENTION:
+            if sense is None or not _passes(sense):
                 break
             exchange = self._submit(cdb, data_out, read_length)
         raise ScsiError(cdb, response.status, sense)
@@ -174,6 +175,12 @@ class Lun:
     def flush(self) -> None:
         """SYNCHRONIZE CACHE(10) of the whole unit (SBC-4 §5.31): what has been written is on stable storage."""
         self.execute(b"\x35" + bytes(9))
+
+
+def _passes(sense: Sense) -> bool:
+    """Whether a command may be repeated: for a unit attention, and for data that was damaged on its way (47h/05h)."""
+    crc_error = sense.key == SenseKey.ABORTED_COMMAND and (sense.asc, sense.ascq) == (0x47, 0x05)
+    return sense.key == SenseKey.UNIT_ATTENTION or crc_error
 
 
 def _transfer_cdb(short: int, long: int, lba: int, blocks: int, flags: int = 0) -> bytes:

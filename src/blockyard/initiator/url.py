@@ -1,4 +1,7 @@
-"""Where a logical unit is: iscsi://[user[%secret]@]host[:port]/target/lun, the form that libiscsi and QEMU use."""
+"""Where a logical unit is: iscsi://[user@]host[:port]/target/lun, the form that libiscsi and QEMU use.
+
+They know user%secret@ too. Here that is refused: a URL stands in argument lists, logs and histories.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,9 @@ class TargetUrl:
     target: str
     lun: int
     user: str = ""
-    secret: str = ""
 
     def __str__(self) -> str:
-        """The URL without the user and the secret, fit to be shown."""
+        """The URL without the user."""
         return f"iscsi://{self.portal}/{self.target}/{self.lun}"
 
 
@@ -34,6 +36,8 @@ def parse_url(text: str) -> TargetUrl:
     match = _URL.match(text)
     if match is None:
         raise InvalidName(f"{_without_secret(text)!r} is not iscsi://HOST[:PORT]/TARGET/LUN")
+    if match["secret"] is not None:
+        raise InvalidName("a secret does not belong in a URL, where others can see it: name the user only")
     lun = int(match["lun"])
     if lun > MAX_LUN:
         raise InvalidName(f"LUN {lun} is greater than {MAX_LUN}")
@@ -42,7 +46,6 @@ def parse_url(text: str) -> TargetUrl:
         target=normalise(unquote(match["target"])),
         lun=lun,
         user=unquote(match["user"] or ""),
-        secret=unquote(match["secret"] or ""),
     )
 
 

@@ -467,8 +467,8 @@ class Negotiator:
         self._offered[name] = value
         return name, _text(value)
 
-    def operational_offers(self) -> Pairs:
-        """Everything that an initiator opens the operational stage with.
+    def operational_offers(self, *, leading: bool = True) -> Pairs:
+        """Everything that an initiator opens the operational stage with; less on a connection that joins a session.
 
         TaskReporting and iSCSIProtocolLevel are newer than many targets: left out where the default is wanted.
         """
@@ -477,7 +477,7 @@ class Negotiator:
         offers = self.declare_segment_length()
         for row in KEYS.values():
             operational = row.rule in (Rule.AND, Rule.OR, Rule.MINIMUM, Rule.MAXIMUM, Rule.LIST) and not row.security
-            if operational and not self._dispensable(row):
+            if operational and not self._dispensable(row) and (leading or row.use is not Use.LEADING_ONLY):
                 offers.append(self.offer(row.name))
         return offers
 

@@ -94,6 +94,15 @@ class RejectReason(IntEnum):
     WAITING_FOR_LOGOUT = 0x0C
 
 
+class SnackType(IntEnum):
+    """SNACK types (RFC 7143 §11.16.1)."""
+
+    DATA = 0  # Data-In or R2T
+    STATUS = 1
+    DATA_ACK = 2
+    R_DATA = 3
+
+
 class AsyncEvent(IntEnum):
     """Asynchronous events (RFC 7143 §11.9.1)."""
 
