@@ -13,7 +13,7 @@ from blockyard.block.memory import MemoryDevice
 from blockyard.scsi.lun import encode_lun
 from blockyard.scsi.nexus import Nexus, target_port
 from blockyard.scsi.sense import Asc, SenseKey
-from blockyard.scsi.target import Target
+from blockyard.scsi.target import LunMap, Target
 from blockyard.scsi.task import Result, Status, Task
 from blockyard.scsi.unit import Identity, LogicalUnit
 
@@ -63,12 +63,22 @@ def _pointer(data: bytes) -> tuple[bool, int, int | None] | None:
 class Host:
     """One nexus to one LUN, through the target port of the portal group `tag`."""
 
-    def __init__(self, target: Target, lun: int = 0, initiator: str = "iqn.test:host", tag: int = 1) -> None:
+    def __init__(
+        self,
+        target: Target,
+        lun: int = 0,
+        initiator: str = "iqn.test:host",
+        tag: int = 1,
+        *,
+        luns: LunMap | None = None,
+        read_only: bool = False,
+    ) -> None:
         self.target = target
-        self.unit = target.luns.unit(encode_lun(lun))
-        self.nexus = Nexus(
-            self.unit, f"{initiator},i,0x00023d000000", target_port(NAME, tag), target.luns, target.ports
-        )
+        seen = luns or target.luns
+        self.unit = seen.unit(encode_lun(lun))
+        port = target_port(NAME, tag)
+        name = f"{initiator},i,0x00023d000000"
+        self.nexus = Nexus(self.unit, name, port, seen, target.ports, read_only=read_only)
         self.unit.attach(self.nexus)
         self.last: Task | None = None
 

@@ -138,8 +138,10 @@ class OverlayDevice(Device):
             yield run
 
     def close(self) -> None:
-        """Forget what was written; the device below stays as it is."""
-        self._file.close()
+        """Forget what was written; the device below stays as it is. A task that still runs finds its file gone."""
+        with self._lock:
+            self._file.close()
+            self._fd = -1
 
     # ---- under the lock
 

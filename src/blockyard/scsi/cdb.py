@@ -116,6 +116,7 @@ class Command:
     ranged: bool = False  # its fields lba and count must lie inside the medium
     transfers: bool = False  # MAXIMUM TRANSFER LENGTH limits its count (SBC-4)
     conflict: Conflict = Conflict.ANY
+    read_only: bool | None = None  # whether the right to read only permits it; None: as far as WRITE EXCLUSIVE would
     access: Access = Access.ACTIVE
     timeout: int = 10  # seconds, recommended (SPC-5, command timeouts descriptor)
 
@@ -147,6 +148,12 @@ class Command:
         for name, value in self._defaults:
             fields[name] = fields[name] or value
         return fields
+
+    def changes(self, cdb: Buffer) -> bool:
+        """Whether it changes what others see or may do: the right to read only does not permit it then."""
+        if self.read_only is not None:
+            return not self.read_only
+        return self.conflict.of(cdb) not in (Conflict.NEVER, Conflict.EXCLUSIVE_ACCESS)
 
     def check_reserved(self, number: int) -> None:
         """Raise CheckCondition when bits are set that must be zero."""

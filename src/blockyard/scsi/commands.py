@@ -70,7 +70,7 @@ def _write_and_verify(opcode: int, name: str, length: int, *fields: Field) -> Co
 def _synchronize_cache(opcode: int, name: str, length: int, *fields: Field) -> Command:
     return Command(
         opcode, name, length, fields, sbc.synchronize_cache,
-        blocking=True, medium=True, ranged=True, timeout=60,
+        blocking=True, medium=True, ranged=True, read_only=True, timeout=60,
     )  # fmt: skip
 
 
@@ -291,7 +291,10 @@ def _persistent_reserve_out(service_action: int, name: str, run: Handler, confli
 
 
 def _reserve(opcode: int, name: str, length: int, run: Handler, *fields: Field) -> Command:
-    return Command(opcode, name, length, fields, run, exclusive=True, conflict=Conflict.NEVER, access=Access.STANDBY)
+    return Command(
+        opcode, name, length, fields, run,
+        exclusive=True, conflict=Conflict.NEVER, read_only=False, access=Access.STANDBY,
+    )  # fmt: skip
 
 
 # What clusters share a disk with

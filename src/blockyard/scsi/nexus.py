@@ -47,7 +47,7 @@ class Nexus:
     one thing to look at. What stands in the way is a pending unit attention, or a reason that holds until it
     is lifted: a reservation of another nexus, an asymmetric access state, an access right.
     `luns` is what its initiator sees of the target, `ports` are the target's ports. `abort_tasks` is the transport's: it aborts
-    all tasks of this nexus, but the one that it is given.
+    all tasks of this nexus, but the one that it is given. With `read_only` its initiator has no right to change anything.
     """
 
     __slots__ = (
@@ -59,6 +59,7 @@ class Nexus:
         "initiator",
         "luns",
         "ports",
+        "read_only",
         "target_port",
         "unit",
     )
@@ -70,11 +71,14 @@ class Nexus:
         target_port: TargetPort,
         luns: LunMap | None = None,
         ports: PortGroups | None = None,
+        *,
+        read_only: bool = False,
     ) -> None:
         self.unit = unit
         self.initiator = initiator
         self.target_port = target_port
         self.luns = luns
+        self.read_only = read_only
         self.ports = PortGroups([target_port]) if ports is None else ports
         self.abort_tasks: Callable[[Task], None] = lambda but: None
         self._lock = Lock()  # commands of other nexuses establish unit attentions from their threads

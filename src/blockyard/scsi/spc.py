@@ -17,6 +17,7 @@ from blockyard.scsi.sense import (
 )
 
 if TYPE_CHECKING:
+    from blockyard.scsi.nexus import Nexus
     from blockyard.scsi.task import Buffer, Task
     from blockyard.scsi.unit import LogicalUnit, Unit
 
@@ -105,9 +106,9 @@ def request_sense(unit: Unit, task: Task) -> Buffer:
 # ---- MODE SENSE
 
 
-def _device_specific(unit: LogicalUnit) -> int:
+def _device_specific(unit: LogicalUnit, nexus: Nexus) -> int:
     """The DEVICE-SPECIFIC PARAMETER of a disk: WP and DPOFUA (SBC-4)."""
-    return (0x80 if unit.write_protected else 0) | 0x10
+    return (0x80 if unit.write_protected or nexus.read_only else 0) | 0x10
 
 
 def mode_sense_6(unit: LogicalUnit, task: Task) -> Buffer:
@@ -115,7 +116,7 @@ def mode_sense_6(unit: LogicalUnit, task: Task) -> Buffer:
     pages = unit.mode.sense(fields["page_control"], fields["page_code"], fields["subpage_code"])
     descriptor = b"" if fields["dbd"] else mode.block_descriptor(unit.blocks, unit.block_size, long=False)
     length = 3 + len(descriptor) + len(pages)
-    return bytes([length, 0, _device_specific(unit), len(descriptor)]) + descriptor + pages
+    return bytes([length, 0, _device_specific(unit, task.nexus), len(descriptor)]) + descriptor + pages
 
 
 def mode_sense_10(unit: LogicalUnit, task: Task) -> Buffer:
@@ -124,7 +125,7 @@ def mode_sense_10(unit: LogicalUnit, task: Task) -> Buffer:
     long = bool(fields["llbaa"]) and not fields["dbd"]
     descriptor = b"" if fields["dbd"] else mode.block_descriptor(unit.blocks, unit.block_size, long=long)
     length = 6 + len(descriptor) + len(pages)
-    header = struct.pack(">HBBBxH", length, 0, _device_specific(unit), long, len(descriptor))
+    header = struct.pack(">HBBBxH", length, 0, _device_specific(unit, task.nexus), long, len(descriptor))
     return header + descriptor + pages
 
 

@@ -22,6 +22,7 @@ class LunMap:
         for lun in units:
             encode_lun(lun)  # raises ValueError for one that cannot be addressed
         self.units = dict(units)
+        self.source: LunMap = self  # where the units come from: another map when this one puts others before them
         self._absent = AbsentUnit()
 
     def unit(self, lun_field: int) -> Unit:
@@ -32,11 +33,14 @@ class LunMap:
         """The LUNs as 64-bit fields, in ascending order."""
         return [encode_lun(lun) for lun in sorted(self.units)]
 
+    def close(self) -> None:
+        """Nobody sees anything through this map any more."""
+
     def luns_changed(self) -> None:
         """Logical units have come or gone: tell every nexus that sees them through this map (SPC-5)."""
         for unit in self.units.values():
             for nexus in unit.nexuses:
-                if nexus.luns is self:
+                if nexus.luns is not None and nexus.luns.source is self:
                     nexus.establish(Asc.REPORTED_LUNS_DATA_HAS_CHANGED)
 
 

@@ -302,6 +302,8 @@ class LogicalUnit(Unit):
         if command is not None and nexus.gate is not None:
             self.reservations.check(command, task)
             nexus.ports.check(command, nexus)
+        if command is not None and nexus.read_only and command.changes(task.cdb):
+            raise CheckCondition(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
         if command is not None and not self.supports(command):
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE, pointer=FieldPointer(0))
         command = self._decode(task, command)

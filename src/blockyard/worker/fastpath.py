@@ -84,7 +84,8 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
     unit = nexus.unit
     if nexus.gate is not None or unit.gate is not None or not unit.fast_read:
         return 0
-    fd, shift, blocks, read_flags, writable = unit.fd, unit.shift, unit.blocks, unit.read_flags, unit.fast_write
+    fd, shift, blocks, read_flags = unit.fd, unit.shift, unit.blocks, unit.read_flags
+    writable = unit.fast_write and not nexus.read_only
     header_digest, data_digest = connection.header_digest, connection.data_digest
     digests = header_digest or data_digest
     header_length = 52 if header_digest else 48
