@@ -100,6 +100,8 @@ class PortGroups:
         self._kept |= self._groups
         self._ports = tuple(sorted(ports, key=lambda port: port.relative_port))
         self._groups = {port.portal_group: self._kept.get(port.portal_group, PortGroup()) for port in self._ports}
+        for nexus in tuple(self._nexuses):
+            self._update_gate(nexus)
 
     def all(self) -> tuple[TargetPort, ...]:
         """The target ports."""
@@ -185,7 +187,7 @@ class PortGroups:
             return {}
         try:
             return _groups(self._durable.load(_KIND) or {})
-        except (OSError, LookupError, TypeError, ValueError) as error:
+        except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
             log.error("states of target port groups cannot be read, so that all are active/optimized: %s", error)
             return {}
 
