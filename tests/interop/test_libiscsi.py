@@ -74,7 +74,7 @@ def _run_suite(name: str, kind: Sequence[str], target: TargetFactory, tmp_path: 
     serving = target(options=kind, portals=portals)
     command = [need("iscsi-test-cu", _PACKAGE), "--dataloss", "--allow-sanitize", "-V", "-t", f"ALL.{name}"]
     # Its exit status says nothing: neither of failures nor of skips.
-    log = run([*command, *(serving.url(portal=n) for n in range(suite.portals))], seconds=120, check=False).stdout
+    log = run([*command, *(serving.url(portal=n) for n in range(suite.portals))], seconds=180, check=False).stdout
     outcomes = list(parse(log))
     assert len(outcomes) == suite.tests, log[-5000:]
     for outcome in outcomes:

@@ -100,6 +100,8 @@ class Host:
             result = self.unit.run(task)
             if task.effect is not None:
                 task.effect()
+            if task.overhaul is not None:
+                task.overhaul.start()  # without a task set it goes to its end
         assert (result.status == Status.CHECK_CONDITION) == bool(result.sense)
         return result
 

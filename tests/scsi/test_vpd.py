@@ -87,7 +87,7 @@ def test_block_limits(block_size: int, granularity: int, expected: tuple[int, ..
 def test_block_device_characteristics(rotational: bool, rate: int) -> None:
     device = MemoryDevice(1 << 20)
     device.rotational = rotational
-    assert disk(device).ok(inquiry(0xB1)) == struct.pack(">BBHH58x", 0, 0xB1, 60, rate)
+    assert disk(device).ok(inquiry(0xB1)) == struct.pack(">BBHHxB56x", 0, 0xB1, 60, rate, 0x50)
 
 
 @pytest.mark.parametrize(("granularity", "expected"), [(4096, "00 e4 02 00"), (0, "00 00 00 00")])

@@ -82,6 +82,12 @@ class Journal:
         os.pwrite(self._fd, bytes(_HEADER.size), 0)
         os.fdatasync(self._fd)
 
+    def erase(self) -> None:
+        """Give back the space of what was written last: nobody shall read it any more."""
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.fdatasync(self._fd)
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)

@@ -89,6 +89,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     disks.add_argument("--thick", action="store_true", help="keep all space: initiators cannot unmap blocks")
     disks.add_argument("--removable", action="store_true", help="let initiators eject and load the medium")
+    disks.add_argument(
+        "--background-rate",
+        metavar="SIZE",
+        help="what SANITIZE and FORMAT UNIT write per second at most, so that other disks keep their speed "
+        "(default: not limited)",
+    )
     network = parser.add_argument_group("network")
     network.add_argument(
         "--portal",
@@ -221,6 +227,7 @@ def _prepare(
             write_through=options.write_through,
             thick=options.thick,
             removable=options.removable,
+            background_rate=0 if options.background_rate is None else parse_size(options.background_rate),
         )
         names.add(volume.name)
         units.append(Export(len(units), volume, backing))

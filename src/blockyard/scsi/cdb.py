@@ -110,6 +110,7 @@ class Command:
     exclusive: bool = False  # nothing else of its unit runs beside it
     in_pieces: bool = False  # goes on in pieces, between which others run (operation.py)
     exempt: bool = False  # is carried out while a unit attention is pending, and leaves it so (SAM-5 5.14)
+    unready: bool = False  # is carried out while SANITIZE or FORMAT UNIT goes on too, as what is exempt is (SBC-4)
     absent: bool = False  # is answered by a LUN without a logical unit too (SPC-5)
     medium: bool = False  # needs the medium: its unit must not be stopped
     writes: bool = False  # changes the medium: its unit must not be write-protected

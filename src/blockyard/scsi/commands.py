@@ -6,7 +6,7 @@ and the fuzzer's grammar all come from here. Fields stand at (byte, bit of the m
 
 from __future__ import annotations
 
-from blockyard.scsi import alua, atomic, defects, opcodes, removable, sbc, spc
+from blockyard.scsi import alua, atomic, defects, format, opcodes, removable, sanitize, sbc, spc
 from blockyard.scsi import persistent_reserve as pr
 from blockyard.scsi.cdb import Access, Capability, Command, CommandTable, Conflict, Field, Handler, Kind
 
@@ -201,7 +201,7 @@ _BASIC = [
             Field("requested_service_action", 4, 7, 16),
             Field("allocation_length", 6, 7, 32),
         ),
-        opcodes.report, check=opcodes.check, service_action=0x0C,
+        opcodes.report, check=opcodes.check, service_action=0x0C, unready=True,
         conflict=Conflict.EXCLUSIVE_ACCESS, access=Access.STANDBY,
     ),
     _read(0xA8, "READ (12)", 12, _RDPROTECT, *_FUA, *_RANGE_12),
@@ -218,11 +218,30 @@ def _pre_fetch(opcode: int, name: str, length: int, *fields: Field) -> Command:
     )  # fmt: skip
 
 
+def _sanitize(action: int, name: str, run: Handler) -> Command:
+    return Command(
+        sanitize.OPCODE, f"SANITIZE ({name})", 10,
+        (Field("immed", 1, 7, 1), Field("ause", 1, 5, 1), _SERVICE_ACTION, Field("parameter_list_length", 7, 7, 16)),
+        run, check=sanitize.check, data_out=sbc.parameter_list, service_action=action,
+        blocking=True, exclusive=True, medium=True, writes=True, timeout=3600,
+    )  # fmt: skip
+
+
 _DEFECT_LISTS = (Field("req_plist", 2, 4, 1), Field("req_glist", 2, 3, 1), Field("defect_list_format", 2, 2, 3))
 _IMMED = Field("immed", 1, 1, 1)
 
 # The rest of what SBC-4 has for disks
 _BLOCKS = [
+    Command(
+        format.OPCODE, "FORMAT UNIT", 6,
+        (
+            Field("fmtpinfo", 1, 7, 2, Kind.ZERO), Field("longlist", 1, 5, 1), Field("fmtdata", 1, 4, 1),
+            Field("cmplst", 1, 3, 1), Field("defect_list_format", 1, 2, 3), Field("vendor_specific", 2, 7, 8, Kind.IGNORED),
+            Field("ffmt", 4, 1, 2, Kind.ZERO),
+        ),
+        format.format_unit, check=format.check,
+        blocking=True, exclusive=True, medium=True, writes=True, timeout=3600,
+    ),
     Command(
         0x1E, "PREVENT ALLOW MEDIUM REMOVAL", 6, (Field("prevent", 4, 1, 2),),
         removable.prevent_allow_medium_removal, check=removable.check_prevent_allow, requires=Capability.REMOVABLE,
@@ -241,6 +260,10 @@ _BLOCKS = [
         atomic.orwrite, data_out=sbc.blocks,
         blocking=True, exclusive=True, medium=True, writes=True, ranged=True, transfers=True, timeout=30,
     ),
+    _sanitize(sanitize.OVERWRITE, "OVERWRITE", sanitize.overwrite),
+    _sanitize(sanitize.BLOCK_ERASE, "BLOCK ERASE", sanitize.erase),
+    _sanitize(sanitize.CRYPTOGRAPHIC_ERASE, "CRYPTOGRAPHIC ERASE", sanitize.erase),
+    _sanitize(sanitize.EXIT_FAILURE_MODE, "EXIT FAILURE MODE", sanitize.exit_failure_mode),
     _pre_fetch(0x90, "PRE-FETCH (16)", 16, _IMMED, *_RANGE_16),
     Command(
         0x9C, "WRITE ATOMIC (16)", 16,
@@ -339,7 +362,7 @@ _ASYMMETRIC_ACCESS = [
     Command(
         0xA3, "REPORT TARGET PORT GROUPS", 12,
         (Field("parameter_data_format", 1, 7, 3), _SERVICE_ACTION, Field("allocation_length", 6, 7, 32)),
-        alua.report_target_port_groups, check=alua.check_report, service_action=0x0A,
+        alua.report_target_port_groups, check=alua.check_report, service_action=0x0A, unready=True,
         conflict=Conflict.NEVER, access=Access.UNAVAILABLE,
     ),
     Command(

@@ -36,6 +36,10 @@ _NOTES = f"""\
   nothing, and so does whoever reads after a crash or power loss. It is always stable when it ends, and costs three
   flushes: a journal in the state directory, the disk, the journal again.
 - **PRE-FETCH** has the kernel read ahead and ends with GOOD: nobody can promise that all of it stays in the cache.
+- **SANITIZE and FORMAT UNIT** go on in the background, at `--background-rate` bytes per second at most; REQUEST SENSE
+  tells how far. Meanwhile other commands end with NOT READY, but for those that say so in the table. Resets, aborts and
+  restarts do not end them. CRYPTOGRAPHIC ERASE does what BLOCK ERASE does: there is no key to throw away. FORMAT UNIT
+  frees all blocks, or writes an initialization pattern; capacity and block length stay.
 - **Removable disks** (`--removable`) can be ejected and loaded by START STOP UNIT unless a nexus prevents it. Without
   LOEJ they do not stop. A restart loads the medium.
 - **Power conditions** are taken and reported by REQUEST SENSE; access to the medium ends them. Reserved ones change
@@ -93,6 +97,7 @@ def _reservations() -> str:
             command.conflict.value,
             command.access.value,
             "yes" if command.exempt else "",
+            "yes" if command.exempt or command.unready else "",
             "yes" if command.exclusive else "",
         )
         for command in COMMANDS
@@ -102,6 +107,7 @@ def _reservations() -> str:
         "Conflicts with a reservation",
         "Works down to the access state",
         "Passes a pending unit attention",
+        "Runs during SANITIZE and FORMAT UNIT",
         "Runs alone",
     )
     return (

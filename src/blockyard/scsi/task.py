@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from blockyard.scsi.commands import Command
     from blockyard.scsi.nexus import Nexus
+    from blockyard.scsi.overhaul import Overhaul
 
 Buffer = bytes | bytearray | memoryview
 
@@ -76,7 +77,7 @@ class Task:
 
     __slots__ = (
         "attribute", "blocking", "cdb", "command", "data_out", "data_out_length", "effect", "exclusive", "expected", "fields",
-        "nexus", "read_length",
+        "nexus", "overhaul", "read_length",
     )  # fmt: skip
 
     def __init__(
@@ -98,5 +99,8 @@ class Task:
         self.fields: dict[str, int] = {}
         self.expected = 0  # bytes of Data-Out that the CDB asks for; the transport fetches no more than these
         self.blocking = False  # run it in a worker thread
+        self.overhaul: Overhaul | None = (
+            None  # what its run has begun and goes on; it ends after that unless IMMED is set
+        )
         self.exclusive = False  # nothing else of this unit may run beside it
         self.effect: Callable[[], None] | None = None  # what is left to be done on the loop's thread, before it ends

@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from blockyard.scsi.task import Attribute, Result, Task
+from blockyard.scsi.sense import CheckCondition, failure
+from blockyard.scsi.task import Attribute, Result, Status, Task
 
 if TYPE_CHECKING:
     from blockyard.scsi.operation import Operation
@@ -47,13 +48,14 @@ class TaskSet:
         self._unit = unit
         self._running: dict[Task, Done] = {}
         self._in_pieces: dict[Task, tuple[Operation, Done]] = {}
+        self._outlasted: dict[Task, Done] = {}  # have run, and end when what they have begun does (overhaul.py)
         self._visits = 0  # pieces that are inside now
         self._waiting: deque[tuple[Task | _Visit, Done]] = deque()
         self._alone = False  # what runs now runs alone
         self._barrier = False  # an ORDERED task in pieces runs: of what waits only pieces may enter
 
     def __len__(self) -> int:
-        return len(self._running) + len(self._in_pieces) + len(self._waiting)
+        return len(self._running) + len(self._in_pieces) + len(self._outlasted) + len(self._waiting)
 
     def submit(self, task: Task, done: Done) -> None:
         """Run `task` as soon as the rules allow; `done` gets its result, perhaps before this returns."""
@@ -82,7 +84,7 @@ class TaskSet:
                 return True
         if task in self._in_pieces:
             self._in_pieces[task][0].abort()
-        return False
+        return self._outlasted.pop(task, None) is not None
 
     def _advance(self) -> None:
         while not self._alone and (entry := self._next()) is not None:
@@ -143,7 +145,21 @@ class TaskSet:
             self._alone = False
         if task.effect is not None:
             task.effect()
-        done(task, result)
+        if task.overhaul is None or result.status != Status.GOOD:
+            done(task, result)
+        elif task.fields["immed"]:
+            task.overhaul.start()
+            done(task, result)
+        else:
+            self._outlasted[task] = done
+            task.overhaul.start(lambda error: self._end_outlasted(task, result, error))
+
+    def _end_outlasted(self, task: Task, result: Result, error: CheckCondition | None) -> None:
+        done = self._outlasted.pop(task, None)
+        if done is not None:  # else it was aborted
+            if error is not None:
+                result = failure(error, descriptor=self._unit.descriptor_sense, expected=task.expected)
+            done(task, result)
 
 
 def _nobody(task: Task, result: Result) -> None:

@@ -23,11 +23,14 @@ from blockyard.scsi import limits, vpd
 from blockyard.scsi.cdb import Capability, Command, CommandTable
 from blockyard.scsi.commands import COMMANDS
 from blockyard.scsi.durable import Durable
+from blockyard.scsi.format import Format
 from blockyard.scsi.mode import ModeParameters
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.operation import Operation
+from blockyard.scsi.overhaul import KIND, Overhaul
 from blockyard.scsi.removable import Tray, medium_not_present
 from blockyard.scsi.reserving import Reservations
+from blockyard.scsi.sanitize import Sanitize
 from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
@@ -47,6 +50,15 @@ log = logging.getLogger(__name__)
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _INLINE_WRITE = 1 << 20  # bytes that are written to the page cache in about 0.1 ms
 _QUIET = 60.0  # seconds between two log entries about the same kind of failure
+
+
+def resumed(unit: LogicalUnit) -> Overhaul | None:
+    """What a unit was occupied with when it was last served."""
+    document = unit.durable.load(KIND)
+    if document is None:
+        return None
+    kinds: dict[str, type[Sanitize] | type[Format]] = {kind.kind: kind for kind in (Sanitize, Format)}
+    return kinds[document["kind"]].resumed(unit, document)
 
 
 @dataclass(frozen=True)
@@ -242,8 +254,9 @@ class LogicalUnit(Unit):
 
     `block_size` is 512 (reported as emulated on physical blocks of 4096) or 4096. With `write_through`
     every write is on stable storage before its GOOD, and initiators cannot switch that off. A `thick` one is fully
-    provisioned, whatever its device can free; the medium of a `removable` one can be ejected. What has to outlive
-    the process is in `durable`. Raises
+    provisioned, whatever its device can free; the medium of a `removable` one can be ejected. SANITIZE and FORMAT
+    UNIT write no more than `background_rate` bytes per second, unless it is 0. What has to outlive the process is in
+    `durable`. Raises
     ValueError for another block size, OSError for a device that holds not even one block.
     """
 
@@ -258,6 +271,7 @@ class LogicalUnit(Unit):
         write_through: bool = False,
         thick: bool = False,
         removable: bool = False,
+        background_rate: int = 0,
         identity: Identity,
         durable: Durable | None = None,
     ) -> None:
@@ -275,6 +289,8 @@ class LogicalUnit(Unit):
         self.mode = ModeParameters(write_through=write_through, thin=self.thin)
         self.removable = removable
         self.tray = Tray()
+        self.background_rate = background_rate
+        self.overhaul: Overhaul | None = None  # what goes on with all of the medium, or has failed
         self.stopped = False
         self.low_power: Asc | None = None  # how REQUEST SENSE names the power condition, unless it is active
         self.journal = Journal(device, self.durable.file("atomic"))
@@ -285,6 +301,7 @@ class LogicalUnit(Unit):
             raise OSError(errno.EINVAL, message, identity.name)
         self._nexuses: list[Nexus] = []
         self.reservations = Reservations(self)
+        self.overhaul = resumed(self)
         self.update()
 
     def __str__(self) -> str:
@@ -309,6 +326,7 @@ class LogicalUnit(Unit):
         command = self._decode(task, command)
         task.blocking = command.blocking
         task.exclusive = command.exclusive
+        self._check_admitted(command)
         if command.medium:
             self._check_medium(command, task.fields)
         if self.low_power is not None and (command.ranged or command.writes):
@@ -318,13 +336,20 @@ class LogicalUnit(Unit):
         self._count(command, task.fields)
 
     def run(self, task: Task) -> Result:
-        """Carry out a task; not if it has waited for its data or its turn while another nexus has shut this one out."""
-        if task.nexus.gate is not None and task.command is not None:
-            try:
+        """Carry out a task; not if something has come in its way while it waited for its data or its turn."""
+        assert task.command is not None
+        try:
+            if task.nexus.gate is not None:
                 self.reservations.check(task.command, task)
-            except StatusCondition as error:
-                return self._failed(task, error)
+            self._check_admitted(task.command)
+        except (CheckCondition, StatusCondition) as error:
+            return self._failed(task, error)
         return super().run(task)
+
+    def _check_admitted(self, command: Command) -> None:
+        """SANITIZE and FORMAT UNIT let few commands pass, while they go on and when they have failed."""
+        if self.overhaul is not None and not self.overhaul.admits(command):
+            raise self.overhaul.refusal()
 
     def _check_medium(self, command: Command, fields: dict[str, int]) -> None:
         if not self.tray.loaded:
@@ -388,6 +413,8 @@ class LogicalUnit(Unit):
         attention = nexus.take_attention()
         if attention is not None:
             return attention
+        if self.overhaul is not None:
+            return self.overhaul.refusal()
         if not self.tray.loaded:
             return medium_not_present()
         if self.stopped:
@@ -396,6 +423,11 @@ class LogicalUnit(Unit):
 
     def vpd_page(self, nexus: Nexus, code: int) -> bytes | None:
         return vpd.page(self, nexus, code)
+
+    def resume(self) -> None:
+        """Go on with what a restart has interrupted. Once `tasks` is set, on the loop's thread."""
+        if self.overhaul is not None and not self.overhaul.failed:
+            self.overhaul.start()
 
     def change_mode(self, data: bytes, at: int, nexus: Nexus) -> None:
         """Take over the mode pages in `data[at:]` that `nexus` has sent, and tell the other nexuses."""
@@ -449,6 +481,7 @@ class LogicalUnit(Unit):
         self.fd = self.device.fd
         self.read_flags = os.RWF_NOWAIT if self.device.nowait else 0
         self.fast_read = self.fd >= 0 and not self.stopped and self.tray.loaded and self.low_power is None
+        self.fast_read = self.fast_read and self.overhaul is None
         self.fast_write = self.fast_read and self.write_back and not self.write_protected
 
     # ---- nexuses and life
@@ -496,5 +529,7 @@ class LogicalUnit(Unit):
     def close(self) -> None:
         self.fast_read = self.fast_write = False
         self.fd = -1
+        if self.overhaul is not None:
+            self.overhaul.stop()
         self.journal.close()
         self.device.close()

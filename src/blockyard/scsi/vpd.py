@@ -118,7 +118,8 @@ def _block_limits(unit: LogicalUnit, nexus: Nexus) -> bytes:
 
 def _block_device_characteristics(unit: LogicalUnit, nexus: Nexus) -> bytes:
     # MEDIUM ROTATION RATE: 1 = it does not rotate, 0 = it does, at a rate that is not known
-    return struct.pack(">H58x", 0 if unit.device.rotational else 1)
+    # WABEREQ and WACEREQ 01b: after SANITIZE blocks can be read before they are written
+    return struct.pack(">HxB56x", 0 if unit.device.rotational else 1, 0x50)
 
 
 def _logical_block_provisioning(unit: LogicalUnit, nexus: Nexus) -> bytes:

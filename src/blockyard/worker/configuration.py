@@ -31,6 +31,7 @@ class Volume:
     read_only: bool = False
     write_through: bool = False
     thick: bool = False  # fully provisioned: initiators cannot give space back
+    background_rate: int = 0  # bytes per second that SANITIZE and FORMAT UNIT write at most; 0: not limited
     removable: bool = False  # initiators may eject its medium and load it
 
 

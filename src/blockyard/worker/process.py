@@ -130,10 +130,12 @@ class Worker:
             write_through=volume.write_through,
             thick=volume.thick,
             removable=volume.removable,
+            background_rate=volume.background_rate,
             identity=identity,
             durable=Durable(self._keep, identity.uuid),
         )
         unit.tasks = TaskSet(unit, self._executor)
+        unit.resume()
         return unit
 
     def _close_units(self) -> None:
