@@ -111,7 +111,8 @@ class Reservations:
             self.update_gate(nexus)
             if nexus.it in change.attentions:
                 nexus.establish(change.attentions[nexus.it])
-            if abort and nexus.it in change.preempted:
+        for nexus in self._unit.nexuses if abort else ():
+            if nexus.it in change.preempted:
                 nexus.abort_tasks(task)
                 self._unit.tray.allow(nexus)
 

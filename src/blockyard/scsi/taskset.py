@@ -140,11 +140,11 @@ class TaskSet:
         self._advance()
 
     def _finish(self, task: Task, result: Result) -> None:
+        if task.effect is not None:  # before anything that waits has its turn
+            task.effect()
         done = self._running.pop(task)
         if not self._running:
             self._alone = False
-        if task.effect is not None:
-            task.effect()
         if task.overhaul is None or result.status != Status.GOOD:
             done(task, result)
         elif task.fields["immed"]:
