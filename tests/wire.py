@@ -13,11 +13,12 @@ from typing import TypeVar
 
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
-from blockyard.iscsi.connection import Connection, State
+from blockyard.iscsi.connection import Connection
 from blockyard.iscsi.login import Found, TargetLogin
-from blockyard.iscsi.negotiation import encode_text
+from blockyard.iscsi.negotiation import Preferences, encode_text
+from blockyard.iscsi.node import TargetNode
 from blockyard.iscsi.pdu import DataOut, LoginRequest, LoginResponse, LoginStatus, Pdu, decode, pdu_length
-from blockyard.iscsi.session import TargetNode
+from blockyard.iscsi.session import Session
 from blockyard.iscsi.transmit import TransmitBuffer
 from blockyard.scsi.target import Target
 from blockyard.scsi.taskset import TaskSet
@@ -41,12 +42,18 @@ LOGIN_KEYS = {
     "MaxRecvDataSegmentLength": "262144",
     "MaxOutstandingR2T": "1",
 }
+JOINING_KEYS = {  # of a connection that joins a session: what belongs to the connection (RFC 7143 §13, "IO" and "ALL")
+    "HeaderDigest": "None",
+    "DataDigest": "None",
+    "MaxRecvDataSegmentLength": "262144",
+}
 
 
 class Rig:
     """A target in memory, with one unit for each device. It is the Service of its connections."""
 
-    def __init__(self, *devices: Device, write_through: bool = False) -> None:
+    def __init__(self, *devices: Device, write_through: bool = False, preferences: Preferences | None = None) -> None:
+        self.preferences = preferences
         self.executor = ThreadExecutor(limit=4)
         self.units = {
             lun: LogicalUnit(
@@ -60,20 +67,20 @@ class Rig:
         self.node = TargetNode(TARGET, Target(TARGET, dict(self.units)))
 
     @classmethod
-    def on_file(cls, path: Path, size: int = 8 << 20) -> Rig:
+    def on_file(cls, path: Path, size: int = 8 << 20, preferences: Preferences | None = None) -> Rig:
         with path.open("wb") as file:
             file.truncate(size)
-        return cls.on_existing(path)
+        return cls.on_existing(path, preferences)
 
     @classmethod
-    def on_existing(cls, path: Path) -> Rig:
-        return cls(FileDevice(path))
+    def on_existing(cls, path: Path, preferences: Preferences | None = None) -> Rig:
+        return cls(FileDevice(path), preferences=preferences)
 
     def new_login(self, portal: str, peer: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
         return TargetLogin(self, portal, peer=peer, attach=attach)
 
     def find(self, name: str, portal: str) -> Found | LoginStatus:
-        return Found(self.node, 1) if name == TARGET else LoginStatus.NOT_FOUND
+        return Found(self.node, 1, self.preferences) if name == TARGET else LoginStatus.NOT_FOUND
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
         return [("TargetName", TARGET), ("TargetAddress", f"{portal},1")] if name in (None, TARGET) else []
@@ -91,10 +98,32 @@ class Rig:
             unit.close()
 
 
-class Wire:
-    """One connection to a Rig. With `fast` False the data path's short cut is not taken."""
+class Numbers:
+    """What all connections of a session number together."""
 
-    def __init__(self, rig: Rig, *, fast: bool = True, isid: bytes = b"\x80\0\0\0\0\1") -> None:
+    def __init__(self) -> None:
+        self.itt = 0
+        self.cmd_sn = 0
+
+
+class Wire:
+    """One connection to a Rig. With `fast` False the data path's short cut is not taken.
+
+    It belongs to a session of its own, or to that of the wire that it is `beside`.
+    """
+
+    def __init__(
+        self,
+        rig: Rig,
+        *,
+        fast: bool = True,
+        isid: bytes = b"\x80\0\0\0\0\1",
+        beside: Wire | None = None,
+        cid: int = 0,
+    ) -> None:
+        self.cid = cid
+        self.beside = beside
+        self.numbers: Numbers = Numbers() if beside is None else beside.numbers
         self.rig = rig
         self.connection = Connection(rig, "127.0.0.1:3260", "127.0.0.1:40000")
         self.isid = isid
@@ -103,8 +132,7 @@ class Wire:
         self._rx = ReceiveBuffer()
         self._tx = TransmitBuffer()
         self._out = bytearray()
-        self._itt = 0
-        self._cmd_sn = 0
+        self._logging_in = True
         self.connection.on_drop = self._drop
 
     def _drop(self) -> None:
@@ -164,21 +192,47 @@ class Wire:
         return (self._cmd_sn - 1) & 0xFFFFFFFF
 
     @property
+    def _cmd_sn(self) -> int:
+        return self.numbers.cmd_sn
+
+    @_cmd_sn.setter
+    def _cmd_sn(self, value: int) -> None:
+        self.numbers.cmd_sn = value
+
+    @property
     def itt(self) -> int:
         """A fresh initiator task tag."""
-        self._itt += 1
-        return self._itt
+        self.numbers.itt += 1
+        return self.numbers.itt
+
+    @property
+    def session(self) -> Session:
+        assert self.connection.session is not None
+        return self.connection.session
 
     def log_in(self, **keys: str) -> LoginResponse:
         """Log in to the target with LOGIN_KEYS, changed by `keys`, in one exchange."""
-        declared = {"InitiatorName": INITIATOR, "TargetName": TARGET, "SessionType": "Normal"}
-        text = encode_text(list({**declared, **LOGIN_KEYS, **keys}.items()))
-        request = LoginRequest(isid=self.isid, itt=self.itt, cmd_sn=1, csg=1, nsg=3, final=True, data=text)
+        declared = {"InitiatorName": INITIATOR, "TargetName": TARGET}
+        tsih = 0
+        if self.beside is None:
+            offers = {**declared, "SessionType": "Normal", **LOGIN_KEYS, **keys}
+            self._cmd_sn = 1
+        else:
+            offers = {**declared, **JOINING_KEYS, **keys}
+            tsih = self.beside.session.tsih
+        request = LoginRequest(
+            isid=self.isid, tsih=tsih, cid=self.cid, itt=self.itt, cmd_sn=self._cmd_sn, csg=1, nsg=3, final=True,
+            data=encode_text(list(offers.items())),
+        )  # fmt: skip
         request.immediate = True
-        self._cmd_sn = 1
         self.send_bytes(request.encode())
+        return self.log_in_response()
+
+    def log_in_response(self) -> LoginResponse:
+        """The answer to a login that has been asked for."""
         (response,) = self.receive()
         assert isinstance(response, LoginResponse)
+        self._logging_in = False
         return response
 
     def send(self, *pdus: Pdu) -> None:
@@ -187,9 +241,8 @@ class Wire:
 
     def receive(self) -> list[Pdu]:
         """What the target has answered since the last time. Digests are checked."""
-        in_login = self.connection.state is State.LOGIN or self._cmd_sn == 1
-        header_digest = self.connection.header_digest and not in_login
-        data_digest = self.connection.data_digest and not in_login
+        header_digest = self.connection.header_digest and not self._logging_in
+        data_digest = self.connection.data_digest and not self._logging_in
         return list(parse(self.take_bytes(), header_digest=header_digest, data_digest=data_digest))
 
     def ask(self, pdu: Pdu, kind: type[P]) -> P:

@@ -68,7 +68,7 @@ def random_pdu(rng: random.Random, wire: Wire) -> Pdu:
         )  # fmt: skip
     elif kind is DataOut:
         pdu = DataOut(
-            rng.randbytes(rng.choice([0, 4, 512])), itt=rng.randrange(1, wire._itt + 2), ttt=rng.choice([NO_TAG, 0, 1]),
+            rng.randbytes(rng.choice([0, 4, 512])), itt=rng.randrange(1, wire.numbers.itt + 2), ttt=rng.choice([NO_TAG, 0, 1]),
             final=rng.random() < 0.5, data_sn=rng.choice([0, 0, 1]), buffer_offset=rng.choice([0, 512, 4096]),
         )  # fmt: skip
     elif kind is NopOut:
@@ -76,7 +76,7 @@ def random_pdu(rng: random.Random, wire: Wire) -> Pdu:
     elif kind is TaskManagementRequest:
         pdu = TaskManagementRequest(
             final=True, function=rng.randrange(1, 7), itt=wire.itt, cmd_sn=cmd_sn,
-            referenced_task_tag=rng.randrange(1, wire._itt + 2), ref_cmd_sn=cmd_sn - rng.randrange(min(4, cmd_sn + 1)),
+            referenced_task_tag=rng.randrange(1, wire.numbers.itt + 2), ref_cmd_sn=cmd_sn - rng.randrange(min(4, cmd_sn + 1)),
         )  # fmt: skip
     elif kind is TextRequest:
         text = rng.choice(

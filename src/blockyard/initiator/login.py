@@ -26,7 +26,9 @@ from blockyard.iscsi.negotiation import (
 from blockyard.iscsi.pdu import LoginRequest, LoginResponse
 
 DIGEST_CHOICES = {"none": ("None",), "prefer": ("CRC32C", "None"), "crc32c": ("CRC32C",)}
-PREFERENCES = Preferences(header_digest=("None",), data_digest=("None",))  # of an initiator that was not told otherwise
+PREFERENCES = Preferences(  # of an initiator that was not told otherwise
+    header_digest=("None",), data_digest=("None",), max_connections=1, task_reporting=("RFC3720",)
+)
 
 _TASK_TAG = 0
 

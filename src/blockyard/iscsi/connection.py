@@ -3,11 +3,13 @@
 Theory of operation. Bytes go in by `receive`, one PDU at a time; bytes come out by `fill`, which
 packs what is due into a TransmitBuffer until that is full. In between stand three states:
 
-    LOGIN ──► FULL_FEATURE ──► CLOSING ──► (the owner closes the socket)
+    LOGIN ──► FULL_FEATURE ──► LOGOUT ──► CLOSING ──► (the owner closes the socket)
 
 LOGIN is iscsi/login.py's matter. In FULL_FEATURE every PDU type has one method, found by the table
-at the end of the class; what it has to say is put on `backlog` and gets its numbers (StatSN,
-ExpCmdSN, MaxCmdSN) only when it is packed, so that answers may come in any order. Two rules:
+at the end of the class; what it has to say is put on `backlog` (iscsi/output.py) and gets its numbers (StatSN,
+ExpCmdSN, MaxCmdSN) only when it is packed, so that answers may come in any order. LOGOUT waits for tasks
+that still run. What a connection shares with the others of its session is the session's matter (iscsi/session.py):
+a PDU that comes here before its turn may be handled when another connection has closed the gap. Two rules:
 
 * A fault in one PDU rejects that PDU; only lost framing or a protocol error that leaves the two
   sides in disagreement closes the connection (ErrorRecoveryLevel 0, RFC 7143 §7.1.4).
@@ -25,19 +27,21 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
+from blockyard.iscsi.command import Command
 from blockyard.iscsi.login import LoginState, TargetLogin
+from blockyard.iscsi.management import ON_MANY, manage
 from blockyard.iscsi.negotiation import NegotiationError, TextAccumulator
+from blockyard.iscsi.output import LoginOutput, Output, Single
 from blockyard.iscsi.pdu import (
     BHS_LENGTH,
     NO_TAG,
-    R2T,
     AhsType,
     AsyncEvent,
     AsyncMessage,
     Buffer,
-    DataIn,
     DataOut,
     LoginRequest,
+    LoginResponse,
     LoginStatus,
     LogoutReason,
     LogoutRequest,
@@ -51,7 +55,6 @@ from blockyard.iscsi.pdu import (
     Reject,
     RejectReason,
     ScsiCommand,
-    ScsiResponse,
     SnackRequest,
     TaskFunction,
     TaskManagementRequest,
@@ -62,11 +65,12 @@ from blockyard.iscsi.pdu import (
     decode,
     parse_ahs,
     pdu_length,
+    serial_less,
 )
-from blockyard.iscsi.session import MASK, MAX_IMMEDIATE, Command, Session
+from blockyard.iscsi.session import MASK, MAX_IMMEDIATE, Session
 from blockyard.iscsi.transmit import TransmitBuffer
 from blockyard.scsi import sense
-from blockyard.scsi.task import Result, Status, Task
+from blockyard.scsi.task import Result, Task
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +81,7 @@ LOGIN_DATA_LIMIT = 8192  # MaxRecvDataSegmentLength before it is negotiated (RFC
 class State(Enum):
     LOGIN = "login"
     FULL_FEATURE = "full feature"
+    LOGOUT = "logout"  # nothing more is taken in; the answer is due when all tasks have ended
     CLOSING = "closing"  # nothing more is taken in; closed once all output has left
 
 
@@ -90,104 +95,14 @@ class Service(Protocol):
         """The answer to SendTargets for one target, or for all of them (RFC 7143 App. C)."""
 
 
-class _Output(Protocol):
-    def emit(self, connection: Connection, tx: TransmitBuffer) -> bool:
-        """Pack what is due. False when `tx` is full and more is to come."""
+class _Acknowledgement:
+    """What somebody waits for: that the initiator acknowledges everything before a StatSN."""
 
+    __slots__ = ("stat_sn", "then")
 
-class _Single:
-    """An answer of one PDU."""
-
-    __slots__ = ("advances", "pdu")
-
-    def __init__(self, pdu: Pdu, *, advances: bool = True) -> None:
-        self.pdu = pdu
-        self.advances = advances  # whether it takes a StatSN of its own (RFC 7143 §4.2.2.2)
-
-    def emit(self, connection: Connection, tx: TransmitBuffer) -> bool:
-        connection.pack(tx, self.pdu, advances=self.advances)
-        return True
-
-
-class _LoginOutput:
-    """A login response, which has its numbers from the login phase and never a digest."""
-
-    __slots__ = ("pdu",)
-
-    def __init__(self, pdu: Pdu) -> None:
-        self.pdu = pdu
-
-    def emit(self, connection: Connection, tx: TransmitBuffer) -> bool:
-        tx.append(self.pdu.encode())
-        return True
-
-
-class _Completion:
-    """The end of a SCSI command: its Data-In PDUs and its status."""
-
-    __slots__ = ("command", "data", "data_sn", "result", "sent")
-
-    def __init__(self, command: Command, result: Result) -> None:
-        self.command = command
-        self.result = result
-        self.data = memoryview(result.data)[: command.task.read_length]
-        self.sent = 0
-        self.data_sn = 0
-
-    def emit(self, connection: Connection, tx: TransmitBuffer) -> bool:
-        collapsed = False
-        while self.sent < len(self.data):
-            if tx.full:
-                return False
-            collapsed = self._emit_data(connection, tx)
-        if not collapsed:
-            response = ScsiResponse(
-                itt=self.command.itt,
-                final=True,
-                status=self.result.status,
-                exp_data_sn=self.data_sn + self.command.r2t_sn,
-                data=len(self.result.sense).to_bytes(2, "big") + self.result.sense if self.result.sense else b"",
-            )
-            self._set_residuals(response)
-            connection.pack(tx, response, advances=True)
-        return True
-
-    def _emit_data(self, connection: Connection, tx: TransmitBuffer) -> bool:
-        """Pack the next Data-In PDU; True when it carries the status too (RFC 7143 §11.7.3)."""
-        max_burst = connection.max_burst
-        left_in_burst = max_burst - self.sent % max_burst
-        length = min(len(self.data) - self.sent, connection.peer_segment, left_in_burst)
-        last = self.sent + length == len(self.data)
-        pdu = DataIn(
-            itt=self.command.itt,
-            ttt=NO_TAG,
-            final=last or length == left_in_burst,
-            data_sn=self.data_sn,
-            buffer_offset=self.sent,
-            data=self.data[self.sent : self.sent + length],
-        )
-        collapse = last and self.result.status == Status.GOOD and not self.command.task.data_out_length
-        if collapse:
-            pdu.has_status = True
-            self._set_residuals(pdu)
-        connection.pack(tx, pdu, advances=collapse)
-        self.sent += length
-        self.data_sn += 1
-        return collapse
-
-    def _set_residuals(self, pdu: ScsiResponse | DataIn) -> None:
-        """RFC 7143 §11.4.5: how far the data moved falls short of, or exceeds, what the initiator expected."""
-        task = self.command.task
-        reading = len(self.result.data) - task.read_length
-        writing = self.result.expected - task.data_out_length
-        excess = writing if task.data_out_length or not self.command.read else reading
-        pdu.overflow = excess > 0
-        pdu.underflow = excess < 0
-        pdu.residual = min(abs(excess), MASK)  # a CDB can ask for more than the field can tell
-        if task.data_out_length and task.read_length and isinstance(pdu, ScsiResponse):
-            pdu.bidi_overflow = reading > 0
-            pdu.bidi_underflow = reading < 0
-            pdu.bidi_residual = min(abs(reading), MASK)
+    def __init__(self, then: Callable[[], None]) -> None:
+        self.then = then
+        self.stat_sn: int | None = None  # not known until what comes before has been packed
 
 
 class Connection:
@@ -203,9 +118,10 @@ class Connection:
         self.state = State.LOGIN
         self.dropped = False  # to be closed at once, whatever has not been sent
         self.session: Session | None = None
-        self.backlog: deque[_Output] = deque()
+        self.backlog: deque[Output] = deque()
         self.wake: Callable[[], None] = lambda: None
         self.on_drop: Callable[[], None] = lambda: None
+        self.cid = 0
         self.stat_sn = 0
         self.header_digest = False
         self.data_digest = False
@@ -217,6 +133,7 @@ class Connection:
         self._text = TextAccumulator()
         self._ping_tag: int | None = None  # TTT of the NOP-In that waits for its answer
         self._ping_count = 0
+        self._awaited: list[_Acknowledgement] = []
 
     def __str__(self) -> str:
         return f"{self.peer} on {self.portal}"
@@ -225,7 +142,7 @@ class Connection:
 
     def receive(self, buffer: Buffer, at: int, end: int) -> int:
         """Take the PDU at `buffer[at:end]`; return where the next begins, or `at` when this one is not all there."""
-        if end - at < BHS_LENGTH or self.state is State.CLOSING:
+        if end - at < BHS_LENGTH or self.state in (State.LOGOUT, State.CLOSING):
             return at
         if int.from_bytes(buffer[at + 5 : at + 8], "big") > self.segment:
             self._fail(f"a data segment is longer than {self.segment} bytes")
@@ -248,18 +165,25 @@ class Connection:
         if self.state is State.LOGIN:
             self._log_in(pdu)
             return
-        assert self.session is not None
-        if not isinstance(pdu, _NUMBERED) or pdu.immediate:
+        session = self.session
+        assert session is not None
+        if isinstance(pdu, _REQUESTS):
+            self._acknowledge(pdu.exp_stat_sn)
+        if not isinstance(pdu, _NUMBERED):
+            self._handle(pdu)
+        elif pdu.immediate:
+            if not (_acts_on_many(pdu) and session.postpone(self, pdu, pdu.cmd_sn)):
+                self._handle(pdu)
+        elif session.take(pdu.cmd_sn):
             self._handle(pdu)
         else:
-            if self.session.take(pdu.cmd_sn):
-                self._handle(pdu)
-            else:
-                self.session.hold(pdu.cmd_sn, pdu)
-            while self.state is State.FULL_FEATURE and (held := self.session.next_held()) is not None:
-                self._handle(held)
+            session.hold(self, pdu, pdu.cmd_sn)
+        for connection, held in session.due():
+            connection._handle(held)
 
     def _handle(self, pdu: Pdu) -> None:
+        if self.state is not State.FULL_FEATURE:
+            return
         handler = _HANDLERS.get(pdu.opcode)
         if handler is None:
             self.reject(pdu, RejectReason.COMMAND_NOT_SUPPORTED)
@@ -274,7 +198,7 @@ class Connection:
         if isinstance(pdu, ScsiCommand) and (pdu.immediate or self.session.take(pdu.cmd_sn)):
             self._scsi_command(pdu, sense.PROTOCOL_SERVICE_CRC_ERROR)
         elif isinstance(pdu, DataOut):
-            self._data_out(pdu, sense.PROTOCOL_SERVICE_CRC_ERROR)
+            self._data_out(pdu, damaged=True)
 
     # ---- output
 
@@ -296,13 +220,20 @@ class Connection:
             self.stat_sn = (self.stat_sn + 1) & MASK
         tx.append(pdu.encode(header_digest=self.header_digest, data_digest=self.data_digest))
 
-    def _send(self, pdu: Pdu, *, advances: bool = True) -> None:
-        self.backlog.append(_Single(pdu, advances=advances))
+    def put(self, output: Output) -> None:
+        """Have something sent when what was put before it has been."""
+        if self.state in (State.FULL_FEATURE, State.LOGOUT):
+            self.backlog.append(output)
+            self.wake()
+
+    def send(self, pdu: Pdu, *, advances: bool = True) -> None:
+        """Have one PDU sent."""
+        self.put(Single(pdu, advances=advances))
 
     def reject(self, pdu: Pdu, reason: RejectReason) -> None:
         """Reject a PDU, sending its header back (RFC 7143 §11.17)."""
         log.info("%s: PDU with opcode 0x%02x rejected: %s", self, pdu.opcode, reason.name)
-        self._send(Reject(itt=NO_TAG, final=True, reason=reason, data=bytes(pdu.bhs) + pdu.ahs))
+        self.send(Reject(itt=NO_TAG, final=True, reason=reason, data=bytes(pdu.bhs) + pdu.ahs))
 
     # ---- life and death
 
@@ -313,24 +244,59 @@ class Connection:
         self.backlog.clear()
         self.on_drop()
 
+    def finish(self) -> None:
+        """End the connection when all that is on its backlog has been sent."""
+        self.state = State.CLOSING
+        self.wake()
+
     def _fail(self, why: str) -> None:
         log.warning("%s: connection dropped: %s", self, why)
         self.drop()
 
     def closed(self) -> None:
-        """The socket is gone: for its owner to say. The session ends with its connection (DefaultTime2Retain=0)."""
+        """The socket is gone: for its owner to say."""
         self.state = State.CLOSING
         self.backlog.clear()
-        if self.session is not None and self.session.connection is self:
-            self.session.connection = None
-            self.session.close()
+        if self.session is not None:
+            self.session.lose(self)
+        awaited, self._awaited = self._awaited, []
+        for acknowledgement in awaited:  # there is nobody any more who could get things in a wrong order
+            acknowledgement.then()
+
+    # ---- acknowledgement of what was sent (RFC 7143 §4.2.2.2)
+
+    def when_acknowledged(self, then: Callable[[], None]) -> None:
+        """Call `then` when the initiator has acknowledged all that is sent until now, asking for that by a NOP-In."""
+        if self.state is not State.FULL_FEATURE:
+            then()
+            return
+        acknowledgement = _Acknowledgement(then)
+        self._awaited.append(acknowledgement)
+
+        def packed() -> None:
+            acknowledgement.stat_sn = self.stat_sn
+
+        self.put(Single(self._ping(), advances=False, packed=packed))
+
+    def _acknowledge(self, exp_stat_sn: int) -> None:
+        """The initiator has got every status before this StatSN."""
+        if not self._awaited:
+            return
+        reached = [a for a in self._awaited if a.stat_sn is not None and not serial_less(exp_stat_sn, a.stat_sn)]
+        self._awaited = [a for a in self._awaited if a not in reached]
+        for acknowledgement in reached:
+            acknowledgement.then()
+
+    def announce(self, event: AsyncEvent, parameter1: int, parameter2: int, parameter3: int, lun: int = 0) -> None:
+        """Send an asynchronous message (RFC 7143 §11.9)."""
+        message = AsyncMessage(lun=lun, itt=NO_TAG, final=True, event=event)
+        message.parameter1, message.parameter2, message.parameter3 = parameter1, parameter2, parameter3
+        self.send(message)
 
     def request_logout(self, seconds: int) -> None:
         """Ask the initiator to log out (RFC 7143 §11.9.1, event 1); the owner drops what is left after the time."""
         if self.state is State.FULL_FEATURE:
-            event = AsyncEvent.LOGOUT_REQUESTED
-            self._send(AsyncMessage(lun=0, itt=NO_TAG, final=True, event=event, parameter3=seconds))
-            self.wake()
+            self.announce(AsyncEvent.LOGOUT_REQUESTED, 0, 0, seconds)
 
     def ping(self) -> bool:
         """Ask whether the peer is alive (RFC 7143 §11.19). False when the last question has not been answered."""
@@ -338,11 +304,14 @@ class Connection:
             return True
         if self._ping_tag is not None:
             return False
-        self._ping_count = (self._ping_count + 1) & 0x7FFFFFFF
-        self._ping_tag = self._ping_count
-        self._send(NopIn(itt=NO_TAG, ttt=self._ping_tag, final=True), advances=False)
-        self.wake()
+        ping = self._ping()
+        self._ping_tag = ping.ttt
+        self.send(ping, advances=False)
         return True
+
+    def _ping(self) -> NopIn:
+        self._ping_count = (self._ping_count + 1) & 0x7FFFFFFF
+        return NopIn(itt=NO_TAG, ttt=self._ping_count, final=True)
 
     # ---- login (RFC 7143 §6)
 
@@ -350,36 +319,56 @@ class Connection:
         if not isinstance(pdu, LoginRequest):
             self._fail(f"the opcode 0x{pdu.opcode:02x} came before the login was over")
             return
-        for response in self._login.receive(pdu):
-            self.backlog.append(_LoginOutput(response))
+        responses = [LoginOutput(self._renumbered(response)) for response in self._login.receive(pdu)]
         self.stat_sn = self._login.next_stat_sn
         if self._login.state is LoginState.FULL_FEATURE:
-            self._enter_full_feature()
-        elif self._login.state is LoginState.FAILED:
+            self._enter_full_feature(responses)
+            return
+        self.backlog.extend(responses)
+        if self._login.state is LoginState.FAILED:
             log.warning("%s: login failed: %s", self, self._login.failure)
             self.state = State.CLOSING
 
+    def _renumbered(self, response: LoginResponse) -> LoginResponse:
+        """The response with the numbers of the session that the login joins (RFC 7143 §11.13.3)."""
+        login = self._login
+        session = login.target.find_session(login) if login.requested_tsih and login.target is not None else None
+        if session is not None:
+            response.exp_cmd_sn = session.exp_cmd_sn
+            response.max_cmd_sn = session.max_cmd_sn
+        return response
+
     def _attach(self, login: TargetLogin) -> int | LoginStatus:
-        if login.parameters.session_type == "Discovery":
+        self.cid = login.cid
+        if login.parameters.discovery:
+            if login.requested_tsih:
+                return LoginStatus.SESSION_DOES_NOT_EXIST
             self.session = Session(None, login, 1)
         else:
             found = login.target.attach(login)
             if isinstance(found, LoginStatus):
                 return found
             self.session = found
-        self.session.connection = self
+        self.session.join(self)
         return self.session.tsih
 
-    def _enter_full_feature(self) -> None:
-        parameters = self._login.parameters
+    def _enter_full_feature(self, responses: list[LoginOutput]) -> None:
+        session, parameters = self.session, self._login.parameters
+        assert session is not None
         self.state = State.FULL_FEATURE
-        self.max_burst = parameters.max_burst_length
+        self.max_burst = session.parameters.max_burst_length
         self.segment = parameters.max_recv_data_segment_length
         self.peer_segment = parameters.peer_max_recv_data_segment_length
         # Digests hold from the first full feature PDU on; the last login response is packed without (RFC 7143 §13.1).
         self.header_digest = parameters.header_digest
         self.data_digest = parameters.data_digest
         log.info("%s: %s logged in to %s", self, parameters.initiator_name, parameters.target_name or "discovery")
+
+        def grant() -> None:
+            for response in responses:
+                self.put(response)
+
+        session.when_settled(grant)
 
     # ---- SCSI commands (RFC 7143 §11.3)
 
@@ -401,14 +390,11 @@ class Connection:
             log.warning("%s: %s", self, error)
             self.reject(pdu, RejectReason.INVALID_PDU_FIELD)
             return
-        command = Command(pdu, task)
+        command = Command(pdu, task, self)
         session.add(command)
-        command.failure = failure or self._unexpected_data(pdu) or task.nexus.unit.begin(task)
+        command.failure = failure or session.data.refuse(pdu) or task.nexus.unit.begin(task)
         command.wanted = 0 if command.failure else min(task.expected, task.data_out_length)
-        command.unsolicited = pdu.write and not pdu.final
-        command.store(0, memoryview(pdu.data))
-        command.received = len(pdu.data)
-        self._after_data(command)
+        session.data.begin(command, pdu)
 
     def _make_task(self, session: Session, pdu: ScsiCommand) -> Task:
         """The SCSI task that a command PDU carries. Raises ValueError for an AHS that cannot be understood."""
@@ -428,101 +414,17 @@ class Connection:
             read_length=read_length,
         )
 
-    def _unexpected_data(self, pdu: ScsiCommand) -> Result | None:
-        """Data that was not agreed upon at login (RFC 7143 §11.4.7.2, §13.10, §13.11, §13.14)."""
-        assert self.session is not None
-        parameters = self.session.parameters
-        limit = min(parameters.first_burst_length, pdu.edtl) if pdu.write else 0
-        early = len(pdu.data) > limit or (pdu.data and not parameters.immediate_data)
-        if early or (pdu.write and not pdu.final and parameters.initial_r2t):
-            return sense.UNEXPECTED_UNSOLICITED_DATA
-        return None
-
-    def _after_data(self, command: Command) -> None:
-        """Go on with a command as far as its data allows: wait, ask for more, run it, or end it."""
-        assert self.session is not None
-        if command.unsolicited or command.solicitations:
-            return
-        if command.failure is not None:
-            self.complete(command, command.failure)
-        elif command.received < command.wanted:
-            if not command.charged:
-                self.session.solicit(command)
-        else:
-            self._run(command)
-
-    def _run(self, command: Command) -> None:
-        task = command.task
-        if command.buffer is not None:
-            task.data_out = command.buffer
-        unit = task.nexus.unit
-        if unit.tasks is None:
-            self.complete(command, unit.run(task))
-        else:
-            unit.tasks.submit(task, lambda _, result: self.complete(command, result))
-
-    def complete(self, command: Command, result: Result) -> None:
-        """A command has ended: answer it, unless it was aborted meanwhile."""
-        if self.session is None:
-            return
-        self.session.remove(command)
-        if command.aborted is not None:
-            command.aborted()
-        elif self.state is State.FULL_FEATURE:
-            self.backlog.append(_Completion(command, result))
-        self.wake()
-
-    def send_r2t(self, command: Command, ttt: int, offset: int, length: int) -> None:
-        """Ask for `length` bytes of a command's data from `offset` on (RFC 7143 §11.8)."""
-        pdu = R2T(
-            lun=command.lun, itt=command.itt, ttt=ttt, final=True,
-            r2t_sn=command.r2t_sn, buffer_offset=offset, desired_length=length,
-        )  # fmt: skip
-        command.r2t_sn += 1
-        self._send(pdu, advances=False)
-
-    def _data_out(self, pdu: DataOut, failure: Result | None = None) -> None:
+    def _data_out(self, pdu: DataOut, *, damaged: bool = False) -> None:
         session = self.session
         assert session is not None
         command = session.commands.get(pdu.itt)
-        if command is None:
-            return  # of a command that was aborted: its data may be under way still (RFC 7143 §4.2.3.3)
-        solicited = command.solicitations[0] if command.solicitations else None
-        if pdu.ttt == NO_TAG and command.unsolicited:
-            expected_sn, limit = (
-                command.data_sn,
-                min(session.parameters.first_burst_length, command.task.data_out_length),
-            )
-            command.data_sn += 1
-        elif solicited is not None and pdu.ttt == solicited.ttt:
-            expected_sn, limit = solicited.data_sn, solicited.end
-            solicited.data_sn += 1
-        else:
-            self.reject(pdu, RejectReason.INVALID_PDU_FIELD)
+        if command is None:  # held, or aborted: then its data may be under way still (RFC 7143 §4.2.3.3)
+            session.hold_data(self, pdu)
             return
-        end = pdu.buffer_offset + len(pdu.data)
-        if (
-            pdu.data_sn != expected_sn
-            or pdu.buffer_offset != command.received
-            or end > limit
-            or (pdu.final and solicited is not None and end < limit)
-        ):
-            failure = failure or sense.INCORRECT_AMOUNT_OF_DATA
-        command.failure = command.failure or failure
-        command.store(command.received, memoryview(pdu.data))
-        command.received += len(pdu.data)
-        if pdu.final:
-            self._end_of_sequence(command)
-
-    def _end_of_sequence(self, command: Command) -> None:
-        assert self.session is not None
-        if command.unsolicited:
-            command.unsolicited = False
-        else:
-            command.solicitations.popleft()
-            if command.failure is None:
-                self.session.continue_solicited(command)
-        self._after_data(command)
+        wrong = RejectReason.PROTOCOL_ERROR  # RFC 7143 §4.2.5.1: a command's data comes on its own connection
+        reason = session.data.take(command, pdu, damaged=damaged) if command.connection is self else wrong
+        if reason is not None:
+            self.reject(pdu, reason)
 
     # ---- everything else
 
@@ -532,7 +434,7 @@ class Connection:
             self._ping_tag = None
         if pdu.itt != NO_TAG:
             echo = bytes(pdu.data[: self.peer_segment])
-            self._send(NopIn(lun=pdu.lun, itt=pdu.itt, ttt=NO_TAG, final=True, data=echo))
+            self.send(NopIn(lun=pdu.lun, itt=pdu.itt, ttt=NO_TAG, final=True, data=echo))
 
     def _text_request(self, pdu: TextRequest) -> None:
         """RFC 7143 §11.10, §11.11: text both ways may take several PDUs; a new request forgets an unfinished one."""
@@ -552,7 +454,7 @@ class Connection:
         segment, more = self._text.next_segment(self.peer_segment)
         final = pdu.final and not more
         tag = NO_TAG if final else _TEXT_TAG
-        self._send(TextResponse(lun=pdu.lun, itt=pdu.itt, ttt=tag, final=final, continued=more, data=segment))
+        self.send(TextResponse(lun=pdu.lun, itt=pdu.itt, ttt=tag, final=final, continued=more, data=segment))
 
     def _answer_text(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
         negotiated = [pair for pair in pairs if pair[0] != "SendTargets"]
@@ -579,43 +481,54 @@ class Connection:
             return
         node = session.node
 
+        def end_all() -> None:  # RFC 7143 §11.5.1: like power on, it ends all sessions
+            node.drop_sessions(asked_by=session)
+
         def answer(response: TaskResponse) -> None:
             log.info("%s: task management function %d: %s", self, pdu.function, response.name)
-            self._send(TaskManagementResponse(itt=pdu.itt, final=True, response=response))
-            if pdu.function == TaskFunction.TARGET_COLD_RESET and response == TaskResponse.COMPLETE:
-                node.drop_sessions(but=session)
-                self.state = State.CLOSING  # RFC 7143 §11.5.1: like power on, it ends all sessions
-            self.wake()
+            done = TaskManagementResponse(itt=pdu.itt, final=True, response=response)
+            ends = pdu.function == TaskFunction.TARGET_COLD_RESET and response == TaskResponse.COMPLETE
+            output = Single(done, packed=end_all if ends else None)
+            if pdu.function in ON_MANY:
+                session.fence.raise_for((self, output))
+            else:
+                session.respond(self, output)
 
-        session.manage(pdu, answer)
+        manage(session, pdu, answer)
 
     def _logout(self, pdu: LogoutRequest) -> None:
         """RFC 7143 §11.14, §11.15: the connection is closed once the response has left."""
-        code = LogoutResponseCode.CLOSED
-        if pdu.reason == LogoutReason.RECOVERY:
-            code = LogoutResponseCode.RECOVERY_UNSUPPORTED
-        elif pdu.reason not in (LogoutReason.CLOSE_SESSION, LogoutReason.CLOSE_CONNECTION):
+        session = self.session
+        assert session is not None
+        if pdu.reason not in tuple(LogoutReason):
             self.reject(pdu, RejectReason.INVALID_PDU_FIELD)
             return
-        elif pdu.reason == LogoutReason.CLOSE_CONNECTION and pdu.cid != self._login.cid:
-            code = LogoutResponseCode.CID_NOT_FOUND
-        self._send(LogoutResponse(itt=pdu.itt, final=True, response=code))
-        if code == LogoutResponseCode.CLOSED:
-            log.info("%s: logged out", self)
-            self.state = State.CLOSING
+        ends_here = pdu.reason == LogoutReason.CLOSE_SESSION or pdu.cid == self.cid
+
+        def answer(code: LogoutResponseCode) -> None:
+            self.send(LogoutResponse(itt=pdu.itt, final=True, response=code))
+            if code == LogoutResponseCode.CLOSED and ends_here:
+                log.info("%s: logged out", self)
+                self.finish()
+            elif self.state is State.LOGOUT:
+                self.state = State.FULL_FEATURE
+
+        if ends_here:
+            self.state = State.LOGOUT
+        session.log_out(self, pdu.reason, pdu.cid, answer)
 
     def _snack(self, pdu: SnackRequest) -> None:
         self.reject(pdu, RejectReason.SNACK_REJECT)  # ErrorRecoveryLevel 0 (RFC 7143 §11.16)
 
 
-# Initiator PDUs that carry a CmdSN (RFC 7143 §4.2.2.1)
-_NUMBERED = (
-    NopOut,
-    ScsiCommand,
-    TaskManagementRequest,
-    TextRequest,
-    LogoutRequest,
-)  # carry a CmdSN (RFC 7143 §4.2.2.1)
+# Initiator PDUs that carry a CmdSN (RFC 7143 §4.2.2.1), and those that acknowledge StatSN (§4.2.2.2)
+_NUMBERED = (NopOut, ScsiCommand, TaskManagementRequest, TextRequest, LogoutRequest)
+_REQUESTS = (*_NUMBERED, DataOut, SnackRequest)
+
+
+def _acts_on_many(pdu: Pdu) -> bool:
+    return isinstance(pdu, TaskManagementRequest) and pdu.function in ON_MANY
+
 
 _HANDLERS: dict[int, Callable[..., None]] = {
     Opcode.NOP_OUT: Connection._nop_out,

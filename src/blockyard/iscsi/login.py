@@ -211,6 +211,7 @@ class TargetLogin:
         self._first.bhs[:] = request.bhs
         self.isid = request.isid
         self.requested_tsih = request.tsih
+        self.negotiator.leading = not request.tsih
         self.cid = request.cid
         self.cmd_sn = request.cmd_sn
         if request.version_min > VERSION:

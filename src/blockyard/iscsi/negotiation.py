@@ -219,6 +219,7 @@ class Rule(Enum):
     REFUSED = "refused"  # obsolete: answered with a constant
 
 
+_TASK_REPORTING = ("FastAbort", "ResponseFence", "RFC3720")
 _DECLARED = (Rule.NUMBER, Rule.TEXT, Rule.NAME)
 BOTH = frozenset(Role)
 INITIATOR = frozenset((Role.INITIATOR,))
@@ -277,7 +278,7 @@ class Preferences:
     auth_method: tuple[str, ...] = ("None",)
     header_digest: tuple[str, ...] = ("CRC32C", "None")
     data_digest: tuple[str, ...] = ("CRC32C", "None")
-    max_connections: int = 1
+    max_connections: int = 16
     initial_r2t: bool = False
     immediate_data: bool = True
     max_recv_data_segment_length: int = 262144
@@ -289,7 +290,7 @@ class Preferences:
     data_pdu_in_order: bool = True
     data_sequence_in_order: bool = True
     error_recovery_level: int = 0
-    task_reporting: tuple[str, ...] = ("RFC3720",)
+    task_reporting: tuple[str, ...] = _TASK_REPORTING
     protocol_level: int = 1
     initiator_alias: str = ""
     target_alias: str = ""
@@ -359,9 +360,8 @@ _SECONDS = (0, 3600)
 _SESSIONS = ("Discovery", "Normal")
 _METHODS = ("KRB5", "SRP", "CHAP", "None")
 _DIGESTS = ("CRC32C", "None")
-_TASK_REPORTING = ("FastAbort", "ResponseFence", "RFC3720")
 
-# In the order in which keys are settled: FirstBurstLength depends on what stands before it.
+# In the order in which keys are settled: FirstBurstLength and MaxOutstandingR2T depend on what stands before them.
 KEYS: dict[str, Key] = {
     row.name: row
     for row in (
@@ -381,6 +381,7 @@ KEYS: dict[str, Key] = {
         Key("CHAP_R", "12.1.3", "", Rule.AUTHENTICATION, _IO, security=True),
         Key("HeaderDigest", "13.1", "header_digest", Rule.LIST, _IO, values=_DIGESTS),
         Key("DataDigest", "13.1", "data_digest", Rule.LIST, _IO, values=_DIGESTS),
+        Key("ErrorRecoveryLevel", "13.20", "error_recovery_level", Rule.MINIMUM, _LO, span=(0, 2)),
         Key("MaxConnections", "13.2", "max_connections", Rule.MINIMUM, _LO, span=_COUNT, moot=_in_discovery),
         Key("InitialR2T", "13.10", "initial_r2t", Rule.OR, _LO, moot=_in_discovery),
         Key("ImmediateData", "13.11", "immediate_data", Rule.AND, _LO, moot=_in_discovery),
@@ -389,10 +390,9 @@ KEYS: dict[str, Key] = {
         Key("FirstBurstLength", "13.14", "first_burst_length", Rule.MINIMUM, _LO, span=_LENGTH, moot=_no_first_burst),
         Key("DefaultTime2Wait", "13.15", "default_time2wait", Rule.MAXIMUM, _LO, span=_SECONDS),
         Key("DefaultTime2Retain", "13.16", "default_time2retain", Rule.MINIMUM, _LO, span=_SECONDS),
-        Key("MaxOutstandingR2T", "13.17", "max_outstanding_r2t", Rule.MINIMUM, _LO, span=_COUNT, moot=_in_discovery),
         Key("DataPDUInOrder", "13.18", "data_pdu_in_order", Rule.OR, _LO, moot=_in_discovery),
         Key("DataSequenceInOrder", "13.19", "data_sequence_in_order", Rule.OR, _LO, moot=_in_discovery),
-        Key("ErrorRecoveryLevel", "13.20", "error_recovery_level", Rule.MINIMUM, _LO, span=(0, 2)),
+        Key("MaxOutstandingR2T", "13.17", "max_outstanding_r2t", Rule.MINIMUM, _LO, span=_COUNT, moot=_in_discovery),
         Key("TaskReporting", "13.23", "task_reporting", Rule.LIST, _LO, values=_TASK_REPORTING, moot=_in_discovery),
         Key("iSCSIProtocolLevel", "13.24", "protocol_level", Rule.MINIMUM, _LO, span=(0, 31), moot=_in_discovery),
         Key("X#NodeArchitecture", "13.26", "node_architecture", Rule.TEXT, _LO),
@@ -436,6 +436,7 @@ class Negotiator:
         self.role = role
         self.preferences = preferences
         self.parameters = parameters or Parameters()
+        self.leading = True  # whether this is the login of a session's first connection (RFC 7143 §13, "LO")
         self._peer = Role.TARGET if role is Role.INITIATOR else Role.INITIATOR
         self._offered: dict[str, Any] = {}  # keys that wait for the peer's answer
         self._settled: set[str] = set()  # keys that have been negotiated, or that the peer has declared
@@ -550,6 +551,8 @@ class Negotiator:
         # Both may be defaults, or only the burst negotiated: RFC 7143 §13.14 wants the first no longer than any.
         parameters = self.parameters
         parameters.first_burst_length = min(parameters.first_burst_length, parameters.max_burst_length)
+        if self._recovers_in_order and self.role is Role.TARGET:  # it is the target that sends R2Ts
+            parameters.max_outstanding_r2t = 1
 
     # ---- rules
 
@@ -586,6 +589,8 @@ class Negotiator:
             raise NegotiationError(f"{row.name} was sent without AuthMethod=CHAP (RFC 7143 §12.1)")
         if row.moot(self.parameters):
             return IRRELEVANT
+        if row.use is Use.LEADING_ONLY and not self.leading:
+            return REJECT
         if row.rule is Rule.LIST:
             return self._choose(row, value)
         try:
@@ -594,10 +599,17 @@ class Negotiator:
             return REJECT
         if row.name == "FirstBurstLength":
             result = min(result, self.parameters.max_burst_length)
+        if row.name == "MaxOutstandingR2T" and self._recovers_in_order:
+            result = 1
         if row.name == "MaxBurstLength" and "FirstBurstLength" in self._settled:
             self._check_bursts(result)
         setattr(self.parameters, row.attribute, result)
         return _text(result)
+
+    @property
+    def _recovers_in_order(self) -> bool:
+        """Whether only the last R2T can be repeated, so that there may be no other (RFC 7143 §13.19)."""
+        return bool(self.parameters.error_recovery_level) and self.parameters.data_sequence_in_order
 
     def _check_bursts(self, max_burst: int) -> None:
         """FirstBurstLength was settled in an earlier text: it cannot be made to fit any more (RFC 7143 §13.14)."""

@@ -1,31 +1,41 @@
-"""Target nodes and their sessions: everything of iSCSI that outlives a single PDU (RFC 7143 §4.3, §4.4).
+"""Sessions: everything of iSCSI that outlives a connection (RFC 7143 §4.2.2.1, §4.4.3, §6.3, §7.5).
 
-A `TargetNode` is one target name with the SCSI target behind it and the sessions on it. A `Session`
-is an I_T nexus: it numbers commands (CmdSN), holds those that came too early, knows which are in
-progress and manages them as tasks. It has one connection; StatSN and the wire are that one's matter
-(iscsi/connection.py).
+Theory of operation. A `Session` is an I_T nexus with one or more connections. What holds for all of them
+together is here; StatSN and the wire are each connection's own matter (iscsi/connection.py):
+
+* CmdSN orders the commands of all connections. A PDU that comes before its turn is held, together with the connection
+  that it came on and the Data-Out that follows it, until the gap is closed from wherever. ExpCmdSN and MaxCmdSN are
+  written into every PDU as it is packed, on whichever connection.
+* A command is allegiant to the connection that it came on: its data and its status go there. When that
+  connection is gone the command is aborted.
+* Responses pass through `respond`, so that a response fence can hold them back (iscsi/fence.py).
+
+A session ends when it is logged out or reinstated. When its last connection is lost without that, it
+waits for DefaultTime2Wait and DefaultTime2Retain to be continued by another connection, then it is closed
+and its I_T nexus is lost (SAM-5 §6.3.4). There is no clock here: `tick` is told the time.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from blockyard.iscsi.command import Command
+from blockyard.iscsi.dataout import DataOutCollector
+from blockyard.iscsi.fence import ResponseFence
 from blockyard.iscsi.login import COMMAND_WINDOW
+from blockyard.iscsi.output import Completion, Output
 from blockyard.iscsi.pdu import (
-    NO_TAG,
-    LoginStatus,
+    AsyncEvent,
+    DataOut,
+    LogoutReason,
+    LogoutResponseCode,
     Pdu,
-    ScsiCommand,
-    TaskFunction,
-    TaskManagementRequest,
-    TaskResponse,
     serial_less,
 )
-from blockyard.scsi.nexus import Nexus, TargetPort, target_port
+from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.sense import Asc
 from blockyard.scsi.task import Result, Task
 
@@ -33,65 +43,23 @@ if TYPE_CHECKING:
     from blockyard.iscsi.connection import Connection
     from blockyard.iscsi.login import TargetLogin
     from blockyard.iscsi.negotiation import Parameters
-    from blockyard.scsi.target import Target
-    from blockyard.scsi.unit import Unit
+    from blockyard.iscsi.node import TargetNode
 
 log = logging.getLogger(__name__)
 
 MAX_IMMEDIATE = 16  # commands marked for immediate delivery that may be in progress besides (RFC 7143 §4.2.2.1)
-SOLICITED_LIMIT = 16 << 20  # bytes of Data-Out that a session is asked for at a time; more R2Ts wait
 MASK = 0xFFFFFFFF
 
 
-class Solicitation:
-    """One R2T that has not been answered in full."""
+class _Turn:
+    """What waits for the turn of one CmdSN."""
 
-    __slots__ = ("data_sn", "end", "ttt")
+    __slots__ = ("aborted", "before", "own")
 
-    def __init__(self, ttt: int, end: int) -> None:
-        self.ttt = ttt
-        self.end = end  # buffer offset just past what was asked for
-        self.data_sn = 0
-
-
-class Command:
-    """A SCSI command in progress: the task, and how far its data has come."""
-
-    __slots__ = (
-        "aborted", "asked", "buffer", "charged", "data_sn", "failure", "immediate", "itt", "lun", "r2t_sn", "read",
-        "received", "solicitations", "task", "unsolicited", "wanted",
-    )  # fmt: skip
-
-    def __init__(self, pdu: ScsiCommand, task: Task) -> None:
-        self.task = task
-        self.itt = pdu.itt
-        self.lun = pdu.lun
-        self.immediate = pdu.immediate
-        self.read = pdu.read
-        self.wanted = 0  # bytes of Data-Out to wait for
-        self.received = 0  # bytes of Data-Out that have come, wanted or not: all in order (DataPDUInOrder=Yes)
-        self.asked = 0  # buffer offset up to which data has come unasked or been asked for
-        self.charged = 0  # bytes held against the session's limit of solicited data
-        self.buffer: bytearray | None = None
-        self.unsolicited = False  # unsolicited Data-Out PDUs are still to come
-        self.data_sn = 0  # DataSN that the next unsolicited Data-Out must have
-        self.r2t_sn = 0
-        self.solicitations: deque[Solicitation] = deque()
-        self.failure: Result | None = None  # the answer is known; only its data must still be let pass
-        self.aborted: Callable[[], None] | None = None  # whoever waits for the end of an aborted, running command
-
-    @property
-    def collecting(self) -> bool:
-        """Whether Data-Out is still to come, so that the SCSI layer has not got the task."""
-        return self.unsolicited or bool(self.solicitations) or (self.failure is None and self.received < self.wanted)
-
-    def store(self, offset: int, data: memoryview) -> None:
-        """Keep what of `data` is wanted."""
-        length = min(len(data), self.wanted - offset)
-        if length > 0 and self.failure is None:
-            if self.buffer is None:
-                self.buffer = bytearray(self.wanted)
-            self.buffer[offset : offset + length] = data[:length]
+    def __init__(self) -> None:
+        self.before: list[tuple[Connection, Pdu]] = []  # immediate requests that act on all commands up to here
+        self.own: list[tuple[Connection, Pdu]] = []  # the PDU with this CmdSN, and Data-Out that has followed it
+        self.aborted = False  # it counts as come, but is not to be carried out
 
 
 class Session:
@@ -103,16 +71,33 @@ class Session:
         self.isid = login.isid
         self.portal_group = login.portal_group
         self.tsih = tsih
-        self.parameters: Parameters = login.parameters
+        self.parameters: Parameters = (
+            login.parameters
+        )  # of the leading login: what belongs to one connection is not used
+        # Where the initiator did not negotiate it, the key has its default, which this side need not care to keep.
+        wish = login.negotiator.preferences.default_time2retain
+        self.time2retain = min(self.parameters.default_time2retain, wish)  # seconds (RFC 7143 §13.16)
         self.exp_cmd_sn = login.cmd_sn
-        self.connection: Connection | None = None
+        self.connections: dict[int, Connection] = {}  # by CID
         self.commands: dict[int, Command] = {}  # by initiator task tag
         self.outstanding = 0  # of these, the ones that count against the command window
-        self.held: dict[int, Pdu | None] = {}  # CmdSN → what came before its turn; None: aborted before it came
-        self._waiting_for_r2t: deque[Command] = deque()
-        self._soliciting = 0  # bytes of buffers that solicited data is collected in
-        self._next_ttt = 0
+        self.data = DataOutCollector(self)
+        self.fence = ResponseFence(self)
+        self.detour = False  # whether every command is to take the slow road
+        self._held: dict[int, _Turn] = {}  # by CmdSN
         self._nexuses: dict[int, Nexus] = {}
+        self._settling = 0  # how many sessions and connections that it replaces have tasks that run
+        self._newcomers: list[Callable[[], None]] = []  # logins that wait until they have ended
+        self._deadline: float | None = None  # when a session without connections is over
+
+    def __str__(self) -> str:
+        return f"session {self.tsih} of {self.initiator}"
+
+    @property
+    def target(self) -> TargetNode:
+        """The target of a session that is not for discovery."""
+        assert self.node is not None
+        return self.node
 
     @property
     def max_cmd_sn(self) -> int:
@@ -137,26 +122,68 @@ class Session:
 
     def take(self, cmd_sn: int) -> bool:
         """Account for a non-immediate PDU. True when it is to be handled; False when it is early, late, or aborted."""
-        if cmd_sn != self.exp_cmd_sn:
+        if cmd_sn != self.exp_cmd_sn or self.outstanding >= COMMAND_WINDOW:
             return False
         self.exp_cmd_sn = (cmd_sn + 1) & MASK
-        return cmd_sn not in self.held or self.held.pop(cmd_sn) is not None
+        turn = self._held.pop(cmd_sn, None)
+        self.look()
+        return turn is None or not turn.aborted
 
-    def hold(self, cmd_sn: int, pdu: Pdu) -> None:
+    def _expects(self, cmd_sn: int) -> bool:
+        """Whether a CmdSN is in the window."""
+        return not serial_less(cmd_sn, self.exp_cmd_sn) and not serial_less(self.max_cmd_sn, cmd_sn)
+
+    def hold(self, connection: Connection, pdu: Pdu, cmd_sn: int) -> None:
         """Keep a PDU that came too early; one outside the window, or a duplicate, is silently ignored."""
-        early = serial_less(self.exp_cmd_sn, cmd_sn) and not serial_less(self.max_cmd_sn, cmd_sn)
-        if early and cmd_sn not in self.held:
-            pdu.data = bytes(pdu.data)
-            self.held[cmd_sn] = pdu
+        if self._expects(cmd_sn):
+            turn = self._held.setdefault(cmd_sn, _Turn())
+            if not turn.own:
+                self._keep(turn.own, connection, pdu)
 
-    def next_held(self) -> Pdu | None:
-        """The held PDU whose turn has come, accounted for."""
-        while self.exp_cmd_sn in self.held:
-            pdu = self.held.pop(self.exp_cmd_sn)
-            self.exp_cmd_sn = (self.exp_cmd_sn + 1) & MASK
-            if pdu is not None:
-                return pdu
-        return None
+    def hold_data(self, connection: Connection, pdu: DataOut) -> None:
+        """Keep a Data-Out PDU if it belongs to a command that is held."""
+        for turn in self._held.values():
+            if turn.own and turn.own[0][0] is connection and turn.own[0][1].itt == pdu.itt:
+                self._keep(turn.own, connection, pdu)
+
+    def postpone(self, connection: Connection, pdu: Pdu, cmd_sn: int) -> bool:
+        """Keep an immediate request until all commands before it have come, if any has not (RFC 7143 §4.2.3.3)."""
+        late = serial_less(self.exp_cmd_sn, cmd_sn) and self._expects((cmd_sn - 1) & MASK)
+        if late:
+            self._keep(self._held.setdefault(cmd_sn, _Turn()).before, connection, pdu)
+        return late
+
+    def _keep(self, where: list[tuple[Connection, Pdu]], connection: Connection, pdu: Pdu) -> None:
+        pdu.data = bytes(pdu.data)  # the receive buffer goes on to other PDUs
+        where.append((connection, pdu))
+        self.look()
+
+    def abort_early(self, cmd_sn: int) -> bool:
+        """Abort a command that has not come yet, or not had its turn: it counts as come. False when it cannot be."""
+        if not self._expects(cmd_sn):
+            return False
+        self._held.setdefault(cmd_sn, _Turn()).aborted = True
+        self.look()
+        return True
+
+    def due(self) -> Iterator[tuple[Connection, Pdu]]:
+        """What was held and has its turn now, accounted for, with the connections that it came on."""
+        while (turn := self._held.get(self.exp_cmd_sn)) is not None:
+            before, turn.before = turn.before, []
+            yield from before
+            if self._held.get(self.exp_cmd_sn) is not turn:  # the session has ended with it
+                return
+            del self._held[self.exp_cmd_sn]
+            if turn.own or turn.aborted:
+                self.exp_cmd_sn = (self.exp_cmd_sn + 1) & MASK
+                self.look()
+                yield from () if turn.aborted else turn.own
+            else:
+                self.look()
+
+    def look(self) -> None:
+        """Bring `detour` up to date: the data path may go ahead while the window is open, nothing held, and no fence up."""
+        self.detour = self.outstanding >= COMMAND_WINDOW or bool(self._held) or self.fence.up
 
     # ---- commands in progress
 
@@ -164,6 +191,7 @@ class Session:
         self.commands[command.itt] = command
         if not command.immediate:
             self.outstanding += 1
+            self.look()
 
     def remove(self, command: Command) -> None:
         """The command is over: its tag and its place in the window are free."""
@@ -171,89 +199,42 @@ class Session:
             return
         if not command.immediate:
             self.outstanding -= 1
-        if command in self._waiting_for_r2t:
-            self._waiting_for_r2t.remove(command)
-        self._release(command)
+            self.look()
+        self.data.forget(command)
 
-    def solicit(self, command: Command) -> None:
-        """Ask for the rest of a command's data, now or when there is room for it."""
-        command.asked = command.received
-        self._waiting_for_r2t.append(command)
-        self.send_r2ts()
-
-    def send_r2ts(self) -> None:
-        """Send the first R2Ts of the commands that wait for them, as far as the memory for solicited data goes."""
-        while self._waiting_for_r2t:
-            command = self._waiting_for_r2t[0]
-            if self._soliciting and self._soliciting + command.wanted > SOLICITED_LIMIT:
-                return
-            self._soliciting += command.wanted
-            command.charged = command.wanted
-            self._waiting_for_r2t.popleft()
-            self.continue_solicited(command)
-
-    def continue_solicited(self, command: Command) -> None:
-        """Send as many further R2Ts for one command as may be outstanding."""
-        assert self.connection is not None
-        while command.asked < command.wanted and len(command.solicitations) < self.parameters.max_outstanding_r2t:
-            length = min(self.parameters.max_burst_length, command.wanted - command.asked)
-            ttt = self._next_ttt
-            self._next_ttt = (ttt + 1) % NO_TAG
-            command.solicitations.append(Solicitation(ttt, command.asked + length))
-            self.connection.send_r2t(command, ttt, command.asked, length)
-            command.asked += length
-
-    def _release(self, command: Command) -> None:
-        if command.charged:
-            self._soliciting -= command.charged
-            command.charged = 0
-            self.send_r2ts()
-
-    # ---- task management (RFC 7143 §4.2.3.3, §11.5; SAM-5 §7)
-
-    def manage(self, pdu: TaskManagementRequest, answer: Callable[[TaskResponse], None]) -> None:
-        """Carry out a task management request; `answer` is called once every affected task is at its end."""
-        function = pdu.function
-        assert self.node is not None
-        if function == TaskFunction.ABORT_TASK:
-            self._abort_task(pdu, answer)
-        elif function in (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET):
-            self.node.reset(answer)
-        elif function == TaskFunction.TASK_REASSIGN:
-            answer(TaskResponse.REASSIGN_UNSUPPORTED)
-        elif function in (TaskFunction.ABORT_TASK_SET, TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET):
-            unit = self.nexus(pdu.lun).unit
-            if unit.tasks is None:
-                answer(TaskResponse.NO_SUCH_LUN)
-            elif function == TaskFunction.ABORT_TASK_SET:
-                abort((self, command) for command in self.on(pdu.lun) if command.itt != pdu.itt)(answer)
-            else:
-                self.node.clear(pdu.lun, self, answer, reset=function == TaskFunction.LOGICAL_UNIT_RESET)
-        else:  # CLEAR ACA too: the NACA bit is refused, so that there is no ACA condition to clear
-            answer(TaskResponse.UNSUPPORTED)
-
-    def _abort_task(self, pdu: TaskManagementRequest, answer: Callable[[TaskResponse], None]) -> None:
-        command = self.commands.get(pdu.referenced_task_tag)
-        if command is not None:
-            if command.lun == pdu.lun:
-                abort([(self, command)])(answer)
-            else:
-                answer(TaskResponse.NO_SUCH_TASK)
-            return
-        early = not serial_less(pdu.ref_cmd_sn, self.exp_cmd_sn) and not serial_less(self.max_cmd_sn, pdu.ref_cmd_sn)
-        if early and pdu.ref_cmd_sn != pdu.cmd_sn:  # not here yet: it counts as come and aborted (RFC 7143 §11.6.1)
-            self.held[pdu.ref_cmd_sn] = None
-            answer(TaskResponse.COMPLETE)
+    def run(self, command: Command) -> None:
+        """All data of a command is there: let the SCSI layer have it."""
+        task = command.task
+        if command.buffer is not None:
+            task.data_out = command.buffer
+        unit = task.nexus.unit
+        if unit.tasks is None:
+            self.complete(command, unit.run(task))
         else:
-            answer(TaskResponse.NO_SUCH_TASK)
+            unit.tasks.submit(task, lambda _, result: self.complete(command, result))
+
+    def complete(self, command: Command, result: Result) -> None:
+        """A command has ended: answer it, unless it was aborted meanwhile."""
+        self.remove(command)
+        if command.aborted:
+            for ended in command.aborted:
+                ended()
+        elif command.connection is not None:
+            self.respond(command.connection, Completion(command, result))
+
+    def respond(self, connection: Connection, output: Output) -> None:
+        """Put a response on its connection's backlog, now or when a response fence is down."""
+        if self.fence.up:
+            self.fence.hold(connection, output)
+        else:
+            connection.put(output)
 
     def _abort_on(self, nexus: Nexus, but: Task) -> None:
         """Another nexus has shut this one out: its tasks are aborted, and it is told so (SPC-4 5.13.11.2.6)."""
         doomed = [
             command for command in self.commands.values() if command.task.nexus is nexus and command.task is not but
         ]
-        for command in doomed:
-            self.withdraw(command, lambda: None)
+        self.withdraw_all(doomed, lambda: None)
         if doomed and but.nexus is not nexus:
             nexus.establish(Asc.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
 
@@ -268,133 +249,133 @@ class Session:
             self.remove(command)
             ended()
         elif command.itt in self.commands:
-            command.aborted = ended  # it is running; Connection.complete will find it so
+            command.aborted.append(ended)  # it is running; `complete` will find it so
         else:
             ended()
 
-    def close(self) -> None:
-        """The session is over: its tasks are aborted and the nexus is gone (RFC 7143 §6.3.5, SAM-5 §6.3.4)."""
-        self._waiting_for_r2t.clear()
-        for command in list(self.commands.values()):
-            self.withdraw(command, lambda: None)
-        for nexus in self._nexuses.values():
-            nexus.unit.detach(nexus)
-        self._nexuses.clear()
-        if self.node is not None:
-            self.node.forget(self)
+    def withdraw_all(self, commands: Iterable[Command], ended: Callable[[], None]) -> None:
+        """Abort commands; `ended` is called when none of them can do anything any more."""
+        chosen = list(commands)
+        left = len(chosen) + 1
 
-
-def abort(commands: Iterable[tuple[Session, Command]]) -> Callable[[Callable[[TaskResponse], None]], None]:
-    """Abort commands of any sessions; the function returned arranges for the answer once all have ended."""
-    chosen = list(commands)
-    left = len(chosen) + 1
-
-    def arrange(answer: Callable[[TaskResponse], None]) -> None:
-        def ended() -> None:
+        def one_ended() -> None:
             nonlocal left
             left -= 1
             if not left:
-                answer(TaskResponse.COMPLETE)
+                ended()
 
-        for session, command in chosen:
-            session.withdraw(command, ended)
-        ended()
+        for command in chosen:
+            self.withdraw(command, one_ended)
+        one_ended()
 
-    return arrange
+    # ---- connections (RFC 7143 §6.3, §7.5, §11.14)
 
+    def join(self, connection: Connection) -> None:
+        """A connection has logged in: in place of one with the same CID, if there is any (RFC 7143 §6.3.4)."""
+        old = self.connections.get(connection.cid)
+        if old is not None:
+            log.info("%s: connection %d is reinstated", self, connection.cid)
+            self.withdraw_all(self._leave(old), self.settle())
+            old.drop()
+        self.connections[connection.cid] = connection
+        self._deadline = None
 
-class TargetNode:
-    """One iSCSI target: its name, the SCSI target behind it, and the sessions on it.
+    def settle(self) -> Callable[[], None]:
+        """Hold logins back until what is returned has been called: what they replace has tasks that run."""
+        self._settling += 1
+        return self._settled
 
-    `relative_ports` has the relative target port identifier of each of its ports (SPC-5), by the tag of the portal
-    group; a port that it does not name has the tag itself. `fellows` are all targets that may share logical units with
-    this one, by name.
-    """
+    def _settled(self) -> None:
+        self._settling -= 1
+        if not self._settling:
+            waiting, self._newcomers = self._newcomers, []
+            for grant in waiting:
+                grant()
 
-    def __init__(
-        self,
-        name: str,
-        scsi: Target,
-        relative_ports: Mapping[int, int] | None = None,
-        fellows: Mapping[str, TargetNode] | None = None,
-    ) -> None:
-        self.name = name
-        self.scsi = scsi
-        self.relative_ports = relative_ports or {}
-        self.sessions: dict[tuple[str, bytes, int], Session] = {}
-        self._fellows = {name: self} if fellows is None else fellows
-        self._next_tsih = 0
+    def when_settled(self, grant: Callable[[], None]) -> None:
+        """Call `grant` when nothing is left of the sessions and connections that this one has replaced."""
+        if self._settling:
+            self._newcomers.append(grant)
+        else:
+            grant()
 
-    def port(self, portal_group: int) -> TargetPort:
-        """The SCSI target port that a portal group is (RFC 7143 §4.4.2)."""
-        return target_port(self.name, portal_group, self.relative_ports.get(portal_group))
+    def _leave(self, connection: Connection) -> list[Command]:
+        """Take a connection out of the session; returns its commands, whose end is the caller's matter."""
+        del self.connections[connection.cid]
+        for turn in self._held.values():  # its initiator will send them again, by another connection
+            turn.before = [entry for entry in turn.before if entry[0] is not connection]
+            turn.own = [entry for entry in turn.own if entry[0] is not connection]
+        self._held = {cmd_sn: turn for cmd_sn, turn in self._held.items() if turn.before or turn.own or turn.aborted}
+        self.look()
+        return [command for command in self.commands.values() if command.connection is connection]
 
-    def attach(self, login: TargetLogin) -> Session | LoginStatus:
-        """The session that a login enters (RFC 7143 §6.3.1): a new one, in place of one of the same two ports."""
-        key = (login.parameters.initiator_name, login.isid, login.portal_group)
-        old = self.sessions.get(key)
-        if login.requested_tsih:
-            known = old is not None and old.tsih == login.requested_tsih
-            return LoginStatus.TOO_MANY_CONNECTIONS if known else LoginStatus.SESSION_DOES_NOT_EXIST
-        if old is not None:  # session reinstatement (RFC 7143 §6.3.5)
-            log.info("%s: session of %s is reinstated", self.name, key[0])
-            old.close()
-            if old.connection is not None:
-                old.connection.drop()
-        session = self.sessions[key] = Session(self, login, self._new_tsih())
-        return session
+    def lose(self, connection: Connection) -> None:
+        """A connection has ended without a logout (RFC 7143 §7.5): its commands are aborted."""
+        if self.connections.get(connection.cid) is not connection:
+            return
+        self.withdraw_all(self._leave(connection), lambda: None)
+        if self.connections:
+            self.announce(AsyncEvent.CONNECTION_DROPPED, connection.cid)
+        elif self.node is None or not self.time2retain:
+            self.close()
+        else:
+            log.info("%s: no connection is left; it can be continued", self)
+            self.node.watched.add(self)
 
-    def _new_tsih(self) -> int:
-        used = {session.tsih for session in self.sessions.values()}
-        while True:
-            self._next_tsih = self._next_tsih % 0xFFFF + 1
-            if self._next_tsih not in used:
-                return self._next_tsih
+    def log_out(self, by: Connection, reason: int, cid: int, answer: Callable[[LogoutResponseCode], None]) -> None:
+        """Log out the session or one of its connections; `answer` is called once its tasks have ended (§11.14, §11.15)."""
+        connection = self.connections.get(cid)
+        if reason == LogoutReason.RECOVERY:
+            answer(LogoutResponseCode.RECOVERY_UNSUPPORTED)
+        elif reason == LogoutReason.CLOSE_SESSION:
+            self._leave(by)  # it has an answer to give yet
+            self.close(lambda: answer(LogoutResponseCode.CLOSED))
+        elif connection is None:
+            answer(LogoutResponseCode.CID_NOT_FOUND)
+        else:
+            commands = self._leave(connection)
+            if connection is not by:
+                connection.drop()
+            elif not self.connections:
+                self.close(lambda: answer(LogoutResponseCode.CLOSED))
+                return
+            self.withdraw_all(commands, lambda: answer(LogoutResponseCode.CLOSED))
 
-    def forget(self, session: Session) -> None:
-        key = (session.initiator, session.isid, session.portal_group)
-        if self.sessions.get(key) is session:
-            del self.sessions[key]
+    def announce(self, event: AsyncEvent, parameter1: int = 0, lun: int = 0) -> None:
+        """Tell the initiator on every connection what happens to the session (RFC 7143 §11.9.1)."""
+        for connection in self.connections.values():
+            connection.announce(event, parameter1, self.parameters.default_time2wait, self.time2retain, lun)
 
-    def drop_sessions(self, *, but: Session | None = None) -> None:
-        """End every session at once, except perhaps one."""
-        for session in list(self.sessions.values()):
-            if session is not but and session.connection is not None:
-                session.connection.drop()
+    def tick(self, now: float) -> None:
+        """Close the session when it has waited long enough for a connection (RFC 7143 §7.5, §13.15, §13.16)."""
+        if self.connections:
+            self.target.watched.discard(self)
+            return
+        if self._deadline is None:
+            self._deadline = now + self.parameters.default_time2wait + self.time2retain
+        elif now >= self._deadline:
+            log.info("%s: nobody has continued it", self)
+            self.close()
 
-    def clear(self, lun: int, requester: Session, answer: Callable[[TaskResponse], None], *, reset: bool) -> None:
-        """CLEAR TASK SET or LOGICAL UNIT RESET: every session's tasks on one unit, by whatever target (SAM-5 §7.5, §7.7)."""
-        unit = requester.nexus(lun).unit
-        doomed = self._commands_on([unit])
+    def close(self, ended: Callable[[], None] = lambda: None, *, politely: bool = False) -> None:
+        """The session is over: its tasks are aborted and the nexus is gone (RFC 7143 §6.3.5, SAM-5 §6.3.4).
 
-        def finish(response: TaskResponse) -> None:
-            if reset:
-                unit.reset()
-            answer(response)
-
-        if not reset:
-            for nexus in {command.task.nexus for session, command in doomed if session is not requester}:
-                nexus.establish(0x2F00)  # COMMANDS CLEARED BY ANOTHER INITIATOR (SAM-5 §5.14)
-        abort(doomed)(finish)
-
-    def reset(self, answer: Callable[[TaskResponse], None]) -> None:
-        """TARGET WARM RESET: every session's tasks, then every logical unit."""
-        doomed = self._commands_on(self.scsi.luns.units.values())
-
-        def finish(response: TaskResponse) -> None:
-            for unit in self.scsi.luns.units.values():
-                unit.reset()
-            answer(response)
-
-        abort(doomed)(finish)
-
-    def _commands_on(self, units: Iterable[Unit]) -> list[tuple[Session, Command]]:
-        """All that is in progress on these units, whichever target it has come by."""
-        chosen = set(units)
-        return [
-            (session, command)
-            for node in self._fellows.values()
-            for session in node.sessions.values()
-            for command in session.commands.values()
-            if command.task.nexus.unit in chosen
-        ]
+        Its connections are dropped, or `politely` closed when they have sent what they have. `ended` is called when
+        none of its tasks can do anything any more.
+        """
+        connections = list(self.connections.values())
+        self.connections.clear()
+        self._held.clear()
+        self.data.clear()
+        self.fence.clear()
+        if self.node is not None:
+            self.node.forget(self)
+        self.withdraw_all(list(self.commands.values()), ended)
+        for nexus in self._nexuses.values():
+            nexus.unit.detach(nexus)
+        self._nexuses.clear()
+        for connection in connections:
+            if politely:
+                connection.finish()
+            else:
+                connection.drop()

@@ -76,7 +76,7 @@ def pump(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer) -> None:
 def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer) -> int:
     """Answer plain commands on one logical unit, up to the first that is not; how many they were."""
     session = connection.session
-    if session is None or session.node is None or session.held or connection.state is not State.FULL_FEATURE:
+    if session is None or session.node is None or session.detour or connection.state is not State.FULL_FEATURE:
         return 0
     buffer, view, at, end = rx.memory, rx.view, rx.start, rx.end
     lun = int.from_bytes(buffer[at + 8 : at + 16], "big")

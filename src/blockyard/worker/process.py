@@ -7,7 +7,7 @@ Started as `python -m blockyard.worker FD` with one end of handoff.pair(). Messa
     {"type": "connection", "portal", "peer", "received", "answered"} + socket
                                        a login whose first bytes (base64) control has read, and
                                        answered so many bytes of
-    {"type": "statistics"}             answered by the counters of every logical unit and the sessions
+    {"type": "statistics"}             answered by the counters of every logical unit and every session's connections
     {"type": "stop", "grace": seconds} ask initiators to log out, then flush and end
 
 and to control: "ready", "failed" (with "error"), "statistics", "stopped". A worker whose control goes
@@ -31,8 +31,8 @@ from blockyard.block.file import FileDevice
 from blockyard.iscsi.directory import Directory, portal_from
 from blockyard.iscsi.login import Found, Moved, TargetLogin
 from blockyard.iscsi.negotiation import Preferences
+from blockyard.iscsi.node import TargetNode
 from blockyard.iscsi.pdu import LoginStatus
-from blockyard.iscsi.session import TargetNode
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.nexus import target_port
 from blockyard.scsi.target import Target
@@ -181,10 +181,16 @@ class Worker:
             for node in self._nodes.values()
         }
         sessions = [
-            {"target": node.name, "initiator": session.initiator, "tsih": session.tsih, "peer": session.connection.peer}
+            {
+                "target": node.name,
+                "initiator": session.initiator,
+                "tsih": session.tsih,
+                "cid": connection.cid,
+                "peer": connection.peer,
+            }
             for node in self._nodes.values()
             for session in node.sessions.values()
-            if session.connection is not None
+            for connection in session.connections.values()
         ]
         return {"type": "statistics", "targets": targets, "sessions": sessions}
 
@@ -200,6 +206,8 @@ class Worker:
 
     def _tick(self, now: float) -> None:
         assert self._loop is not None
+        for node in self._nodes.values():
+            node.tick(now)
         if self._stop_at is not None and (now >= self._stop_at or not self._loop.links):
             self._loop.running = False
 

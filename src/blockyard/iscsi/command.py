@@ -1,0 +1,70 @@
+"""A SCSI command in progress: what a session knows of it besides the task that the SCSI layer has."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from blockyard.iscsi.pdu import NO_TAG, ScsiCommand
+from blockyard.scsi.task import Result, Task
+
+if TYPE_CHECKING:
+    from blockyard.iscsi.connection import Connection
+
+
+class Sequence:
+    """A sequence of Data-Out PDUs that is under way: unsolicited, or the answer to one R2T (RFC 7143 §4.2.5.2)."""
+
+    __slots__ = ("broken", "data_sn", "end", "ttt")
+
+    def __init__(self, end: int, ttt: int = NO_TAG) -> None:
+        self.ttt = ttt
+        self.end = end  # buffer offset that it may not go beyond; a solicited one must reach it
+        self.data_sn = 0  # of the PDU that is due
+        self.broken = False  # a PDU was lost: what follows in this sequence cannot be placed
+
+
+class Command:
+    """A SCSI command in progress: the task, and how far its data has come."""
+
+    __slots__ = (
+        "aborted", "asked", "buffer", "charged", "connection", "failure", "immediate", "itt", "lun", "r2ts", "read",
+        "received", "recoveries", "solicited", "task", "unsolicited", "waited", "wanted",
+    )  # fmt: skip
+
+    def __init__(self, pdu: ScsiCommand, task: Task, connection: Connection) -> None:
+        self.task = task
+        self.itt = pdu.itt
+        self.lun = pdu.lun
+        self.immediate = pdu.immediate
+        self.read = pdu.read
+        # The one that it is allegiant to: all that belongs to it goes there (RFC 7143 §4.2.5.1). None: that one is lost.
+        self.connection: Connection | None = connection
+        self.wanted = 0  # bytes of Data-Out to wait for
+        self.received = 0  # bytes of Data-Out that have come, wanted or not: all in order (DataPDUInOrder=Yes)
+        self.asked = 0  # buffer offset up to which data has come unasked or been asked for
+        self.charged = 0  # bytes held against the session's limit of solicited data
+        self.buffer: bytearray | None = None
+        self.unsolicited: Sequence | None = None  # while unsolicited Data-Out PDUs are still to come
+        self.solicited: deque[Sequence] = deque()  # R2Ts that have not been answered in full
+        self.r2ts: list[tuple[int, int, int]] = []  # all that were sent, by R2TSN: transfer tag, offset and length
+        self.recoveries = 0  # R2Ts that asked again for what was lost
+        self.waited = 0  # looks at the clock since data last came
+        self.failure: Result | None = None  # the answer is known; only its data must still be let pass
+        self.aborted: list[Callable[[], None]] = []  # who waits for the end of an aborted command that runs
+
+    @property
+    def collecting(self) -> bool:
+        """Whether Data-Out is still to come, so that the SCSI layer has not got the task."""
+        under_way = self.unsolicited is not None or bool(self.solicited)
+        return under_way or (self.failure is None and self.received < self.wanted)
+
+    def store(self, data: memoryview) -> None:
+        """Take the next bytes of Data-Out, and keep what of them is wanted."""
+        length = min(len(data), self.wanted - self.received)
+        if length > 0 and self.failure is None:
+            if self.buffer is None:
+                self.buffer = bytearray(self.wanted)
+            self.buffer[self.received : self.received + length] = data[:length]
+        self.received += len(data)

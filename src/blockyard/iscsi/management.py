@@ -1,0 +1,115 @@
+"""Task management (RFC 7143 §4.2.3.3, §4.2.3.4, §11.5, §11.6; SAM-5 §7).
+
+A function that ends many tasks takes effect when all commands before it have come, on whatever connection; its response
+stands behind a response fence in the session that asked, and so does the next response in every other session that it
+affects. Data-Out for what was aborted may still come and is ignored, with every value of TaskReporting: initiators
+often stop sending it as soon as they have asked for the function, so that nobody should wait for it. Sessions that
+have agreed on FastAbort are told of their tasks' end by an asynchronous message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from blockyard.iscsi.pdu import AsyncEvent, TaskFunction, TaskManagementRequest, TaskResponse
+from blockyard.scsi.sense import Asc
+
+if TYPE_CHECKING:
+    from blockyard.iscsi.command import Command
+    from blockyard.iscsi.session import Session
+
+Answer = Callable[[TaskResponse], None]
+_Affected = dict["Session", list["Command"]]
+
+ON_MANY = frozenset(  # functions that end the tasks of many (RFC 7143 §4.2.3.3)
+    {
+        TaskFunction.ABORT_TASK_SET,
+        TaskFunction.CLEAR_TASK_SET,
+        TaskFunction.LOGICAL_UNIT_RESET,
+        TaskFunction.TARGET_WARM_RESET,
+        TaskFunction.TARGET_COLD_RESET,
+    }
+)
+
+
+def manage(session: Session, pdu: TaskManagementRequest, answer: Answer) -> None:
+    """Carry out a task management request; `answer` is called once every affected task is at its end."""
+    function = pdu.function
+    if function == TaskFunction.ABORT_TASK:
+        _abort_task(session, pdu, answer)
+    elif function in (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET):
+        _reset_target(session, answer)
+    elif function == TaskFunction.TASK_REASSIGN:
+        answer(TaskResponse.REASSIGN_UNSUPPORTED)
+    elif function in ON_MANY:
+        if session.nexus(pdu.lun).unit.tasks is None:
+            answer(TaskResponse.NO_SUCH_LUN)
+        elif function == TaskFunction.ABORT_TASK_SET:
+            session.withdraw_all(session.on(pdu.lun), lambda: answer(TaskResponse.COMPLETE))
+        else:
+            _clear(session, pdu.lun, answer, reset=function == TaskFunction.LOGICAL_UNIT_RESET)
+    else:  # CLEAR ACA too: the NACA bit is refused, so that there is no ACA condition to clear
+        answer(TaskResponse.UNSUPPORTED)
+
+
+def _abort_task(session: Session, pdu: TaskManagementRequest, answer: Answer) -> None:
+    """The task may have come on any connection (RFC 7143 §11.5.1)."""
+    command = session.commands.get(pdu.referenced_task_tag)
+    if command is not None:
+        if command.lun == pdu.lun:
+            session.withdraw(command, lambda: answer(TaskResponse.COMPLETE))
+        else:
+            answer(TaskResponse.NO_SUCH_TASK)
+    elif pdu.ref_cmd_sn != pdu.cmd_sn and session.abort_early(pdu.ref_cmd_sn):
+        answer(TaskResponse.COMPLETE)  # not here yet: it counts as come and aborted (RFC 7143 §11.6.1)
+    else:
+        answer(TaskResponse.NO_SUCH_TASK)
+
+
+def _clear(requester: Session, lun: int, answer: Answer, *, reset: bool) -> None:
+    """CLEAR TASK SET or LOGICAL UNIT RESET: every session's tasks on one unit (SAM-5 §7.5, §7.7)."""
+    unit = requester.nexus(lun).unit
+    affected = requester.target.commands_on([unit])
+
+    def finish() -> None:
+        if reset:
+            unit.reset()
+        answer(TaskResponse.COMPLETE)
+
+    if not reset:
+        for nexus in {c.task.nexus for session, cs in affected.items() if session is not requester for c in cs}:
+            nexus.establish(Asc.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
+    _end(requester, affected, finish)
+
+
+def _reset_target(requester: Session, answer: Answer) -> None:
+    """TARGET WARM RESET, and what TARGET COLD RESET begins with: every session's tasks, then every logical unit."""
+    units = list(requester.target.scsi.luns.units.values())
+
+    def finish() -> None:
+        for unit in units:
+            unit.reset()
+        answer(TaskResponse.COMPLETE)
+
+    _end(requester, requester.target.commands_on(units), finish)
+
+
+def _end(requester: Session, affected: _Affected, finish: Callable[[], None]) -> None:
+    """Abort commands of any sessions; `finish` is called once all have ended."""
+    left = len(affected) + 1
+
+    def one_ended() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            finish()
+
+    for session, commands in affected.items():
+        if session is not requester:
+            session.fence.raise_for(None)
+            if session.parameters.task_reporting == "FastAbort":
+                for lun in {command.lun for command in commands}:
+                    session.announce(AsyncEvent.TASKS_TERMINATED, lun=lun)
+        session.withdraw_all(commands, one_ended)
+    one_ended()
