@@ -9,7 +9,7 @@ import pytest
 
 from blockyard.iscsi.pdu import R2T, DataOut, ScsiCommand, ScsiResponse
 from blockyard.scsi.task import Status
-from tests.iscsi.test_connection import TEST_UNIT_READY, command, logged_in, sense, write, write_10
+from tests.iscsi.commands import TEST_UNIT_READY, command, logged_in, sense, write, write_10
 from tests.scsi.cluster import PREEMPT, PREEMPT_AND_ABORT, REGISTER, RESERVE, WERO, parameters, pr_in, pr_out
 from tests.wire import Rig, Wire
 
