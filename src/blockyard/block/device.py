@@ -19,6 +19,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+COPY_LIMIT = 4 << 20  # bytes that `copy_from` holds in memory at a time
+
+
+class SourceError(OSError):
+    """A copy could not read its source; other errors of a copy are of where it writes."""
+
 
 class Extent(NamedTuple):
     """A run of the device that lies in one file: `length` bytes at `position` of descriptor `fd`."""
@@ -76,6 +82,35 @@ class Device(ABC):
     def write_zeroes(self, offset: int, length: int) -> None:
         """Make the range read as zeros, keeping its space reserved."""
 
+    def copy_from(self, source: Device, source_offset: int, offset: int, length: int) -> None:
+        """Make `length` bytes from `offset` on the same as those of `source` from `source_offset` on.
+
+        What reads as zeros there because it is not mapped is freed here, or zeroed where nothing can be freed. The two
+        ranges may lie in one device and overlap when `length` is at most COPY_LIMIT. Bytes need not be aligned. Raises
+        SourceError when the source cannot be read.
+        """
+        if source is self and abs(source_offset - offset) < length:
+            data = bytearray(length)
+            _read_source(source, memoryview(data), source_offset)
+            self.pwritev([data], offset)
+            return
+        for run in source.runs(source_offset, length):
+            to = offset + run.offset - source_offset
+            if run.mapped:
+                self._copy_mapped(source, run.offset, to, run.length)
+            elif self.granularity:
+                self.discard(to, run.length)
+            else:
+                self.write_zeroes(to, run.length)
+
+    def _copy_mapped(self, source: Device, source_offset: int, offset: int, length: int) -> None:
+        """Copy bytes through a buffer. Layers that know a shorter way do better."""
+        buffer = memoryview(bytearray(min(length, COPY_LIMIT)))
+        for at in range(0, length, COPY_LIMIT):
+            piece = buffer[: length - at]
+            _read_source(source, piece, source_offset + at)
+            self.pwritev([piece], offset + at)
+
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """The range as alternating mapped and unmapped runs, in order and without gaps."""
         yield Run(offset, length, True)
@@ -83,3 +118,10 @@ class Device(ABC):
     @abstractmethod
     def close(self) -> None:
         """Flush and let go of everything. The device is not used after."""
+
+
+def _read_source(source: Device, buffer: memoryview, offset: int) -> None:
+    try:
+        source.preadv([buffer], offset)
+    except OSError as error:
+        raise SourceError(error.errno, error.strerror, error.filename) from error

@@ -22,6 +22,9 @@ _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 _BLKSSZGET = 0x1268  # linux/fs.h: logical block size of a block device
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 _ZEROS = bytes(1 << 20)
+# copy_file_range(2): not between these file systems or kinds of files (block devices); and after EIO a copy through
+# a buffer shows whether it was the source or the destination
+_NO_COPY_FILE_RANGE = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EIO})
 _MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs", "hugetlbfs"})
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -227,6 +230,31 @@ class FileDevice(Device):
 
     def _read_only_error(self) -> OSError:
         return OSError(errno.EROFS, "It is open for reading only", self.path)
+
+    def _copy_mapped(self, source: Device, source_offset: int, offset: int, length: int) -> None:
+        """By copy_file_range(2), which shares blocks where the file system can, and through a buffer what that leaves."""
+        if isinstance(source, FileDevice) and not self.read_only:
+            copied = self._copy_file_range(source, source_offset, offset, length)
+            source_offset, offset, length = source_offset + copied, offset + copied, length - copied
+        if length:
+            super()._copy_mapped(source, source_offset, offset, length)
+
+    def _copy_file_range(self, source: FileDevice, source_offset: int, offset: int, length: int) -> int:
+        """How many bytes the kernel has copied: not all where files are of kinds that it cannot copy between."""
+        copied = 0
+        while copied < length:
+            try:
+                count = os.copy_file_range(
+                    source._fd, self._fd, length - copied, source_offset + copied, offset + copied
+                )
+            except OSError as error:
+                if error.errno in _NO_COPY_FILE_RANGE:
+                    break
+                raise
+            if not count:
+                break
+            copied += count
+        return copied
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """By SEEK_DATA and SEEK_HOLE.
