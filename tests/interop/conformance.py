@@ -84,10 +84,7 @@ SUITES = {
 }
 
 # Test, or suite for all its tests: why it is skipped.
-EXPECTED_SKIPS: dict[str, str] = {
-    "ExtendedCopy": "EXTENDED COPY is not implemented",
-    "ReceiveCopyResults": "RECEIVE COPY RESULTS is not implemented",
-}
+EXPECTED_SKIPS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)

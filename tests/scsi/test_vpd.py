@@ -14,9 +14,9 @@ from tests.scsi.host import NAME, UUID_1, disk, inquiry, memory
 def test_supported_pages() -> None:
     host = memory()
     data = host.ok(inquiry(0))
-    assert data == bytes.fromhex("00 00 0007 00 80 83 86 b0 b1 b2")
+    assert data == bytes.fromhex("00 00 0008 00 80 83 86 8f b0 b1 b2")
     for code in data[4:]:
-        page = host.ok(inquiry(code))
+        page = host.ok(inquiry(code, 1024))
         assert page[:2] == bytes([0, code])
         assert int.from_bytes(page[2:4], "big") == len(page) - 4
 

@@ -49,6 +49,7 @@ class Device(ABC):
     read_only: bool = False
     granularity: int = 0  # bytes that `discard` frees at a time; 0: this device cannot free anything
     rotational: bool = False
+    stable: bool = True  # its bytes change by writes through it alone
     fd: int = -1  # descriptor of the file that holds the whole device from position 0, or -1
     nowait: bool = False  # `fd` supports RWF_NOWAIT on reads: cached data can be told from cold
 
@@ -82,10 +83,10 @@ class Device(ABC):
     def write_zeroes(self, offset: int, length: int) -> None:
         """Make the range read as zeros, keeping its space reserved."""
 
-    def copy_from(self, source: Device, source_offset: int, offset: int, length: int) -> None:
+    def copy_from(self, source: Device, source_offset: int, offset: int, length: int, *, thin: bool = True) -> None:
         """Make `length` bytes from `offset` on the same as those of `source` from `source_offset` on.
 
-        What reads as zeros there because it is not mapped is freed here, or zeroed where nothing can be freed. The two
+        What reads as zeros there because it is not mapped is freed here, or zeroed where this is not `thin`. The two
         ranges may lie in one device and overlap when `length` is at most COPY_LIMIT. Bytes need not be aligned. Raises
         SourceError when the source cannot be read.
         """
@@ -98,7 +99,7 @@ class Device(ABC):
             to = offset + run.offset - source_offset
             if run.mapped:
                 self._copy_mapped(source, run.offset, to, run.length)
-            elif self.granularity:
+            elif thin and self.granularity:
                 self.discard(to, run.length)
             else:
                 self.write_zeroes(to, run.length)

@@ -72,6 +72,8 @@ class OverlayDevice(Device):
     file. Beyond the limit, writes fail with ENOSPC.
     """
 
+    stable = False  # what was not written here changes with the device below
+
     def __init__(self, below: Device, *, directory: Path | None = None, limit: int = DEFAULT_LIMIT) -> None:
         self.below = below
         self.size = below.size

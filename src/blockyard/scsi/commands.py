@@ -6,9 +6,22 @@ and the fuzzer's grammar all come from here. Fields stand at (byte, bit of the m
 
 from __future__ import annotations
 
-from blockyard.scsi import alua, atomic, defects, format, opcodes, removable, sanitize, sbc, spc
+from blockyard.scsi import (
+    alua,
+    atomic,
+    copy_results,
+    copying,
+    defects,
+    format,
+    odx,
+    opcodes,
+    removable,
+    sanitize,
+    sbc,
+    spc,
+)
 from blockyard.scsi import persistent_reserve as pr
-from blockyard.scsi.cdb import Access, Capability, Command, CommandTable, Conflict, Field, Handler, Kind
+from blockyard.scsi.cdb import Access, Capability, Check, Command, CommandTable, Conflict, Field, Handler, Kind
 
 __all__ = ["COMMANDS", "Access", "Capability", "Command", "CommandTable", "Conflict", "Field", "Kind"]
 
@@ -373,4 +386,61 @@ _ASYMMETRIC_ACCESS = [
     ),
 ]  # fmt: skip
 
-COMMANDS = CommandTable([*_BASIC, *_BLOCKS, *_RESERVATIONS, *_ASYMMETRIC_ACCESS])
+_LIST_LENGTH = Field("parameter_list_length", 10, 7, 32)
+_ALLOCATION_LENGTH = Field("allocation_length", 10, 7, 32)
+_LIST_ID_1, _LIST_ID_4 = Field("list_identifier", 2, 7, 8), Field("list_identifier", 2, 7, 32)
+
+
+def _copy(action: int, name: str, run: Handler, check: Check, *fields: Field) -> Command:
+    return Command(
+        0x83, name, 16, (_SERVICE_ACTION, *fields, _LIST_LENGTH), run, check=check, data_out=sbc.parameter_list,
+        service_action=action, in_pieces=True, timeout=600,
+    )  # fmt: skip
+
+
+def _copy_results(action: int, name: str, run: Handler, *fields: Field) -> Command:
+    return Command(
+        0x84,
+        name,
+        16,
+        (_SERVICE_ACTION, *fields, _ALLOCATION_LENGTH),
+        run,
+        service_action=action,
+        conflict=Conflict.NEVER,
+    )
+
+
+# Third-party copy: data goes from unit to unit within the target (SPC-5), ROD tokens (SBC-4)
+_COPIES = [
+    _copy(0x00, "EXTENDED COPY (LID1)", copying.extended_copy_lid1, copying.check_extended_copy),
+    _copy(0x01, "EXTENDED COPY (LID4)", copying.extended_copy_lid4, copying.check_extended_copy),
+    Command(
+        0x83, "POPULATE TOKEN", 16,
+        (_SERVICE_ACTION, Field("list_identifier", 6, 7, 32), _LIST_LENGTH, _GROUP_14),
+        odx.populate_token, check=odx.check_populate_token, data_out=sbc.parameter_list, service_action=0x10,
+        exclusive=True, medium=True, conflict=Conflict.EXCLUSIVE_ACCESS,
+    ),
+    _copy(
+        0x11, "WRITE USING TOKEN", odx.write_using_token, odx.check_write_using_token,
+        Field("list_identifier", 6, 7, 32), _GROUP_14,
+    ),
+    Command(
+        0x83, "COPY OPERATION ABORT", 16, (_SERVICE_ACTION, _LIST_ID_4), copy_results.copy_operation_abort,
+        service_action=0x1C,
+    ),
+    _copy_results(0x00, "RECEIVE COPY STATUS (LID1)", copy_results.copy_status_lid1, _LIST_ID_1),
+    _copy_results(0x01, "RECEIVE COPY DATA (LID1)", copy_results.receive_copy_data, _LIST_ID_1),
+    _copy_results(
+        0x03, "RECEIVE COPY OPERATING PARAMETERS", copy_results.operating_parameters,
+        Field("list_identifier", 2, 7, 8, Kind.IGNORED),
+    ),
+    _copy_results(0x04, "RECEIVE COPY FAILURE DETAILS (LID1)", copy_results.failed_segment_details, _LIST_ID_1),
+    _copy_results(0x05, "RECEIVE COPY STATUS (LID4)", copy_results.copy_status_lid4, _LIST_ID_4),
+    _copy_results(0x06, "RECEIVE COPY DATA (LID4)", copy_results.receive_copy_data, _LIST_ID_4),
+    _copy_results(
+        0x07, "RECEIVE ROD TOKEN INFORMATION", copy_results.receive_rod_token_information, _LIST_ID_4
+    ),
+    _copy_results(0x08, "REPORT ALL ROD TOKENS", odx.report_all_rod_tokens),
+]  # fmt: skip
+
+COMMANDS = CommandTable([*_BASIC, *_BLOCKS, *_RESERVATIONS, *_ASYMMETRIC_ACCESS, *_COPIES])

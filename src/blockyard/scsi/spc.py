@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from blockyard import __version__
 from blockyard.scsi import mode, vpd
+from blockyard.scsi.designators import VENDOR
 from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _VERSION_DESCRIPTORS = (0x00A0, 0x0960, 0x0460, 0x04C0)
 _VERSION = 0x06  # SPC-4
 _TPGS = 3 << 4  # asymmetric access, implicit and explicit
+_3PC = 0x08  # third-party copy commands
 
 
 def test_unit_ready(unit: LogicalUnit, task: Task) -> Buffer:
@@ -64,10 +66,10 @@ def standard_inquiry(unit: Unit) -> bytes:
         _VERSION,
         0x12,  # HISUP, RESPONSE DATA FORMAT 2
         96 - 5,
-        0 if unit.peripheral >> 5 else _TPGS,
+        0 if unit.peripheral >> 5 else _TPGS | _3PC,
         0,
         0x02,  # CMDQUE
-        f"{vpd.VENDOR:8}".encode(),
+        f"{VENDOR:8}".encode(),
         f"{vpd.PRODUCT:16}".encode(),
         f"{revision:4}".encode(),
         *_VERSION_DESCRIPTORS,

@@ -82,9 +82,13 @@ class TaskSet:
                 self._waiting.remove(entry)
                 self._advance()
                 return True
+        self.abort(task)
+        return self._outlasted.pop(task, None) is not None
+
+    def abort(self, task: Task) -> None:
+        """Have a task in pieces end as soon as the piece that runs now has."""
         if task in self._in_pieces:
             self._in_pieces[task][0].abort()
-        return self._outlasted.pop(task, None) is not None
 
     def _advance(self) -> None:
         while not self._alone and (entry := self._next()) is not None:

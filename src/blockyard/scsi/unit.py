@@ -22,6 +22,7 @@ from blockyard.block.journal import Journal
 from blockyard.scsi import limits, vpd
 from blockyard.scsi.cdb import Capability, Command, CommandTable
 from blockyard.scsi.commands import COMMANDS
+from blockyard.scsi.copy_manager import CopyManager
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.format import Format
 from blockyard.scsi.mode import ModeParameters
@@ -41,6 +42,7 @@ from blockyard.scsi.sense import (
     failure,
 )
 from blockyard.scsi.task import Buffer, Result, Task
+from blockyard.scsi.tokens import Rod, TokenStore, revoke
 
 if TYPE_CHECKING:
     from blockyard.scsi.taskset import TaskSet
@@ -256,7 +258,7 @@ class LogicalUnit(Unit):
     every write is on stable storage before its GOOD, and initiators cannot switch that off. A `thick` one is fully
     provisioned, whatever its device can free; the medium of a `removable` one can be ejected. SANITIZE and FORMAT
     UNIT write no more than `background_rate` bytes per second, unless it is 0. What has to outlive the process is in
-    `durable`. Raises
+    `durable`; `tokens` are those of all units that copy from each other. Raises
     ValueError for another block size, OSError for a device that holds not even one block.
     """
 
@@ -274,6 +276,7 @@ class LogicalUnit(Unit):
         background_rate: int = 0,
         identity: Identity,
         durable: Durable | None = None,
+        tokens: TokenStore | None = None,
     ) -> None:
         super().__init__()
         if block_size not in (512, 4096):
@@ -299,6 +302,9 @@ class LogicalUnit(Unit):
         if not self.blocks:
             message = f"{device.size} bytes do not make one block of {block_size}"
             raise OSError(errno.EINVAL, message, identity.name)
+        self.copies = CopyManager(self)
+        self.tokens = tokens or TokenStore()
+        self.rods: tuple[Rod, ...] = ()  # what tokens stand for of it: a write is compared with them
         self._nexuses: list[Nexus] = []
         self.reservations = Reservations(self)
         self.overhaul = resumed(self)
@@ -326,14 +332,14 @@ class LogicalUnit(Unit):
         command = self._decode(task, command)
         task.blocking = command.blocking
         task.exclusive = command.exclusive
-        self._check_admitted(command)
+        self.check_admitted(command)
         if command.medium:
-            self._check_medium(command, task.fields)
+            self.check_medium(command, task.fields)
         if self.low_power is not None and (command.ranged or command.writes):
             self.enter_low_power(None)  # what accesses the medium makes the unit active (SPC-5, power conditions)
         if command.check is not None:
             command.check(self, task)
-        self._count(command, task.fields)
+        self.count(command, task.fields)
 
     def run(self, task: Task) -> Result:
         """Carry out a task; not if something has come in its way while it waited for its data or its turn."""
@@ -341,17 +347,21 @@ class LogicalUnit(Unit):
         try:
             if task.nexus.gate is not None:
                 self.reservations.check(task.command, task)
-            self._check_admitted(task.command)
+            self.check_admitted(task.command)
         except (CheckCondition, StatusCondition) as error:
             return self._failed(task, error)
+        if self.rods and task.command.writes:
+            ranged = task.command.ranged
+            revoke(self, task.fields["lba"] if ranged else 0, (ranged and task.fields["count"]) or self.blocks)
         return super().run(task)
 
-    def _check_admitted(self, command: Command) -> None:
+    def check_admitted(self, command: Command) -> None:
         """SANITIZE and FORMAT UNIT let few commands pass, while they go on and when they have failed."""
         if self.overhaul is not None and not self.overhaul.admits(command):
             raise self.overhaul.refusal()
 
-    def _check_medium(self, command: Command, fields: dict[str, int]) -> None:
+    def check_medium(self, command: Command, fields: dict[str, int]) -> None:
+        """Raise CheckCondition where the medium is not there, not ready, protected, or too small for a command."""
         if not self.tray.loaded:
             raise medium_not_present()
         if self.stopped:
@@ -363,7 +373,8 @@ class LogicalUnit(Unit):
         if command.ranged and fields["lba"] + (fields["count"] or 1) > self.blocks:
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
 
-    def _count(self, command: Command, fields: dict[str, int]) -> None:
+    def count(self, command: Command, fields: dict[str, int]) -> None:
+        """Account for a command that is carried out."""
         counters = self.counters
         if not command.transfers:
             counters.other_ops += 1
@@ -482,7 +493,7 @@ class LogicalUnit(Unit):
         self.read_flags = os.RWF_NOWAIT if self.device.nowait else 0
         self.fast_read = self.fd >= 0 and not self.stopped and self.tray.loaded and self.low_power is None
         self.fast_read = self.fast_read and self.overhaul is None
-        self.fast_write = self.fast_read and self.write_back and not self.write_protected
+        self.fast_write = self.fast_read and self.write_back and not self.write_protected and not self.rods
 
     # ---- nexuses and life
 
@@ -502,6 +513,7 @@ class LogicalUnit(Unit):
             self._nexuses.remove(nexus)
             nexus.ports.detach(nexus)
             self.reservations.lose(nexus.it)
+            self.copies.forget(nexus)
         self.tray.allow(nexus)
 
     def attention(self, asc: int, *, but: Nexus | None = None) -> None:
@@ -521,6 +533,7 @@ class LogicalUnit(Unit):
         self.mode.reset()
         self.tray.reset()
         self.reservations.reset()
+        self.copies.reset()
         self.stopped = False
         self.low_power = None
         self.update()
@@ -531,5 +544,6 @@ class LogicalUnit(Unit):
         self.fd = -1
         if self.overhaul is not None:
             self.overhaul.stop()
+        revoke(self, 0, self.blocks)
         self.journal.close()
         self.device.close()

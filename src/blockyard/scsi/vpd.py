@@ -6,19 +6,25 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from blockyard.scsi import atomic, limits
+from blockyard.scsi import atomic, copy_results, limits
+from blockyard.scsi.designators import (
+    BINARY,
+    DEVICE,
+    NAME,
+    PORT,
+    PORT_GROUP,
+    RELATIVE_PORT,
+    UTF8,
+    designator,
+    name,
+    unit_designators,
+)
 
 if TYPE_CHECKING:
     from blockyard.scsi.nexus import Nexus
     from blockyard.scsi.unit import LogicalUnit
 
-VENDOR = "BLOCKYRD"  # T10 VENDOR IDENTIFICATION: eight characters
 PRODUCT = "Virtual Disk"
-
-_ISCSI = 0x50  # PROTOCOL IDENTIFIER 5h, in the place where a designator has it
-_BINARY, _ASCII, _UTF8 = 1, 2, 3  # code sets
-_UNIT, _PORT, _DEVICE = 0x00, 0x90, 0xA0  # association, with PIV where the protocol matters
-_T10, _NAA, _RELATIVE_PORT, _PORT_GROUP, _NAME, _UUID = 1, 3, 4, 5, 8, 0xA  # designator types
 
 
 class VpdPage(NamedTuple):
@@ -46,42 +52,15 @@ def _serial_number(unit: LogicalUnit, nexus: Nexus) -> bytes:
     return unit.identity.uuid.hex.encode()
 
 
-def _designator(code_set: int, kind: int, value: bytes) -> bytes:
-    """A designation descriptor (SPC-5); `kind` is association, PIV and designator type."""
-    protocol = _ISCSI if kind & 0x80 else 0
-    return bytes([protocol | code_set, kind, 0, len(value)]) + value
-
-
-def _name(text: str) -> bytes:
-    """A SCSI name string: ended by a null and padded to a multiple of four (SPC-5)."""
-    data = text.encode() + b"\x00"
-    return data + bytes(-len(data) % 4)
-
-
-def naa(unit: LogicalUnit) -> bytes:
-    """The NAA Locally Assigned designator (SPC-5): 3h and 60 bits of the UUID.
-
-    The registered formats (5h, 6h) need a company identifier that this project has not got. The bits
-    are those of the UUID that are random in its version 4: its version and variant are left out.
-    """
-    number = unit.identity.uuid.int
-    random = (number & (1 << 48) - 1) | (number >> 116) << 48  # the node's 48 bits and the first 12
-    return (0x3 << 60 | random).to_bytes(8, "big")
-
-
 def _device_identification(unit: LogicalUnit, nexus: Nexus) -> bytes:
     port = nexus.target_port
-    identifier = naa(unit)
     return b"".join(
         (
-            _designator(_BINARY, _UNIT | _NAA, identifier),
-            _designator(_ASCII, _UNIT | _T10, f"{VENDOR:8}{unit.identity.uuid.hex}".encode()),
-            _designator(_UTF8, _UNIT | _NAME, _name(f"naa.{identifier.hex()}")),
-            _designator(_BINARY, _UNIT | _UUID, b"\x10\x00" + unit.identity.uuid.bytes),
-            _designator(_BINARY, _PORT | _RELATIVE_PORT, struct.pack(">HH", 0, port.relative_port)),
-            _designator(_BINARY, _PORT | _PORT_GROUP, struct.pack(">HH", 0, port.portal_group)),
-            _designator(_UTF8, _PORT | _NAME, _name(port.name)),
-            _designator(_UTF8, _DEVICE | _NAME, _name(port.device_name)),
+            *unit_designators(unit.identity),
+            designator(BINARY, PORT | RELATIVE_PORT, struct.pack(">HH", 0, port.relative_port)),
+            designator(BINARY, PORT | PORT_GROUP, struct.pack(">HH", 0, port.portal_group)),
+            designator(UTF8, PORT | NAME, name(port.name)),
+            designator(UTF8, DEVICE | NAME, name(port.device_name)),
         )
     )
 
@@ -91,6 +70,10 @@ def _extended_inquiry(unit: LogicalUnit, nexus: Nexus) -> bytes:
     content[1] = 0x07  # HEADSUP, ORDSUP, SIMPSUP
     content[2] = 0x01  # V_SUP: there may be a volatile cache
     return bytes(content)
+
+
+def _third_party_copy(unit: LogicalUnit, nexus: Nexus) -> bytes:
+    return copy_results.vpd_content(unit)
 
 
 def _block_limits(unit: LogicalUnit, nexus: Nexus) -> bytes:
@@ -136,6 +119,7 @@ PAGES: dict[int, VpdPage] = {
         VpdPage(0x80, "Unit Serial Number", _serial_number, "SPC-5"),
         VpdPage(0x83, "Device Identification", _device_identification, "SPC-5"),
         VpdPage(0x86, "Extended INQUIRY Data", _extended_inquiry, "SPC-5"),
+        VpdPage(0x8F, "Third-party Copy", _third_party_copy, "SPC-5"),
         VpdPage(0xB0, "Block Limits", _block_limits, "SBC-4"),
         VpdPage(0xB1, "Block Device Characteristics", _block_device_characteristics, "SBC-4"),
         VpdPage(0xB2, "Logical Block Provisioning", _logical_block_provisioning, "SBC-4"),

@@ -37,6 +37,7 @@ from blockyard.scsi.durable import Durable
 from blockyard.scsi.nexus import target_port
 from blockyard.scsi.target import Target
 from blockyard.scsi.taskset import TaskSet
+from blockyard.scsi.tokens import TokenStore
 from blockyard.scsi.unit import Identity, LogicalUnit
 from blockyard.worker import records
 from blockyard.worker.configuration import Configuration, Volume
@@ -55,6 +56,7 @@ class Worker:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._executor = ThreadExecutor()
+        self._tokens = TokenStore()
         self._keep: Path | None = None  # where units and targets keep what outlives the process
         self._nodes: dict[str, TargetNode] = {}
         self._units: dict[str, LogicalUnit] = {}  # by the name of the volume: one each, wherever it is a LUN
@@ -133,6 +135,7 @@ class Worker:
             background_rate=volume.background_rate,
             identity=identity,
             durable=Durable(self._keep, identity.uuid),
+            tokens=self._tokens,
         )
         unit.tasks = TaskSet(unit, self._executor)
         unit.resume()
@@ -208,6 +211,7 @@ class Worker:
         assert self._loop is not None
         for node in self._nodes.values():
             node.tick(now)
+        self._tokens.expire()
         if self._stop_at is not None and (now >= self._stop_at or not self._loop.links):
             self._loop.running = False
 
