@@ -24,9 +24,11 @@ from tests.scsi.host import (
     write_10,
 )
 
+RECOVERY = bytes.fromhex("01 0a c0 00 00 00 00 00 00 00 00 00")
 CACHING = bytes.fromhex("08 12 04 00" + "00" * 16)
 CONTROL = bytes.fromhex("0a 0a 02 10 00 00 00 00 ffff 0000")
 EXCEPTIONS = bytes.fromhex("1c 0a 08 00 00 00 00 00 00 00 00 00")
+ALL = RECOVERY + CACHING + CONTROL + EXCEPTIONS
 PROVISIONING = bytes.fromhex("5c 02 001c" + "00" * 12 + "00 01 0000 00000000 01 02 0000 00000000")
 DESCRIPTOR = bytes.fromhex("00000800 00 000200")  # 2048 blocks of 512
 
@@ -49,7 +51,7 @@ def select(host: Host, *pages: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("page", "expected"),
-    [(0x08, CACHING), (0x0A, CONTROL), (0x1C, EXCEPTIONS), (0x3F, CACHING + CONTROL + EXCEPTIONS)],
+    [(0x08, CACHING), (0x0A, CONTROL), (0x1C, EXCEPTIONS), (0x3F, ALL)],
 )
 @pytest.mark.parametrize("subpage", [0x00, 0xFF])
 def test_pages(page: int, expected: bytes, subpage: int) -> None:
@@ -89,15 +91,19 @@ def test_capacity_that_a_short_descriptor_cannot_hold() -> None:
 
 
 def test_changeable_values() -> None:
-    changeable = bytes.fromhex("08 12 04 00" + "00" * 16 + "0a 0a 04 00 08 00 00 00 0000 0000 1c 0a" + "00" * 10)
+    changeable = (
+        RECOVERY[:2]
+        + bytes(10)
+        + bytes.fromhex("08 12 04 00" + "00" * 16 + "0a 0a 04 00 08 00 00 00 0000 0000 1c 0a" + "00" * 10)
+    )
     assert memory().ok(mode_sense_6(0x3F, control=1, dbd=True))[4:] == changeable
 
 
 def test_default_values_stay() -> None:
     host = memory()
     select(host, caching(0), control(d_sense=1))
-    assert host.ok(mode_sense_6(0x3F, control=2, dbd=True))[4:] == CACHING + CONTROL + EXCEPTIONS
-    assert host.ok(mode_sense_6(0x3F, dbd=True))[4:] == caching(0) + control(d_sense=1) + EXCEPTIONS
+    assert host.ok(mode_sense_6(0x3F, control=2, dbd=True))[4:] == ALL
+    assert host.ok(mode_sense_6(0x3F, dbd=True))[4:] == RECOVERY + caching(0) + control(d_sense=1) + EXCEPTIONS
 
 
 def test_saved_values() -> None:
@@ -106,7 +112,7 @@ def test_saved_values() -> None:
 
 def test_unknown_pages() -> None:
     host = memory()
-    host.invalid(mode_sense_6(0x01), 2, 5)
+    host.invalid(mode_sense_6(0x02), 2, 5)
     host.invalid(mode_sense_6(0x08, 0x01), 3)
     host.invalid(mode_sense_10(0x00), 2, 5)
 
@@ -224,7 +230,7 @@ def refuse(host: Host, data: bytes, byte: int, bit: int | None = None) -> Sense:
         (bytes([0, 0, 0, 7]) + bytes(7), 3, None),  # block descriptor length
         (bytes([0, 0, 0, 8]) + bytes.fromhex("00000801 00 000200"), 4, None),  # another capacity
         (bytes([0, 0, 0, 8]) + bytes.fromhex("00000800 00 001000"), 9, None),  # another block size
-        (bytes(4) + b"\x01\x0a" + bytes(10), 4, 5),  # unknown page
+        (bytes(4) + b"\x02\x0a" + bytes(10), 4, 5),  # unknown page
         (bytes(4) + b"\x48\x12" + bytes(18), 5, None),  # unknown subpage
         (bytes(4) + PROVISIONING[:3] + b"\x1b" + PROVISIONING[4:], 6, None),  # page length of a subpage
         (bytes(4) + PROVISIONING[:4] + b"\x01" + PROVISIONING[5:], 8, 0),  # SITUA
@@ -293,6 +299,6 @@ def test_reset_brings_the_defaults_back() -> None:
     select(host, caching(0), control(swp=1, d_sense=1))
     host.unit.reset()
     host.fail(TEST_UNIT_READY, SenseKey.UNIT_ATTENTION, Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
-    assert host.ok(mode_sense_6(0x3F, dbd=True))[4:] == CACHING + CONTROL + EXCEPTIONS
+    assert host.ok(mode_sense_6(0x3F, dbd=True))[4:] == ALL
     assert host.disk.write_back
     assert not host.disk.write_protected

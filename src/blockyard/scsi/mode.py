@@ -57,6 +57,16 @@ PAGES: dict[tuple[int, int], ModePage] = {
     (page.code, page.subpage): page
     for page in (
         ModePage(
+            0x01,
+            "Read-Write Error Recovery",
+            12,
+            (
+                ModeField("awre", 2, 7, 1, default=1),  # what is beneath replaces bad blocks by itself
+                ModeField("arre", 2, 6, 1, default=1),
+            ),
+            "SBC-4",
+        ),
+        ModePage(
             0x08,
             "Caching",
             20,
