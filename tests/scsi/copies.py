@@ -157,3 +157,90 @@ def fail_copy(host: Host, parameters: bytes, action: int = 0) -> Aborted:
     result = host.send(extended_copy(len(parameters), action), parameters)
     assert result.sense, result
     return copy_aborted(result.sense)
+
+
+# ---- ROD tokens
+
+LIST_ID = 0x01020304
+
+
+def _token_cdb(action: int, list_id: int, length: int) -> bytes:
+    return struct.pack(">BB4xIIxx", 0x83, action, list_id, length)
+
+
+def _ranges(ranges: Sequence[tuple[int, int]]) -> bytes:
+    return b"".join(struct.pack(">QI4x", lba, count) for lba, count in ranges)
+
+
+def populate_list(
+    *ranges: tuple[int, int], kind: int | None = None, timeout: int = 0, immediate: bool = False
+) -> bytes:
+    """The parameter list of POPULATE TOKEN."""
+    body = _ranges(ranges)
+    flags = (kind is not None) << 1 | immediate
+    return struct.pack(">HBxII2xH", 14 + len(body), flags, timeout, kind or 0, len(body)) + body
+
+
+def write_list(
+    token: bytes, *ranges: tuple[int, int], offset: int = 0, delete: bool = False, immediate: bool = False
+) -> bytes:
+    """The parameter list of WRITE USING TOKEN."""
+    body = _ranges(ranges)
+    head = struct.pack(">HB5xQ512s6xH", 534 + len(body), delete << 1 | immediate, offset, token, len(body))
+    return head + body
+
+
+def populate(length: int, list_id: int = LIST_ID) -> bytes:
+    return _token_cdb(0x10, list_id, length)
+
+
+def write_using(length: int, list_id: int = LIST_ID) -> bytes:
+    return _token_cdb(0x11, list_id, length)
+
+
+class RodStatus(NamedTuple):
+    """RECEIVE ROD TOKEN INFORMATION, taken apart."""
+
+    action: int
+    status: int
+    completion: int
+    blocks: int  # TRANSFER COUNT
+    sense: bytes
+    token: bytes
+
+
+def rod_status(host: Host, list_id: int = LIST_ID) -> RodStatus:
+    data = host.ok(receive(7, list_id))
+    assert int.from_bytes(data[:4], "big") == len(data) - 4
+    assert data[15] == 0xF1  # TRANSFER COUNT UNITS: blocks
+    end = 32 + data[13]
+    length = int.from_bytes(data[end : end + 4], "big")
+    assert end + 4 + length == len(data)
+    assert length in (0, 514)
+    return RodStatus(
+        data[4], data[5], data[12], int.from_bytes(data[16:24], "big"), data[32 : 32 + data[14]], data[end + 6 :]
+    )
+
+
+def make_token(
+    host: Host,
+    *ranges: tuple[int, int],
+    kind: int | None = None,
+    timeout: int = 0,
+) -> bytes:
+    """A token for blocks of a disk, as Windows gets one."""
+    parameters = populate_list(*ranges, kind=kind, timeout=timeout)
+    host.ok(populate(len(parameters)), parameters)
+    status = rod_status(host)
+    assert (status.action, status.status, status.completion) == (0x10, 1, 0)
+    assert status.blocks == sum(count for _, count in ranges)
+    return status.token
+
+
+def use_token(host: Host, token: bytes, *ranges: tuple[int, int], offset: int = 0, delete: bool = False) -> RodStatus:
+    """Write blocks by a token; it must succeed."""
+    parameters = write_list(token, *ranges, offset=offset, delete=delete)
+    host.ok(write_using(len(parameters)), parameters)
+    status = rod_status(host)
+    assert (status.action, status.status, status.completion) == (0x11, 1, 0)
+    return status
