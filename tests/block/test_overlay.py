@@ -46,7 +46,7 @@ ACTIONS = st.lists(
 @given(ACTIONS)
 def test_it_is_what_was_written_over_what_is_below(actions: list[tuple[str, tuple[int, int], int]]) -> None:
     below = base()
-    device = OverlayDevice(below)
+    device = OverlayDevice(below, limit=1 << 20)
     model = bytearray(BASE)
     for action, (offset, length), value in actions:
         if action == "write":
@@ -104,7 +104,7 @@ def test_it_takes_no_more_than_its_limit_and_gives_back_what_is_discarded() -> N
 def test_a_disk_of_an_exbibyte_is_discarded_as_fast_as_a_small_one() -> None:
     below = MemoryDevice(0, granularity=4096)
     below.size = 1 << 60
-    device = OverlayDevice(below)
+    device = OverlayDevice(below, limit=1 << 20)
     device.discard(0, 1 << 60)
     device.pwritev([b"x" * 512], 1 << 59)
     assert list(device.runs(0, 1 << 60)) == [
@@ -115,7 +115,7 @@ def test_a_disk_of_an_exbibyte_is_discarded_as_fast_as_a_small_one() -> None:
 
 def test_the_map_of_what_is_discarded_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlay, "_MAX_RANGES", 2)
-    device = OverlayDevice(base())
+    device = OverlayDevice(base(), limit=1 << 20)
     for granule in (0, 2, 4, 6):
         device.discard(granule * GRANULE, GRANULE)
     assert device.written == 2 * GRANULE  # what did not fit the map was written out
@@ -123,7 +123,7 @@ def test_the_map_of_what_is_discarded_is_bounded(monkeypatch: pytest.MonkeyPatch
 
 
 def test_its_file_has_no_name_and_ends_with_it(tmp_path: Path) -> None:
-    device = OverlayDevice(base(), directory=tmp_path)
+    device = OverlayDevice(base(), directory=tmp_path, limit=1 << 20)
     device.pwritev([b"x" * GRANULE], 0)
     assert list(tmp_path.iterdir()) == []
     fd = device._fd
@@ -134,13 +134,13 @@ def test_its_file_has_no_name_and_ends_with_it(tmp_path: Path) -> None:
 
 
 def test_a_device_that_frees_nothing_stays_one() -> None:
-    assert OverlayDevice(base(granularity=0)).granularity == 0
-    assert OverlayDevice(base()).granularity == GRANULE
+    assert OverlayDevice(base(granularity=0), limit=1).granularity == 0
+    assert OverlayDevice(base(), limit=1 << 20).granularity == GRANULE
 
 
 def test_a_write_that_fails_below_leaves_the_granule_as_it_was() -> None:
     below = base()
-    device = OverlayDevice(below)
+    device = OverlayDevice(below, limit=1 << 20)
     whole, below.preadv = below.preadv, _failing  # type: ignore[method-assign, assignment]
     with pytest.raises(OSError, match="broken"):
         device.pwritev([b"x" * 512], 0)
@@ -154,7 +154,7 @@ def _failing(*_: object) -> None:
 
 
 def test_several_threads_write_side_by_side() -> None:
-    device = OverlayDevice(base())
+    device = OverlayDevice(base(), limit=1 << 20)
 
     def fill(number: int) -> None:
         for sector in range(number, SIZE // 512, 4):

@@ -350,7 +350,7 @@ def test_tokens_of_a_unit_that_is_closed(pair: list[Host]) -> None:
 
 
 def test_an_overlay_makes_no_tokens() -> None:
-    (host,) = hosts(OverlayDevice(MemoryDevice(_SIZE)))
+    (host,) = hosts(OverlayDevice(MemoryDevice(_SIZE), limit=_SIZE))
     parameters = populate_list((0, 1))
     host.fail(
         populate(len(parameters)),

@@ -22,7 +22,6 @@ from typing import NamedTuple
 from blockyard.block.device import Device, Run
 
 GRANULE = 4096  # bytes: what file systems write at a time, so that hardly anything has to be copied first
-DEFAULT_LIMIT = 1 << 30  # bytes that may be written
 _MAX_RANGES = 1 << 16
 _ZEROS = bytes(GRANULE)
 
@@ -74,7 +73,7 @@ class OverlayDevice(Device):
 
     stable = False  # what was not written here changes with the device below
 
-    def __init__(self, below: Device, *, directory: Path | None = None, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, below: Device, *, directory: Path | None = None, limit: int) -> None:
         self.below = below
         self.size = below.size
         self.granularity = max(below.granularity, GRANULE) if below.granularity else 0

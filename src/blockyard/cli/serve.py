@@ -168,7 +168,7 @@ def _serve(options: argparse.Namespace) -> int:
         _say(overview(server.portals, exports))
         _say(usage(server.portals, next(iter(exports)), others=len(exports) - 1))
         _warn(server.portals, exports)
-        how = Options(workers, poll=options.poll, verbose=options.verbose)
+        how = Options(options.state or default_directory(), workers, poll=options.poll, verbose=options.verbose)
         asyncio.run(server.run(configuration, how, on_ready=lambda: _say("Ready.")))
     finally:
         server.close()

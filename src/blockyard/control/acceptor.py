@@ -23,7 +23,7 @@ from typing import Protocol
 
 from blockyard.iscsi.connection import LOGIN_DATA_LIMIT, Connection, State
 from blockyard.iscsi.directory import Directory, portal_from, portal_of
-from blockyard.iscsi.login import Found, Moved, TargetLogin
+from blockyard.iscsi.login import Authenticator, Found, Moved, TargetLogin
 from blockyard.iscsi.pdu import BHS_LENGTH, MAX_AHS_LENGTH, LoginStatus
 from blockyard.iscsi.transmit import TransmitBuffer
 from blockyard.worker.handoff import Message
@@ -50,6 +50,44 @@ class Workers(Protocol):
         """Send a connection to the owner of `target`. Raises WorkerUnavailable when there is none in time."""
 
 
+class Gate(Protocol):
+    """What the acceptor asks of who may log in (control/gate.py)."""
+
+    def wait(self, login: TargetLogin, target: str) -> float:
+        """How many seconds the host has to wait before it may log in to `target`."""
+
+    def authenticator(self, login: TargetLogin) -> Authenticator | None:
+        """What decides on AuthMethod in a discovery session. Raises NegotiationError for who is not let in."""
+
+    def refuses(self, login: TargetLogin) -> LoginStatus | None:
+        """Why a discovery session is not granted; None when it is."""
+
+    def shows(self, login: TargetLogin) -> Callable[[str], bool]:
+        """Whether this discovery session is told of a target."""
+
+    def ended(self, login: TargetLogin) -> None:
+        """A login has ended here."""
+
+
+class _OpenGate:
+    """Lets everybody in."""
+
+    def wait(self, login: TargetLogin, target: str) -> float:
+        return 0.0
+
+    def authenticator(self, login: TargetLogin) -> Authenticator | None:
+        return None
+
+    def refuses(self, login: TargetLogin) -> LoginStatus | None:
+        return None
+
+    def shows(self, login: TargetLogin) -> Callable[[str], bool]:
+        return lambda name: True
+
+    def ended(self, login: TargetLogin) -> None:
+        """Nobody wants to know."""
+
+
 class Acceptor:
     """Accepts on `listeners` from `start` to `close`."""
 
@@ -59,11 +97,13 @@ class Acceptor:
         workers: Workers,
         listeners: list[socket.socket],
         *,
+        gate: Gate | None = None,
         login_deadline: float = LOGIN_DEADLINE,
         max_half_open: int = MAX_HALF_OPEN,
     ) -> None:
         self.directory = directory
         self.workers = workers
+        self.gate = gate or _OpenGate()
         self.login_deadline = login_deadline
         self._listeners = listeners
         self._max_half_open = max_half_open
@@ -163,7 +203,15 @@ class _Reception:
     # ---- what the connection asks (iscsi.connection.Service)
 
     def new_login(self, portal: str, peer: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
-        self._login = TargetLogin(self, portal, peer=peer, attach=attach)
+        gate = self._acceptor.gate
+        self._login = TargetLogin(
+            self,
+            portal,
+            peer=peer,
+            attach=lambda login: gate.refuses(login) or attach(login),
+            authenticator=gate.authenticator,
+            ended=gate.ended,
+        )
         return self._login
 
     def find(self, name: str, portal: str) -> Found | Moved | LoginStatus:
@@ -171,13 +219,14 @@ class _Reception:
         assert self._login is not None
         if not isinstance(found, Found) or self._login.parameters.discovery:
             return found
-        if self._owner_is_away:
+        if self._owner_is_away or self._acceptor.gate.wait(self._login, name):
             return LoginStatus.SERVICE_UNAVAILABLE
         self._target = name
         raise _Owned
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
-        return self._acceptor.directory.send_targets(name, portal_from(portal))
+        assert self._login is not None
+        return self._acceptor.directory.send_targets(name, portal_from(portal), self._acceptor.gate.shows(self._login))
 
     # ---- life
 

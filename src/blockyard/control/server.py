@@ -10,11 +10,14 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from blockyard.control.acceptor import Acceptor
 from blockyard.control.errors import ControlError
+from blockyard.control.gate import Gate
 from blockyard.control.portals import listen
+from blockyard.control.state import State
 from blockyard.control.supervisor import Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
 from blockyard.iscsi.directory import Portal
@@ -22,6 +25,7 @@ from blockyard.worker.configuration import PORTAL_GROUP, Configuration, PortalGr
 
 log = logging.getLogger(__name__)
 
+REFRESH = 0.5  # seconds between two looks at the users in the state database
 GRACE = 5.0  # seconds that initiators have for logging out when serving ends
 
 
@@ -29,6 +33,7 @@ GRACE = 5.0  # seconds that initiators have for logging out when serving ends
 class Options:
     """How to serve."""
 
+    state: Path  # the state directory
     workers: int = 1
     poll: bool = False
     verbose: bool = False
@@ -75,10 +80,13 @@ class Server:
         level = "INFO" if options.verbose else "WARNING"
         group = PortalGroup(PORTAL_GROUP, tuple(str(portal) for portal in self.portals))
         configuration = replace(configuration, portal_groups=(group,))
-        supervisor = Supervisor(configuration, options.workers, poll=options.poll, log_level=level)
-        acceptor = Acceptor(configuration.directory(), supervisor, self._listeners)
+        state = State(options.state)
+        gate = Gate(state, configuration)
+        supervisor = Supervisor(configuration, options.workers, gate=gate, poll=options.poll, log_level=level)
+        acceptor = Acceptor(configuration.directory(), supervisor, self._listeners, gate=gate)
         signals = _Signals()
         watchdog = asyncio.create_task(keep_watchdog())
+        refresher = asyncio.create_task(_refresh(gate, supervisor))
         try:
             if await signals.before(supervisor.start()):
                 acceptor.start()
@@ -92,7 +100,10 @@ class Server:
         finally:
             self.close()
             watchdog.cancel()
+            refresher.cancel()
             await supervisor.close()
+            gate.events.flush()
+            state.close()
 
 
 class _Signals:
@@ -124,6 +135,14 @@ class _Signals:
                 each.cancel()
             with contextlib.suppress(asyncio.CancelledError, ControlError):
                 await task
+
+
+async def _refresh(gate: Gate, supervisor: Supervisor) -> None:
+    """Have events written, and workers told of users that have changed."""
+    while True:
+        await asyncio.sleep(REFRESH)
+        if gate.refresh():
+            await supervisor.send_accounts()
 
 
 def _allow_open_files() -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 from blockyard.control.acceptor import WorkerUnavailable
 from blockyard.control.errors import ControlError, VolumeError
+from blockyard.control.gate import Gate
 from blockyard.worker import records
 from blockyard.worker.configuration import Configuration, components
 from blockyard.worker.handoff import Message, pair, receive_message, send_message
@@ -44,10 +45,12 @@ class Worker:
         number: int,
         configuration: Configuration,
         *,
+        gate: Gate | None = None,
         poll: bool = False,
         log_level: str = "WARNING",
     ) -> None:
         self.number = number
+        self._gate = gate
         self.configuration = configuration
         self.pid: int | None = None  # while it runs
         self.restarts = 0
@@ -88,6 +91,11 @@ class Worker:
         except TimeoutError:
             pass
         raise WorkerUnavailable
+
+    async def send_accounts(self) -> None:
+        """Tell the process, if one runs, who may log in. Raises OSError when it is just ending."""
+        if self._gate is not None and self.pid is not None:
+            await self._send(self._gate.accounts_for(self.configuration))
 
     async def stop(self, grace: float) -> None:
         """Have the sessions logged out within `grace` seconds and all flushed; returns when the process has ended."""
@@ -163,6 +171,7 @@ class Worker:
             configuration = records.write(self.configuration)
             with contextlib.suppress(OSError):
                 await self._send({"type": "configure", "configuration": configuration, "poll": self._poll})
+                await self.send_accounts()
             was_ready = await messages
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -202,6 +211,8 @@ class Worker:
             if message["type"] == "ready":
                 was_ready = True
                 self._ready.set()
+            elif message["type"] == "login" and self._gate is not None:
+                self._gate.told(message)
             elif message["type"] == "failed":
                 self._refusal = str(message["error"])
             elif message["type"] == "stopped":
@@ -244,13 +255,19 @@ class Supervisor:
     """All workers. Targets go to them in turn, together with those that they share a volume with."""
 
     def __init__(
-        self, configuration: Configuration, count: int, *, poll: bool = False, log_level: str = "WARNING"
+        self,
+        configuration: Configuration,
+        count: int,
+        *,
+        gate: Gate | None = None,
+        poll: bool = False,
+        log_level: str = "WARNING",
     ) -> None:
         together = components(configuration.targets.values())
         count = max(1, min(count, len(together)))
         parts = [[name for names in together[number::count] for name in names] for number in range(count)]
         self.workers = [
-            Worker(number, configuration.part(names), poll=poll, log_level=log_level)
+            Worker(number, configuration.part(names), gate=gate, poll=poll, log_level=log_level)
             for number, names in enumerate(parts)
         ]
         self._owners = {name: worker for worker in self.workers for name in worker.configuration.targets}
@@ -265,6 +282,12 @@ class Supervisor:
     async def close(self) -> None:
         """End every worker that still runs, at once."""
         await asyncio.gather(*(worker.close() for worker in self.workers))
+
+    async def send_accounts(self) -> None:
+        """Tell all workers who may log in."""
+        for worker in self.workers:
+            with contextlib.suppress(OSError):  # the next process is told when it starts
+                await worker.send_accounts()
 
     async def hand_over(self, target: str, message: Message, fd: int) -> None:
         """Send a connection to the owner of `target`. Raises WorkerUnavailable."""

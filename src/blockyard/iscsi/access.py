@@ -51,6 +51,7 @@ class Rule:
     groups: tuple[str, ...] = ()  # of users
     mutual: bool = False  # the initiator has to let the target prove itself as well
     luns: dict[int, str] = field(default_factory=dict)  # LUN → name of a volume
+    virtual_write_limit: int = 1 << 30  # bytes that a session with that right may write to each logical unit
 
     def __post_init__(self) -> None:
         """Raises ValueError, with a message for whoever wrote the rule."""
@@ -61,6 +62,8 @@ class Rule:
                 raise ValueError(f"names of initiators are lower case: {normalise_pattern(pattern)!r}, not {pattern!r}")
         for address in self.addresses:
             network(address)
+        if self.virtual_write_limit <= 0:
+            raise ValueError(f"virtual_write_limit is {self.virtual_write_limit}: it is a number of bytes")
         if self.mutual and not self.demands_user:
             raise ValueError("mutual authentication needs users or groups, whose secrets it is made of")
 

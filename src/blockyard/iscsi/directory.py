@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from blockyard.iscsi.login import Found, Moved
@@ -115,9 +115,14 @@ class Directory:
                     seen.setdefault(str(reachable), (reachable, tag))
         return list(seen.values())
 
-    def send_targets(self, name: str | None, arrived: Portal) -> list[tuple[str, str]]:
-        """The answer to SendTargets=name, or to SendTargets=All for None (RFC 7143 Appendix C)."""
-        return list(self._records(self._asked_for(name), arrived))
+    def send_targets(
+        self, name: str | None, arrived: Portal, shown: Callable[[str], bool] = lambda name: True
+    ) -> list[tuple[str, str]]:
+        """The answer to SendTargets=name, or to SendTargets=All for None (RFC 7143 Appendix C).
+
+        `shown` says which targets the initiator may know of.
+        """
+        return list(self._records((entry for entry in self._asked_for(name) if shown(entry.name)), arrived))
 
     def _asked_for(self, name: str | None) -> Iterable[Entry]:
         if name is None:

@@ -109,7 +109,8 @@ class TargetLogin:
     It came in on `portal` from `peer`. `directory` finds the target. `attach` is called with this object when the
     login is about to be granted, and returns the TSIH of the session that it enters, or why it may not (RFC 7143 §6.3.1).
     `authenticator` is called once the names are known, and returns what decides on AuthMethod; None lets everybody in.
-    It raises NegotiationError for an initiator that is not let in whatever it proves.
+    It raises NegotiationError for an initiator that is not let in whatever it proves. `ended` is called when the login is
+    over, well or not.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class TargetLogin:
         attach: Callable[[TargetLogin], int | LoginStatus],
         preferences: Preferences | None = None,
         authenticator: Callable[[TargetLogin], Authenticator | None] = _nobody_asks,
+        ended: Callable[[TargetLogin], None] = lambda login: None,
         command_window: int = COMMAND_WINDOW,
     ) -> None:
         self.portal = portal
@@ -143,6 +145,7 @@ class TargetLogin:
         self._directory = directory
         self._attach = attach
         self._make_authenticator = authenticator
+        self._ended = ended
         self._authenticator: Authenticator | None = None
         self._window = command_window
         self._text = TextAccumulator()
@@ -187,6 +190,8 @@ class TargetLogin:
             response.status = error.status
             response.data = encode_text(error.answer)
         self.next_stat_sn = (self.next_stat_sn + 1) & _MASK
+        if self.state is not LoginState.NEGOTIATING:
+            self._ended(self)
         return [response]
 
     # ---- the header

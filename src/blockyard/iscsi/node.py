@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from blockyard.iscsi.command import Command
 from blockyard.iscsi.pdu import AsyncEvent, LoginStatus
+from blockyard.iscsi.permit import TargetAccess
 from blockyard.iscsi.session import Session
 from blockyard.scsi.nexus import TargetPort, target_port
 
@@ -38,6 +39,7 @@ class TargetNode:
     ) -> None:
         self.name = name
         self.scsi = scsi
+        self.access = TargetAccess(scsi.luns)
         self.relative_ports = relative_ports or {}
         self.sessions: dict[_Ports, Session] = {}
         self.watched: set[Session] = set()  # those that want to be told the time
@@ -58,10 +60,15 @@ class TargetNode:
 
         A new one takes the place of one of the same two ports: session reinstatement (§6.3.5).
         """
+        permit = self.access.permit(login)
+        if isinstance(permit, LoginStatus):
+            return permit
+        old = self.sessions.get(_ports(login))
+        if old is not None and not old.permit.fits(login):
+            return LoginStatus.AUTHORIZATION_FAILURE  # another user may not meddle with the session
         if login.requested_tsih:
             return self._join(login)
-        old = self.sessions.get(_ports(login))
-        session = Session(self, login, self._new_tsih())
+        session = Session(self, login, self._new_tsih(), permit)
         if old is not None:
             log.info("%s: %s is reinstated", self.name, old)
             old.close(session.settle())
@@ -88,6 +95,15 @@ class TargetNode:
         if self.sessions.get(key) is session:
             del self.sessions[key]
         self.watched.discard(session)
+
+    def grant(self, access: TargetAccess) -> None:
+        """Other rules hold from now on; sessions end that they do not permit as they are."""
+        self.access = access
+        for session in list(self.sessions.values()):
+            if not access.renews(session.permit):
+                log.warning("%s: %s ends: its right has changed", self.name, session)
+                session.announce(AsyncEvent.SESSION_DROPPED)
+                session.close(politely=True)
 
     def drop_sessions(self, *, asked_by: Session | None = None) -> None:
         """End every session, and say so (RFC 7143 §11.9.1, event 3), but not to the one that has asked for it."""

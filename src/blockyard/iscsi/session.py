@@ -35,6 +35,7 @@ from blockyard.iscsi.pdu import (
     Pdu,
     serial_less,
 )
+from blockyard.iscsi.permit import NO_PERMIT, Permit
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.sense import Asc
 from blockyard.scsi.task import Result, Task
@@ -65,8 +66,9 @@ class _Turn:
 class Session:
     """A session, normal or for discovery (RFC 7143 §4.4.3, §4.3)."""
 
-    def __init__(self, node: TargetNode | None, login: TargetLogin, tsih: int) -> None:
+    def __init__(self, node: TargetNode | None, login: TargetLogin, tsih: int, permit: Permit | None = None) -> None:
         self.node = node  # None for a discovery session
+        self.permit = permit or NO_PERMIT
         self.initiator: str = login.parameters.initiator_name
         self.isid = login.isid
         self.portal_group = login.portal_group
@@ -109,9 +111,10 @@ class Session:
         if nexus is None:
             assert self.node is not None
             port = self.node.port(self.portal_group)
-            luns = self.node.scsi.luns
+            luns = self.permit.luns
             initiator = f"{self.initiator},i,0x{self.isid.hex()}"
-            nexus = Nexus(luns.unit(lun), initiator, port, luns, self.node.scsi.ports)
+            unit, ports = luns.unit(lun), self.node.scsi.ports
+            nexus = Nexus(unit, initiator, port, luns, ports, read_only=self.permit.read_only)
             nexus.abort_tasks = partial(self._abort_on, nexus)
             if nexus.unit.tasks is not None:  # a LUN that is not there is looked for anew each time
                 nexus.unit.attach(nexus)
@@ -374,6 +377,7 @@ class Session:
         for nexus in self._nexuses.values():
             nexus.unit.detach(nexus)
         self._nexuses.clear()
+        self.permit.luns.close()
         for connection in connections:
             if politely:
                 connection.finish()

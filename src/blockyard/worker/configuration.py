@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from blockyard.iscsi.access import Rule
+from blockyard.iscsi.access import Right, Rule
+from blockyard.iscsi.chap import ALGORITHMS, Policy
 from blockyard.iscsi.directory import Directory, Entry, portal_from
 from blockyard.iscsi.login import Moved
 
@@ -79,12 +80,55 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Authentication:
+    """What CHAP may use, most wanted first, and whose order decides: that of each initiator, or this one."""
+
+    chap_algorithms: tuple[str, ...] = tuple(algorithm.name for algorithm in ALGORITHMS.values())
+    preference: str = "initiator"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if not self.chap_algorithms:
+            raise ValueError("chap_algorithms is empty: nobody could authenticate")
+        if self.preference not in ("initiator", "target"):
+            raise ValueError(f"preference is initiator or target, not {self.preference!r}")
+        for name in self.chap_algorithms:
+            if name.upper() not in _ALGORITHMS:
+                raise ValueError(f"CHAP has {', '.join(_ALGORITHMS)}, not {name!r}")
+
+    @property
+    def policy(self) -> Policy:
+        numbers = tuple(_ALGORITHMS[name.upper()] for name in self.chap_algorithms)
+        return Policy(numbers, ours_first=self.preference == "target")
+
+
+_ALGORITHMS = {algorithm.name: algorithm.number for algorithm in ALGORITHMS.values()}
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Who may ask which targets there are: rules like those of a target, apart from them. None: everybody."""
+
+    access: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        for rule in self.access:
+            if rule.right not in (Right.FULL, Right.REFUSE) or rule.luns:
+                raise ValueError(
+                    "in discovery there is nothing to read or write: a right is full or refuse, without luns"
+                )
+
+
+@dataclass(frozen=True)
 class Configuration:
     """All that is served."""
 
     portal_groups: tuple[PortalGroup, ...] = ()
     volumes: dict[str, Volume] = field(default_factory=dict)
     targets: dict[str, Target] = field(default_factory=dict)
+    discovery: Discovery = Discovery()
+    auth: Authentication = Authentication()
     units_directory: str = ""  # where logical units keep what outlives the process (scsi/durable.py); "": nowhere
 
     def directory(self) -> Directory:

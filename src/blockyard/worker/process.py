@@ -7,11 +7,13 @@ Started as `python -m blockyard.worker FD` with one end of handoff.pair(). Messa
     {"type": "connection", "portal", "peer", "received", "answered"} + socket
                                        a login whose first bytes (base64) control has read, and
                                        answered so many bytes of
+    {"type": "accounts", "users": [...], "groups": {...}}
+                                       whom the rules of its targets speak of, with their secrets (base64)
     {"type": "statistics"}             answered by the counters of every logical unit and every session's connections
     {"type": "stop", "grace": seconds} ask initiators to log out, then flush and end
 
-and to control: "ready", "failed" (with "error"), "statistics", "stopped". A worker whose control goes
-away ends as if it had been stopped without grace.
+and to control: "ready", "failed" (with "error"), "statistics", "login" (how one has ended: admission.Outcome),
+"stopped". A worker whose control goes away ends as if it had been stopped without grace.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.tokens import TokenStore
 from blockyard.scsi.unit import Identity, LogicalUnit
 from blockyard.worker import records
+from blockyard.worker.admission import WorkerAdmission
 from blockyard.worker.configuration import Configuration, Volume
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.handoff import Message, receive_message, send_message
@@ -64,11 +67,15 @@ class Worker:
         self._preferences: dict[str, Preferences] = {}  # by target
         self._loop: Loop | None = None
         self._stop_at: float | None = None
+        self._admission = WorkerAdmission(self._executor, self._tell)
 
     # ---- what connections ask (iscsi.connection.Service)
 
     def new_login(self, portal: str, peer: str, attach: Callable[[TargetLogin], int | LoginStatus]) -> TargetLogin:
-        return TargetLogin(self, portal, peer=peer, attach=attach)
+        admission = self._admission
+        return TargetLogin(
+            self, portal, peer=peer, attach=attach, authenticator=admission.authenticator, ended=admission.ended
+        )
 
     def find(self, name: str, portal: str) -> Found | Moved | LoginStatus:
         found = self._directory.find(name, portal_from(portal))
@@ -112,6 +119,7 @@ class Worker:
     def _configure(self, configuration: Configuration) -> None:
         """Open what is to be served. Raises OSError or ValueError for what cannot be."""
         self._keep = Path(configuration.units_directory) if configuration.units_directory else None
+        self._admission.configure(configuration.auth.policy, self._keep)
         for volume in configuration.volumes.values():
             self._units[volume.name] = self._open_unit(volume)
         for target in configuration.targets.values():
@@ -119,6 +127,7 @@ class Worker:
             ports = [target_port(target.name, tag, target.relative_ports.get(tag)) for tag in target.portal_groups]
             scsi = Target(target.name, units, ports, Durable(self._keep, target.name))
             self._nodes[target.name] = TargetNode(target.name, scsi, target.relative_ports, self._nodes)
+            self._admission.guard(self._nodes[target.name], target.access, self._units)
             self._preferences[target.name] = Preferences(target_alias=target.alias)
         self._directory = configuration.directory()
 
@@ -161,6 +170,8 @@ class Worker:
         message, fds = received
         if message["type"] == "connection":
             self._accept(message, fds[0])
+        elif message["type"] == "accounts":
+            self._admission.take_accounts(message)
         elif message["type"] == "statistics":
             self._tell(self._statistics())
         elif message["type"] == "stop":

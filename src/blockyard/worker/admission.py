@@ -1,0 +1,117 @@
+"""A worker's side of who may log in: the accounts that control has sent, the rules of its targets, and what it reports."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from blockyard.block.device import Device
+from blockyard.block.overlay import OverlayDevice
+from blockyard.iscsi.access import AccessList, Rule
+from blockyard.iscsi.admission import Admission
+from blockyard.iscsi.chap import Account, Policy, TargetChap
+from blockyard.iscsi.login import LoginState, TargetLogin
+from blockyard.iscsi.node import TargetNode
+from blockyard.iscsi.pdu import LoginStatus
+from blockyard.iscsi.permit import TargetAccess
+from blockyard.scsi.target import LunMap
+from blockyard.scsi.taskset import Executor
+from blockyard.scsi.unit import LogicalUnit
+from blockyard.scsi.virtual import VirtualLunMap
+from blockyard.worker.handoff import Message
+
+REFUSALS = (LoginStatus.AUTHENTICATION_FAILURE, LoginStatus.AUTHORIZATION_FAILURE)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a login ended, as control is told of it."""
+
+    granted: bool
+    status: int
+    why: str
+    initiator: str
+    user: str  # proved when it was granted, else claimed
+    peer: str
+    target: str
+
+    @classmethod
+    def of(cls, login: TargetLogin) -> Outcome:
+        granted = login.state is LoginState.FULL_FEATURE
+        parameters = login.parameters
+        return cls(
+            granted=granted,
+            status=login.status,
+            why=login.failure,
+            initiator=parameters.initiator_name,
+            user=login.user if granted else login.claimed_user,
+            peer=login.peer,
+            target="" if parameters.discovery else parameters.target_name,
+        )
+
+
+class WorkerAdmission:
+    """Decides on logins in a worker. `tell` sends a message to control."""
+
+    def __init__(self, executor: Executor, tell: Callable[[Message], None]) -> None:
+        self._executor = executor
+        self._tell = tell
+        self._admission = Admission(os.urandom)
+        self._groups: Mapping[str, tuple[str, ...]] = {}
+        self._nodes: dict[str, tuple[TargetNode, tuple[Rule, ...], Mapping[str, LogicalUnit]]] = {}
+        self._overlays: Path | None = None  # where the files of overlays are, which have no names
+
+    def configure(self, policy: Policy, overlays: Path | None) -> None:
+        self._admission.policy = policy
+        self._overlays = overlays
+
+    def guard(self, node: TargetNode, rules: tuple[Rule, ...], volumes: Mapping[str, LogicalUnit]) -> None:
+        """These rules hold for a target from now on; sessions that they do not permit as they are end."""
+        self._nodes[node.name] = node, rules, volumes
+        node.grant(self._access(node, rules, volumes))
+
+    def forget(self, name: str) -> None:
+        """The target of that name is not served any more."""
+        self._nodes.pop(name, None)
+
+    def take_accounts(self, message: Message) -> None:
+        """Users and groups have changed: for logins from now on, while sessions go on as they are."""
+        self._admission.accounts = {user["name"]: _account(user) for user in message["users"]}
+        self._groups = {group: tuple(users) for group, users in message["groups"].items()}
+        for node, rules, volumes in self._nodes.values():
+            node.access = self._access(node, rules, volumes)
+
+    def authenticator(self, login: TargetLogin) -> TargetChap | None:
+        """What decides on AuthMethod. Raises NegotiationError for who is not let in whatever he proves."""
+        if not isinstance(login.target, TargetNode):
+            return None
+        return self._admission.authenticator(login, login.target.access.rules)
+
+    def ended(self, login: TargetLogin) -> None:
+        """A login has ended: control is told of proofs, good and bad, and of who has no right."""
+        outcome = Outcome.of(login)
+        if outcome.user or outcome.status in REFUSALS:
+            self._tell({"type": "login", **asdict(outcome)})
+
+    def _access(self, node: TargetNode, rules: tuple[Rule, ...], volumes: Mapping[str, LogicalUnit]) -> TargetAccess:
+        return TargetAccess(node.scsi.luns, AccessList(rules, self._groups), volumes, self._cover)
+
+    def _cover(self, luns: LunMap, rule: Rule) -> LunMap:
+        def cover(device: Device) -> Device:
+            return OverlayDevice(device, directory=self._overlays, limit=rule.virtual_write_limit)
+
+        return VirtualLunMap(luns, cover, self._executor)
+
+
+def _account(data: dict[str, Any]) -> Account:
+    back = data["target_secret"]
+    return Account(
+        data["name"],
+        base64.b64decode(data["secret"]),
+        data["target_name"],
+        None if back is None else base64.b64decode(back),
+    )
