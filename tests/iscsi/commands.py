@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from blockyard.iscsi.pdu import NO_TAG, R2T, DataIn, ScsiCommand, ScsiResponse
+from blockyard.iscsi.pdu import NO_TAG, R2T, DataIn, NopOut, ScsiCommand, ScsiResponse
 from blockyard.scsi.task import Status
 from tests.wire import Rig, Wire, pieces
 
@@ -95,3 +95,10 @@ def joined(wire: Wire, cid: int, **keys: str) -> Wire:
     other = Wire(wire.rig, isid=wire.isid, beside=wire, cid=cid)
     assert other.log_in(**keys).status == 0
     return other
+
+
+def acknowledge(wire: Wire, ttt: int = NO_TAG) -> None:
+    """Say that everything sent so far has come: in answer to a NOP-In, or unasked."""
+    nop = NopOut(final=True, immediate=True, itt=NO_TAG, ttt=ttt, cmd_sn=wire.numbers.cmd_sn)
+    nop.exp_stat_sn = wire.connection.stat_sn
+    wire.send(nop)

@@ -39,7 +39,7 @@ from blockyard.iscsi.pdu import (
     TaskResponse,
 )
 from blockyard.scsi.task import Status
-from tests.iscsi.commands import TEST_UNIT_READY, command, joined, logged_in, read, sense, write, write_10
+from tests.iscsi.commands import TEST_UNIT_READY, acknowledge, command, joined, logged_in, read, sense, write, write_10
 from tests.wire import Rig, Wire, pieces
 
 
@@ -67,11 +67,6 @@ def answer_pings(wire: Wire) -> list[Pdu]:
         if isinstance(nop, NopIn) and nop.ttt != NO_TAG:
             acknowledge(wire, nop.ttt)
     return [answer for answer in answers if not isinstance(answer, NopIn)]
-
-
-def acknowledge(wire: Wire, ttt: int = NO_TAG) -> None:
-    stat_sn = wire.connection.stat_sn
-    wire.send(NopOut(final=True, immediate=True, itt=NO_TAG, ttt=ttt, cmd_sn=wire.numbers.cmd_sn, exp_stat_sn=stat_sn))
 
 
 def manage(wire: Wire, function: TaskFunction, **fields: int) -> TaskManagementRequest:

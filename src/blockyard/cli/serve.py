@@ -108,6 +108,22 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="IQN",
         help="the name of the target (default: one made up once and kept in the state directory)",
     )
+    network.add_argument(
+        "--max-connections",
+        metavar="N",
+        type=int,
+        choices=range(1, 17),
+        default=Target.max_connections,
+        help=f"connections that one session may have, 1 to 16 (default: {Target.max_connections})",
+    )
+    network.add_argument(
+        "--error-recovery-level",
+        type=int,
+        choices=(0, 1, 2),
+        default=Target.error_recovery_level,
+        help="what is recovered, where the initiator offers as much: 1 lost and damaged PDUs, 2 lost connections too. "
+        "Sessions with 1 or 2 are slower (default: 0)",
+    )
     process = parser.add_argument_group("process")
     process.add_argument(
         "--state",
@@ -161,7 +177,12 @@ def _serve(options: argparse.Namespace) -> int:
             units_directory=str(state.units_directory),
             volumes={export.volume.name: export.volume for units in exports.values() for export in units},
             targets={
-                name: Target(name, {export.lun: export.volume.name for export in units})
+                name: Target(
+                    name,
+                    {export.lun: export.volume.name for export in units},
+                    max_connections=options.max_connections,
+                    error_recovery_level=options.error_recovery_level,
+                )
                 for name, units in exports.items()
             },
         )

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from blockyard.iscsi.pdu import NO_TAG, ScsiCommand
+from blockyard.iscsi.pdu import NO_TAG, R2T, ScsiCommand
 from blockyard.scsi.task import Result, Task
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Command:
 
     __slots__ = (
         "aborted", "asked", "buffer", "charged", "connection", "failure", "immediate", "itt", "lun", "r2ts", "read",
-        "received", "recoveries", "solicited", "task", "unsolicited", "waited", "wanted",
+        "received", "recoveries", "snack_tag", "solicited", "task", "unsolicited", "waited", "wanted",
     )  # fmt: skip
 
     def __init__(self, pdu: ScsiCommand, task: Task, connection: Connection) -> None:
@@ -49,6 +49,7 @@ class Command:
         self.unsolicited: Sequence | None = None  # while unsolicited Data-Out PDUs are still to come
         self.solicited: deque[Sequence] = deque()  # R2Ts that have not been answered in full
         self.r2ts: list[tuple[int, int, int]] = []  # all that were sent, by R2TSN: transfer tag, offset and length
+        self.snack_tag = 0  # of the last R-Data SNACK, for the response (RFC 7143 §11.16.1)
         self.recoveries = 0  # R2Ts that asked again for what was lost
         self.waited = 0  # looks at the clock since data last came
         self.failure: Result | None = None  # the answer is known; only its data must still be let pass
@@ -59,6 +60,13 @@ class Command:
         """Whether Data-Out is still to come, so that the SCSI layer has not got the task."""
         under_way = self.unsolicited is not None or bool(self.solicited)
         return under_way or (self.failure is None and self.received < self.wanted)
+
+    def r2t(self, number: int) -> R2T:
+        """The R2T with that R2TSN (RFC 7143 §11.8)."""
+        ttt, offset, length = self.r2ts[number]
+        return R2T(
+            lun=self.lun, itt=self.itt, ttt=ttt, final=True, r2t_sn=number, buffer_offset=offset, desired_length=length
+        )
 
     def store(self, data: memoryview) -> None:
         """Take the next bytes of Data-Out, and keep what of them is wanted."""

@@ -12,7 +12,8 @@ that still run. What a connection shares with the others of its session is the s
 a PDU that comes here before its turn may be handled when another connection has closed the gap. Two rules:
 
 * A fault in one PDU rejects that PDU; only lost framing or a protocol error that leaves the two
-  sides in disagreement closes the connection (ErrorRecoveryLevel 0, RFC 7143 §7.1.4).
+  sides in disagreement closes the connection (RFC 7143 §7.1.4). What was sent can be asked for again with
+  ErrorRecoveryLevel 1 and 2 (iscsi/recovery.py).
 * Nothing here blocks, and nothing raises for what a peer may have sent: `receive` closes instead.
 
 READ and WRITE commands in their usual form never come here: worker/fastpath.py answers them out of
@@ -63,14 +64,16 @@ from blockyard.iscsi.pdu import (
     TextRequest,
     TextResponse,
     decode,
+    header_digest_matches,
     parse_ahs,
     pdu_length,
     serial_less,
 )
+from blockyard.iscsi.recovery import Retention, snack
 from blockyard.iscsi.session import MASK, MAX_IMMEDIATE, Session
 from blockyard.iscsi.transmit import TransmitBuffer
 from blockyard.scsi import sense
-from blockyard.scsi.task import Result, Task
+from blockyard.scsi.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +136,7 @@ class Connection:
         self._text = TextAccumulator()
         self._ping_tag: int | None = None  # TTT of the NOP-In that waits for its answer
         self._ping_count = 0
+        self.retention: Retention | None = None  # with ErrorRecoveryLevel 1 and 2
         self._awaited: list[_Acknowledgement] = []
 
     def __str__(self) -> str:
@@ -147,6 +151,10 @@ class Connection:
         if int.from_bytes(buffer[at + 5 : at + 8], "big") > self.segment:
             self._fail(f"a data segment is longer than {self.segment} bytes")
             return at
+        if self.retention is not None and self.header_digest:
+            sound = self._next_sound(buffer, at, end)
+            if sound != at:
+                return max(sound, at)
         after = at + pdu_length(buffer, at, header_digest=self.header_digest, data_digest=self.data_digest)
         if after > end:
             return at
@@ -161,7 +169,7 @@ class Connection:
         self._take(pdu)
         return after
 
-    def _take(self, pdu: Pdu) -> None:
+    def _take(self, pdu: Pdu, *, damaged: bool = False) -> None:
         if self.state is State.LOGIN:
             self._log_in(pdu)
             return
@@ -170,35 +178,56 @@ class Connection:
         if isinstance(pdu, _REQUESTS):
             self._acknowledge(pdu.exp_stat_sn)
         if not isinstance(pdu, _NUMBERED):
-            self._handle(pdu)
+            self._handle(pdu, damaged=damaged)
         elif pdu.immediate:
             if not (_acts_on_many(pdu) and session.postpone(self, pdu, pdu.cmd_sn)):
-                self._handle(pdu)
+                self._handle(pdu, damaged=damaged)
         elif session.take(pdu.cmd_sn):
-            self._handle(pdu)
+            self._handle(pdu, damaged=damaged)
         else:
-            session.hold(self, pdu, pdu.cmd_sn)
-        for connection, held in session.due():
-            connection._handle(held)
+            session.hold(self, pdu, pdu.cmd_sn, damaged=damaged)
+        for held in session.due():
+            held.connection._handle(held.pdu, damaged=held.damaged)
 
-    def _handle(self, pdu: Pdu) -> None:
+    def _handle(self, pdu: Pdu, *, damaged: bool = False) -> None:
         if self.state is not State.FULL_FEATURE:
             return
         handler = _HANDLERS.get(pdu.opcode)
         if handler is None:
             self.reject(pdu, RejectReason.COMMAND_NOT_SUPPORTED)
+        elif damaged:
+            handler(self, pdu, damaged=True)
         else:
             handler(self, pdu)
 
     def _damaged(self, pdu: Pdu, reason: RejectReason) -> None:
-        """A data digest does not match (RFC 7143 §7.8): the PDU is rejected, and the command that it belongs to fails."""
+        """A data digest does not match (RFC 7143 §7.8): the PDU is rejected and discarded.
+
+        Where nothing is recovered, the command that it belongs to fails. Else Data-Out is asked for again, and the
+        initiator sends again what has a CmdSN, as ExpCmdSN does not go on.
+        """
         log.warning("%s: data digest error", self)
         self.reject(pdu, reason)
-        assert self.session is not None
-        if isinstance(pdu, ScsiCommand) and (pdu.immediate or self.session.take(pdu.cmd_sn)):
-            self._scsi_command(pdu, sense.PROTOCOL_SERVICE_CRC_ERROR)
-        elif isinstance(pdu, DataOut):
-            self._data_out(pdu, damaged=True)
+        if isinstance(pdu, DataOut) or (isinstance(pdu, ScsiCommand) and self.retention is None):
+            self._take(pdu, damaged=True)
+
+    def _next_sound(self, buffer: Buffer, at: int, end: int) -> int:
+        """Where the PDU begins whose header digest matches: `at`, or behind a damaged one (RFC 7143 §7.7).
+
+        Where the lengths in a damaged header lead to a sound one they are true, and that PDU alone is lost. While that is
+        not known, or a header is not all there, it is -1. Where they lead elsewhere the connection is dropped.
+        """
+        matches = header_digest_matches(buffer, at, end)
+        if matches or matches is None:
+            return at if matches else -1
+        after = at + pdu_length(buffer, at, header_digest=True, data_digest=self.data_digest)
+        matches = header_digest_matches(buffer, after, end)
+        if matches:
+            log.warning("%s: header digest error: the PDU is discarded", self)
+            return after
+        if matches is False:
+            self._fail("header digest error")
+        return -1
 
     # ---- output
 
@@ -213,11 +242,17 @@ class Connection:
     def pack(self, tx: TransmitBuffer, pdu: Pdu, *, advances: bool) -> None:
         """Give a PDU its numbers and put it into `tx`."""
         pdu.bhs[24:28] = self.stat_sn.to_bytes(4, "big")
+        if advances:
+            self.stat_sn = (self.stat_sn + 1) & MASK
+            if self.retention is not None:
+                self.retention.add(pdu)
+        self.pack_again(tx, pdu)
+
+    def pack_again(self, tx: TransmitBuffer, pdu: Pdu) -> None:
+        """Put a PDU that has its StatSN into `tx`, with the current command numbers."""
         if self.session is not None:
             pdu.bhs[28:32] = self.session.exp_cmd_sn.to_bytes(4, "big")
             pdu.bhs[32:36] = self.session.max_cmd_sn.to_bytes(4, "big")
-        if advances:
-            self.stat_sn = (self.stat_sn + 1) & MASK
         tx.append(pdu.encode(header_digest=self.header_digest, data_digest=self.data_digest))
 
     def put(self, output: Output) -> None:
@@ -278,8 +313,18 @@ class Connection:
 
         self.put(Single(self._ping(), advances=False, packed=packed))
 
+    def probe(self, *, anyway: bool) -> None:
+        """Have the initiator acknowledge what it has got, if that is overdue; it learns what it has not got."""
+        overdue = self.retention is not None and self.retention.stale()
+        if (overdue or anyway) and not self.backlog:
+            self.send(self._ping(), advances=False)
+
     def _acknowledge(self, exp_stat_sn: int) -> None:
         """The initiator has got every status before this StatSN."""
+        if serial_less(self.stat_sn, exp_stat_sn):
+            return  # it has not been sent
+        if self.retention is not None:
+            self.retention.acknowledge(exp_stat_sn)
         if not self._awaited:
             return
         reached = [a for a in self._awaited if a.stat_sn is not None and not serial_less(exp_stat_sn, a.stat_sn)]
@@ -356,6 +401,8 @@ class Connection:
         session, parameters = self.session, self._login.parameters
         assert session is not None
         self.state = State.FULL_FEATURE
+        if session.parameters.error_recovery_level:
+            self.retention = Retention(session.data.new_tag)
         self.max_burst = session.parameters.max_burst_length
         self.segment = parameters.max_recv_data_segment_length
         self.peer_segment = parameters.peer_max_recv_data_segment_length
@@ -372,7 +419,7 @@ class Connection:
 
     # ---- SCSI commands (RFC 7143 §11.3)
 
-    def _scsi_command(self, pdu: ScsiCommand, failure: Result | None = None) -> None:
+    def _scsi_command(self, pdu: ScsiCommand, *, damaged: bool = False) -> None:
         session = self.session
         assert session is not None
         if session.node is None:
@@ -392,6 +439,7 @@ class Connection:
             return
         command = Command(pdu, task, self)
         session.add(command)
+        failure = sense.PROTOCOL_SERVICE_CRC_ERROR if damaged else None
         command.failure = failure or session.data.refuse(pdu) or task.nexus.unit.begin(task)
         command.wanted = 0 if command.failure else min(task.expected, task.data_out_length)
         session.data.begin(command, pdu)
@@ -419,7 +467,7 @@ class Connection:
         assert session is not None
         command = session.commands.get(pdu.itt)
         if command is None:  # held, or aborted: then its data may be under way still (RFC 7143 §4.2.3.3)
-            session.hold_data(self, pdu)
+            session.hold_data(self, pdu, damaged=damaged)
             return
         wrong = RejectReason.PROTOCOL_ERROR  # RFC 7143 §4.2.5.1: a command's data comes on its own connection
         reason = session.data.take(command, pdu, damaged=damaged) if command.connection is self else wrong
@@ -517,8 +565,15 @@ class Connection:
             self.state = State.LOGOUT
         session.log_out(self, pdu.reason, pdu.cid, answer)
 
+    def command(self, itt: int) -> Command | None:
+        """The command in progress with that task tag, if it is allegiant to this connection."""
+        command = self.session.commands.get(itt) if self.session is not None else None
+        return command if command is not None and command.connection is self else None
+
     def _snack(self, pdu: SnackRequest) -> None:
-        self.reject(pdu, RejectReason.SNACK_REJECT)  # ErrorRecoveryLevel 0 (RFC 7143 §11.16)
+        reason = RejectReason.SNACK_REJECT if self.retention is None else snack(self, self.retention, pdu)
+        if reason is not None:
+            self.reject(pdu, reason)
 
 
 # Initiator PDUs that carry a CmdSN (RFC 7143 §4.2.2.1), and those that acknowledge StatSN (§4.2.2.2)

@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from blockyard.iscsi.command import Command, Sequence
-from blockyard.iscsi.pdu import NO_TAG, R2T, DataOut, RejectReason, ScsiCommand
+from blockyard.iscsi.pdu import NO_TAG, DataOut, RejectReason, ScsiCommand, serial_less
 from blockyard.scsi import sense
 from blockyard.scsi.task import Result
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from blockyard.iscsi.session import Session
 
 SOLICITED_LIMIT = 16 << 20  # bytes of Data-Out that a session is asked for at a time; more R2Ts wait
+MAX_RECOVERIES = 16  # R2Ts for what was lost that one command is worth
+PATIENCE = (
+    4  # looks at the clock, mostly seconds, that a sequence is waited for before it counts as lost (RFC 7143 §7.1.4.1)
+)
 
 
 class DataOutCollector:
@@ -61,19 +65,28 @@ class DataOutCollector:
 
     def take(self, command: Command, pdu: DataOut, *, damaged: bool = False) -> RejectReason | None:
         """Take a Data-Out PDU of a command; the reason when it is to be rejected."""
-        if command.unsolicited is not None and pdu.ttt == NO_TAG:
-            sequence = command.unsolicited
-        elif command.solicited and pdu.ttt == command.solicited[0].ttt:
-            sequence = command.solicited[0]
-        else:
-            return RejectReason.INVALID_PDU_FIELD
-        failure = sense.PROTOCOL_SERVICE_CRC_ERROR if damaged else self._misplaced(command, sequence, pdu)
-        command.failure = command.failure or failure
+        sequence = command.unsolicited if pdu.ttt == NO_TAG else next(iter(command.solicited), None)
+        if sequence is None or sequence.ttt != pdu.ttt:  # recovery leaves PDUs behind that nobody waits for any more
+            return None if self._recovers else RejectReason.INVALID_PDU_FIELD
+        if self._recovers:
+            if serial_less(pdu.data_sn, sequence.data_sn):
+                return None
+            sequence.broken = sequence.broken or damaged or pdu.data_sn != sequence.data_sn
+            sequence.data_sn = pdu.data_sn
+            damaged = False
+        command.waited = 0
+        if not sequence.broken:
+            failure = sense.PROTOCOL_SERVICE_CRC_ERROR if damaged else self._misplaced(command, sequence, pdu)
+            command.failure = command.failure or failure
+            command.store(memoryview(pdu.data))
         sequence.data_sn += 1
-        command.store(memoryview(pdu.data))
         if pdu.final:
             self._end(command, sequence)
         return None
+
+    @property
+    def _recovers(self) -> bool:
+        return self._session.parameters.error_recovery_level > 0
 
     def _misplaced(self, command: Command, sequence: Sequence, pdu: DataOut) -> Result | None:
         """The failure of a command whose Data-Out breaks the rules (RFC 7143 §11.7)."""
@@ -84,13 +97,30 @@ class DataOutCollector:
         return None
 
     def _end(self, command: Command, sequence: Sequence) -> None:
+        """A sequence is at its end, or has been given up: what it lacks is asked for again (RFC 7143 §7.8)."""
         if sequence is command.unsolicited:
             command.unsolicited = None
         else:
             command.solicited.popleft()
+            if command.received < sequence.end and command.failure is None:
+                command.asked = command.received
+                command.recoveries += 1
+                if command.recoveries > MAX_RECOVERIES:
+                    command.failure = sense.PROTOCOL_SERVICE_CRC_ERROR
             if command.failure is None:
                 self._continue(command)
         self.advance(command)
+
+    def tick(self) -> None:
+        """Give up the sequences that nothing has come of for a while: something was lost on the way, or the R2T."""
+        for command in list(self._session.commands.values()):
+            sequence = command.unsolicited or next(iter(command.solicited), None)
+            if sequence is None or command.connection is None:
+                continue
+            command.waited += 1
+            if command.waited >= PATIENCE:
+                command.waited = 0
+                self._end(command, sequence)
 
     def advance(self, command: Command) -> None:
         """Go on with a command as far as its data allows: wait, ask for more, run it, or end it."""
@@ -128,16 +158,8 @@ class DataOutCollector:
             ttt = self.new_tag()
             command.solicited.append(Sequence(command.asked + length, ttt))
             command.r2ts.append((ttt, command.asked, length))
-            command.connection.send(self.r2t(command, len(command.r2ts) - 1), advances=False)
+            command.connection.send(command.r2t(len(command.r2ts) - 1), advances=False)
             command.asked += length
-
-    def r2t(self, command: Command, number: int) -> R2T:
-        """The R2T with that R2TSN."""
-        ttt, offset, length = command.r2ts[number]
-        return R2T(
-            lun=command.lun, itt=command.itt, ttt=ttt, final=True,
-            r2t_sn=number, buffer_offset=offset, desired_length=length,
-        )  # fmt: skip
 
     def forget(self, command: Command) -> None:
         """The command is over: what it held is free for the next."""

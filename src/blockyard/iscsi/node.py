@@ -42,7 +42,6 @@ class TargetNode:
         self.access = TargetAccess(scsi.luns)
         self.relative_ports = relative_ports or {}
         self.sessions: dict[_Ports, Session] = {}
-        self.watched: set[Session] = set()  # those that want to be told the time
         self._fellows = {name: self} if fellows is None else fellows
         self._next_tsih = 0
 
@@ -94,7 +93,6 @@ class TargetNode:
         key = (session.initiator, session.isid, session.portal_group)
         if self.sessions.get(key) is session:
             del self.sessions[key]
-        self.watched.discard(session)
 
     def grant(self, access: TargetAccess) -> None:
         """Other rules hold from now on; sessions end that they do not permit as they are."""
@@ -114,7 +112,7 @@ class TargetNode:
 
     def tick(self, now: float) -> None:
         """Tell the sessions that wait for something how late it is, in seconds."""
-        for session in list(self.watched):
+        for session in [session for session in self.sessions.values() if session.watched]:
             session.tick(now)
 
     def commands_on(self, units: Iterable[Unit]) -> dict[Session, list[Command]]:

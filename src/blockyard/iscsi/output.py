@@ -51,17 +51,44 @@ class LoginOutput:
         return True
 
 
-class Completion:
-    """The end of a SCSI command: its Data-In PDUs and its status."""
+class Replica:
+    """A PDU that has been sent before, with the number that it had (RFC 7143 §11.16)."""
 
-    __slots__ = ("command", "data", "data_sn", "result", "sent")
+    __slots__ = ("pdu",)
+
+    def __init__(self, pdu: Pdu) -> None:
+        self.pdu = pdu
+
+    def emit(self, connection: Connection, tx: TransmitBuffer) -> bool:
+        connection.pack_again(tx, self.pdu)
+        return True
+
+
+class Completion:
+    """The end of a SCSI command: its Data-In PDUs and its status.
+
+    Where the connection keeps what it has sent (ErrorRecoveryLevel 1 and 2), status always has a PDU of its own, so that
+    data and status are asked for again independently; the initiator is asked to acknowledge the data of each burst
+    (the A bit, RFC 7143 §11.7.2), and `pieces` says how the data was cut, so that any part can be sent again.
+    """
+
+    __slots__ = ("acknowledged", "command", "data", "first_sn", "pieces", "response", "result", "sent", "ttt")
 
     def __init__(self, command: Command, result: Result) -> None:
         self.command = command
         self.result = result
         self.data = memoryview(result.data)[: command.task.read_length]
-        self.sent = 0
-        self.data_sn = len(command.r2ts)  # R2T and Data-In PDUs share one numbering (RFC 7143 §11.7.5)
+        self.first_sn = len(command.r2ts)  # DataSN: R2T and Data-In PDUs share one numbering (RFC 7143 §11.7.5)
+        self.pieces: list[tuple[int, int, int]] = []  # Data-In PDUs sent: offset, length and flags, from first_sn on
+        self.sent = 0  # bytes
+        self.acknowledged = self.first_sn  # DataSN before which the initiator has everything
+        self.ttt = NO_TAG  # by which it acknowledges
+        self.response: ScsiResponse | None = None  # once it has been sent
+
+    @property
+    def data_sn(self) -> int:
+        """DataSN of the next Data-In PDU."""
+        return self.first_sn + len(self.pieces)
 
     def emit(self, connection: Connection, tx: TransmitBuffer) -> bool:
         collapsed = False
@@ -70,16 +97,27 @@ class Completion:
                 return False
             collapsed = self._emit_data(connection, tx)
         if not collapsed:
-            response = ScsiResponse(
-                itt=self.command.itt,
-                final=True,
-                status=self.result.status,
-                exp_data_sn=self.data_sn,
-                data=len(self.result.sense).to_bytes(2, "big") + self.result.sense if self.result.sense else b"",
-            )
-            self._set_residuals(response)
-            connection.pack(tx, response, advances=True)
+            self._emit_status(connection, tx)
         return True
+
+    def _emit_status(self, connection: Connection, tx: TransmitBuffer) -> None:
+        response = ScsiResponse(
+            itt=self.command.itt,
+            final=True,
+            status=self.result.status,
+            snack_tag=self.command.snack_tag,
+            exp_data_sn=self.data_sn,
+            data=len(self.result.sense).to_bytes(2, "big") + self.result.sense if self.result.sense else b"",
+        )
+        self._set_residuals(response)
+        if self.response is None:
+            connection.pack(tx, response, advances=True)
+        else:  # sent anew for an R-Data SNACK: all responses to a command have one StatSN (RFC 7143 §11.16.1)
+            response.stat_sn = self.response.stat_sn
+            connection.pack_again(tx, response)
+        self.response = response
+        if connection.retention is not None:
+            connection.retention.keep(self, response)
 
     def _emit_data(self, connection: Connection, tx: TransmitBuffer) -> bool:
         """Pack the next Data-In PDU; True when it carries the status too (RFC 7143 §11.7.3)."""
@@ -87,22 +125,42 @@ class Completion:
         left_in_burst = max_burst - self.sent % max_burst
         length = min(len(self.data) - self.sent, connection.peer_segment, left_in_burst)
         last = self.sent + length == len(self.data)
-        pdu = DataIn(
-            itt=self.command.itt,
-            ttt=NO_TAG,
-            final=last or length == left_in_burst,
-            data_sn=self.data_sn,
-            buffer_offset=self.sent,
-            data=self.data[self.sent : self.sent + length],
-        )
-        collapse = last and self.result.status == Status.GOOD and not self.command.task.data_out_length
+        pdu = self._data_in(self.data_sn, self.sent, length)
+        pdu.final = last or length == left_in_burst
+        collapse = False
+        if connection.retention is None:
+            collapse = last and self.result.status == Status.GOOD and not self.command.task.data_out_length
+        elif pdu.final and not last:
+            if self.ttt == NO_TAG:
+                self.ttt = connection.retention.new_tag()
+            pdu.acknowledge, pdu.ttt, pdu.lun = True, self.ttt, self.command.lun
         if collapse:
             pdu.has_status = True
             self._set_residuals(pdu)
         connection.pack(tx, pdu, advances=collapse)
+        self.pieces.append((self.sent, length, pdu.flags))
         self.sent += length
-        self.data_sn += 1
         return collapse
+
+    def _data_in(self, data_sn: int, offset: int, length: int) -> DataIn:
+        return DataIn(
+            itt=self.command.itt, ttt=NO_TAG, data_sn=data_sn, buffer_offset=offset,
+            data=self.data[offset : offset + length],
+        )  # fmt: skip
+
+    def replica(self, data_sn: int) -> DataIn:
+        """The Data-In PDU with that DataSN as it was sent."""
+        offset, length, flags = self.pieces[data_sn - self.first_sn]
+        pdu = self._data_in(data_sn, offset, length)
+        pdu.flags = flags
+        if pdu.acknowledge:
+            pdu.ttt, pdu.lun = self.ttt, self.command.lun
+        return pdu
+
+    def rewind(self, data_sn: int) -> None:
+        """Have all data from that DataSN on, and the status, sent once more, cut as the connection now wants it."""
+        del self.pieces[data_sn - self.first_sn :]
+        self.sent = sum(self.pieces[-1][:2]) if self.pieces else 0
 
     def _set_residuals(self, pdu: ScsiResponse | DataIn) -> None:
         """RFC 7143 §11.4.5: how far the data moved falls short of, or exceeds, what the initiator expected."""

@@ -574,6 +574,13 @@ def pdu_length(buffer: Buffer, at: int, *, header_digest: bool, data_digest: boo
     return length
 
 
+def header_digest_matches(buffer: Buffer, at: int, end: int) -> bool | None:
+    """Whether the header at `buffer[at:end]` has the digest that stands behind it; None while it is not all there."""
+    if end - at < BHS_LENGTH or end < (after := at + BHS_LENGTH + buffer[at + 4] * 4) + DIGEST_LENGTH:
+        return None
+    return int.from_bytes(buffer[after : after + DIGEST_LENGTH], "little") == crc32c(bytes(buffer[at:after]))
+
+
 def decode(buffer: Buffer, at: int, *, header_digest: bool = False, data_digest: bool = False) -> Pdu:
     """The whole PDU that stands at `buffer[at:]`; `data` is a view into `buffer`, not a copy.
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from blockyard.iscsi.command import Command
 from blockyard.iscsi.dataout import DataOutCollector
@@ -52,14 +52,22 @@ MAX_IMMEDIATE = 16  # commands marked for immediate delivery that may be in prog
 MASK = 0xFFFFFFFF
 
 
+class _Arrival(NamedTuple):
+    """A PDU that was held, and where from."""
+
+    connection: Connection
+    pdu: Pdu
+    damaged: bool = False
+
+
 class _Turn:
     """What waits for the turn of one CmdSN."""
 
     __slots__ = ("aborted", "before", "own")
 
     def __init__(self) -> None:
-        self.before: list[tuple[Connection, Pdu]] = []  # immediate requests that act on all commands up to here
-        self.own: list[tuple[Connection, Pdu]] = []  # the PDU with this CmdSN, and Data-Out that has followed it
+        self.before: list[_Arrival] = []  # immediate requests that act on all commands up to here
+        self.own: list[_Arrival] = []  # the PDU with this CmdSN, and Data-Out that has followed it
         self.aborted = False  # it counts as come, but is not to be carried out
 
 
@@ -91,6 +99,8 @@ class Session:
         self._settling = 0  # how many sessions and connections that it replaces have tasks that run
         self._newcomers: list[Callable[[], None]] = []  # logins that wait until they have ended
         self._deadline: float | None = None  # when a session without connections is over
+        self._stuck: int | None = None  # ExpCmdSN at the last look, if commands were held
+        self.look()
 
     def __str__(self) -> str:
         return f"session {self.tsih} of {self.initiator}"
@@ -136,29 +146,29 @@ class Session:
         """Whether a CmdSN is in the window."""
         return not serial_less(cmd_sn, self.exp_cmd_sn) and not serial_less(self.max_cmd_sn, cmd_sn)
 
-    def hold(self, connection: Connection, pdu: Pdu, cmd_sn: int) -> None:
+    def hold(self, connection: Connection, pdu: Pdu, cmd_sn: int, *, damaged: bool = False) -> None:
         """Keep a PDU that came too early; one outside the window, or a duplicate, is silently ignored."""
         if self._expects(cmd_sn):
             turn = self._held.setdefault(cmd_sn, _Turn())
             if not turn.own:
-                self._keep(turn.own, connection, pdu)
+                self._keep(turn.own, _Arrival(connection, pdu, damaged))
 
-    def hold_data(self, connection: Connection, pdu: DataOut) -> None:
+    def hold_data(self, connection: Connection, pdu: DataOut, *, damaged: bool = False) -> None:
         """Keep a Data-Out PDU if it belongs to a command that is held."""
         for turn in self._held.values():
-            if turn.own and turn.own[0][0] is connection and turn.own[0][1].itt == pdu.itt:
-                self._keep(turn.own, connection, pdu)
+            if turn.own and turn.own[0].connection is connection and turn.own[0].pdu.itt == pdu.itt:
+                self._keep(turn.own, _Arrival(connection, pdu, damaged))
 
     def postpone(self, connection: Connection, pdu: Pdu, cmd_sn: int) -> bool:
         """Keep an immediate request until all commands before it have come, if any has not (RFC 7143 §4.2.3.3)."""
         late = serial_less(self.exp_cmd_sn, cmd_sn) and self._expects((cmd_sn - 1) & MASK)
         if late:
-            self._keep(self._held.setdefault(cmd_sn, _Turn()).before, connection, pdu)
+            self._keep(self._held.setdefault(cmd_sn, _Turn()).before, _Arrival(connection, pdu))
         return late
 
-    def _keep(self, where: list[tuple[Connection, Pdu]], connection: Connection, pdu: Pdu) -> None:
-        pdu.data = bytes(pdu.data)  # the receive buffer goes on to other PDUs
-        where.append((connection, pdu))
+    def _keep(self, where: list[_Arrival], arrival: _Arrival) -> None:
+        arrival.pdu.data = bytes(arrival.pdu.data)  # the receive buffer goes on to other PDUs
+        where.append(arrival)
         self.look()
 
     def abort_early(self, cmd_sn: int) -> bool:
@@ -169,7 +179,7 @@ class Session:
         self.look()
         return True
 
-    def due(self) -> Iterator[tuple[Connection, Pdu]]:
+    def due(self) -> Iterator[_Arrival]:
         """What was held and has its turn now, accounted for, with the connections that it came on."""
         while (turn := self._held.get(self.exp_cmd_sn)) is not None:
             before, turn.before = turn.before, []
@@ -185,8 +195,13 @@ class Session:
                 self.look()
 
     def look(self) -> None:
-        """Bring `detour` up to date: the data path may go ahead while the window is open, nothing held, and no fence up."""
-        self.detour = self.outstanding >= COMMAND_WINDOW or bool(self._held) or self.fence.up
+        """Bring `detour` up to date.
+
+        The data path may go ahead while the window is open, nothing held and no fence up. It keeps nothing of
+        what it sends: sessions that recover never go there.
+        """
+        recovers = self.parameters.error_recovery_level > 0
+        self.detour = recovers or self.outstanding >= COMMAND_WINDOW or bool(self._held) or self.fence.up
 
     # ---- commands in progress
 
@@ -306,8 +321,8 @@ class Session:
         """Take a connection out of the session; returns its commands, whose end is the caller's matter."""
         del self.connections[connection.cid]
         for turn in self._held.values():  # its initiator will send them again, by another connection
-            turn.before = [entry for entry in turn.before if entry[0] is not connection]
-            turn.own = [entry for entry in turn.own if entry[0] is not connection]
+            turn.before = [held for held in turn.before if held.connection is not connection]
+            turn.own = [held for held in turn.own if held.connection is not connection]
         self._held = {cmd_sn: turn for cmd_sn, turn in self._held.items() if turn.before or turn.own or turn.aborted}
         self.look()
         return [command for command in self.commands.values() if command.connection is connection]
@@ -323,7 +338,6 @@ class Session:
             self.close()
         else:
             log.info("%s: no connection is left; it can be continued", self)
-            self.node.watched.add(self)
 
     def log_out(self, by: Connection, reason: int, cid: int, answer: Callable[[LogoutResponseCode], None]) -> None:
         """Log out the session or one of its connections; `answer` is called once its tasks have ended (§11.14, §11.15)."""
@@ -349,12 +363,22 @@ class Session:
         for connection in self.connections.values():
             connection.announce(event, parameter1, self.parameters.default_time2wait, self.time2retain, lun)
 
+    @property
+    def watched(self) -> bool:
+        """Whether it wants to be told the time."""
+        return self.parameters.error_recovery_level > 0 or not self.connections
+
     def tick(self, now: float) -> None:
-        """Close the session when it has waited long enough for a connection (RFC 7143 §7.5, §13.15, §13.16)."""
+        """Look after what is lost, in a session that recovers; close one that has waited long enough for a connection.
+
+        `now` is in seconds (RFC 7143 §7.1.4, §7.5, §13.15, §13.16).
+        """
         if self.connections:
-            self.target.watched.discard(self)
-            return
-        if self._deadline is None:
+            self.data.tick()
+            stuck, self._stuck = self._stuck, self.exp_cmd_sn if self._held else None
+            for connection in list(self.connections.values()):
+                connection.probe(anyway=stuck is not None and stuck == self._stuck)
+        elif self._deadline is None:
             self._deadline = now + self.parameters.default_time2wait + self.time2retain
         elif now >= self._deadline:
             log.info("%s: nobody has continued it", self)

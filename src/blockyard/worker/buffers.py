@@ -17,7 +17,8 @@ from blockyard.iscsi.pdu import BHS_LENGTH, MAX_AHS_LENGTH
 
 RECEIVE_CAPACITY = 2 << 20  # bytes
 MAX_SEGMENT = Preferences().max_recv_data_segment_length
-LONGEST_PDU = BHS_LENGTH + MAX_AHS_LENGTH + MAX_SEGMENT + 2 * DIGEST_LENGTH  # bytes
+_LONGEST_HEADER = BHS_LENGTH + MAX_AHS_LENGTH + DIGEST_LENGTH
+LONGEST_PDU = _LONGEST_HEADER + MAX_SEGMENT + DIGEST_LENGTH  # bytes
 _KEPT = 4  # buffers that a pool keeps for the next one who asks
 
 B = TypeVar("B")
@@ -40,7 +41,8 @@ class ReceiveBuffer:
         if self.start == self.end:
             self.start = self.end = 0
             return self.view
-        if RECEIVE_CAPACITY - self.start < LONGEST_PDU:  # what has begun may not fit behind where it stands
+        # What has begun may not fit behind where it stands, with the header that tells whether a damaged one is over.
+        if RECEIVE_CAPACITY - self.start < LONGEST_PDU + _LONGEST_HEADER:
             length = self.end - self.start
             self.view[:length] = self.view[self.start : self.end]
             self.start, self.end = 0, length

@@ -17,7 +17,9 @@ from blockyard.iscsi.access import Right, Rule
 from blockyard.iscsi.chap import ALGORITHMS, Policy
 from blockyard.iscsi.directory import Directory, Entry, portal_from
 from blockyard.iscsi.login import Moved
+from blockyard.iscsi.negotiation import Preferences
 
+TIME2RETAIN = 20  # seconds: the default of DefaultTime2Retain (RFC 7143 §13.16)
 PORTAL_GROUP = 1  # the one that all portals are in unless something else was said
 
 
@@ -64,6 +66,18 @@ class Target:
     access: tuple[Rule, ...] = ()  # the first that matches an initiator decides; none: everybody may do everything
     redirect: Redirect | None = None
     relative_ports: dict[int, int] = field(default_factory=dict)  # tag → relative target port identifier (SPC-5)
+    max_connections: int = 16  # of a session, at most
+    error_recovery_level: int = 0  # at most: many initiators offer 2, which costs them the short cut for READ and WRITE
+
+    @property
+    def preferences(self) -> Preferences:
+        """What it wishes for at login. State is kept for lost connections where tasks can be reassigned to others."""
+        return Preferences(
+            target_alias=self.alias,
+            max_connections=self.max_connections,
+            error_recovery_level=self.error_recovery_level,
+            default_time2retain=TIME2RETAIN if self.error_recovery_level == 2 else 0,
+        )
 
     @property
     def entry(self) -> Entry:

@@ -128,7 +128,7 @@ class Worker:
             scsi = Target(target.name, units, ports, Durable(self._keep, target.name))
             self._nodes[target.name] = TargetNode(target.name, scsi, target.relative_ports, self._nodes)
             self._admission.guard(self._nodes[target.name], target.access, self._units)
-            self._preferences[target.name] = Preferences(target_alias=target.alias)
+            self._preferences[target.name] = target.preferences
         self._directory = configuration.directory()
 
     def _open_unit(self, volume: Volume) -> LogicalUnit:
