@@ -48,7 +48,7 @@ class Gate:
 
     def configure(self, configuration: Configuration) -> None:
         """Other rules hold from now on."""
-        self._configuration = configuration
+        self.configuration = configuration
         groups = self._accounts.groups
         self._admission.policy = configuration.auth.policy
         self._admission.accounts = self._accounts.users
@@ -70,7 +70,7 @@ class Gate:
         if accounts == self._accounts:
             return False
         self._accounts = accounts
-        self.configure(self._configuration)
+        self.configure(self.configuration)
         return True
 
     def accounts_for(self, part: Configuration) -> Message:
