@@ -222,6 +222,14 @@ def test_a_login_replayed_says_the_same() -> None:
     assert said[0] == said[1]
 
 
+def test_libiscsi_says_again_who_it_is() -> None:
+    """With a password that nobody has asked for, it begins the operational stage like the first one."""
+    login = new_login()
+    exchange(login, request([*NAMES, ("AuthMethod", "CHAP,None")], csg=0, nsg=1))
+    exchange(login, request(NAMES))
+    assert login.state is LoginState.FULL_FEATURE
+
+
 # ---- logins that fail
 
 Requests = Sequence[LoginRequest]
@@ -276,7 +284,9 @@ SECURE = request(NAMES, csg=0, nsg=0, final=False)
         pytest.param([OPEN, request(tsih=1)], LoginStatus.INITIATOR_ERROR, id="another TSIH"),
         pytest.param([OPEN, request(cmd_sn=101)], LoginStatus.INITIATOR_ERROR, id="another CmdSN"),
         pytest.param([OPEN, request(version_max=1)], LoginStatus.INITIATOR_ERROR, id="another version"),
-        pytest.param([OPEN, request(NAMES[:1])], LoginStatus.INITIATOR_ERROR, id="name twice"),
+        pytest.param(
+            [OPEN, request([("InitiatorName", INITIATOR + "x")])], LoginStatus.INITIATOR_ERROR, id="another name"
+        ),
         pytest.param(
             [request([NAMES[0], NAMES[2]], final=False, nsg=0), request(NAMES[1:2])],
             LoginStatus.INITIATOR_ERROR,

@@ -149,6 +149,7 @@ class TargetLogin:
         self._authenticator: Authenticator | None = None
         self._window = command_window
         self._text = TextAccumulator()
+        self._identity: Pairs = []  # what the first text has said who it is
         self._stage = Stage.SECURITY
         self._first: LoginRequest | None = None
         self._requests = 0
@@ -268,8 +269,9 @@ class TargetLogin:
         identity = [pair for pair in pairs if pair[0] in _IDENTITY]
         if not self.named:
             self.negotiator.answer(identity, self._stage)
+            self._identity = identity
             answers += self._identify()
-        elif identity:
+        elif any(pair not in self._identity for pair in identity):  # libiscsi says the same again in the next stage
             raise NegotiationError(f"{identity[0][0]} comes after the first text (RFC 7143 §6.3.1)")
         proofs = [pair for pair in pairs if self._authenticating and _is_proof(pair[0])]
         negotiated = self.negotiator.answer([pair for pair in pairs if pair not in identity + proofs], self._stage)
