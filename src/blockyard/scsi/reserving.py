@@ -34,8 +34,9 @@ _REASON = "reservation"  # why a nexus's gate is closed
 # whatever became of the reservations, beside START STOP UNIT that starts and REPLACE LOST RESERVATION (SPC-4 5.13.5.2)
 _WITHOUT_INFORMATION = frozenset({(0x4D, None), (0x12, None), (0x3C, None), (0xA0, None), (0xA3, 0x0A), (0x03, None),
                                   (0x3B, None), (0x5F, 0x08)})  # fmt: skip
-# Beside what passes any reservation: LOG SENSE, RELEASE (10), RELEASE (6); PREVENT ALLOW MEDIUM REMOVAL that allows (SPC-2 5.5.1)
-_DESPITE_RESERVE = frozenset({0x4D, 0x57, 0x17})
+# What else a RESERVE of another nexus lets pass: LOG SENSE, RELEASE (10) and (6) (SPC-2 5.5.1); and READ CAPACITY, which tells
+# nothing worth protecting, while Linux takes a disk whose size it was refused for one without any
+_DESPITE_RESERVE = frozenset({(0x4D, None), (0x57, None), (0x17, None), (0x25, None), (0x9E, 0x10)})
 _PREVENT_ALLOW = 0x1E
 _START_STOP_UNIT = 0x1B
 
@@ -169,7 +170,7 @@ class Reservations:
 def _passes_reserve(command: Command, task: Task) -> bool:
     if command.opcode == _PREVENT_ALLOW:
         return not task.cdb[4] & 0x03
-    return command.exempt or command.opcode in _DESPITE_RESERVE
+    return command.exempt or (command.opcode, command.service_action) in _DESPITE_RESERVE
 
 
 # ---- what is kept
