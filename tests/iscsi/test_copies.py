@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import select
 import threading
+import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from blockyard.block.device import Device
 from blockyard.block.memory import MemoryDevice
+from blockyard.iscsi.connection import Connection
+from blockyard.iscsi.login import Found
+from blockyard.iscsi.node import TargetNode
 from blockyard.iscsi.pdu import (
     DataIn,
+    LoginStatus,
     Pdu,
     ScsiCommand,
     ScsiResponse,
@@ -22,13 +29,33 @@ from blockyard.iscsi.pdu import (
 from blockyard.scsi import limits
 from blockyard.scsi.lun import encode_lun
 from blockyard.scsi.sense import Asc
+from blockyard.scsi.target import Target as ScsiTarget
 from blockyard.scsi.task import Status
+from blockyard.scsi.taskset import TaskSet
+from blockyard.scsi.unit import Identity, LogicalUnit
 from tests.scsi.copies import copy_abort, cscd, extended_copy, lid1, lid4, receive, segment
 from tests.scsi.host import compare_and_write, read_16
-from tests.wire import Rig, Wire, parse
+from tests.wire import INITIATOR, TARGET, Rig, Wire, parse
 
+_OTHER = "iqn.2026-11.test:other"
 _PIECES = 5
 _LIST_ID = 7
+
+
+class TwoTargets(Rig):
+    """A second target beside the first, with units of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryDevice(1 << 20))
+        self.other_unit = LogicalUnit(MemoryDevice(1 << 20), identity=Identity(uuid.uuid4(), "other"))
+        self.other_unit.tasks = TaskSet(self.other_unit, self.executor)
+        nodes: dict[str, TargetNode] = {}
+        for name, unit in ((TARGET, self.units[0]), (_OTHER, self.other_unit)):
+            nodes[name] = TargetNode(name, ScsiTarget(name, {0: unit}), fellows=nodes)
+        self.nodes = nodes
+
+    def find(self, name: str, portal: str) -> Found | LoginStatus:
+        return Found(self.nodes[name], 1, self.preferences)
 
 
 class Turnstile(MemoryDevice):
@@ -105,6 +132,15 @@ class Bench:
         self.wire._out.clear()
         return list(parse(data, header_digest=False, data_digest=False))
 
+    def some_answers(self, number: int) -> list[Pdu]:
+        """So many answers, while a copy goes on."""
+        found: list[Pdu] = []
+        while len(found) < number:
+            assert select.select([self.rig.executor.eventfd], [], [], 20)[0], "no answer came"
+            found += self.answers()
+        assert len(found) == number
+        return found
+
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
@@ -128,18 +164,15 @@ def test_other_commands_go_on(bench: Bench) -> None:
     bench.copy()
     bench.command(read_16(0, 1), lun=1, read=512)
     bench.command(read_16(8, 1), lun=0, read=512)
-    found: list[Pdu] = []
-    while len(found) < 2:
-        found += bench.answers()
-    assert all(isinstance(answer, DataIn) for answer in found)
+    answers = bench.some_answers(2)
+    assert all(isinstance(answer, DataIn) for answer in answers)
     # COMPARE AND WRITE is not in the middle of a piece, and does not wait for the copy's end
     bench.command(compare_and_write(1, 1), b"x" * 512 + b"y" * 512, lun=1)
     assert not bench.answers()
     bench.let(1)
-    while not (found := bench.answers()):
-        pass
-    assert isinstance(found[0], ScsiResponse)
-    assert found[0].status == Status.GOOD
+    (answer,) = bench.some_answers(1)
+    assert isinstance(answer, ScsiResponse)
+    assert answer.status == Status.GOOD
     assert bench.destination.copied == 1
     bench.let()
     bench.wire.receive()
@@ -215,3 +248,47 @@ def test_copy_operation_abort(bench: Bench, immediate: bool) -> None:
     (answer,) = bench.wire.receive()
     assert answer.data[5] == 0x60
     assert bench.destination.copied == 1
+
+
+# ---- units of another target (CVE-2020-28374)
+
+
+def _copy_between(rig: TwoTargets, wire: Wire) -> int:
+    """The ASC of an attempt to copy from the other target's unit to LUN 0; 0 when it succeeds."""
+    names = [cscd(rig.units[0]), cscd(rig.other_unit)]
+    parameters = lid1(names, [segment(1, 0, 1, 0, 0)])
+    pdu = ScsiCommand(
+        final=True, write=True, lun=0, itt=wire.itt, edtl=len(parameters), cmd_sn=wire.cmd_sn,
+        cdb=extended_copy(len(parameters)), data=parameters,
+    )  # fmt: skip
+    response = wire.ask(pdu, ScsiResponse)
+    return int.from_bytes(bytes(response.data)[2 + 12 : 2 + 14], "big") if response.data else 0
+
+
+def _log_in(rig: TwoTargets, target: str, initiator: str = INITIATOR, *, peer: str = "127.0.0.1:40000") -> Wire:
+    wire = Wire(rig)
+    wire.connection = Connection(rig, "127.0.0.1:3260", peer)
+    wire.log_in(TargetName=target, InitiatorName=initiator)
+    pdu = ScsiCommand(final=True, lun=0, itt=wire.itt, cmd_sn=wire.cmd_sn, cdb=bytes(16))
+    assert wire.ask(pdu, ScsiResponse).status == Status.CHECK_CONDITION  # the unit attention of a new nexus
+    return wire
+
+
+def test_a_copy_reaches_other_targets_only_by_sessions_of_the_same_initiator() -> None:
+    rig = TwoTargets()
+    rig.other_unit.device.pwritev([b"s" * 512], 0)
+    mine = _log_in(rig, TARGET)
+    unreachable = Asc.COPY_TARGET_DEVICE_NOT_REACHABLE
+    assert _copy_between(rig, mine) == unreachable  # it has no session with the other target
+    _log_in(rig, _OTHER, "iqn.2026-11.test:somebody")
+    assert _copy_between(rig, mine) == unreachable
+    _log_in(rig, _OTHER, peer="127.0.0.2:40000")  # from elsewhere, under the same name
+    assert _copy_between(rig, mine) == unreachable
+    own = _log_in(rig, _OTHER)
+    assert _copy_between(rig, mine) == 0
+    data = bytearray(512)
+    rig.units[0].device.preadv([memoryview(data)], 0)
+    assert data == b"s" * 512
+    own.session.permit = replace(own.session.permit, user="alice")  # proved another user there
+    assert _copy_between(rig, mine) == unreachable
+    rig.close()

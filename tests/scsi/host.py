@@ -60,6 +60,25 @@ def _pointer(data: bytes) -> tuple[bool, int, int | None] | None:
     return bool(data[0] & 0x40), int.from_bytes(data[1:3], "big"), data[0] & 7 if data[0] & 8 else None
 
 
+class _Session:
+    """By what the initiator of a nexus reaches other logical units of the target."""
+
+    def __init__(self, nexus: Nexus) -> None:
+        assert nexus.luns is not None
+        self.luns = nexus.luns
+        self._first = nexus
+
+    def nexus(self, lun: int) -> Nexus:
+        unit, first = self.luns.unit(lun), self._first
+        assert isinstance(unit, LogicalUnit)
+        for nexus in unit.nexuses:
+            if nexus.it == first.it:
+                return nexus
+        made = Nexus(unit, first.initiator, first.target_port, self.luns, first.ports, read_only=first.read_only)
+        unit.attach(made)
+        return made
+
+
 class Host:
     """One nexus to one LUN, through the target port of the portal group `tag`."""
 
@@ -79,6 +98,7 @@ class Host:
         port = target_port(NAME, tag)
         name = f"{initiator},i,0x00023d000000"
         self.nexus = Nexus(self.unit, name, port, seen, target.ports, read_only=read_only)
+        self.nexus.reach = lambda: [_Session(self.nexus)]
         self.unit.attach(self.nexus)
         self.last: Task | None = None
 

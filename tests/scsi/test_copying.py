@@ -12,7 +12,6 @@ import pytest
 from blockyard.block.faults import Fault, FaultDevice, Operation
 from blockyard.block.memory import MemoryDevice
 from blockyard.scsi import limits
-from blockyard.scsi.copy_parameters import nexus_with
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import LunMap
 from blockyard.scsi.task import Status
@@ -299,13 +298,6 @@ def test_an_initiator_that_may_only_read(pair: list[Host]) -> None:
     pair[0].nexus.read_only = True
     parameters = lid1(both(pair), [segment(0, 0, 1, 0, 0)])
     pair[0].fail(extended_copy(len(parameters)), SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED, parameters)
-
-
-def test_a_right_to_read_only_holds_for_units_without_a_nexus_too() -> None:
-    target = server(MemoryDevice(_SIZE), MemoryDevice(_SIZE))
-    host = ready_host(target)
-    host.nexus.read_only = True
-    assert nexus_with(host.nexus, target.luns.units[1]).read_only
 
 
 # ---- what goes wrong on the way

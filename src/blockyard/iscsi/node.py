@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from blockyard.iscsi.command import Command
@@ -115,13 +115,16 @@ class TargetNode:
         for session in [session for session in self.sessions.values() if session.watched]:
             session.tick(now)
 
+    def fellow_sessions(self) -> Iterator[Session]:
+        """All sessions with this target and its fellows."""
+        return (session for node in self._fellows.values() for session in node.sessions.values())
+
     def commands_on(self, units: Iterable[Unit]) -> dict[Session, list[Command]]:
         """All that is in progress on these units, whichever target it has come by; by session, where there is any."""
         chosen = set(units)
         found = {
             session: [command for command in session.commands.values() if command.task.nexus.unit in chosen]
-            for node in self._fellows.values()
-            for session in node.sessions.values()
+            for session in self.fellow_sessions()
         }
         return {session: commands for session, commands in found.items() if commands}
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from blockyard.iscsi.login import TargetLogin
     from blockyard.iscsi.negotiation import Parameters
     from blockyard.iscsi.node import TargetNode
+    from blockyard.scsi.target import LunMap
 
 log = logging.getLogger(__name__)
 
@@ -126,10 +127,25 @@ class Session:
             unit, ports = luns.unit(lun), self.node.scsi.ports
             nexus = Nexus(unit, initiator, port, luns, ports, read_only=self.permit.read_only)
             nexus.abort_tasks = partial(self._abort_on, nexus)
+            nexus.reach = self._reach
             if nexus.unit.tasks is not None:  # a LUN that is not there is looked for anew each time
                 nexus.unit.attach(nexus)
                 self._nexuses[lun] = nexus
         return nexus
+
+    @property
+    def luns(self) -> LunMap:
+        """What its initiator sees of the target."""
+        return self.permit.luns
+
+    def _reach(self) -> list[Session]:
+        """The sessions by which its initiator may use logical units: this one, and those that it has with other targets.
+
+        The initiator's name alone could be anybody's: its address and its user have to be the same too.
+        """
+        others = (session for session in self.target.fellow_sessions() if session is not self)
+        who = self.permit.host, self.permit.user
+        return [self, *(session for session in others if (session.permit.host, session.permit.user) == who)]
 
     # ---- command numbering (RFC 7143 §4.2.2.1)
 

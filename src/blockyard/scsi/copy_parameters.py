@@ -6,13 +6,12 @@ the initiator itself may use, and nowhere else: a copy must not reach what a REA
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from blockyard.scsi import limits
 from blockyard.scsi.designators import unit_designators
-from blockyard.scsi.nexus import Nexus
+from blockyard.scsi.lun import encode_lun
 from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
@@ -23,6 +22,7 @@ from blockyard.scsi.sense import (
 )
 
 if TYPE_CHECKING:
+    from blockyard.scsi.nexus import Nexus
     from blockyard.scsi.unit import LogicalUnit
 
 BLOCK_TO_BLOCK, VERIFY_CSCD, BLOCK_TO_BLOCK_WITH_OFFSETS = 0x02, 0x07, 0x0A  # segment descriptor type codes
@@ -35,10 +35,9 @@ _HOLD, _DISCARD, _NO_LIST_ID = 0b00, 0b10, 0b11  # LIST ID USAGE
 
 
 class Cscd(NamedTuple):
-    """One end of a copy. `unit` is None when the initiator reaches no such logical unit in this process."""
+    """One end of a copy."""
 
-    unit: LogicalUnit | None
-    nexus: Nexus | None  # of the initiator with that unit
+    nexus: Nexus | None  # of the initiator with that unit; None when it reaches no such one in this process
     pad: bool
     disk: bool  # its PERIPHERAL DEVICE TYPE says so
 
@@ -166,27 +165,20 @@ def _cscd(unit: LogicalUnit, nexus: Nexus, data: bytes, at: int) -> Cscd:
     designator = bytes([data[4] & 0x0F, data[5] & 0x3F, 0, length]) + data[8 : 8 + length]
     found = _reach(unit, nexus, designator)
     block_length = int.from_bytes(data[29:32], "big")
-    if found is not None and block_length not in (0, found.block_size):
+    if found is not None and block_length not in (0, 1 << found.unit.shift):
         raise invalid_parameter(at + 29)
-    with_found = None if found is None else nexus_with(nexus, found)
-    return Cscd(found, with_found, bool(data[28] & 0x04), data[1] & 0x1F == 0)
+    return Cscd(found, bool(data[28] & 0x04), data[1] & 0x1F == 0)
 
 
-def _reach(unit: LogicalUnit, nexus: Nexus, designator: bytes) -> LogicalUnit | None:
-    """The logical unit of this name among those that the initiator may use through this target (CVE-2020-28374)."""
-    seen: Iterable[LogicalUnit] = nexus.luns.units.values() if nexus.luns is not None else ()
-    for candidate in (unit, *seen):
-        if designator in unit_designators(candidate.identity):
-            return candidate
+def _reach(unit: LogicalUnit, nexus: Nexus, designator: bytes) -> Nexus | None:
+    """The initiator's nexus with the logical unit of this name, among those that it may use (CVE-2020-28374)."""
+    if designator in unit_designators(unit.identity):
+        return nexus
+    for session in nexus.reach():
+        for lun, candidate in session.luns.source.units.items():
+            if designator in unit_designators(candidate.identity):
+                return session.nexus(encode_lun(lun))
     return None
-
-
-def nexus_with(nexus: Nexus, unit: LogicalUnit) -> Nexus:
-    """The I_T_L nexus that the initiator and target port of `nexus` have with `unit`; one without tasks if none yet."""
-    for other in (nexus, *unit.nexuses):
-        if other.unit is unit and other.it == nexus.it:
-            return other
-    return Nexus(unit, nexus.initiator, nexus.target_port, nexus.luns, nexus.ports, read_only=nexus.read_only)
 
 
 # ---- segments

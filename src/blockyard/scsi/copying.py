@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from blockyard.block.device import SourceError
 from blockyard.scsi import limits
@@ -22,7 +22,6 @@ from blockyard.scsi.copy_parameters import (
     THIS_UNIT,
     VERIFY_CSCD,
     CopyRequest,
-    Cscd,
     Segment,
     parse_lid1,
     parse_lid4,
@@ -119,15 +118,15 @@ def extended_copy_lid4(unit: LogicalUnit, task: Task) -> Steps:
 
 def _extended_copy(unit: LogicalUnit, task: Task, request: CopyRequest) -> Steps:
     operation = unit.copies.begin(task, request.list_id, hold=request.hold, immediate=request.immediate)
-    return (yield from unit.copies.carry_out(operation, _copy(unit, task.nexus, request, operation)))
+    return (yield from unit.copies.carry_out(operation, _copy(task.nexus, request, operation)))
 
 
-def _copy(unit: LogicalUnit, nexus: Nexus, request: CopyRequest, operation: CopyOperation) -> Steps:
+def _copy(nexus: Nexus, request: CopyRequest, operation: CopyOperation) -> Steps:
     held = b""  # residual data of segments with CAT, for the next
     written: set[LogicalUnit] = set()
     for segment in request.segments:
-        source = _cscd(request, segment, segment.source, unit, nexus, _SOURCE_AT)
-        destination = _cscd(request, segment, segment.destination, unit, nexus, _DESTINATION_AT)
+        source = _end(request, segment, segment.source, nexus, _SOURCE_AT)
+        destination = _end(request, segment, segment.destination, nexus, _DESTINATION_AT)
         transfer = _Transfer(segment, source, destination, operation)
         if segment.kind == VERIFY_CSCD:
             transfer.verify()
@@ -141,18 +140,27 @@ def _copy(unit: LogicalUnit, nexus: Nexus, request: CopyRequest, operation: Copy
     return b""
 
 
-def _cscd(request: CopyRequest, segment: Segment, number: int, unit: LogicalUnit, nexus: Nexus, at: int) -> Cscd:
+class _End(NamedTuple):
+    """One end of a copy, as the initiator uses it."""
+
+    unit: LogicalUnit
+    nexus: Nexus
+    pad: bool
+
+
+def _end(request: CopyRequest, segment: Segment, number: int, nexus: Nexus, at: int) -> _End:
     """What a CSCD descriptor ID stands for."""
-    if number == THIS_UNIT:
-        return Cscd(unit, nexus, False, True)
-    if number >= len(request.cscds):
-        raise CopyAborted(segment.number, Asc.UNREACHABLE_COPY_TARGET, byte=at)
-    found = request.cscds[number]
-    if not found.disk:
-        raise CopyAborted(segment.number, Asc.INCORRECT_COPY_TARGET_DEVICE_TYPE, byte=at)
-    if found.unit is None:
-        raise CopyAborted(segment.number, Asc.COPY_TARGET_DEVICE_NOT_REACHABLE, byte=at)
-    return found
+    pad, found = False, nexus
+    if number != THIS_UNIT:
+        if number >= len(request.cscds):
+            raise CopyAborted(segment.number, Asc.UNREACHABLE_COPY_TARGET, byte=at)
+        cscd = request.cscds[number]
+        if not cscd.disk:
+            raise CopyAborted(segment.number, Asc.INCORRECT_COPY_TARGET_DEVICE_TYPE, byte=at)
+        if cscd.nexus is None:
+            raise CopyAborted(segment.number, Asc.COPY_TARGET_DEVICE_NOT_REACHABLE, byte=at)
+        pad, found = cscd.pad, cscd.nexus
+    return _End(cast("LogicalUnit", found.unit), found, pad)  # copies are between logical units
 
 
 def copy(source: LogicalUnit, destination: LogicalUnit, start: int, to: int, length: int) -> None:
@@ -169,11 +177,7 @@ def copy(source: LogicalUnit, destination: LogicalUnit, start: int, to: int, len
 class _Transfer:
     """What one block device to block device segment moves, in bytes."""
 
-    def __init__(self, segment: Segment, source: Cscd, destination: Cscd, operation: CopyOperation) -> None:
-        assert source.unit is not None
-        assert destination.unit is not None
-        assert source.nexus is not None
-        assert destination.nexus is not None
+    def __init__(self, segment: Segment, source: _End, destination: _End, operation: CopyOperation) -> None:
         self.segment = segment
         self.source, self.destination = source.unit, destination.unit
         self._source_nexus, self._destination_nexus = source.nexus, destination.nexus

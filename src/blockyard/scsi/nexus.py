@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from blockyard.scsi.alua import PortGroups
 from blockyard.scsi.sense import Asc, CheckCondition, SenseKey
@@ -40,6 +40,16 @@ class ITNexus(NamedTuple):
     target_port: TargetPort
 
 
+class Reach(Protocol):
+    """By what an initiator may use logical units: one of its sessions."""
+
+    @property
+    def luns(self) -> LunMap: ...
+
+    def nexus(self, lun: int) -> Nexus:
+        """The I_T_L nexus for the 64-bit LUN field of a PDU."""
+
+
 class Nexus:
     """What a logical unit knows of one initiator.
 
@@ -48,6 +58,7 @@ class Nexus:
     is lifted: a reservation of another nexus, an asymmetric access state, an access right.
     `luns` is what its initiator sees of the target, `ports` are the target's ports. `abort_tasks` is the transport's: it aborts
     all tasks of this nexus, but the one that it is given. With `read_only` its initiator has no right to change anything.
+    `reach` is the transport's too: all that its initiator may use now, where a copy may go to.
     """
 
     __slots__ = (
@@ -59,6 +70,7 @@ class Nexus:
         "initiator",
         "luns",
         "ports",
+        "reach",
         "read_only",
         "target_port",
         "unit",
@@ -81,6 +93,7 @@ class Nexus:
         self.read_only = read_only
         self.ports = PortGroups([target_port]) if ports is None else ports
         self.abort_tasks: Callable[[Task], None] = lambda but: None
+        self.reach: Callable[[], Iterable[Reach]] = lambda: ()
         self._lock = Lock()  # commands of other nexuses establish unit attentions from their threads
         self._attentions: list[int] = [Asc.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED]
         self._reasons: set[str] = set()

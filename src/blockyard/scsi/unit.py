@@ -545,5 +545,6 @@ class LogicalUnit(Unit):
         if self.overhaul is not None:
             self.overhaul.stop()
         revoke(self, 0, self.blocks)
+        self.copies.reset()
         self.journal.close()
         self.device.close()
