@@ -19,6 +19,7 @@ from blockyard.scsi.task import Status
 TRANSFER = 256 << 10  # bytes of one READ or WRITE: what any target takes, and fast enough
 DEPTH = 8  # how many of them are outstanding
 _REPEATS = 8  # times that a command is sent before it is given up
+_DAMAGED = ((0x0C, 0x0D), (0x47, 0x05))  # not enough unsolicited data; protocol service CRC error
 _LBA_10 = 1 << 32  # first block that the 10-byte commands cannot reach
 
 
@@ -178,9 +179,9 @@ class Lun:
 
 
 def _passes(sense: Sense) -> bool:
-    """Whether a command may be repeated: for a unit attention, and for data that was damaged on its way (47h/05h)."""
-    crc_error = sense.key == SenseKey.ABORTED_COMMAND and (sense.asc, sense.ascq) == (0x47, 0x05)
-    return sense.key == SenseKey.UNIT_ATTENTION or crc_error
+    """Whether a command may be repeated: for a unit attention, and when its data did not arrive whole (§11.4.7.2)."""
+    damaged = sense.key == SenseKey.ABORTED_COMMAND and (sense.asc, sense.ascq) in _DAMAGED
+    return sense.key == SenseKey.UNIT_ATTENTION or damaged
 
 
 def _transfer_cdb(short: int, long: int, lba: int, blocks: int, flags: int = 0) -> bytes:

@@ -211,10 +211,7 @@ class Receiver:
         elif pdu.event == AsyncEvent.SESSION_DROPPED:
             for each in session.connections:
                 each.fail(SessionLost("the target announces that it drops the session"))
-        elif pdu.event == AsyncEvent.CONNECTION_DROPPED:
-            for each in session.connections:
-                if each.cid == pdu.parameter1:
-                    each.fail(SessionLost(f"the target announces that it drops {each}"))
+        # That another connection is dropped (event 2) its own socket tells; by now a new one may have its CID.
 
     def _on_reject(self, connection: Connection, pdu: Reject) -> None:
         """The header of what was rejected tells whose failure it is (RFC 7143 §11.17)."""
@@ -230,6 +227,6 @@ class Receiver:
             self._session.dispatch(exchange, connection)  # the target has not taken it: retry (RFC 7143 §7.2.1)
             return
         error = Rejected(pdu.reason)
-        if exchange is None or damaged:
-            raise error
+        if exchange is None or damaged or opcode == Opcode.DATA_OUT:
+            raise error  # the two sides do not agree any more on where they are
         self._session.end(exchange, error=error)

@@ -50,6 +50,7 @@ _MASK = 0xFFFFFFFF
 _STALLS = 4  # times that a request is looked after in vain before its connection is given up
 _ATTEMPTS = 8  # recoveries in a row, without a command ending in between, before the session is given up
 _REDIAL = 0.2  # seconds between two attempts to connect
+_REOPEN = 60.0  # seconds that a new session is tried for
 _PASSING = (LoginStatus.TARGET_ERROR, LoginStatus.SERVICE_UNAVAILABLE, LoginStatus.OUT_OF_RESOURCES)
 
 
@@ -323,7 +324,7 @@ class Recovery:
         count = len(session.connections) + 1
         for connection in list(session.connections):
             session.forget(connection)
-        until = time.monotonic() + session.timeout
+        until = time.monotonic() + _REOPEN
         self._after(session.parameters.default_time2wait, lambda: self._reopen(error, until, count))
 
     def _reopen(self, error: Exception, until: float, count: int) -> None:

@@ -31,7 +31,6 @@ from typing import Protocol
 from blockyard.iscsi.command import Command
 from blockyard.iscsi.login import LoginState, TargetLogin
 from blockyard.iscsi.management import ON_MANY, manage
-from blockyard.iscsi.negotiation import NegotiationError, TextAccumulator
 from blockyard.iscsi.output import LoginOutput, Output, Single
 from blockyard.iscsi.pdu import (
     BHS_LENGTH,
@@ -62,7 +61,6 @@ from blockyard.iscsi.pdu import (
     TaskManagementResponse,
     TaskResponse,
     TextRequest,
-    TextResponse,
     decode,
     header_digest_matches,
     parse_ahs,
@@ -71,13 +69,13 @@ from blockyard.iscsi.pdu import (
 )
 from blockyard.iscsi.recovery import Retention, snack
 from blockyard.iscsi.session import MASK, MAX_IMMEDIATE, Session
+from blockyard.iscsi.text import TextExchange, TextRejected
 from blockyard.iscsi.transmit import TransmitBuffer
 from blockyard.scsi import sense
 from blockyard.scsi.task import Task
 
 log = logging.getLogger(__name__)
 
-_TEXT_TAG = 1  # target transfer tag of a text exchange: a connection has one at a time (RFC 7143 §11.10.4)
 LOGIN_DATA_LIMIT = 8192  # MaxRecvDataSegmentLength before it is negotiated (RFC 7143 §13.12)
 
 
@@ -133,7 +131,7 @@ class Connection:
         self.max_burst = LOGIN_DATA_LIMIT
         self._service = service
         self._login = service.new_login(portal, peer, self._attach)
-        self._text = TextAccumulator()
+        self._text = TextExchange(self._login.negotiator, self._send_targets)
         self._ping_tag: int | None = None  # TTT of the NOP-In that waits for its answer
         self._ping_count = 0
         self.retention: Retention | None = None  # with ErrorRecoveryLevel 1 and 2
@@ -405,7 +403,7 @@ class Connection:
             self.retention = Retention(session.data.new_tag)
         self.max_burst = session.parameters.max_burst_length
         self.segment = parameters.max_recv_data_segment_length
-        self.peer_segment = parameters.peer_max_recv_data_segment_length
+        self._set_peer_segment()
         # Digests hold from the first full feature PDU on; the last login response is packed without (RFC 7143 §13.1).
         self.header_digest = parameters.header_digest
         self.data_digest = parameters.data_digest
@@ -416,6 +414,10 @@ class Connection:
                 self.put(response)
 
         session.when_settled(grant)
+
+    def _set_peer_segment(self) -> None:
+        """Whole words: every data segment of a sequence but the last is to be filled to those (RFC 7143 §11.7.7)."""
+        self.peer_segment = self._login.parameters.peer_max_recv_data_segment_length & ~3
 
     # ---- SCSI commands (RFC 7143 §11.3)
 
@@ -485,32 +487,15 @@ class Connection:
             self.send(NopIn(lun=pdu.lun, itt=pdu.itt, ttt=NO_TAG, final=True, data=echo))
 
     def _text_request(self, pdu: TextRequest) -> None:
-        """RFC 7143 §11.10, §11.11: text both ways may take several PDUs; a new request forgets an unfinished one."""
-        if pdu.ttt == NO_TAG:
-            self._text.reset()
-        elif pdu.ttt != _TEXT_TAG:
-            self.reject(pdu, RejectReason.INVALID_PDU_FIELD)
-            return
+        """RFC 7143 §11.10, §11.11."""
         try:
-            pairs = self._text.take(pdu.data, continued=pdu.continued)
-            self._text.put(self._answer_text(pairs or []))
-        except NegotiationError as error:
+            response = self._text.take(pdu, self.peer_segment)
+        except TextRejected as error:
             log.warning("%s: %s", self, error)
-            self._text.reset()
-            self.reject(pdu, RejectReason.PROTOCOL_ERROR)
+            self.reject(pdu, error.reason)
             return
-        segment, more = self._text.next_segment(self.peer_segment)
-        final = pdu.final and not more
-        tag = NO_TAG if final else _TEXT_TAG
-        self.send(TextResponse(lun=pdu.lun, itt=pdu.itt, ttt=tag, final=final, continued=more, data=segment))
-
-    def _answer_text(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        negotiated = [pair for pair in pairs if pair[0] != "SendTargets"]
-        answers = self._login.negotiator.answer_full_feature(negotiated)
-        for _, value in (pair for pair in pairs if pair[0] == "SendTargets"):
-            answers += self._send_targets(value)
-        self.peer_segment = self._login.parameters.peer_max_recv_data_segment_length
-        return answers
+        self.send(response)
+        self._set_peer_segment()
 
     def _send_targets(self, value: str) -> list[tuple[str, str]]:
         """RFC 7143 §13.3 and Appendix C: a normal session may only ask for its own target."""
