@@ -90,7 +90,7 @@ def test_block_device_characteristics(rotational: bool, rate: int) -> None:
     assert disk(device).ok(inquiry(0xB1)) == struct.pack(">BBHHxB56x", 0, 0xB1, 60, rate, 0x50)
 
 
-@pytest.mark.parametrize(("granularity", "expected"), [(4096, "00 e4 02 00"), (0, "00 00 00 00")])
+@pytest.mark.parametrize(("granularity", "expected"), [(4096, "0b e4 02 00"), (0, "00 00 00 00")])
 def test_logical_block_provisioning(granularity: int, expected: str) -> None:
     data = disk(MemoryDevice(1 << 20, granularity=granularity)).ok(inquiry(0xB2))
     assert data == bytes.fromhex("00 b2 0004" + expected)

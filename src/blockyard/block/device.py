@@ -42,6 +42,13 @@ class Run(NamedTuple):
     mapped: bool
 
 
+class Space(NamedTuple):
+    """What a thin device lives on, in bytes."""
+
+    available: int  # that can still be allocated, by it and by whoever shares them
+    used: int  # that are allocated to it
+
+
 class Device(ABC):
     """A run of bytes that can be read, written, flushed and, where it is thin, freed again."""
 
@@ -82,6 +89,10 @@ class Device(ABC):
     @abstractmethod
     def write_zeroes(self, offset: int, length: int) -> None:
         """Make the range read as zeros, keeping its space reserved."""
+
+    def space(self) -> Space | None:
+        """What there is to allocate, and what it has of it; None where that cannot be told."""
+        return None
 
     def copy_from(self, source: Device, source_offset: int, offset: int, length: int, *, thin: bool = True) -> None:
         """Make `length` bytes from `offset` on the same as those of `source` from `source_offset` on.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from threading import Lock
 
-from blockyard.block.device import Device, Run
+from blockyard.block.device import Device, Run, Space
 
 
 class Operation(Enum):
@@ -103,6 +103,9 @@ class FaultDevice(Device):
     def write_zeroes(self, offset: int, length: int) -> None:
         self._pass(Operation.DISCARD, offset, length)
         self.below.write_zeroes(offset, length)
+
+    def space(self) -> Space | None:
+        return self.below.space()
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         return self.below.runs(offset, length)

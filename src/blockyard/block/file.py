@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Condition
 
-from blockyard.block.device import Device, Extent, Run
+from blockyard.block.device import Device, Extent, Run, Space
 
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 _BLKSSZGET = 0x1268  # linux/fs.h: logical block size of a block device
@@ -230,6 +230,13 @@ class FileDevice(Device):
 
     def _read_only_error(self) -> OSError:
         return OSError(errno.EROFS, "It is open for reading only", self.path)
+
+    def space(self) -> Space | None:
+        """Of its file system; a block device does not tell."""
+        if self._is_block_device:
+            return None
+        whole = os.fstatvfs(self._fd)
+        return Space(whole.f_bavail * whole.f_frsize, os.fstat(self._fd).st_blocks * 512)  # stat(2): of 512 bytes
 
     def _copy_mapped(self, source: Device, source_offset: int, offset: int, length: int) -> None:
         """By copy_file_range(2), which shares blocks where the file system can, and through a buffer what that leaves."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from blockyard.block.device import Device, Run
+from blockyard.block.device import Device, Run, Space
 
 
 class MemoryDevice(Device):
@@ -46,6 +46,10 @@ class MemoryDevice(Device):
     def _map(self, offset: int, length: int) -> None:
         if self.granularity and length:
             self._mapped.update(range(offset // self.granularity, (offset + length - 1) // self.granularity + 1))
+
+    def space(self) -> Space | None:
+        used = len(self._mapped) * self.granularity
+        return Space(self.size - used, used) if self.granularity else None
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         if not self.granularity:

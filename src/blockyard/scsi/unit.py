@@ -42,6 +42,7 @@ from blockyard.scsi.sense import (
     failure,
 )
 from blockyard.scsi.task import Buffer, Result, Task
+from blockyard.scsi.thin import Thresholds
 from blockyard.scsi.tokens import Rod, TokenStore, revoke
 
 if TYPE_CHECKING:
@@ -303,6 +304,7 @@ class LogicalUnit(Unit):
             message = f"{device.size} bytes do not make one block of {block_size}"
             raise OSError(errno.EINVAL, message, identity.name)
         self.copies = CopyManager(self)
+        self.thresholds = Thresholds(self)
         self.tokens = tokens or TokenStore()
         self.rods: tuple[Rod, ...] = ()  # what tokens stand for of it: a write is compared with them
         self._nexuses: list[Nexus] = []
@@ -489,6 +491,7 @@ class LogicalUnit(Unit):
         self.write_back = bool(self.mode.get(0x08, "wce"))
         self.descriptor_sense = bool(self.mode.get(0x0A, "d_sense"))
         self.write_protected = self.read_only or bool(self.mode.get(0x0A, "swp"))
+        self.thresholds.update()
         self.fd = self.device.fd
         self.read_flags = os.RWF_NOWAIT if self.device.nowait else 0
         self.fast_read = self.fd >= 0 and not self.stopped and self.tray.loaded and self.low_power is None

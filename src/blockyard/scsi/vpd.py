@@ -19,6 +19,7 @@ from blockyard.scsi.designators import (
     name,
     unit_designators,
 )
+from blockyard.scsi.thin import threshold_exponent
 
 if TYPE_CHECKING:
     from blockyard.scsi.nexus import Nexus
@@ -109,7 +110,7 @@ def _logical_block_provisioning(unit: LogicalUnit, nexus: Nexus) -> bytes:
     if not unit.thin:
         return bytes(4)
     # LBPU, LBPWS, LBPWS10; LBPRZ=001b: what is unmapped reads as zeros; PROVISIONING TYPE 2: thin
-    return bytes([0, 0xE0 | 1 << 2, 2, 0])
+    return bytes([threshold_exponent(unit), 0xE0 | 1 << 2, 2, 0])
 
 
 PAGES: dict[int, VpdPage] = {

@@ -27,8 +27,10 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from blockyard.block.device import Space
 from blockyard.block.file import FileDevice
 from blockyard.iscsi.directory import Directory, portal_from
 from blockyard.iscsi.login import Found, Moved, TargetLogin
@@ -223,8 +225,19 @@ class Worker:
         for node in self._nodes.values():
             node.tick(now)
         self._tokens.expire()
+        for unit in self._units.values():
+            if unit.thresholds.armed:
+                self._executor.submit(partial(_space, unit), unit.thresholds.look)
         if self._stop_at is not None and (now >= self._stop_at or not self._loop.links):
             self._loop.running = False
+
+
+def _space(unit: LogicalUnit) -> Space | None:
+    try:
+        return unit.device.space()
+    except OSError as error:
+        log.warning("%s: its free space cannot be told: %s", unit, error)
+        return None
 
 
 def main() -> int:
