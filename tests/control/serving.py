@@ -51,10 +51,13 @@ class Served:
         return workers_of(self.process.pid)
 
 
-def start(state: Path, *arguments: str, portal: str = "127.0.0.1:0", **environment: str) -> subprocess.Popen[str]:
+def start(
+    state: Path, *arguments: str, portal: str | None = "127.0.0.1:0", **environment: str
+) -> subprocess.Popen[str]:
     """Start `blockyard serve` with these arguments."""
+    portals = [] if portal is None else ["--portal", portal]
     return subprocess.Popen(
-        [sys.executable, "-m", "blockyard", "serve", "--state", str(state), "--portal", portal, *arguments],
+        [sys.executable, "-m", "blockyard", "serve", "--state", str(state), *portals, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -63,7 +66,7 @@ def start(state: Path, *arguments: str, portal: str = "127.0.0.1:0", **environme
 
 
 @contextmanager
-def serve(state: Path, *arguments: str, portal: str = "127.0.0.1:0", **environment: str) -> Iterator[Served]:
+def serve(state: Path, *arguments: str, portal: str | None = "127.0.0.1:0", **environment: str) -> Iterator[Served]:
     """Run `blockyard serve` until the block ends."""
     process = start(state, *arguments, portal=portal, **environment)
     try:

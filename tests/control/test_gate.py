@@ -83,7 +83,7 @@ def play(state: State, made: Configuration, scene: Callable[[str, Gate], None]) 
 
 
 def _with(made: Configuration, portal: Portal) -> Configuration:
-    return replace(made, portal_groups=(PortalGroup(1, (str(portal),)),))
+    return replace(made, portal_groups={1: PortalGroup((str(portal),))})
 
 
 def names(portal: str, account: Account | None = None) -> list[str]:

@@ -30,8 +30,38 @@ def test_names_and_identities_last(tmp_path: Path) -> None:
 def test_a_new_volume_in_an_old_place_has_an_identity_of_its_own(tmp_path: Path) -> None:
     state = State(tmp_path)
     old = state.volume_uuid("/disk")
-    state.forget_volume("/disk")
-    assert state.volume_uuid("/disk") != old
+    found = state.volume_uuids(["/disk", "/other"], new=["/disk"])
+    assert found["/disk"] != old
+    assert state.volume_uuid("/disk") == found["/disk"]
+    state.close()
+
+
+def test_ports_keep_their_numbers(tmp_path: Path) -> None:
+    ports = [("iqn.a", 1), ("iqn.a", 2), ("iqn.b", 1)]
+    state = State(tmp_path)
+    numbers = state.relative_ports(ports)
+    assert sorted(numbers.values()) == [1, 2, 3]
+    assert numbers["iqn.a", 1] == 1
+    state.close()
+    again = State(tmp_path)
+    more = again.relative_ports([("iqn.c", 7), *reversed(ports)])
+    assert more == {**numbers, ("iqn.c", 7): 4}
+    with pytest.raises(StateError, match="no number is left"):
+        again.relative_ports([("iqn.d", tag) for tag in range(65536)])
+    assert again.relative_ports([("iqn.e", 1)])["iqn.e", 1] == 5
+    again.close()
+
+
+def test_a_database_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        database.execute("CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+        database.execute("CREATE TABLE volumes (key TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE) WITHOUT ROWID")
+        database.execute("INSERT INTO volumes VALUES ('/disk', '5e3a7c1e-6f0b-4c55-9a39-0f0c9a2d7b11')")
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+    state = State(tmp_path)
+    assert str(state.volume_uuid("/disk")) == "5e3a7c1e-6f0b-4c55-9a39-0f0c9a2d7b11"
+    assert state.relative_ports([("iqn.a", 1)]) == {("iqn.a", 1): 1}
     state.close()
 
 

@@ -15,20 +15,20 @@ import pytest
 from blockyard.control.acceptor import WorkerUnavailable
 from blockyard.control.errors import VolumeError
 from blockyard.control.supervisor import Supervisor, WorkerFailed
-from blockyard.worker.configuration import Configuration, Target, Volume
+from blockyard.worker.configuration import Settled, Target, Volume
 
 
 def make_volume(folder: Path, name: str) -> Volume:
     path = folder / f"{name}.img"
     with path.open("wb") as file:
         file.truncate(1 << 20)
-    return Volume(name, str(path), str(uuid.uuid4()))
+    return Volume(name, str(path), uuid=str(uuid.uuid4()))
 
 
-def configure(*volumes: Volume) -> Configuration:
+def configure(*volumes: Volume) -> Settled:
     """A target for each volume."""
     targets = [Target(f"iqn.2026-11.test:{volume.name}", {0: volume.name}) for volume in volumes]
-    return Configuration(
+    return Settled(
         volumes={volume.name: volume for volume in volumes}, targets={target.name: target for target in targets}
     )
 

@@ -40,7 +40,7 @@ class Worker:
     def start(self, path: Path) -> dict[str, Any]:
         volume = {"path": str(path), "uuid": str(uuid.UUID(int=7))}
         configuration = {
-            "portal_groups": [{"tag": 1, "portals": ["127.0.0.1:3260"]}],
+            "portal_groups": {"1": {"portals": ["127.0.0.1:3260"]}},
             "volumes": {"disk": volume},
             "targets": {TARGET: {"luns": {"0": "disk"}}},
         }

@@ -98,12 +98,15 @@ _volumes = st.builds(Volume, name=_names, path=st.text(), block_size=st.integers
 _targets = st.builds(Target, name=_names, luns=st.dictionaries(st.integers(0, 16383), _names), alias=st.text())
 
 
-@given(st.lists(_volumes), st.lists(_targets), st.lists(st.builds(PortalGroup, st.integers(), st.tuples(st.text()))))
+_groups = st.dictionaries(st.integers(0, 65535), st.builds(PortalGroup, st.tuples(st.text())))
+
+
+@given(st.lists(_volumes), st.lists(_targets), _groups)
 def test_a_configuration_survives_being_sent(
-    volumes: list[Volume], targets: list[Target], groups: list[PortalGroup]
+    volumes: list[Volume], targets: list[Target], groups: dict[int, PortalGroup]
 ) -> None:
     configuration = Configuration(
-        tuple(groups), {volume.name: volume for volume in volumes}, {target.name: target for target in targets}
+        groups, {volume.name: volume for volume in volumes}, {target.name: target for target in targets}
     )
     assert read(Configuration, json.loads(json.dumps(write(configuration)))) == configuration
 

@@ -4,49 +4,56 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from blockyard import __version__
-from blockyard.control.volumes import Backing, format_size
+from blockyard.block.size import format_size
+from blockyard.control.settling import Found
+from blockyard.control.volumes import Backing
 from blockyard.iscsi.directory import Portal
-from blockyard.worker.configuration import Volume
+from blockyard.worker.configuration import Settled, Volume
+
+_ROWS = 40  # logical units that are listed
 
 
-@dataclass(frozen=True)
-class Export:
-    """A logical unit of a target, and what is behind it."""
-
-    lun: int
-    volume: Volume
-    backing: Backing
-
-
-def overview(portals: list[Portal], exports: dict[str, list[Export]]) -> str:
-    """Portals, targets and their LUNs."""
+def overview(found: Found) -> str:
+    """Portals, targets and their LUNs; of very many the first."""
+    settled = found.settled
     lines = [f"Blockyard {__version__}", ""]
-    for portal in portals:
+    for portal in settled.portals:
         scope = "this machine only" if portal.loopback else "anyone who reaches it can read and write"
         lines.append(f"  portal  {portal}   {scope}")
-    for name, units in exports.items():
-        lines += ["", f"  target  {name}"]
-        rows = [("LUN", "SIZE", "BLOCK", "ACCESS", "VOLUME")]
-        rows += [_row(export) for export in units]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        for row in rows:
-            cells = [cell.rjust(width) for cell, width in zip(row[:3], widths, strict=False)]
-            lines.append("  " + "   ".join(["", *cells, row[3].ljust(widths[3]), row[4]]))
+    left = _ROWS
+    for name, target in settled.targets.items():
+        shown = dict(sorted(target.luns.items())[: max(left, 0)])
+        if left > 0:
+            lines += ["", f"  target  {name}", *_table(shown, found)]
+        left -= max(len(target.luns), 1)
+    if left < 0:
+        lines += ["", f"  … {-left} more: `blockyard status` lists them"]
     return "\n".join(lines)
 
 
-def _row(export: Export) -> tuple[str, str, str, str, str]:
-    volume, backing = export.volume, export.backing
+def _table(luns: dict[int, str], found: Found) -> Iterator[str]:
+    rows = [("LUN", "SIZE", "BLOCK", "ACCESS", "VOLUME")]
+    rows += [_row(lun, found.settled.volumes[name], found.backings[name]) for lun, name in luns.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[:3], widths, strict=False)]
+        yield "  " + "   ".join(["", *cells, row[3].ljust(widths[3]), row[4]])
+
+
+def _row(lun: int, volume: Volume, backing: Backing) -> tuple[str, str, str, str, str]:
     access = "read-only" if volume.read_only else "write-through" if volume.write_through else "read-write"
     note = " (new)" if backing.created else ""
-    return str(export.lun), format_size(backing.size), str(volume.block_size), access, f"{backing.path}{note}"
+    return str(lun), format_size(backing.size), str(volume.block_size), access, f"{backing.path}{note}"
 
 
-def usage(portals: list[Portal], target: str, *, others: int = 0) -> str:
-    """Lines to paste for each kind of initiator, with `target`; `others` counts the targets beside it."""
+def usage(settled: Settled) -> str:
+    """Lines to paste for each kind of initiator, with the first target."""
+    if not settled.targets:
+        return "\nThere is no target yet.\n"
+    portals, target, others = settled.portals, next(iter(settled.targets)), len(settled.targets) - 1
     near = _local(portals[0])
     far = _remote(portals)
     text = _NEAR.format(portal=near, host=near.host.strip("[]"), port=near.port, target=target)

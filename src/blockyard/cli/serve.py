@@ -7,24 +7,28 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from blockyard.cli.instructions import Export, overview, usage
+from blockyard.block.size import Size, format_size, parse_size
+from blockyard.cli.instructions import overview, usage
 from blockyard.control import logs
+from blockyard.control.configuration_file import DEFAULT_PORTAL, load
+from blockyard.control.consistency import checked
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.portals import parse_portal
 from blockyard.control.server import Options, Server
+from blockyard.control.settling import Found
 from blockyard.control.state import State, default_directory
-from blockyard.control.volumes import format_size, missing_space, parse_size, prepare
-from blockyard.iscsi.directory import Portal
-from blockyard.iscsi.names import InvalidName, validate
-from blockyard.worker.configuration import Configuration, Target, Volume
+from blockyard.control.volumes import missing_space
+from blockyard.iscsi.names import validate
+from blockyard.worker.configuration import PORTAL_GROUP, Configuration, PortalGroup, Target, Volume
+from blockyard.worker.records import RecordError
 
 DEMO_SIZE = 1 << 30  # bytes
-DEFAULT_PORTAL = "127.0.0.1:3260"  # one only: with [::1] beside it an initiator would find each disk on two paths
-MAX_LUNS = 256  # of a target; LUNs 0 to 255 have the peripheral device addressing format (SAM-5 §4.7.7.2)
 
 _EPILOG = """\
 exit status:
@@ -34,6 +38,7 @@ exit status:
   3  a portal cannot be listened on: taken, not an address of this machine, not permitted
   4  a path cannot be exported: missing, not permitted, in use, of another size
   5  the state directory cannot be used
+  6  the configuration file cannot be read or does not make sense
 
 examples:
   blockyard serve                                   a 1 GiB disk to try things with
@@ -41,10 +46,12 @@ examples:
   blockyard serve a.img b.img /dev/sdc              one target with LUNs 0, 1 and 2
   blockyard serve iqn.2024-01.com.example:a=a.img iqn.2024-01.com.example:b=b.img
                                                     two targets, each in a worker process of its own
+  blockyard serve --config /etc/blockyard.toml      what a configuration file says (docs/configuration.md)
   blockyard serve disk.img --portal 192.0.2.1       for other machines: anyone who can reach it can read and write
 """
 
-DEMO = Path("demo.img")  # stands for the one in the state directory
+_DEMO = "demo.img"  # in the state directory
+_NAME_LENGTH = 56  # characters of a file's name that serve as the name of a volume
 _NAME_TYPES = ("iqn.", "eui.", "naa.")  # RFC 7143 §4.2.7.2
 
 log = logging.getLogger(__name__)
@@ -66,6 +73,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="[IQN=]PATH",
         nargs="*",
         help="a file or block device; several become LUN 0, 1, 2, … of the target IQN (default: that of --target)",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="serve what this file says instead; SIGHUP and `blockyard reload` read it again (docs/configuration.md)",
     )
     disks = parser.add_argument_group("disks")
     disks.add_argument(
@@ -165,51 +178,105 @@ def run(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     # What a slip of the pen can be comes first, then what may be taken: files are created only when all of it is well.
-    wanted = _wanted(options.volumes, options.target)
-    size = None if options.size is None else parse_size(options.size)
-    workers = _worker_count(options.workers)
-    server = Server([parse_portal(text) for text in options.portal or [DEFAULT_PORTAL]])
-    server.open()
+    how = Options(
+        options.state or default_directory(), _worker_count(options.workers), poll=options.poll, verbose=options.verbose
+    )
+    server = Server(how)
+    configuration = _from_file(options) if options.config else _from_arguments(options)
     try:
-        with contextlib.closing(State(options.state or default_directory())) as state:
-            exports = _prepare(state, wanted, size, options)
-        configuration = Configuration(
-            units_directory=str(state.units_directory),
-            volumes={export.volume.name: export.volume for units in exports.values() for export in units},
-            targets={
-                name: Target(
-                    name,
-                    {export.lun: export.volume.name for export in units},
-                    max_connections=options.max_connections,
-                    error_recovery_level=options.error_recovery_level,
-                )
-                for name, units in exports.items()
-            },
-        )
-        _say(overview(server.portals, exports))
-        _say(usage(server.portals, next(iter(exports)), others=len(exports) - 1))
-        _warn(server.portals, exports)
-        how = Options(options.state or default_directory(), workers, poll=options.poll, verbose=options.verbose)
-        asyncio.run(server.run(configuration, how, on_ready=lambda: _say("Ready.")))
+        server.open(configuration.portal_groups)
+        if not options.config:
+            configuration = _with_defaults(configuration, how.state)
+        found = server.prepare(configuration, from_file=bool(options.config))
+        _say(overview(found))
+        _say(usage(found.settled))
+        _warn(found)
+        asyncio.run(server.run(found.settled, on_ready=lambda: _say("Ready.")))
     finally:
         server.close()
     return 0
 
 
-def _wanted(arguments: Iterable[str], target: str | None) -> list[tuple[str | None, Path]]:
-    """Target name (None: the default one) and path for each argument. Raises UsageError."""
+def _from_file(options: argparse.Namespace) -> Configuration:
+    """Raises UsageError for options that the file has in it, ConfigurationError."""
+    if options.volumes:
+        raise UsageError(f"{options.volumes[0]}: with --config, volumes stand in the file")
+    in_file = {"size": None, "block_size": Volume.block_size, "target": None, "background_rate": None}
+    in_file |= dict.fromkeys(("read_only", "write_through", "thick", "removable"), False)
+    in_file |= {name: getattr(Target, name) for name in ("max_connections", "error_recovery_level")}
+    for name, default in in_file.items():
+        if getattr(options, name) != default:
+            raise UsageError(f"--{name.replace('_', '-')}: with --config, this stands in the file")
+    return load(options.config, portals=tuple(options.portal))
+
+
+def _from_arguments(options: argparse.Namespace) -> Configuration:
+    """What the command line names. Raises UsageError."""
     try:
-        default = None if target is None else validate(target)
-        wanted: list[tuple[str | None, Path]] = []
-        for argument in arguments:
-            name, equals, path = argument.partition("=")
-            named = bool(equals) and name.lower().startswith(_NAME_TYPES)
-            if not (path if named else argument):
-                raise UsageError(f"{argument!r}: the PATH is empty")
-            wanted.append((validate(name), Path(path)) if named else (default, Path(argument)))
-    except InvalidName as error:
+        size = Size(0 if options.size is None else parse_size(options.size))
+        portals = tuple(parse_portal(text).written for text in options.portal or [DEFAULT_PORTAL])
+        volumes: dict[str, Volume] = {}
+        luns: dict[str, dict[int, str]] = {}
+        for target, path in _wanted(options.volumes, options.target):
+            volume = Volume(
+                name=_volume_name(path or _DEMO, volumes),
+                path=path,
+                size=size,
+                block_size=options.block_size,
+                read_only=options.read_only,
+                write_through=options.write_through,
+                thick=options.thick,
+                removable=options.removable,
+                background_rate=Size(0 if options.background_rate is None else parse_size(options.background_rate)),
+            )
+            volumes[volume.name] = volume
+            units = luns.setdefault(target, {})
+            units[len(units)] = volume.name
+    except ValueError as error:
         raise UsageError(str(error)) from None
-    return wanted or [(default, DEMO)]
+    targets = {
+        name: Target(
+            name,
+            units,
+            max_connections=options.max_connections,
+            error_recovery_level=options.error_recovery_level,
+        )
+        for name, units in luns.items()
+    }
+    return Configuration({PORTAL_GROUP: PortalGroup(portals)}, volumes, targets)
+
+
+def _with_defaults(configuration: Configuration, directory: Path) -> Configuration:
+    """With the name and the demo disk that the state directory has. Raises UsageError or StateError."""
+    with contextlib.closing(State(directory)) as state:
+        default = state.default_target_name()
+    targets = [replace(target, name=target.name or default) for target in configuration.targets.values()]
+    demo = directory / _DEMO
+    volumes = {
+        name: volume if volume.path else replace(volume, path=str(demo), size=_demo_size(demo, volume.size))
+        for name, volume in configuration.volumes.items()
+    }
+    try:
+        return checked(replace(configuration, volumes=volumes, targets={target.name: target for target in targets}))
+    except RecordError as error:
+        raise UsageError(str(error)) from None
+
+
+def _demo_size(path: Path, asked: Size) -> Size:
+    return asked or Size(0 if path.exists() else DEMO_SIZE)
+
+
+def _wanted(arguments: Iterable[str], target: str | None) -> list[tuple[str, str]]:
+    """Target name ("": the default one) and path ("": the demo disk) for each argument. Raises ValueError."""
+    default = "" if target is None else validate(target)
+    wanted: list[tuple[str, str]] = []
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        named = bool(equals) and name.lower().startswith(_NAME_TYPES)
+        if not (path if named else argument):
+            raise ValueError(f"{argument!r}: the PATH is empty")
+        wanted.append((validate(name), path) if named else (default, argument))
+    return wanted or [(default, "")]
 
 
 def _worker_count(asked: int | None) -> int:
@@ -220,68 +287,28 @@ def _worker_count(asked: int | None) -> int:
     return asked
 
 
-def _prepare(
-    state: State, wanted: list[tuple[str | None, Path]], size: int | None, options: argparse.Namespace
-) -> dict[str, list[Export]]:
-    """Every volume checked, created where it is missing, and with its identity: the exports of each target by LUN."""
-    exports: dict[str, list[Export]] = {}
-    seen: dict[tuple[int, int], Path] = {}
-    names: set[str] = set()
-    for name, given in wanted:
-        path = state.directory / "demo.img" if given is DEMO else given
-        creating = DEMO_SIZE if given is DEMO and size is None and not path.exists() else size
-        backing = prepare(path, size=creating, block_size=options.block_size, read_only=options.read_only)
-        info = backing.path.stat()
-        identity = (info.st_dev, info.st_rdev or info.st_ino)
-        if identity in seen:
-            raise UsageError(f"{path} and {seen[identity]} are one volume: it can be exported once only")
-        seen[identity] = path
-        if backing.created:
-            state.forget_volume(backing.key)
-        units = exports.setdefault(name or state.default_target_name(), [])
-        volume = Volume(
-            name=_volume_name(backing.path, names),
-            path=str(backing.path),
-            uuid=str(state.volume_uuid(backing.key)),
-            block_size=options.block_size,
-            read_only=options.read_only,
-            write_through=options.write_through,
-            thick=options.thick,
-            removable=options.removable,
-            background_rate=0 if options.background_rate is None else parse_size(options.background_rate),
-        )
-        names.add(volume.name)
-        units.append(Export(len(units), volume, backing))
-    for name, units in exports.items():
-        if len(units) > MAX_LUNS:
-            raise UsageError(
-                f"{name}: {len(units)} LUNs; {MAX_LUNS} is the most: spread them over targets with IQN=PATH"
-            )
-    return exports
-
-
-def _volume_name(path: Path, taken: set[str]) -> str:
+def _volume_name(path: str, taken: Collection[str]) -> str:
     """What to call a volume that was given by its path only: the file's name, with a number where that is taken."""
-    name = path.name
+    base = name = re.sub(r"[\x00-\x1f\x7f]", "_", os.path.basename(os.path.abspath(path)))[:_NAME_LENGTH] or "disk"
     count = 1
     while name in taken:
         count += 1
-        name = f"{path.name}-{count}"
+        name = f"{base}-{count}"
     return name
 
 
-def _warn(portals: list[Portal], exports: dict[str, list[Export]]) -> None:
-    for portal in portals:
-        if not portal.loopback:
+def _warn(found: Found) -> None:
+    open_to_all = any(not target.access for target in found.settled.targets.values())
+    for portal in found.settled.portals:
+        if open_to_all and not portal.loopback:
             log.warning("%s: anyone who can reach this portal can read and write: there is no authentication", portal)
-    for units in exports.values():
-        for export in units:
-            free = missing_space(export.backing)
-            if free is not None:
-                log.warning(
-                    "%s can grow to %s, but its file system has only %s free: writes will fail when it is full",
-                    export.backing.path, format_size(export.backing.size), format_size(free),
-                )  # fmt: skip
+    for backing in found.backings.values():
+        free = missing_space(backing)
+        if free is not None:
+            log.warning(
+                "%s can grow to %s, but its file system has only %s free: writes will fail when it is full",
+                backing.path, format_size(backing.size), format_size(free),
+            )  # fmt: skip
 
 
 def _say(text: str) -> None:

@@ -35,3 +35,9 @@ class StateError(ControlError):
     """The state directory cannot be used."""
 
     exit_status = 5
+
+
+class ConfigurationError(ControlError):
+    """The configuration file cannot be read, or does not make sense."""
+
+    exit_status = 6

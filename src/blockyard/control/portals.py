@@ -6,12 +6,14 @@ import errno
 import ipaddress
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from blockyard.control.errors import PortalError, UsageError
 from blockyard.iscsi import names
-from blockyard.iscsi.directory import Portal
+from blockyard.iscsi.directory import Portal, portal_from
+from blockyard.worker.configuration import PortalGroup
 
 BACKLOG = 1024  # connections that wait to be accepted; the kernel's somaxconn caps it
 
@@ -25,6 +27,45 @@ def parse_portal(text: str) -> Portal:
         raise UsageError(str(error)) from None
     except ValueError:
         raise UsageError(f"{text!r} has no IP address, such as 192.0.2.1 or [2001:db8::1]") from None
+
+
+class Listeners:
+    """The sockets of all portals that are listened on, by portal groups."""
+
+    def __init__(self) -> None:
+        self._open: dict[
+            tuple[Portal, int], tuple[socket.socket, Portal]
+        ] = {}  # by what was asked for, and which of it
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        return [sock for sock, _ in self._open.values()]
+
+    def open(self, groups: Mapping[int, PortalGroup]) -> dict[int, PortalGroup]:
+        """Listen on all portals of `groups`; the groups with the ports that they really have.
+
+        Raises PortalError; then none is open.
+        """
+        try:
+            for portal in _asked_for(groups):
+                self._open[portal] = listen(portal[0])
+        except PortalError:
+            self.close()
+            raise
+        real = {portal: found.written for portal, (_, found) in self._open.items()}
+        asked = iter(_asked_for(groups))
+        return {tag: PortalGroup(tuple(real[next(asked)] for _ in group.portals)) for tag, group in groups.items()}
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        self._open.clear()
+
+
+def _asked_for(groups: Mapping[int, PortalGroup]) -> list[tuple[Portal, int]]:
+    """All portals in order; of one with port 0 there may be several."""
+    portals = [portal_from(text) for group in groups.values() for text in group.portals]
+    return [(portal, portals[:number].count(portal)) for number, portal in enumerate(portals)]
 
 
 def listen(portal: Portal) -> tuple[socket.socket, Portal]:

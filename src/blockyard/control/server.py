@@ -7,21 +7,20 @@ import contextlib
 import logging
 import resource
 import signal
-import socket
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from blockyard.control.acceptor import Acceptor
 from blockyard.control.errors import ControlError
 from blockyard.control.gate import Gate
-from blockyard.control.portals import listen
+from blockyard.control.portals import Listeners
+from blockyard.control.settling import Found, settle
 from blockyard.control.state import State
 from blockyard.control.supervisor import Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
-from blockyard.iscsi.directory import Portal
-from blockyard.worker.configuration import PORTAL_GROUP, Configuration, PortalGroup
+from blockyard.worker.configuration import Configuration, PortalGroup, Settled
 
 log = logging.getLogger(__name__)
 
@@ -47,43 +46,37 @@ class Interrupted(ControlError):
 
 
 class Server:
-    """One run of `blockyard serve`."""
+    """One run of `blockyard serve`: portals are opened, then volumes prepared, then targets served."""
 
-    def __init__(self, portals: list[Portal]) -> None:
-        self._wanted = portals
-        self._listeners: list[socket.socket] = []
-        self.portals: list[Portal] = []  # with their real ports, once they are open
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.portal_groups: dict[int, PortalGroup] = {}  # with their real ports, once they are open
+        self._listeners = Listeners()
 
-    def open(self) -> None:
+    def open(self, groups: Mapping[int, PortalGroup]) -> None:
         """Listen on every portal. Raises PortalError; then none is open."""
-        try:
-            for portal in self._wanted:
-                listener, real = listen(portal)
-                self._listeners.append(listener)
-                self.portals.append(real)
-        except ControlError:
-            self.close()
-            raise
+        self.portal_groups = self._listeners.open(groups)
 
     def close(self) -> None:
-        for listener in self._listeners:
-            listener.close()
-        self._listeners.clear()
-        self.portals.clear()
+        self._listeners.close()
 
-    async def run(self, configuration: Configuration, options: Options, on_ready: Callable[[], None]) -> None:
+    def prepare(self, configuration: Configuration, *, from_file: bool) -> Found:
+        """Have volumes checked or made. Raises VolumeError, ConfigurationError or StateError."""
+        with contextlib.closing(State(self.options.state)) as state:
+            return settle(configuration, self.portal_groups, state, from_file=from_file)
+
+    async def run(self, configuration: Settled, on_ready: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT; `on_ready` is called once initiators can log in.
 
         Raises VolumeError or WorkerFailed when it cannot begin, Interrupted when it was told to stop twice.
         """
+        options = self.options
         _allow_open_files()
         level = "INFO" if options.verbose else "WARNING"
-        group = PortalGroup(PORTAL_GROUP, tuple(str(portal) for portal in self.portals))
-        configuration = replace(configuration, portal_groups=(group,))
         state = State(options.state)
         gate = Gate(state, configuration)
         supervisor = Supervisor(configuration, options.workers, gate=gate, poll=options.poll, log_level=level)
-        acceptor = Acceptor(configuration.directory(), supervisor, self._listeners, gate=gate)
+        acceptor = Acceptor(configuration.directory(), supervisor, self._listeners.sockets, gate=gate)
         signals = _Signals()
         watchdog = asyncio.create_task(keep_watchdog())
         refresher = asyncio.create_task(_refresh(gate, supervisor))

@@ -13,7 +13,7 @@ import secrets
 import socket
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from blockyard.control.errors import StateError
@@ -29,8 +29,12 @@ CREATE TABLE groups (name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE members (grp TEXT REFERENCES groups, user TEXT REFERENCES users, PRIMARY KEY (grp, user)) WITHOUT ROWID;
 CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, severity TEXT NOT NULL, record TEXT NOT NULL);
 """,
+    """
+CREATE TABLE ports (target TEXT, tag INTEGER, number INTEGER NOT NULL UNIQUE, PRIMARY KEY (target, tag)) WITHOUT ROWID;
+""",
 )
 _VERSION = len(_SCHEMAS)
+_MAX_PORT = 65535  # relative target port identifiers have 16 bits, and 0 is none (SPC-5)
 _BUSY_TIMEOUT = 10.0  # seconds to wait for another process that writes
 _AUTHORITY = "iqn.2026-11.org.blockyard"
 
@@ -91,16 +95,33 @@ class State:
 
     def volume_uuid(self, key: str) -> uuid.UUID:
         """The identity of the volume that is kept under `key`; a new one the first time."""
-        text = _text(key)
-        with self.transaction():
-            self._database.execute("INSERT OR IGNORE INTO volumes VALUES (?, ?)", (text, str(uuid.uuid4())))
-            row = self._database.execute("SELECT uuid FROM volumes WHERE key = ?", (text,)).fetchone()
-            return uuid.UUID(row[0])
+        return self.volume_uuids([key])[key]
 
-    def forget_volume(self, key: str) -> None:
-        """A new volume stands in the old one's place: it gets an identity of its own."""
+    def volume_uuids(self, keys: Iterable[str], *, new: Iterable[str] = ()) -> dict[str, uuid.UUID]:
+        """The identities of volumes by their keys. Those in `new` stand in an old one's place, and get one of their own."""
+        found = {}
         with self.transaction():
-            self._database.execute("DELETE FROM volumes WHERE key = ?", (_text(key),))
+            self._database.executemany("DELETE FROM volumes WHERE key = ?", ((_text(key),) for key in new))
+            for key in keys:
+                text = _text(key)
+                self._database.execute("INSERT OR IGNORE INTO volumes VALUES (?, ?)", (text, str(uuid.uuid4())))
+                row = self._database.execute("SELECT uuid FROM volumes WHERE key = ?", (text,)).fetchone()
+                found[key] = uuid.UUID(row[0])
+        return found
+
+    def relative_ports(self, ports: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """The relative target port identifier of each port: of a target and a portal group. Once given, they stay."""
+        with self.transaction():
+            rows = self._database.execute("SELECT target, tag, number FROM ports")
+            known = {(target, tag): number for target, tag, number in rows}
+            free = iter(sorted(set(range(1, _MAX_PORT + 1)) - set(known.values())))
+            new = {port: next(free, 0) for port in ports if port not in known}
+            if 0 in new.values():
+                raise StateError(
+                    f"{self._path}: {_MAX_PORT} ports of targets have been served already: no number is left"
+                )
+            self._database.executemany("INSERT INTO ports VALUES (?, ?, ?)", ((*port, new[port]) for port in new))
+        return known | new
 
     def changes(self) -> int:
         """A number that is another one after some other process has written to the database."""

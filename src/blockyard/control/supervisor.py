@@ -22,7 +22,7 @@ from blockyard.control.acceptor import WorkerUnavailable
 from blockyard.control.errors import ControlError, VolumeError
 from blockyard.control.gate import Gate
 from blockyard.worker import records
-from blockyard.worker.configuration import Configuration, components
+from blockyard.worker.configuration import Settled, components
 from blockyard.worker.handoff import Message, pair, receive_message, send_message
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Worker:
     def __init__(
         self,
         number: int,
-        configuration: Configuration,
+        configuration: Settled,
         *,
         gate: Gate | None = None,
         poll: bool = False,
@@ -256,7 +256,7 @@ class Supervisor:
 
     def __init__(
         self,
-        configuration: Configuration,
+        configuration: Settled,
         count: int,
         *,
         gate: Gate | None = None,

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from blockyard.block.file import create
-from blockyard.control.errors import UsageError, VolumeError
-
-_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50}  # suffix → power of two
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(I?B)?", re.IGNORECASE | re.ASCII)
-_MAX_SIZE = (1 << 63) - 1  # off_t
+from blockyard.block.size import format_size
+from blockyard.control.errors import VolumeError
 
 
 @dataclass(frozen=True)
@@ -23,75 +19,88 @@ class Backing:
 
     `key` is what its identity is kept under: a file's canonical path; a block device's path as it was
     given, because /dev/disk/by-id/… lasts and the /dev/sdX behind it does not. `created`: the file was missing.
+    `grown_from`: the size that it had, if it was made larger.
     """
 
     path: Path
     key: str
     size: int
     created: bool = False
+    grown_from: int | None = None
 
 
-def parse_size(text: str) -> int:
-    """A size in bytes: 10G, 512M, 1.5T, 64KiB, 4096. Suffixes are powers of 1024, as in truncate and qemu-img.
+@dataclass(frozen=True)
+class Wording:
+    """How whoever has asked for a volume says what he wants."""
 
-    Raises UsageError for what is no size, is zero, or is not a whole number of bytes.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    hint = "a number with K, M, G or T, for example 10G"
-    if match is None:
-        raise UsageError(f"{text!r} is not a size: write {hint}")
-    number, suffix, tail = match.groups()
-    if tail and not suffix and tail.upper() == "IB":
-        raise UsageError(f"{text!r} is not a size: write {hint}")
-    whole, _, fraction = number.partition(".")
-    shifted = int(whole + fraction) << _UNITS[suffix.upper()]
-    size, rest = divmod(shifted, int("1" + "0" * len(fraction)))
-    if rest:
-        raise UsageError(f"{text!r} is not a whole number of bytes")
-    if not 0 < size <= _MAX_SIZE:
-        raise UsageError(f"{text!r} is not a size that a disk can have: write {hint}")
-    return size
+    size: str  # an example
+    leave_out: str
+    read_only: str
 
 
-def format_size(size: int) -> str:
-    """A size as people write it: 1073741824 → "1 GiB", 1000 → "1000 bytes"."""
-    for suffix in "PTGMK":
-        unit = 1 << _UNITS[suffix]
-        if size >= unit:
-            return f"{size / unit:.4g} {suffix}iB"
-    return f"{size} bytes"
+OPTIONS = Wording("--size 10G", "leave out --size", "--read-only")
+FILE = Wording('size = "10G"', "leave out `size`", "`read_only = true`")
 
 
-def prepare(path: Path, *, size: int | None, block_size: int, read_only: bool) -> Backing:
+def prepare(
+    path: Path,
+    *,
+    size: int | None,
+    block_size: int,
+    read_only: bool,
+    grow: bool = False,
+    served: bool = False,
+    wording: Wording = OPTIONS,
+) -> Backing:
     """Check that `path` can be exported; create it, sparse, when it is missing and `size` is given.
 
-    A file that exists is never resized. Raises VolumeError.
+    A file that exists is grown to `size` when that is wanted, and never shrunk. `served`: it is in use already, by a
+    worker of ours. Raises VolumeError.
     """
     try:
         info = path.stat()
     except FileNotFoundError:
-        return _create(path, size, block_size, read_only)
+        return _create(path, size, block_size, read_only, wording)
     except OSError as error:
         raise VolumeError(f"{path}: {error.strerror}") from error
     if stat.S_ISDIR(info.st_mode):
-        raise VolumeError(f"{path} is a directory: name a file in it, for example {path / 'disk.img'} with --size 10G")
+        raise VolumeError(
+            f"{path} is a directory: name a file in it, for example {path / 'disk.img'} with {wording.size}"
+        )
     if not (stat.S_ISREG(info.st_mode) or stat.S_ISBLK(info.st_mode)):
         raise VolumeError(f"{path} is neither a file nor a block device")
     is_device = stat.S_ISBLK(info.st_mode)
-    actual = _probe(path, is_device=is_device, read_only=read_only)
+    before = actual = _probe(path, is_device=is_device, read_only=read_only or served, wording=wording)
+    if size is not None and grow and not is_device and not read_only and size > actual:
+        actual = _grow(path, size)
     if size is not None and size != actual:
-        raise VolumeError(_wrong_size(path, size, actual, is_device=is_device))
+        raise VolumeError(_wrong_size(path, size, actual, is_device=is_device, wording=wording))
     if actual == 0 and is_device:
         raise VolumeError(f"{path} has no size: there is no medium in it, or nothing is attached to it")
     if actual == 0:
-        raise VolumeError(f"{path} is empty: give it a size with `truncate -s 10G {path}`, or remove it and use --size")
+        raise VolumeError(
+            f"{path} is empty: give it a size with `truncate -s 10G {path}`, or remove it and use {wording.size}"
+        )
     if actual % block_size:
         raise VolumeError(
             f"{path} has {actual} bytes, not a multiple of the block size {block_size}: "
             f"pad it with `truncate -s %{block_size} {path}`"
         )
-    key = os.path.abspath(path) if is_device else str(path.resolve())
-    return Backing(path.resolve(), key, actual)
+    grown_from = before if actual != before else None
+    return Backing(path.resolve(), _key(path, is_device=is_device), actual, grown_from=grown_from)
+
+
+def _key(path: Path, *, is_device: bool) -> str:
+    return os.path.abspath(path) if is_device else str(path.resolve())
+
+
+def _grow(path: Path, size: int) -> int:
+    """Let a file have `size` bytes. Raises VolumeError."""
+    try:
+        os.truncate(path, size)
+    except OSError as error:
+        raise VolumeError(f"{path} cannot grow to {format_size(size)}: {error.strerror}") from error
+    return size
 
 
 def missing_space(backing: Backing) -> int | None:
@@ -104,11 +113,11 @@ def missing_space(backing: Backing) -> int | None:
     return free if free < backing.size - info.st_blocks * 512 else None  # st_blocks counts 512 bytes (stat(2))
 
 
-def _create(path: Path, size: int | None, block_size: int, read_only: bool) -> Backing:
+def _create(path: Path, size: int | None, block_size: int, read_only: bool, wording: Wording) -> Backing:
     if size is None:
-        raise VolumeError(f"{path} does not exist: to create it, give its size, for example --size 10G")
+        raise VolumeError(f"{path} does not exist: to create it, give its size, for example {wording.size}")
     if read_only:
-        raise VolumeError(f"{path} does not exist: a disk that is created empty cannot be --read-only")
+        raise VolumeError(f"{path} does not exist: a disk that is created empty cannot be {wording.read_only}")
     if size % block_size:
         raise VolumeError(f"{path}: the size {size} is not a multiple of the block size {block_size}")
     try:
@@ -119,7 +128,7 @@ def _create(path: Path, size: int | None, block_size: int, read_only: bool) -> B
     return Backing(resolved, str(resolved), size, created=True)
 
 
-def _probe(path: Path, *, is_device: bool, read_only: bool) -> int:
+def _probe(path: Path, *, is_device: bool, read_only: bool, wording: Wording) -> int:
     """Open as it will be opened for serving; the size in bytes. Raises VolumeError."""
     flags = os.O_RDONLY if read_only else os.O_RDWR
     if is_device and not read_only:
@@ -131,18 +140,18 @@ def _probe(path: Path, *, is_device: bool, read_only: bool) -> int:
         finally:
             os.close(fd)
     except OSError as error:
-        raise VolumeError(_open_error(path, error)) from error
+        raise VolumeError(_open_error(path, error, wording.read_only)) from error
 
 
-def _open_error(path: Path, error: OSError) -> str:
+def _open_error(path: Path, error: OSError, read_only: str) -> str:
     if error.errno == errno.EBUSY:
-        return f"{path} is mounted, or part of a RAID or volume group, on this machine: release it, or use --read-only"
+        return f"{path} is mounted, or part of a RAID or volume group, on this machine: release it, or use {read_only}"
     if error.errno in (errno.EACCES, errno.EPERM):
         if os.access(path, os.R_OK):
-            return f"{path}: not permitted to write: change its owner or mode, or use --read-only"
+            return f"{path}: not permitted to write: change its owner or mode, or use {read_only}"
         return f"{path}: not permitted to read: change its owner or mode, or run as a user who may"
     if error.errno == errno.EROFS:
-        return f"{path} lies on a read-only file system: use --read-only"
+        return f"{path} lies on a read-only file system: use {read_only}"
     return f"{path}: {error.strerror}"
 
 
@@ -158,10 +167,10 @@ def _creation_error(path: Path, size: int, error: OSError) -> str:
     return f"{path}: cannot create it: {error.strerror}"
 
 
-def _wrong_size(path: Path, size: int, actual: int, *, is_device: bool) -> str:
+def _wrong_size(path: Path, size: int, actual: int, *, is_device: bool, wording: Wording) -> str:
     if is_device:
-        return f"{path} is a device of {format_size(actual)} ({actual} bytes): leave out --size"
+        return f"{path} is a device of {format_size(actual)} ({actual} bytes): {wording.leave_out}"
     what = f"{path} exists and has {format_size(actual)} ({actual} bytes), not {format_size(size)}"
     if size < actual:
-        return f"{what}: leave out --size; shrinking would cut off data"
-    return f"{what}: leave out --size, or grow it first with `truncate -s {size} {path}`"
+        return f"{what}: {wording.leave_out}; shrinking would cut off data"
+    return f"{what}: {wording.leave_out}, or grow it first with `truncate -s {size} {path}`"

@@ -34,6 +34,11 @@ class Portal:
         return str(self.address)
 
     @property
+    def written(self) -> str:
+        """The portal as an administrator of this machine writes it: with the zone of its address."""
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else str(self)
+
+    @property
     def wildcard(self) -> bool:
         return self.address.is_unspecified
 

@@ -13,13 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from blockyard.block.size import Size
 from blockyard.iscsi.access import Right, Rule
 from blockyard.iscsi.chap import ALGORITHMS, Policy
-from blockyard.iscsi.directory import Directory, Entry, portal_from
+from blockyard.iscsi.directory import Directory, Entry, Portal, portal_from
 from blockyard.iscsi.login import Moved
 from blockyard.iscsi.negotiation import Preferences
 
 TIME2RETAIN = 20  # seconds: the default of DefaultTime2Retain (RFC 7143 §13.16)
+ANY_SIZE = Size(0)  # the one that there is
+NO_LIMIT = Size(0)
 PORTAL_GROUP = 1  # the one that all portals are in unless something else was said
 
 
@@ -29,12 +32,13 @@ class Volume:
 
     name: str
     path: str
+    size: Size = ANY_SIZE  # of a file: it is made with this size when it is missing, and grows to it
     uuid: str = ""  # its identity for initiators; control fills in what the state database has
     block_size: int = 512  # of a logical block, in bytes
     read_only: bool = False
     write_through: bool = False
     thick: bool = False  # fully provisioned: initiators cannot give space back
-    background_rate: int = 0  # bytes per second that SANITIZE and FORMAT UNIT write at most; 0: not limited
+    background_rate: Size = NO_LIMIT  # bytes per second that SANITIZE and FORMAT UNIT write at most
     removable: bool = False  # initiators may eject its medium and load it
 
 
@@ -42,8 +46,7 @@ class Volume:
 class PortalGroup:
     """Network portals that lead to the same sessions (RFC 7143 §4.3)."""
 
-    tag: int
-    portals: tuple[str, ...] = ()  # ADDR:PORT
+    portals: tuple[str, ...]  # ADDR:PORT
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,6 @@ class Target:
     portal_groups: tuple[int, ...] = (PORTAL_GROUP,)  # tags
     access: tuple[Rule, ...] = ()  # the first that matches an initiator decides; none: everybody may do everything
     redirect: Redirect | None = None
-    relative_ports: dict[int, int] = field(default_factory=dict)  # tag → relative target port identifier (SPC-5)
     max_connections: int = 16  # of a session, at most
     error_recovery_level: int = 0  # at most: many initiators offer 2, which costs them the short cut for READ and WRITE
 
@@ -136,25 +138,41 @@ class Discovery:
 
 @dataclass(frozen=True)
 class Configuration:
-    """All that is served."""
+    """All that is served: what the configuration file has."""
 
-    portal_groups: tuple[PortalGroup, ...] = ()
+    portal_groups: dict[int, PortalGroup] = field(default_factory=dict)  # by tag
     volumes: dict[str, Volume] = field(default_factory=dict)
     targets: dict[str, Target] = field(default_factory=dict)
     discovery: Discovery = Discovery()
     auth: Authentication = Authentication()
-    units_directory: str = ""  # where logical units keep what outlives the process (scsi/durable.py); "": nowhere
+
+    @property
+    def portals(self) -> list[Portal]:
+        """Of all groups."""
+        return [portal_from(text) for group in self.portal_groups.values() for text in group.portals]
 
     def directory(self) -> Directory:
         """Targets and portals as discovery and login know them."""
-        groups = {group.tag: map(portal_from, group.portals) for group in self.portal_groups}
+        groups = {tag: map(portal_from, group.portals) for tag, group in self.portal_groups.items()}
         return Directory((target.entry for target in self.targets.values()), groups)
 
-    def part(self, targets: Iterable[str]) -> Configuration:
+
+@dataclass(frozen=True)
+class Settled(Configuration):
+    """A configuration together with what control has found out and decided: what workers are told.
+
+    Volumes have identities and absolute paths, portals the ports that they really have.
+    """
+
+    relative_ports: dict[str, dict[int, int]] = field(default_factory=dict)  # target → tag → identifier (SPC-5)
+    units_directory: str = ""  # where logical units keep what outlives the process (scsi/durable.py); "": nowhere
+
+    def part(self, targets: Iterable[str]) -> Settled:
         """What a worker has to know that serves these targets."""
         chosen = {name: self.targets[name] for name in targets}
         volumes = {name: self.volumes[name] for target in chosen.values() for name in target.volumes}
-        return replace(self, volumes=volumes, targets=chosen)
+        ports = {name: self.relative_ports[name] for name in chosen if name in self.relative_ports}
+        return replace(self, volumes=volumes, targets=chosen, relative_ports=ports)
 
 
 def components(targets: Iterable[Target]) -> list[list[str]]:

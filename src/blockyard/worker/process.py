@@ -45,7 +45,7 @@ from blockyard.scsi.tokens import TokenStore
 from blockyard.scsi.unit import Identity, LogicalUnit
 from blockyard.worker import records
 from blockyard.worker.admission import WorkerAdmission
-from blockyard.worker.configuration import Configuration, Volume
+from blockyard.worker.configuration import Settled, Volume
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.handoff import Message, receive_message, send_message
 from blockyard.worker.loop import Loop
@@ -97,7 +97,7 @@ class Worker:
             return 0
         message, _ = received
         try:
-            self._configure(records.read(Configuration, message["configuration"]))
+            self._configure(records.read(Settled, message["configuration"]))
         except (OSError, ValueError) as error:
             text = (
                 f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
@@ -118,7 +118,7 @@ class Worker:
         self._tell({"type": "stopped"})
         return 0
 
-    def _configure(self, configuration: Configuration) -> None:
+    def _configure(self, configuration: Settled) -> None:
         """Open what is to be served. Raises OSError or ValueError for what cannot be."""
         self._keep = Path(configuration.units_directory) if configuration.units_directory else None
         self._admission.configure(configuration.auth.policy, self._keep)
@@ -126,9 +126,10 @@ class Worker:
             self._units[volume.name] = self._open_unit(volume)
         for target in configuration.targets.values():
             units = {lun: self._units[volume] for lun, volume in target.luns.items()}
-            ports = [target_port(target.name, tag, target.relative_ports.get(tag)) for tag in target.portal_groups]
+            relative = configuration.relative_ports.get(target.name, {})
+            ports = [target_port(target.name, tag, relative.get(tag)) for tag in target.portal_groups]
             scsi = Target(target.name, units, ports, Durable(self._keep, target.name))
-            self._nodes[target.name] = TargetNode(target.name, scsi, target.relative_ports, self._nodes)
+            self._nodes[target.name] = TargetNode(target.name, scsi, relative, self._nodes)
             self._admission.guard(self._nodes[target.name], target.access, self._units)
             self._preferences[target.name] = target.preferences
         self._directory = configuration.directory()

@@ -1,8 +1,9 @@
 """Dataclasses from and to plain tables, as JSON and TOML have them: strict about names and types.
 
 `read` makes an instance of a class of a table; `write` is its inverse, and leaves out what has its default. A record that
-stands in a table by its name (`dict[str, Volume]`) has that key for its field `name`. What is wrong is told with the key path
-to it, in the form in which TOML writes one, and where it fits with what would be right.
+stands in a table by its name (`dict[str, Volume]`) has that key for its field `name`. A type with a class method `read` makes
+its values of plain data by itself. What is wrong is told with the key path to it, in the form in which TOML writes one, and where
+it fits with what would be right.
 """
 
 from __future__ import annotations
@@ -83,6 +84,11 @@ def _read(kind: Any, data: object) -> Any:
     if origin in (Union, types.UnionType):  # X | None: None is what is not there
         (inner,) = (one for one in get_args(kind) if one is not type(None))
         return _read(inner, data)
+    if hasattr(kind, "read"):
+        try:
+            return kind.read(data)
+        except ValueError as error:
+            raise RecordError("", str(error)) from None
     if dataclasses.is_dataclass(kind):
         return _read_record(kind, _of_type(dict, data))
     if origin is tuple:

@@ -1,0 +1,60 @@
+"""Sizes of block devices, as people write them and as they are told."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50, "E": 60}  # suffix → power of two
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTPE]?)(I?B)?", re.IGNORECASE | re.ASCII)
+MAX_SIZE = (1 << 63) - 1  # off_t
+
+
+class Size(int):
+    """A number of bytes; in a configuration file 10737418240 or "10G"."""
+
+    @classmethod
+    def read(cls, data: object) -> Size:
+        """A size of what a table has. Raises ValueError."""
+        if type(data) is int and 0 <= data <= MAX_SIZE:
+            return cls(data)
+        if isinstance(data, str):
+            return cls(parse_size(data))
+        raise ValueError(f'{data!r} is not a size: write a number of bytes, or for example "10G"')
+
+    def __str__(self) -> str:
+        """The shortest form that `parse_size` takes for the same."""
+        for suffix in "EPTGMK":
+            if self and not self % (1 << _UNITS[suffix]):
+                return f"{self >> _UNITS[suffix]}{suffix}"
+        return int.__repr__(self)
+
+
+def parse_size(text: str) -> int:
+    """A size in bytes: 10G, 512M, 1.5T, 64KiB, 4096. Suffixes are powers of 1024, as in truncate and qemu-img.
+
+    Raises ValueError for what is no size, is zero, or is not a whole number of bytes.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    hint = "a number with K, M, G or T, for example 10G"
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write {hint}")
+    number, suffix, tail = match.groups()
+    if tail and not suffix and tail.upper() == "IB":
+        raise ValueError(f"{text!r} is not a size: write {hint}")
+    whole, _, fraction = number.partition(".")
+    shifted = int(whole + fraction) << _UNITS[suffix.upper()]
+    size, rest = divmod(shifted, int("1" + "0" * len(fraction)))
+    if rest:
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    if not 0 < size <= MAX_SIZE:
+        raise ValueError(f"{text!r} is not a size that a disk can have: write {hint}")
+    return size
+
+
+def format_size(size: int) -> str:
+    """A size as people read it: 1073741824 → "1 GiB", 1000 → "1000 bytes"."""
+    for suffix in "EPTGMK":
+        unit = 1 << _UNITS[suffix]
+        if size >= unit:
+            return f"{size / unit:.4g} {suffix}iB"
+    return f"{size} bytes"

@@ -1,0 +1,168 @@
+"""Whether a configuration makes sense as a whole: what no type can tell.
+
+`checked` brings names and portals to their normal form, and refuses what contradicts itself, with the key path to
+it. It asks neither the network nor any file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import uuid
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from blockyard.iscsi.directory import Portal, portal_from
+from blockyard.iscsi.names import InvalidName, parse_portal, validate
+from blockyard.scsi.lun import MAX_LUN
+from blockyard.worker.configuration import Configuration, PortalGroup, Redirect, Target, Volume
+from blockyard.worker.records import RecordError, join, key
+
+MAX_TAG = 65535  # portal group tags have 16 bits (RFC 7143 §13.9)
+BLOCK_SIZES = (512, 4096)
+_VOLUME_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}\Z")
+_ALIAS_LIMIT = 255  # bytes (RFC 7143 §13.6)
+
+
+def checked(configuration: Configuration) -> Configuration:
+    """The configuration in its normal form. Raises RecordError."""
+    groups = _portal_groups(configuration)
+    for name, volume in configuration.volumes.items():
+        _check_volume(join("volumes", key(name)), volume)
+    _check_identities(configuration.volumes.values())
+    targets: dict[str, Target] = {}
+    for name, target in configuration.targets.items():
+        at = join("targets", key(name))
+        made = _target(at, target, groups, configuration.volumes)
+        if made.name in targets:
+            raise RecordError(at, f"the target {made.name} stands here twice: names do not differ by case alone")
+        targets[made.name] = made
+    return replace(configuration, portal_groups=groups, targets=targets)
+
+
+# ---- portals
+
+
+def _portal_groups(configuration: Configuration) -> dict[int, PortalGroup]:
+    places: dict[Portal, str] = {}
+    groups = {}
+    for tag, group in configuration.portal_groups.items():
+        at = join("portal_groups", str(tag))
+        if not 1 <= tag <= MAX_TAG:
+            raise RecordError(at, f"the tag of a portal group is from 1 to {MAX_TAG}")
+        if not group.portals:
+            raise RecordError(join(at, "portals"), 'a group has one portal at least, such as "192.0.2.1:3260"')
+        portals = []
+        for number, text in enumerate(group.portals):
+            place = join(at, "portals", f"[{number}]")
+            portal = _portal(place, text)
+            _check_apart(place, portal, places)
+            places[portal] = place
+            portals.append(portal.written)
+        groups[tag] = PortalGroup(tuple(portals))
+    return groups
+
+
+def _portal(at: str, text: str) -> Portal:
+    try:
+        return portal_from(text)
+    except InvalidName as error:
+        raise RecordError(at, str(error)) from None
+    except ValueError:
+        raise RecordError(at, f"{text!r} has no IP address, such as 192.0.2.1:3260 or [2001:db8::1]:3260") from None
+
+
+def _check_apart(at: str, portal: Portal, others: dict[Portal, str]) -> None:
+    """That no portal takes what comes for another one."""
+    for other, place in others.items():
+        if portal.port == 0 or other.port != portal.port or other.address.version != portal.address.version:
+            continue
+        if str(other) == str(portal):  # initiators are not told zones, so that these must not make the difference
+            raise RecordError(at, f"{portal} stands at {place} already: a portal is in one group, once")
+        if other.wildcard or portal.wildcard:
+            wildcard = portal if portal.wildcard else other
+            raise RecordError(at, f"{wildcard} takes all addresses with this port, and {place} has another of them")
+
+
+# ---- volumes
+
+
+def _check_volume(at: str, volume: Volume) -> None:
+    if not _VOLUME_NAME.match(volume.name):
+        raise RecordError(at, "the name of a volume has 1 to 64 characters, none of which is a control character")
+    if not volume.path or "\0" in volume.path:
+        raise RecordError(join(at, "path"), "the path of a file or block device belongs here")
+    if volume.block_size not in BLOCK_SIZES:
+        raise RecordError(join(at, "block_size"), f"{volume.block_size} is neither 512 nor 4096")
+    if volume.size % volume.block_size:
+        size, block_size = int(volume.size), volume.block_size
+        raise RecordError(join(at, "size"), f"{size} bytes are not a multiple of the block size {block_size}")
+    if volume.uuid:
+        try:
+            uuid.UUID(volume.uuid)
+        except ValueError:
+            example = "5e3a7c1e-6f0b-4c55-9a39-0f0c9a2d7b11"
+            raise RecordError(join(at, "uuid"), f'{volume.uuid!r} is not a UUID, such as "{example}"') from None
+
+
+def _check_identities(volumes: Iterable[Volume]) -> None:
+    seen: dict[uuid.UUID, str] = {}
+    for volume in volumes:
+        if volume.uuid:
+            identity = uuid.UUID(volume.uuid)
+            if identity in seen:
+                at = join("volumes", key(volume.name), "uuid")
+                raise RecordError(at, f"{seen[identity]} has the same: initiators would take the two for one disk")
+            seen[identity] = volume.name
+
+
+# ---- targets
+
+
+def _target(at: str, target: Target, groups: Collection[int], volumes: Collection[str]) -> Target:
+    try:
+        name = validate(target.name)
+    except InvalidName as error:
+        raise RecordError(at, str(error)) from None
+    if len(target.alias.encode()) > _ALIAS_LIMIT or not target.alias.isprintable():
+        raise RecordError(join(at, "alias"), f"an alias has at most {_ALIAS_LIMIT} bytes, all of them printable")
+    for option, low, high in (("max_connections", 1, 16), ("error_recovery_level", 0, 2)):
+        value = getattr(target, option)
+        if not low <= value <= high:
+            raise RecordError(join(at, option), f"{value} is not from {low} to {high}")
+    _check_portal_groups(join(at, "portal_groups"), target.portal_groups, groups)
+    _check_luns(join(at, "luns"), target.luns, volumes)
+    for number, rule in enumerate(target.access):
+        _check_luns(join(at, "access", f"[{number}]", "luns"), rule.luns, volumes)
+    redirect = target.redirect and _redirect(join(at, "redirect"), target.redirect)
+    return replace(target, name=name, redirect=redirect)
+
+
+def _check_portal_groups(at: str, tags: tuple[int, ...], groups: Collection[int]) -> None:
+    if not tags:
+        raise RecordError(at, "a target is reached by one portal group at least")
+    for number, tag in enumerate(tags):
+        if tag not in groups:
+            there = ", ".join(map(str, groups)) or "none"
+            raise RecordError(join(at, f"[{number}]"), f"there is no portal group {tag}; there are: {there}")
+        if tag in tags[:number]:
+            raise RecordError(join(at, f"[{number}]"), f"the portal group {tag} stands here twice")
+
+
+def _check_luns(at: str, luns: dict[int, str], volumes: Collection[str]) -> None:
+    for lun, volume in luns.items():
+        if not 0 <= lun <= MAX_LUN:
+            raise RecordError(join(at, str(lun)), f"a LUN is from 0 to {MAX_LUN}")
+        if volume not in volumes:
+            close = difflib.get_close_matches(volume, volumes, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else f": add [volumes.{key(volume)}], or correct the name"
+            raise RecordError(join(at, str(lun)), f"there is no volume {volume!r}{hint}")
+
+
+def _redirect(at: str, redirect: Redirect) -> Redirect:
+    try:
+        to = parse_portal(redirect.to)
+    except InvalidName as error:
+        raise RecordError(join(at, "to"), str(error)) from None
+    portals = (_portal(join(at, "portals", f"[{number}]"), text) for number, text in enumerate(redirect.portals))
+    return replace(redirect, to=str(to), portals=tuple(map(str, portals)))

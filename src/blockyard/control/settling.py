@@ -1,0 +1,122 @@
+"""From a configuration to what workers are told: files looked at or made, identities and numbers looked up.
+
+Volumes that are served already are in use by a worker, which has them locked: of these only the size is looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from blockyard.block.size import Size
+from blockyard.control.errors import VolumeError
+from blockyard.control.state import State
+from blockyard.control.volumes import FILE, OPTIONS, Backing, prepare
+from blockyard.worker.configuration import Configuration, PortalGroup, Settled, Target, Volume
+
+
+@dataclass(frozen=True)
+class Found:
+    """A configuration that can be served, and what its volumes are made of, by their names."""
+
+    settled: Settled
+    backings: dict[str, Backing]
+
+    def undo(self) -> None:
+        """It will not be served after all: remove the files that were made, and take back what others have grown by."""
+        _undo(self.backings.values())
+
+
+def settle(
+    configuration: Configuration,
+    portals: Mapping[int, PortalGroup],
+    state: State,
+    *,
+    from_file: bool,
+    served: Collection[Path] = (),
+) -> Found:
+    """Check and make what `configuration` needs. `portals` has the groups with the ports that they really have.
+
+    `served` has the canonical paths of what is open already. Raises VolumeError or StateError; then
+    no file has been made or changed.
+    """
+    backings: dict[str, Backing] = {}
+    try:
+        for name, volume in configuration.volumes.items():
+            backings[name] = _prepare(volume, served, from_file=from_file)
+        _check_apart(configuration.volumes, backings)
+        settled = Settled(
+            portal_groups=dict(portals),
+            volumes=_identified(configuration.volumes, backings, state),
+            targets=configuration.targets,
+            discovery=configuration.discovery,
+            auth=configuration.auth,
+            relative_ports=_relative_ports(configuration.targets.values(), state),
+            units_directory=str(state.units_directory),
+        )
+    except BaseException:
+        _undo(backings.values())
+        raise
+    return Found(settled, backings)
+
+
+def _prepare(volume: Volume, served: Collection[Path], *, from_file: bool) -> Backing:
+    path = Path(volume.path)
+    return prepare(
+        path,
+        size=volume.size or None,
+        block_size=volume.block_size,
+        read_only=volume.read_only,
+        grow=from_file,
+        served=path.resolve() in served,
+        wording=FILE if from_file else OPTIONS,
+    )
+
+
+def _check_apart(volumes: Mapping[str, Volume], backings: Mapping[str, Backing]) -> None:
+    """That no two volumes are one file or device."""
+    seen: dict[tuple[int, int], Volume] = {}
+    for name, volume in volumes.items():
+        info = backings[name].path.stat()
+        identity = (info.st_dev, info.st_rdev or info.st_ino)
+        if identity in seen:
+            other = seen[identity].path
+            raise VolumeError(f"{volume.path} and {other} are one volume: name it once, and let targets share it")
+        seen[identity] = volume
+
+
+def _identified(volumes: Mapping[str, Volume], backings: Mapping[str, Backing], state: State) -> dict[str, Volume]:
+    uuids = state.volume_uuids(
+        (backings[name].key for name, volume in volumes.items() if not volume.uuid),
+        new=(backing.key for backing in backings.values() if backing.created),
+    )
+    return {
+        name: replace(
+            volume,
+            path=str(backings[name].path),
+            size=Size(backings[name].size),
+            uuid=volume.uuid or str(uuids[backings[name].key]),
+        )
+        for name, volume in volumes.items()
+    }
+
+
+def _relative_ports(targets: Iterable[Target], state: State) -> dict[str, dict[int, int]]:
+    ports = [(target.name, tag) for target in targets for tag in target.portal_groups]
+    numbers = state.relative_ports(ports)
+    found: dict[str, dict[int, int]] = {}
+    for name, tag in ports:
+        found.setdefault(name, {})[tag] = numbers[name, tag]
+    return found
+
+
+def _undo(backings: Iterable[Backing]) -> None:
+    for backing in backings:
+        with contextlib.suppress(OSError):
+            if backing.created:
+                backing.path.unlink()
+            elif backing.grown_from is not None:
+                os.truncate(backing.path, backing.grown_from)
