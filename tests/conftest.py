@@ -74,6 +74,7 @@ class TargetFactory(Protocol):
         *volumes: str | Path,
         size: str | None = "64M",
         options: Sequence[str] = (),
+        config: str | None = None,
         portals: Sequence[str] | None = None,
         name: str = IQN,
         prefix: Sequence[str] = (),
@@ -85,8 +86,10 @@ def target(tmp_path: Path) -> Iterator[TargetFactory]:
     """Starts `blockyard serve` on a free loopback port: `target("disk.img", size="1G")`.
 
     Volumes are files in the test's directory (or absolute paths, or IQN=PATH) that are created with `size`; without
-    any there is one, disk.img. A target that still runs when the test is over is stopped by SIGTERM and must end with
-    status 0 within its time. The log is printed, which pytest shows for a test that failed.
+    any there is one, disk.img. Or `config` is the text of a configuration file, with paths from the test's directory,
+    that says all but the portals. The state directory is state-0 in the test's, for a second target state-1. A
+    target that still runs when the test is over is stopped by SIGTERM and must end with status 0 within its time. The
+    log is printed, which pytest shows for a test that failed.
     """
     servings: list[Serving] = []
 
@@ -94,16 +97,23 @@ def target(tmp_path: Path) -> Iterator[TargetFactory]:
         *volumes: str | Path,
         size: str | None = "64M",
         options: Sequence[str] = (),
+        config: str | None = None,
         portals: Sequence[str] | None = None,
         name: str = IQN,
         prefix: Sequence[str] = (),
     ) -> Serving:
         number = len(servings)
+        file = None if config is None else tmp_path / f"serve-{number}.toml"
+        if file is None:
+            volumes, options = volumes or ("disk.img",), [*options, *(["--size", size] if size else [])]
+        else:
+            file.write_text(config or "")
         serving = Serving(
-            [_volume(tmp_path, volume) for volume in volumes or ("disk.img",)],
+            [_volume(tmp_path, volume) for volume in volumes],
             state=tmp_path / f"state-{number}",
             log=tmp_path / f"serve-{number}.log",
-            options=[*options, *(["--size", size] if size else [])],
+            options=options,
+            config=file,
             portals=portals,
             target=name,
             prefix=prefix,

@@ -69,9 +69,9 @@ def _is_worker(pid: int) -> bool:
 class Serving:
     """`blockyard serve` on its own portal(s).
 
-    `volumes` are the PATH or IQN=PATH arguments; `prefix` is put before the command (`ip netns exec NAME`);
-    `log` gets what it logs, and a file beside it, with the suffix .out, what it prints. Raises ServeFailed when it
-    does not get ready.
+    `volumes` are the PATH or IQN=PATH arguments; or the configuration file `config` says all but the portals. `prefix` is
+    put before the command (`ip netns exec NAME`); `log` gets what it logs, and a file beside it, with the suffix .out,
+    what it prints. Raises ServeFailed when it does not get ready.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Serving:
         state: Path,
         log: Path,
         options: Sequence[str] = (),
+        config: Path | None = None,
         portals: Sequence[str] | None = None,
         target: str = IQN,
         prefix: Sequence[str] = (),
@@ -92,7 +93,7 @@ class Serving:
         self._environment = environment or {}
         self._command = [*prefix, sys.executable, "-m", "blockyard", "serve", *map(str, volumes), *options]
         self._command += [word for portal in self.portals for word in ("--portal", portal)]
-        self._command += ["--target", target, "--state", str(state)]
+        self._command += ["--state", str(state), *(["--config", str(config)] if config else ["--target", target])]
         self.process: subprocess.Popen[bytes] = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -141,6 +141,12 @@ def test_only_units_that_are_used_are_covered(target: Target) -> None:
     assert isinstance(luns.unit(encode_lun(7)), AbsentUnit)
 
 
+def test_a_unit_that_cannot_be_covered_is_not_there(target: Target, tmp_path: Path) -> None:
+    host = Host(target, luns=virtual(target, tmp_path / "nowhere"))
+    assert isinstance(host.unit, AbsentUnit)
+    host.fail(read_16(0, 1), SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_UNIT_NOT_SUPPORTED)
+
+
 def test_a_full_overlay_is_out_of_space(target: Target) -> None:
     host = ready(Host(target, luns=virtual(target, limit=8192)))
     host.write(0, bytes(8192))

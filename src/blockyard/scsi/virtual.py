@@ -7,6 +7,7 @@ that is gone with the session. A unit is covered when it is first used, as most 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from blockyard.scsi.cdb import Command
     from blockyard.scsi.nexus import Nexus
     from blockyard.scsi.task import Task
+
+log = logging.getLogger(__name__)
 
 _REASON = "virtual write"
 
@@ -81,7 +84,11 @@ class VirtualLunMap(LunMap):
 
     def unit(self, lun_field: int) -> Unit:
         base = self.source.unit(lun_field)
-        return self._covered(base) if isinstance(base, LogicalUnit) else base
+        try:
+            return self._covered(base) if isinstance(base, LogicalUnit) else base
+        except OSError as error:
+            log.error("%s cannot be covered for virtual writes, so that it is not there: %s", base, error)
+            return self._absent
 
     def inventory(self) -> list[int]:
         return self.source.inventory()

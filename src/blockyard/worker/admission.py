@@ -102,6 +102,8 @@ class WorkerAdmission:
 
     def _cover(self, luns: LunMap, rule: Rule) -> LunMap:
         def cover(device: Device) -> Device:
+            if self._overlays is not None:
+                self._overlays.mkdir(mode=0o700, exist_ok=True)
             return OverlayDevice(device, directory=self._overlays, limit=rule.virtual_write_limit)
 
         return VirtualLunMap(luns, cover, self._executor)
