@@ -18,6 +18,7 @@ import pytest
 from blockyard.control.isns import Registrar, Targets
 from blockyard.iscsi.directory import Portal
 from tests.conftest import need, run
+from tests.control.serving import discover, serve, start
 from tests.serving import free_port
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
@@ -90,6 +91,10 @@ def server(tmp_path: Path) -> Iterator[NameServer]:
 
 def _names(listing: str) -> set[str]:
     return set(re.findall(r'iSCSI name = "([^"]+)"', listing))
+
+
+def _await(true: Callable[[], object]) -> None:
+    asyncio.run(_until(true))
 
 
 async def _until(true: Callable[[], object]) -> None:
@@ -220,3 +225,44 @@ def test_only_the_server_may_ask(server: NameServer) -> None:
             writer.close()
 
     asyncio.run(scenario())
+
+
+def test_serving_registers_and_ends_without_a_trace(server: NameServer, tmp_path: Path) -> None:
+    group = f"127.0.0.2:{free_port('127.0.0.2')}"
+    (tmp_path / "blockyard.toml").write_text(f"""
+    portal_groups = {{4 = {{portals = ["{group}"]}}}}
+    isns = {{server = "{server.portal}", entity = "array.test"}}
+    [volumes.disk]
+    path = "disk.img"
+    size = "4M"
+    [targets."{A}"]
+    alias = "Our disks"
+    portal_groups = [4]
+    luns = {{0 = "disk"}}
+    """)
+    with serve(tmp_path / "state", "--config", str(tmp_path / "blockyard.toml"), portal=None) as served:
+        _await(lambda: _names(server.list("nodes")) == {A})
+        assert '"array.test"' in server.list("entities")
+        port = group.rpartition(":")[2]
+        assert re.search(
+            rf"group address = 127.0.0.2.*group port = {port}/tcp.*tag = 4", server.list("portal-groups"), re.S
+        )
+        assert served.stop() == 0
+        assert not _names(server.list("nodes"))
+
+
+def test_serving_goes_on_while_there_is_no_server(tmp_path: Path) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    with serve(tmp_path / "state", str(tmp_path / "disk.img"), "--size", "4M", "--isns", nobody) as served:
+        assert discover(served.address)
+        assert served.stop() == 0
+        assert f"iSNS server {nobody}" in served.log
+
+
+@pytest.mark.parametrize("wrong", ["0.0.0.0", "somewhere.test", "192.0.2.1:0"])
+def test_what_is_no_server(wrong: str, tmp_path: Path) -> None:
+    process = start(tmp_path / "state", str(tmp_path / "disk.img"), "--size", "4M", "--isns", wrong)
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2
+    assert "isns.server" in errors
+    assert not (tmp_path / "disk.img").exists()

@@ -25,7 +25,7 @@ from blockyard.control.settling import Found
 from blockyard.control.state import State, default_directory
 from blockyard.control.volumes import missing_space
 from blockyard.iscsi.names import validate
-from blockyard.worker.configuration import PORTAL_GROUP, Configuration, PortalGroup, Target, Volume
+from blockyard.worker.configuration import PORTAL_GROUP, Configuration, Isns, PortalGroup, Target, Volume
 from blockyard.worker.records import RecordError
 
 DEMO_SIZE = 1 << 30  # bytes
@@ -137,6 +137,11 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="what is recovered, where the initiator offers as much: 1 lost and damaged PDUs, 2 lost connections too. "
         "Sessions with 1 or 2 are slower (default: 0)",
     )
+    network.add_argument(
+        "--isns",
+        metavar="ADDR[:PORT]",
+        help="register targets and portals with the iSNS server there, so that initiators find them by it",
+    )
     process = parser.add_argument_group("process")
     process.add_argument(
         "--state",
@@ -201,7 +206,7 @@ def _from_file(options: argparse.Namespace) -> Configuration:
     """Raises UsageError for options that the file has in it, ConfigurationError."""
     if options.volumes:
         raise UsageError(f"{options.volumes[0]}: with --config, volumes stand in the file")
-    in_file = {"size": None, "block_size": Volume.block_size, "target": None, "background_rate": None}
+    in_file = {"isns": None, "size": None, "block_size": Volume.block_size, "target": None, "background_rate": None}
     in_file |= dict.fromkeys(("read_only", "write_through", "thick", "removable"), False)
     in_file |= {name: getattr(Target, name) for name in ("max_connections", "error_recovery_level")}
     for name, default in in_file.items():
@@ -243,7 +248,8 @@ def _from_arguments(options: argparse.Namespace) -> Configuration:
         )
         for name, units in luns.items()
     }
-    return Configuration({PORTAL_GROUP: PortalGroup(portals)}, volumes, targets)
+    isns = None if options.isns is None else Isns(options.isns)
+    return Configuration({PORTAL_GROUP: PortalGroup(portals)}, volumes, targets, isns=isns)
 
 
 def _with_defaults(configuration: Configuration, directory: Path) -> Configuration:

@@ -12,15 +12,17 @@ import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from blockyard.iscsi import isns as isns_protocol
 from blockyard.iscsi.directory import Portal, portal_from
-from blockyard.iscsi.names import InvalidName, parse_portal, validate
+from blockyard.iscsi.names import DEFAULT_PORT, InvalidName, parse_portal, validate
 from blockyard.scsi.lun import MAX_LUN
-from blockyard.worker.configuration import Configuration, PortalGroup, Redirect, Target, Volume
+from blockyard.worker.configuration import Configuration, Isns, PortalGroup, Redirect, Target, Volume
 from blockyard.worker.records import RecordError, join, key
 
 MAX_TAG = 65535  # portal group tags have 16 bits (RFC 7143 §13.9)
 BLOCK_SIZES = (512, 4096)
 _VOLUME_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}\Z")
+_ENTITY_LIMIT = 255  # bytes (RFC 4171 §6.2.1)
 _ALIAS_LIMIT = 255  # bytes (RFC 7143 §13.6)
 
 
@@ -37,7 +39,17 @@ def checked(configuration: Configuration) -> Configuration:
         if made.name in targets:
             raise RecordError(at, f"the target {made.name} stands here twice: names do not differ by case alone")
         targets[made.name] = made
-    return replace(configuration, portal_groups=groups, targets=targets)
+    isns = configuration.isns and _isns(configuration.isns)
+    return replace(configuration, portal_groups=groups, targets=targets, isns=isns)
+
+
+def _isns(isns: Isns) -> Isns:
+    server = _portal(join("isns", "server"), isns.server, port=isns_protocol.DEFAULT_PORT)
+    if server.wildcard or not server.port:
+        raise RecordError(join("isns", "server"), f"{server} is no server's address")
+    if len(isns.entity.encode()) > _ENTITY_LIMIT or not isns.entity.isprintable():
+        raise RecordError(join("isns", "entity"), f"a name has at most {_ENTITY_LIMIT} bytes, all of them printable")
+    return replace(isns, server=server.written)
 
 
 # ---- portals
@@ -63,9 +75,9 @@ def _portal_groups(configuration: Configuration) -> dict[int, PortalGroup]:
     return groups
 
 
-def _portal(at: str, text: str) -> Portal:
+def _portal(at: str, text: str, *, port: int = DEFAULT_PORT) -> Portal:
     try:
-        return portal_from(text)
+        return portal_from(text, port)
     except InvalidName as error:
         raise RecordError(at, str(error)) from None
     except ValueError:

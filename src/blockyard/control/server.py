@@ -15,11 +15,13 @@ from typing import Any
 from blockyard.control.acceptor import Acceptor
 from blockyard.control.errors import ControlError
 from blockyard.control.gate import Gate
+from blockyard.control.isns import Registrar, Targets
 from blockyard.control.portals import Listeners
 from blockyard.control.settling import Found, settle
 from blockyard.control.state import State
 from blockyard.control.supervisor import Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
+from blockyard.iscsi.directory import portal_from
 from blockyard.worker.configuration import Configuration, PortalGroup, Settled
 
 log = logging.getLogger(__name__)
@@ -77,16 +79,21 @@ class Server:
         gate = Gate(state, configuration)
         supervisor = Supervisor(configuration, options.workers, gate=gate, poll=options.poll, log_level=level)
         acceptor = Acceptor(configuration.directory(), supervisor, self._listeners.sockets, gate=gate)
+        registrar = _registrar(configuration, state)
         signals = _Signals()
         watchdog = asyncio.create_task(keep_watchdog())
         refresher = asyncio.create_task(_refresh(gate, supervisor))
         try:
             if await signals.before(supervisor.start()):
                 acceptor.start()
+                if registrar is not None:
+                    registrar.start()
                 notify(READY="1", STATUS=f"Serving {_count(len(configuration.targets), 'target')}")
                 on_ready()
                 await signals.wait()
             notify(STOPPING="1", STATUS="Waiting for initiators to log out, then flushing")
+            if registrar is not None:
+                await registrar.close()
             await acceptor.close()
             if not await signals.before(supervisor.stop(GRACE)):
                 raise Interrupted
@@ -128,6 +135,24 @@ class _Signals:
                 each.cancel()
             with contextlib.suppress(asyncio.CancelledError, ControlError):
                 await task
+
+
+def _registrar(configuration: Configuration, state: State) -> Registrar | None:
+    """Who keeps the targets registered with an iSNS server, where there is to be one."""
+    if configuration.isns is None:
+        return None
+
+    def targets() -> Targets:
+        groups = {
+            tag: [portal_from(text) for text in group.portals] for tag, group in configuration.portal_groups.items()
+        }
+        return [
+            (target.name, target.alias, [(portal, tag) for tag in target.portal_groups for portal in groups[tag]])
+            for target in configuration.targets.values()
+        ]
+
+    entity = configuration.isns.entity or state.default_target_name().partition(":")[2]
+    return Registrar(portal_from(configuration.isns.server), entity, targets)
 
 
 async def _refresh(gate: Gate, supervisor: Supervisor) -> None:

@@ -54,6 +54,7 @@ def settle(
             targets=configuration.targets,
             discovery=configuration.discovery,
             auth=configuration.auth,
+            isns=configuration.isns,
             relative_ports=_relative_ports(configuration.targets.values(), state),
             units_directory=str(state.units_directory),
         )

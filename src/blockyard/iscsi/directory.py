@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from blockyard.iscsi.login import Found, Moved
-from blockyard.iscsi.names import InvalidName, normalise, parse_portal
+from blockyard.iscsi.names import DEFAULT_PORT, InvalidName, normalise, parse_portal
 from blockyard.iscsi.pdu import LoginStatus
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -67,9 +67,9 @@ def portal_of(name: tuple[str, int] | tuple[str, int, int, int]) -> Portal:
     return Portal(ipaddress.ip_address(name[0]), name[1])
 
 
-def portal_from(text: str) -> Portal:
-    """The portal that `str()` of one has written. Raises ValueError."""
-    written = parse_portal(text)
+def portal_from(text: str, port: int = DEFAULT_PORT) -> Portal:
+    """The portal that ADDR or ADDR:PORT names; `port` is the one that is meant where none is named. Raises ValueError."""
+    written = parse_portal(text, port)
     return Portal(ipaddress.ip_address(written.host), written.port)
 
 

@@ -85,23 +85,25 @@ class PortalAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_portal(text: str) -> PortalAddress:
+def parse_portal(text: str, port: int = DEFAULT_PORT) -> PortalAddress:
     """ADDR, ADDR:PORT, [V6] or [V6]:PORT; a bare IPv6 address is taken without brackets too.
 
-    A trailing ",TAG", as TargetAddress has it, is let pass. Raises InvalidName.
+    `port` is the one that is meant where none is named. A trailing ",TAG", as TargetAddress has it, is let pass. Raises
+    InvalidName.
     """
     address = re.sub(r",[0-9]{1,5}\Z", "", text)
     bracketed = re.match(r"\[([^\]]*)\](?::(.*))?\Z", address)
+    digits: str | None
     if bracketed:
-        host, port = _ipv6(bracketed[1], text), bracketed[2]
+        host, digits = _ipv6(bracketed[1], text), bracketed[2]
     elif address.count(":") > 1:
-        host, port = _ipv6(address, text), None
+        host, digits = _ipv6(address, text), None
     else:
         host, colon, digits = address.partition(":")
-        port = digits if colon else None
+        digits = digits if colon else None
         if not _HOST.match(host):
             raise InvalidName(f"{text!r} is not ADDRESS[:PORT]")
-    return PortalAddress(host, DEFAULT_PORT if port is None else _port(port, text))
+    return PortalAddress(host, port if digits is None else _port(digits, text))
 
 
 def _ipv6(host: str, text: str) -> str:

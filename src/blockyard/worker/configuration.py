@@ -137,6 +137,14 @@ class Discovery:
 
 
 @dataclass(frozen=True)
+class Isns:
+    """A storage name server in whose directory targets and portals are registered (RFC 4171)."""
+
+    server: str  # ADDR:PORT
+    entity: str = ""  # what this target system is called there; "": a name made up once
+
+
+@dataclass(frozen=True)
 class Configuration:
     """All that is served: what the configuration file has."""
 
@@ -145,6 +153,7 @@ class Configuration:
     targets: dict[str, Target] = field(default_factory=dict)
     discovery: Discovery = Discovery()
     auth: Authentication = Authentication()
+    isns: Isns | None = None
 
     @property
     def portals(self) -> list[Portal]:
