@@ -63,7 +63,7 @@ def random_pdu(rng: random.Random, wire: Wire) -> Pdu:
         data = rng.randbytes(min(length, rng.choice([0, 512, 4096]))) if write else b""
         pdu = ScsiCommand(
             data, extended_cdb_ahs(cdb) if len(cdb) > 16 else b"", final=rng.random() < 0.9, write=write,
-            read=not write, attribute=rng.randrange(4), itt=wire.itt, edtl=length, cmd_sn=cmd_sn,
+            read=not write, attribute=rng.choice([1, 1, 1, 0, 2, 3, 4, 7]), itt=wire.itt, edtl=length, cmd_sn=cmd_sn,
             lun=rng.choice([0, 0, 0, 0, 1 << 48, rng.getrandbits(64)]), cdb=cdb[:16].ljust(16, b"\0"),
         )  # fmt: skip
     elif kind is DataOut:
@@ -75,7 +75,7 @@ def random_pdu(rng: random.Random, wire: Wire) -> Pdu:
         pdu = NopOut(rng.randbytes(rng.randrange(64)), final=True, itt=wire.itt, ttt=NO_TAG, cmd_sn=cmd_sn)
     elif kind is TaskManagementRequest:
         pdu = TaskManagementRequest(
-            final=True, function=rng.randrange(1, 7), itt=wire.itt, cmd_sn=cmd_sn,
+            final=True, function=rng.choice([1, 2, 3, 4, 5, 6, 8, 9]), itt=wire.itt, cmd_sn=cmd_sn,
             referenced_task_tag=rng.randrange(1, wire.numbers.itt + 2), ref_cmd_sn=cmd_sn - rng.randrange(min(4, cmd_sn + 1)),
         )  # fmt: skip
     elif kind is TextRequest:

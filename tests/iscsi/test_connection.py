@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -377,6 +378,66 @@ class TestTaskManagement:
         wire.send(DataOut(bytes(512), final=True, itt=mine.itt, ttt=0))
         assert wire.receive() == []
 
+    def select_control(self, wire: Wire, page: str) -> None:
+        """MODE SELECT of the Control mode page."""
+        data = bytes(4) + bytes.fromhex(page)
+        pdu = command(wire, b"\x15\x10\0\0\x10".ljust(16, b"\0"), data, write=True, edtl=len(data))
+        assert wire.ask(pdu, ScsiResponse).status == Status.GOOD
+
+    def test_tas_has_other_nexuses_tasks_answered(self, rig: Rig) -> None:
+        """SAM-5, TAS bit: TASK ABORTED in place of a unit attention; not for tasks of the nexus that asks."""
+        wire = logged_in(rig)
+        other = logged_in(rig, ImmediateData="No", isid=b"\x80\0\0\0\0\7")
+        self.select_control(wire, "0a0a021000400000ffff0000")
+        other.ask(command(other, TEST_UNIT_READY), ScsiResponse)  # MODE PARAMETERS CHANGED
+        theirs = self.waiting_write(other)
+        assert self.manage(wire, TaskFunction.CLEAR_TASK_SET) == TaskResponse.COMPLETE
+        (answer,) = other.receive()
+        assert isinstance(answer, ScsiResponse)
+        assert (answer.itt, answer.status) == (theirs.itt, Status.TASK_ABORTED)
+        assert other.ask(command(other, TEST_UNIT_READY), ScsiResponse).status == Status.GOOD
+
+    def test_clear_aca(self, wire: Wire) -> None:
+        """SAM-5, ACA: an error with NACA blocks the nexus until it clears that."""
+        beyond = struct.pack(">BxIxHB6x", 0x28, 1 << 30, 1, 0x04)
+        assert wire.ask(command(wire, beyond, read=True, edtl=512), ScsiResponse).status == Status.CHECK_CONDITION
+        assert wire.ask(command(wire, TEST_UNIT_READY), ScsiResponse).status == Status.ACA_ACTIVE
+        plain = command(wire, read_10(0, 1), read=True, edtl=512)
+        assert wire.ask(plain, ScsiResponse).status == Status.ACA_ACTIVE
+        assert wire.ask(command(wire, TEST_UNIT_READY, attribute=4), ScsiResponse).status == Status.GOOD
+        assert self.manage(wire, TaskFunction.CLEAR_ACA) == TaskResponse.COMPLETE
+        assert len(read(wire, 0, 1)) == 512
+        assert self.manage(wire, TaskFunction.CLEAR_ACA) == TaskResponse.COMPLETE
+
+    def test_an_ordered_write_gets_its_data_when_memory_is_held_by_what_waits_for_it(self, rig: Rig) -> None:
+        size = 8 << 20
+        wire = logged_in(rig, ImmediateData="No", MaxBurstLength=str(size), FirstBurstLength=str(size))
+        first = command(
+            wire, write_10(0, size // 512), write=True, edtl=size, final=False, attribute=2
+        )  # its unsolicited data is still to come
+        wire.send(first)
+        assert wire.receive() == []
+        others = [command(wire, write_10(0, size // 512), write=True, edtl=size) for _ in range(2)]
+        for pdu in others:
+            wire.send(pdu)
+            assert self.feed(wire) == []  # it waits, and holds memory: there is no more than for two
+        wire.send(DataOut(bytes(512), final=True, itt=first.itt, ttt=NO_TAG))
+        answers = self.feed(wire)
+        assert answers[0].itt == first.itt
+        assert {answer.itt for answer in answers[1:]} == {pdu.itt for pdu in others}
+
+    def feed(self, wire: Wire) -> list[Pdu]:
+        """Send zeros for every R2T until the target asks for no more; what else it says."""
+        others: list[Pdu] = []
+        while answers := wire.receive():
+            for answer in answers:
+                if isinstance(answer, R2T):
+                    start, end = answer.buffer_offset, answer.buffer_offset + answer.desired_length
+                    wire.send(*pieces(answer.itt, answer.ttt, bytes(end), start, end, wire.connection.segment))
+                else:
+                    others.append(answer)
+        return others
+
     def test_cold_reset_ends_every_session(self, rig: Rig) -> None:
         wire, other = logged_in(rig), logged_in(rig, isid=b"\x80\0\0\0\0\7")
         assert self.manage(wire, TaskFunction.TARGET_COLD_RESET) == TaskResponse.COMPLETE
@@ -391,10 +452,10 @@ class TestTaskManagement:
         ("function", "lun", "response"),
         [
             (TaskFunction.TASK_REASSIGN, 0, TaskResponse.REASSIGN_UNSUPPORTED),
-            (TaskFunction.CLEAR_ACA, 0, TaskResponse.UNSUPPORTED),
             (99, 0, TaskResponse.UNSUPPORTED),
             (TaskFunction.LOGICAL_UNIT_RESET, 5 << 48, TaskResponse.NO_SUCH_LUN),
             (TaskFunction.ABORT_TASK_SET, 5 << 48, TaskResponse.NO_SUCH_LUN),
+            (TaskFunction.CLEAR_ACA, 5 << 48, TaskResponse.NO_SUCH_LUN),
         ],
     )
     def test_what_cannot_be_done_is_said(

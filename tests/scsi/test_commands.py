@@ -45,6 +45,7 @@ class TestEachCommand:
 
     def test_reserved_bits_are_refused(self, command: Command, host: Host) -> None:
         usable = bytearray(command.length)
+        usable[-1] = 0x04  # NACA
         for field in command.fields:
             if field.kind is not Kind.ZERO:
                 mask = field.mask(command.length).to_bytes(command.length, "big")
@@ -65,14 +66,14 @@ class TestEachCommand:
 
     def test_control_byte_is_refused(self, command: Command, host: Host) -> None:
         cdb = _cdb(command)
-        cdb[command.length - 1] = 0x04  # NACA
-        host.invalid(bytes(cdb), command.length - 1, 2)
+        cdb[command.length - 1] = 0x01  # LINK, obsolete
+        host.invalid(bytes(cdb), command.length - 1, 0)
 
     def test_usage(self, command: Command) -> None:
         usage = command.usage()
         assert len(usage) == command.length
         assert usage[0] == command.opcode
-        assert usage[-1] == 0
+        assert usage[-1] == 0x04  # NACA
         if command.service_action is not None:
             assert usage[1] & 0x1F == command.service_action
         for field in command.fields[1:]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
 from blockyard.block.faults import Fault, FaultDevice, Operation
 from blockyard.block.memory import MemoryDevice
+from blockyard.scsi.durable import Durable
 from blockyard.scsi.sense import Asc, SenseKey
 from tests.scsi.host import (
     TEST_UNIT_READY,
+    UUID_1,
     Host,
     Sense,
     disk,
@@ -24,12 +27,25 @@ from tests.scsi.host import (
     write_10,
 )
 
-RECOVERY = bytes.fromhex("01 0a c0 00 00 00 00 00 00 00 00 00")
-CACHING = bytes.fromhex("08 12 04 00" + "00" * 16)
-CONTROL = bytes.fromhex("0a 0a 02 10 00 00 00 00 ffff 0000")
+READ_WRITE = bytes.fromhex("01 0a c0 00 00 00 00 00 0000 0000")
+DISCONNECT = bytes.fromhex("02 0e" + "00" * 14)
+VERIFY = bytes.fromhex("07 0a 00 00 00 00 00 00 0000 0000")
+CACHING = bytes.fromhex("88 12 04 00" + "00" * 16)
+CONTROL = bytes.fromhex("8a 0a 02 10 00 00 00 00 ffff 0000")
+EXTENSION = bytes.fromhex("ca 01 001c 06 00" + "00" * 26)
+POWER = bytes.fromhex("1a 26" + "00" * 38)
 EXCEPTIONS = bytes.fromhex("1c 0a 08 00 00 00 00 00 00 00 00 00")
-ALL = RECOVERY + CACHING + CONTROL + EXCEPTIONS
-PROVISIONING = bytes.fromhex("5c 02 001c" + "00" * 12 + "00 01 0000 00000000 01 02 0000 00000000")
+PROVISIONING = bytes.fromhex("dc 02 001c" + "00" * 12 + "00 01 0000 00000000 01 02 0000 00000000")
+
+
+def all_pages(caching: bytes = CACHING, control: bytes = CONTROL, *, subpages: bool = False) -> bytes:
+    """What page code 3Fh asks for."""
+    head = READ_WRITE + DISCONNECT + VERIFY + caching + control
+    if subpages:
+        return head + EXTENSION + POWER + EXCEPTIONS + PROVISIONING
+    return head + POWER + EXCEPTIONS
+
+
 DESCRIPTOR = bytes.fromhex("00000800 00 000200")  # 2048 blocks of 512
 
 
@@ -50,15 +66,22 @@ def select(host: Host, *pages: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "expected"),
-    [(0x08, CACHING), (0x0A, CONTROL), (0x1C, EXCEPTIONS), (0x3F, ALL)],
+    ("page", "alone", "with_subpages"),
+    [
+        (0x01, READ_WRITE, READ_WRITE),
+        (0x02, DISCONNECT, DISCONNECT),
+        (0x07, VERIFY, VERIFY),
+        (0x08, CACHING, CACHING),
+        (0x0A, CONTROL, CONTROL + EXTENSION),
+        (0x1A, POWER, POWER),
+        (0x1C, EXCEPTIONS, EXCEPTIONS + PROVISIONING),
+        (0x3F, all_pages(), all_pages(subpages=True)),
+    ],
 )
-@pytest.mark.parametrize("subpage", [0x00, 0xFF])
-def test_pages(page: int, expected: bytes, subpage: int) -> None:
-    data = memory().ok(mode_sense_6(page, subpage, dbd=True))
-    if subpage and page in (0x1C, 0x3F):
-        expected += PROVISIONING
-    assert data == bytes([3 + len(expected), 0, 0x10, 0]) + expected
+def test_pages(page: int, alone: bytes, with_subpages: bytes) -> None:
+    for subpage, expected in ((0x00, alone), (0xFF, with_subpages)):
+        data = memory().ok(mode_sense_6(page, subpage, dbd=True))
+        assert data == bytes([3 + len(expected), 0, 0x10, 0]) + expected
 
 
 def test_subpages() -> None:
@@ -91,28 +114,26 @@ def test_capacity_that_a_short_descriptor_cannot_hold() -> None:
 
 
 def test_changeable_values() -> None:
-    changeable = (
-        RECOVERY[:2]
-        + bytes(10)
-        + bytes.fromhex("08 12 04 00" + "00" * 16 + "0a 0a 04 00 08 00 00 00 0000 0000 1c 0a" + "00" * 10)
-    )
-    assert memory().ok(mode_sense_6(0x3F, control=1, dbd=True))[4:] == changeable
+    host = memory()
+    assert host.ok(mode_sense_6(0x08, control=1, dbd=True))[4:] == bytes.fromhex("88 12 04 00" + "00" * 16)
+    control = bytes.fromhex("8a 0a e4 f6 38 40 00 00 0000 0000")
+    assert host.ok(mode_sense_6(0x0A, control=1, dbd=True))[4:] == control
+    extension = bytes.fromhex("ca 01 001c 00 0f" + "00" * 26)
+    assert host.ok(mode_sense_6(0x0A, 0x01, control=1, dbd=True))[4:] == extension
+    for code in (0x01, 0x02, 0x07, 0x1A):
+        assert not any(host.ok(mode_sense_6(code, control=1, dbd=True))[6:])
 
 
 def test_default_values_stay() -> None:
     host = memory()
     select(host, caching(0), control(d_sense=1))
-    assert host.ok(mode_sense_6(0x3F, control=2, dbd=True))[4:] == ALL
-    assert host.ok(mode_sense_6(0x3F, dbd=True))[4:] == RECOVERY + caching(0) + control(d_sense=1) + EXCEPTIONS
-
-
-def test_saved_values() -> None:
-    memory().fail(mode_sense_6(0x08, control=3), SenseKey.ILLEGAL_REQUEST, Asc.SAVING_PARAMETERS_NOT_SUPPORTED)
+    assert host.ok(mode_sense_6(0x3F, control=2, dbd=True))[4:] == all_pages()
+    assert host.ok(mode_sense_6(0x3F, dbd=True))[4:] == all_pages(caching(0), control(d_sense=1))
 
 
 def test_unknown_pages() -> None:
     host = memory()
-    host.invalid(mode_sense_6(0x02), 2, 5)
+    host.invalid(mode_sense_6(0x03), 2, 5)
     host.invalid(mode_sense_6(0x08, 0x01), 3)
     host.invalid(mode_sense_10(0x00), 2, 5)
 
@@ -230,13 +251,13 @@ def refuse(host: Host, data: bytes, byte: int, bit: int | None = None) -> Sense:
         (bytes([0, 0, 0, 7]) + bytes(7), 3, None),  # block descriptor length
         (bytes([0, 0, 0, 8]) + bytes.fromhex("00000801 00 000200"), 4, None),  # another capacity
         (bytes([0, 0, 0, 8]) + bytes.fromhex("00000800 00 001000"), 9, None),  # another block size
-        (bytes(4) + b"\x02\x0a" + bytes(10), 4, 5),  # unknown page
+        (bytes(4) + b"\x03\x0a" + bytes(10), 4, 5),  # unknown page
         (bytes(4) + b"\x48\x12" + bytes(18), 5, None),  # unknown subpage
         (bytes(4) + PROVISIONING[:3] + b"\x1b" + PROVISIONING[4:], 6, None),  # page length of a subpage
         (bytes(4) + PROVISIONING[:4] + b"\x01" + PROVISIONING[5:], 8, 0),  # SITUA
         (bytes(4) + b"\x08\x0a" + bytes(10), 5, None),  # page length
         (bytes(4) + caching(1)[:2] + b"\x05" + bytes(17), 6, 0),  # RCD
-        (bytes(4) + caching(0) + control()[:3] + b"\x20" + control()[4:], 27, 5),  # queue algorithm modifier
+        (bytes(4) + caching(0) + control()[:3] + b"\x20" + control()[4:], 27, 7),  # queue algorithm modifier
     ],
 )
 def test_bad_parameters(data: bytes, byte: int, bit: int | None) -> None:
@@ -253,7 +274,7 @@ def test_thresholds_can_be_selected() -> None:
     host = memory()
     armed = PROVISIONING[:16] + bytes.fromhex("80 01 0000 00000005 81 02 0000 00000007")
     assert host.ok(mode_sense_6(0x1C, 0x02, control=1, dbd=True))[4:] == bytes.fromhex(
-        "5c 02 001c" + "00" * 12 + "80 00 0000 ffffffff 80 00 0000 ffffffff"
+        "dc 02 001c" + "00" * 12 + "80 00 0000 ffffffff 80 00 0000 ffffffff"
     )
     select(host, armed)
     assert host.ok(mode_sense_6(0x1C, 0x02, dbd=True))[4:] == armed
@@ -279,11 +300,10 @@ def test_less_data_than_the_parameter_list_length() -> None:
     host.fail(mode_select_10(7), SenseKey.ILLEGAL_REQUEST, Asc.PARAMETER_LIST_LENGTH_ERROR, bytes(7))
 
 
-def test_page_format_and_saving() -> None:
+def test_page_format() -> None:
     host = memory()
     data = bytes(4) + caching(0)
     host.invalid(mode_select_6(len(data), 0x00), 1, 4, data)
-    host.invalid(mode_select_6(len(data), 0x11), 1, 0, data)
 
 
 def test_runs_alone() -> None:
@@ -299,6 +319,69 @@ def test_reset_brings_the_defaults_back() -> None:
     select(host, caching(0), control(swp=1, d_sense=1))
     host.unit.reset()
     host.fail(TEST_UNIT_READY, SenseKey.UNIT_ATTENTION, Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
-    assert host.ok(mode_sense_6(0x3F, dbd=True))[4:] == ALL
+    assert host.ok(mode_sense_6(0x3F, dbd=True))[4:] == all_pages()
     assert host.disk.write_back
     assert not host.disk.write_protected
+
+
+@pytest.mark.parametrize(
+    ("byte", "value", "bit"),
+    [(2, 0x42, 7), (3, 0x20, 7), (3, 0x14, 2), (4, 0x10, 5)],  # TST, QUEUE ALGORITHM MODIFIER, QERR, UA_INTLCK_CTRL
+)
+def test_values_that_mean_nothing(byte: int, value: int, bit: int) -> None:
+    page = bytearray(CONTROL)
+    page[byte] = value
+    refuse(memory(), bytes(4) + bytes(page), 4 + byte, bit)
+
+
+# ---- saved values
+
+
+def save(host: Host, *pages: bytes) -> None:
+    data = bytes(4) + b"".join(pages)
+    host.ok(mode_select_6(len(data), 0x11), data)
+
+
+def saved_disk(directory: Path, *, write_through: bool = False) -> Host:
+    return disk(MemoryDevice(1 << 20), durable=Durable(directory, UUID_1), write_through=write_through)
+
+
+def test_saved_values_start_as_the_defaults() -> None:
+    assert memory().ok(mode_sense_6(0x3F, control=3, dbd=True))[4:] == all_pages()
+
+
+def test_saved_values_outlive_reset_and_restart(tmp_path: Path) -> None:
+    host = saved_disk(tmp_path)
+    select(host, caching(0))
+    save(host, control(swp=1))  # saves what was only selected as well
+    select(host, caching(1), control(swp=0))
+    host.unit.reset()
+    host.fail(TEST_UNIT_READY, SenseKey.UNIT_ATTENTION, Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
+    for again in (host, saved_disk(tmp_path)):
+        for page_control in (0, 3):
+            data = again.ok(mode_sense_6(0x3F, control=page_control, dbd=True))
+            assert data[4:] == all_pages(caching(0), control(swp=1))
+        assert again.disk.write_protected
+        assert not again.disk.write_back
+    assert saved_disk(tmp_path / "other").ok(mode_sense_6(0x3F, dbd=True))[4:] == all_pages()
+
+
+def test_what_cannot_be_changed_any_more_is_not_taken_from_what_was_saved(tmp_path: Path) -> None:
+    save(saved_disk(tmp_path), caching(1), control(d_sense=1))
+    host = saved_disk(tmp_path, write_through=True)
+    assert not host.disk.write_back
+    assert host.disk.descriptor_sense
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"08/00": "zz"}', '{"08/00": 1}', '{"08/00": "0812"}', '{"77/00": "00"}'])
+def test_damaged_saved_values_are_passed_over(tmp_path: Path, text: str) -> None:
+    (tmp_path / f"{UUID_1}.mode-pages.json").write_text(text)
+    assert saved_disk(tmp_path).ok(mode_sense_6(0x3F, dbd=True))[4:] == all_pages()
+
+
+def test_values_that_cannot_be_saved_are_not_taken(tmp_path: Path) -> None:
+    host = saved_disk(tmp_path / "units")
+    (tmp_path / "units").write_bytes(b"")  # no directory can be made there
+    data = bytes(4) + control(swp=1)
+    assert host.send(mode_select_6(len(data), 0x11), data).sense
+    assert host.ok(mode_sense_6(0x3F, dbd=True))[4:] == all_pages()

@@ -54,12 +54,12 @@ def test_one_command(command: Command, rctd: bool) -> None:
 
 def test_usage_of_read_10() -> None:
     data = memory().ok(supported_opcodes(1, 0x28))
-    assert data == bytes.fromhex("00 03 000a 28 18 ffffffff 00 ffff 00")
+    assert data == bytes.fromhex("00 03 000a 28 18 ffffffff 00 ffff 04")
 
 
 def test_usage_of_read_capacity_16() -> None:
     data = memory().ok(supported_opcodes(2, 0x9E, 0x10))
-    assert data == bytes.fromhex("00 03 0010 9e 10 0000000000000000 ffffffff 00 00")
+    assert data == bytes.fromhex("00 03 0010 9e 10 0000000000000000 ffffffff 00 04")
 
 
 @pytest.mark.parametrize(

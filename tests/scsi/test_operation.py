@@ -86,6 +86,8 @@ class Bench:
             self.log.append(f"end of {name}")
             self.results[name] = result
 
+        self.tasks(unit).enter(task)
+        self.tasks(unit).accept(task)
         self.tasks(unit).submit(task, done)
         return task
 

@@ -29,7 +29,7 @@ from tests.scsi.host import (
 def test_standard_inquiry() -> None:
     data = memory().ok(inquiry())
     assert len(data) == 96
-    assert data[:8] == bytes([0x00, 0x00, 0x06, 0x12, 91, 0x38, 0x00, 0x02])
+    assert data[:8] == bytes([0x00, 0x00, 0x06, 0x32, 91, 0x38, 0x00, 0x02])
     assert data[8:16] == b"BLOCKYRD"
     assert data[16:32] == b"Virtual Disk    "
     assert data[32:36] == b"0.1 "

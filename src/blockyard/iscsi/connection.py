@@ -26,6 +26,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from blockyard.iscsi.command import Command
@@ -440,6 +441,7 @@ class Connection:
             self.reject(pdu, RejectReason.INVALID_PDU_FIELD)
             return
         command = Command(pdu, task, self)
+        task.abort = partial(session.abort, command)
         session.add(command)
         failure = sense.PROTOCOL_SERVICE_CRC_ERROR if damaged else None
         command.failure = failure or session.data.refuse(pdu) or task.nexus.unit.begin(task)

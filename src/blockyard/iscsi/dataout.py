@@ -143,10 +143,13 @@ class DataOutCollector:
         while self._waiting:
             command = self._waiting[0]
             if self._soliciting and self._soliciting + command.wanted > SOLICITED_LIMIT:
-                return
+                # Those that hold the memory may wait in the task set for the oldest command: that one gets its data.
+                command = next(c for c in self._session.commands.values() if c.collecting)
+                if command not in self._waiting:
+                    return
             self._soliciting += command.wanted
             command.charged = command.wanted
-            self._waiting.popleft()
+            self._waiting.remove(command)
             self._continue(command)
 
     def _continue(self, command: Command) -> None:

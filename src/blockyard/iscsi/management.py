@@ -49,8 +49,19 @@ def manage(session: Session, pdu: TaskManagementRequest, answer: Answer) -> None
             session.withdraw_all(session.on(pdu.lun), lambda: answer(TaskResponse.COMPLETE))
         else:
             _clear(session, pdu.lun, answer, reset=function == TaskFunction.LOGICAL_UNIT_RESET)
-    else:  # CLEAR ACA too: the NACA bit is refused, so that there is no ACA condition to clear
+    elif function == TaskFunction.CLEAR_ACA:
+        _clear_aca(session, pdu.lun, answer)
+    else:
         answer(TaskResponse.UNSUPPORTED)
+
+
+def _clear_aca(session: Session, lun: int, answer: Answer) -> None:
+    nexus = session.nexus(lun)
+    if nexus.unit.tasks is None:
+        answer(TaskResponse.NO_SUCH_LUN)
+        return
+    nexus.unit.tasks.clear_aca(nexus)
+    answer(TaskResponse.COMPLETE)
 
 
 def _abort_task(session: Session, pdu: TaskManagementRequest, answer: Answer) -> None:
@@ -71,13 +82,15 @@ def _clear(requester: Session, lun: int, answer: Answer, *, reset: bool) -> None
     """CLEAR TASK SET or LOGICAL UNIT RESET: every session's tasks on one unit (SAM-5 §7.5, §7.7)."""
     unit = requester.nexus(lun).unit
     affected = requester.target.commands_on([unit])
+    if unit.queueing.per_nexus and not reset:  # each nexus has a task set of its own: this one's is meant
+        affected = {session: commands for session, commands in affected.items() if session is requester}
 
     def finish() -> None:
         if reset:
             unit.reset()
         answer(TaskResponse.COMPLETE)
 
-    if not reset:
+    if not reset and not unit.queueing.report_aborted:
         for nexus in {c.task.nexus for session, cs in affected.items() if session is not requester for c in cs}:
             nexus.establish(Asc.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
     _end(requester, affected, finish)
@@ -111,5 +124,5 @@ def _end(requester: Session, affected: _Affected, finish: Callable[[], None]) ->
             if session.parameters.task_reporting == "FastAbort":
                 for lun in {command.lun for command in commands}:
                     session.announce(AsyncEvent.TASKS_TERMINATED, lun=lun)
-        session.withdraw_all(commands, one_ended)
+        session.withdraw_all(commands, one_ended, by_other=session is not requester)
     one_ended()

@@ -38,7 +38,7 @@ from blockyard.iscsi.pdu import (
 from blockyard.iscsi.permit import NO_PERMIT, Permit
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.sense import Asc
-from blockyard.scsi.task import Result, Task
+from blockyard.scsi.task import Result, Status, Task
 
 if TYPE_CHECKING:
     from blockyard.iscsi.connection import Connection
@@ -227,10 +227,13 @@ class Session:
             self.outstanding += 1
             self.look()
 
-    def remove(self, command: Command) -> None:
-        """The command is over: its tag and its place in the window are free."""
+    def remove(self, command: Command, result: Result | None = None) -> None:
+        """The command is over, with `result` or aborted: its tag and its place in the window are free."""
         if self.commands.pop(command.itt, None) is None:
             return
+        tasks = command.task.nexus.unit.tasks
+        if tasks is not None:
+            tasks.end(command.task, result)
         if not command.immediate:
             self.outstanding -= 1
             self.look()
@@ -249,7 +252,7 @@ class Session:
 
     def complete(self, command: Command, result: Result) -> None:
         """A command has ended: answer it, unless it was aborted meanwhile."""
-        self.remove(command)
+        self.remove(command, None if command.aborted else result)
         if command.aborted:
             for ended in command.aborted:
                 ended()
@@ -268,17 +271,23 @@ class Session:
         doomed = [
             command for command in self.commands.values() if command.task.nexus is nexus and command.task is not but
         ]
-        self.withdraw_all(doomed, lambda: None)
-        if doomed and but.nexus is not nexus:
+        self.withdraw_all(doomed, lambda: None, by_other=but.nexus is not nexus)
+        if doomed and but.nexus is not nexus and not nexus.unit.queueing.report_aborted:
             nexus.establish(Asc.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
 
     def on(self, lun: int) -> list[Command]:
         """The commands in progress on one LUN."""
         return [command for command in self.commands.values() if command.lun == lun]
 
-    def withdraw(self, command: Command, ended: Callable[[], None]) -> None:
-        """Abort one command: no response will be sent for it. `ended` is called when it can do nothing any more."""
-        tasks = command.task.nexus.unit.tasks
+    def withdraw(self, command: Command, ended: Callable[[], None], *, by_other: bool = False) -> None:
+        """Abort one command: no response will be sent for it. `ended` is called when it can do nothing any more.
+
+        Where another nexus is to blame and the TAS bit says so, the response is TASK ABORTED status (SAM-5).
+        """
+        unit = command.task.nexus.unit
+        tasks = unit.tasks
+        if by_other and unit.queueing.report_aborted:
+            ended = partial(self._report_aborted, command, ended)
         if command.collecting or (tasks is not None and tasks.withdraw(command.task)):
             self.remove(command)
             ended()
@@ -287,7 +296,16 @@ class Session:
         else:
             ended()
 
-    def withdraw_all(self, commands: Iterable[Command], ended: Callable[[], None]) -> None:
+    def abort(self, command: Command, by_other: bool) -> None:
+        """The task set aborts a command because of an error (SAM-5, QERR)."""
+        self.withdraw(command, lambda: None, by_other=by_other)
+
+    def _report_aborted(self, command: Command, ended: Callable[[], None]) -> None:
+        if command.connection is not None:
+            self.respond(command.connection, Completion(command, Result(Status.TASK_ABORTED)))
+        ended()
+
+    def withdraw_all(self, commands: Iterable[Command], ended: Callable[[], None], *, by_other: bool = False) -> None:
         """Abort commands; `ended` is called when none of them can do anything any more."""
         chosen = list(commands)
         left = len(chosen) + 1
@@ -299,7 +317,7 @@ class Session:
                 ended()
 
         for command in chosen:
-            self.withdraw(command, one_ended)
+            self.withdraw(command, one_ended, by_other=by_other)
         one_ended()
 
     # ---- connections (RFC 7143 §6.3, §7.5, §11.14)

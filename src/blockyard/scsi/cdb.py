@@ -14,7 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blockyard.scsi.sense import CheckCondition, invalid_field
-from blockyard.scsi.task import Buffer
+from blockyard.scsi.task import NACA, VARIABLE_LENGTH, Buffer
 
 if TYPE_CHECKING:
     from blockyard.scsi.task import Task
@@ -125,6 +125,7 @@ class Command:
     _parts: tuple[tuple[str, int, int], ...] = field(init=False)
     _defaults: tuple[tuple[str, int], ...] = field(init=False)
     _forbidden: int = field(init=False)
+    _control: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.fields = (Field("opcode", 0, 7, 8, Kind.IGNORED), *self.fields)
@@ -132,7 +133,8 @@ class Command:
         self.allocates = any(f.name == "allocation_length" for f in values)
         self._parts = tuple((f.name, f.shift(self.length), (1 << f.width) - 1) for f in values)
         self._defaults = tuple((f.name, f.zero_means) for f in values if f.zero_means)
-        allowed = 0
+        self._control = NACA << (8 * (self.length - 2) if self.opcode == VARIABLE_LENGTH else 0)
+        allowed = self._control  # the CONTROL byte: the task set looks at it (SAM-5)
         for part in self.fields:
             mask = part.mask(self.length)
             if allowed & mask:
@@ -174,7 +176,7 @@ class Command:
 
     def usage(self) -> bytes:
         """The CDB with ones where bits are evaluated (SPC-5, REPORT SUPPORTED OPERATION CODES)."""
-        number = sum(f.mask(self.length) for f in self.fields if f.kind is Kind.VALUE)
+        number = sum(f.mask(self.length) for f in self.fields if f.kind is Kind.VALUE) | self._control
         usage = bytearray(number.to_bytes(self.length, "big"))
         usage[0] = self.opcode
         if self.service_action is not None:

@@ -49,7 +49,7 @@ _MODE_SENSE = (
     Field("page_code", 2, 5, 6),
     Field("subpage_code", 3, 7, 8),
 )
-_MODE_SELECT = (Field("pf", 1, 4, 1), Field("sp", 1, 0, 1, Kind.ZERO))
+_MODE_SELECT = (Field("pf", 1, 4, 1), Field("sp", 1, 0, 1))
 
 
 def _read(opcode: int, name: str, length: int, *fields: Field) -> Command:

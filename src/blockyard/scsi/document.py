@@ -24,7 +24,7 @@ _NOTES = f"""\
 ## What to know
 
 - **Reserved bits** and fields that must be zero end a command with INVALID FIELD IN CDB and a field pointer. So do
-  RDPROTECT, WRPROTECT and VRPROTECT (there is no protection information), ANCHOR, NACA, SP, and LOEJ on a fixed disk.
+  RDPROTECT, WRPROTECT and VRPROTECT (there is no protection information), ANCHOR, and LOEJ on a fixed disk.
 - **Transfer length**: READ, WRITE, VERIFY and WRITE AND VERIFY take up to {limits.MAX_TRANSFER >> 20} MiB, WRITE SAME
   up to {limits.WRITE_SAME_BLOCKS} blocks (0 blocks are refused by thin units: WSNZ; thick ones take them for all up to
   the end), COMPARE AND WRITE up to \
@@ -50,7 +50,10 @@ _NOTES = f"""\
   as zeros (LBPRZ). WRITE SAME with UNMAP frees blocks when it writes zeros; other data is written.
 - **Sense data** is in fixed format, or in descriptor format where D_SENSE is set. MISCOMPARE gives the offset of the
   first byte that differs in the INFORMATION field.
-- **Mode parameters** are common to all nexuses and are not saved: a reset brings the defaults back.
+- **Mode parameters** are common to all nexuses. MODE SELECT with SP saves them; a reset, a restart and power loss bring
+  the saved values back, or the defaults.
+- **Task sets**: all task attributes, with QERR, TAS, TST, UA_INTLCK_CTRL and the queue algorithm modifier as set in the
+  Control mode page, and ACA (NACA). A command whose data is still to come holds back only commands of its own nexus.
 """
 
 

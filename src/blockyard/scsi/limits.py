@@ -10,6 +10,7 @@ UNMAP_BLOCKS = 1 << 20  # of one UNMAP command, all its descriptors together
 UNMAP_DESCRIPTORS = 256
 WRITE_SAME_BLOCKS = 1 << 15  # of one WRITE SAME command: a pattern that is not zero has to be written for real
 LBA_STATUS_DESCRIPTORS = 1024  # that one GET LBA STATUS looks for at most
+TASKS = 4096  # in progress on one logical unit; what comes then ends with TASK SET FULL or BUSY
 PIECE = 1 << 20  # bytes that a handler works on at a time where it need not hold all of a range
 REGISTRATIONS = 1024  # I_T nexuses that have a reservation key on one logical unit
 

@@ -1,25 +1,29 @@
 """Mode pages: the table of them, and the parameters of one logical unit (SPC-5, SBC-4).
 
-Parameters belong to the logical unit and are common to all nexuses; there are no saved ones.
+Parameters belong to the logical unit and are common to all nexuses, as VPD page 87h says. Pages with something to change
+in them can be saved (SP, PS); saved values come back after a reset, a restart and power loss.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from blockyard.scsi.durable import Durable
 from blockyard.scsi.sense import (
-    Asc,
-    CheckCondition,
-    SenseKey,
     invalid_field,
     invalid_parameter,
     parameter_list_length_error,
 )
 
+log = logging.getLogger(__name__)
+
 ALL_PAGES = 0x3F
 ALL_SUBPAGES = 0xFF
+_PS = 0x80
+_SAVED = "mode-pages"  # what the saved values are kept as (scsi/durable.py)
 
 
 class ModeField(NamedTuple):
@@ -31,6 +35,7 @@ class ModeField(NamedTuple):
     width: int
     default: int = 0
     changeable: bool = False
+    values: tuple[int, ...] = ()  # that it can be changed to; none: to every one
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,16 @@ class ModePage:
 
     @property
     def header(self) -> bytes:
-        """PAGE CODE, SUBPAGE CODE, PAGE LENGTH (SPC-5, mode page format)."""
+        """PS, PAGE CODE, SUBPAGE CODE, PAGE LENGTH (SPC-5, mode page format)."""
+        first = self.code | (_PS if self.savable else 0)
         if self.subpage:
-            return bytes([0x40 | self.code, self.subpage]) + (self.length - 4).to_bytes(2, "big")
-        return bytes([self.code, self.length - 2])
+            return bytes([0x40 | first, self.subpage]) + (self.length - 4).to_bytes(2, "big")
+        return bytes([first, self.length - 2])
+
+    @property
+    def savable(self) -> bool:
+        """Whether there is anything in it to save."""
+        return any(field.changeable for field in self.fields)
 
 
 PAGES: dict[tuple[int, int], ModePage] = {
@@ -60,12 +71,17 @@ PAGES: dict[tuple[int, int], ModePage] = {
             0x01,
             "Read-Write Error Recovery",
             12,
-            (
-                ModeField("awre", 2, 7, 1, default=1),  # what is beneath replaces bad blocks by itself
+            (  # what is beneath replaces bad blocks by itself and retries as it thinks fit
+                ModeField("awre", 2, 7, 1, default=1),
                 ModeField("arre", 2, 6, 1, default=1),
+                ModeField("per", 2, 2, 1),
+                ModeField("dte", 2, 1, 1),
             ),
             "SBC-4",
         ),
+        # Burst lengths are a matter of the session's negotiation (RFC 7143 §13.13, §13.14): 0 says that nothing else limits
+        ModePage(0x02, "Disconnect-Reconnect", 16, (ModeField("maximum_burst_size", 10, 7, 16),), "SPC-5"),
+        ModePage(0x07, "Verify Error Recovery", 12, (ModeField("per", 2, 2, 1), ModeField("dte", 2, 1, 1)), "SBC-4"),
         ModePage(
             0x08,
             "Caching",
@@ -81,17 +97,35 @@ PAGES: dict[tuple[int, int], ModePage] = {
             "Control",
             12,
             (
-                ModeField("tst", 2, 7, 3),  # one task set for all nexuses
+                ModeField(
+                    "tst", 2, 7, 3, changeable=True, values=(0, 1)
+                ),  # one task set for all nexuses, or each its own
                 ModeField("d_sense", 2, 2, 1, changeable=True),
                 ModeField("gltsd", 2, 1, 1, default=1),
-                ModeField("queue_algorithm_modifier", 3, 7, 4, default=1),  # SIMPLE commands in any order
-                ModeField("qerr", 3, 2, 2),
+                # SIMPLE commands of one nexus in their order, or in any
+                ModeField("queue_algorithm_modifier", 3, 7, 4, default=1, changeable=True, values=(0, 1)),
+                ModeField("qerr", 3, 2, 2, changeable=True, values=(0, 1, 3)),
+                ModeField("ua_intlck_ctrl", 4, 5, 2, changeable=True, values=(0, 2, 3)),
                 ModeField("swp", 4, 3, 1, changeable=True),
-                ModeField("tas", 5, 6, 1),  # aborted by another nexus: no status, a unit attention
+                ModeField("tas", 5, 6, 1, changeable=True),  # aborted by another nexus: a status, or a unit attention
                 ModeField("busy_timeout_period", 8, 7, 16, default=0xFFFF),  # not limited
             ),
             "SPC-5",
         ),
+        ModePage(
+            0x0A,
+            "Control Extension",
+            32,
+            (
+                ModeField("tcmos", 4, 2, 1, default=1),  # the clock of the host sets the timestamp too,
+                ModeField("scsip", 4, 1, 1, default=1),  # but what SET TIMESTAMP says goes before that
+                ModeField("initial_command_priority", 5, 3, 4, changeable=True),
+            ),
+            "SPC-5",
+            subpage=0x01,
+        ),
+        # no timer brings about a power condition: only START STOP UNIT does
+        ModePage(0x1A, "Power Condition", 40, (ModeField("idle_a", 3, 1, 1), ModeField("standby_z", 3, 0, 1)), "SPC-5"),
         ModePage(
             0x1C,
             "Informational Exceptions Control",
@@ -142,13 +176,24 @@ def _image(page: ModePage, values: dict[str, int]) -> bytes:
     return header + number.to_bytes(page.length, "big")[len(header) :]
 
 
+def _value(page: ModePage, field: ModeField, image: bytes) -> int:
+    shift = 8 * page.length - (8 * field.byte + 7 - field.bit) - field.width
+    return int.from_bytes(image, "big") >> shift & ((1 << field.width) - 1)
+
+
+def _name(key: tuple[int, int]) -> str:
+    """A page as the saved values name it."""
+    return f"{key[0]:02x}/{key[1]:02x}"
+
+
 class ModeParameters:
     """The mode pages of one logical unit; those of thin units where it is `thin`.
 
     With `write_through` the volatile cache is off and stays off: whoever runs the target has said so.
     """
 
-    def __init__(self, *, write_through: bool = False, thin: bool = False) -> None:
+    def __init__(self, durable: Durable, *, write_through: bool = False, thin: bool = False) -> None:
+        self._durable = durable
         fixed = {"wce": 0} if write_through else {}
         self._pages = {key: page for key, page in PAGES.items() if thin or not page.thin}
         self._default: dict[tuple[int, int], bytes] = {}
@@ -157,18 +202,39 @@ class ModeParameters:
             self._default[key] = _image(page, {f.name: fixed.get(f.name, f.default) for f in page.fields})
             masks = {f.name: (1 << f.width) - 1 for f in page.fields if f.changeable and f.name not in fixed}
             self._changeable[key] = _image(page, masks)
-        self._current = dict(self._default)
+        self._saved = dict(self._default)
+        self._load()
+        self._current = dict(self._saved)
+
+    def _load(self) -> None:
+        """Take over what was saved, as far as it can still be changed."""
+        try:
+            document = self._durable.load(_SAVED) or {}
+            saved = {name: bytes.fromhex(image) for name, image in document.items()}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            log.error("the saved mode pages are lost, the defaults hold: %s", error)
+            return
+        for key, default in self._default.items():
+            image = saved.get(_name(key), default)
+            if len(image) == len(default):
+                self._saved[key] = bytes(
+                    a & ~mask | b & mask for a, b, mask in zip(default, image, self._masks(key), strict=True)
+                )
+
+    def _masks(self, key: tuple[int, int]) -> bytes:
+        """What can be changed of a page; nothing of its header."""
+        header = len(self._pages[key].header)
+        return bytes(header) + self._changeable[key][header:]
 
     def reset(self) -> None:
-        """Back to the defaults (SAM-5 6.3.3)."""
-        self._current = dict(self._default)
+        """Back to the saved values, or the defaults (SAM-5 6.3.3)."""
+        self._current = dict(self._saved)
 
     def get(self, code: int, name: str, subpage: int = 0) -> int:
         """The current value of a field of a page."""
         page = PAGES[code, subpage]
         field = next(f for f in page.fields if f.name == name)
-        shift = 8 * page.length - (8 * field.byte + 7 - field.bit) - field.width
-        return int.from_bytes(self._current[code, subpage], "big") >> shift & ((1 << field.width) - 1)
+        return _value(page, field, self._current[code, subpage])
 
     def sense(self, control: int, code: int, subpage: int) -> bytes:
         """The pages that MODE SENSE asks for; of all subpages with FFh, else of the one that it names (SPC-5)."""
@@ -178,17 +244,19 @@ class ModeParameters:
         chosen = [key for key in of_code if subpage in (ALL_SUBPAGES, key[1])]
         if not chosen or (code == ALL_PAGES and subpage not in (0, ALL_SUBPAGES)):
             raise invalid_field(3)
-        if control == PageControl.SAVED:
-            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.SAVING_PARAMETERS_NOT_SUPPORTED)
         source = {
             PageControl.CURRENT: self._current,
             PageControl.CHANGEABLE: self._changeable,
             PageControl.DEFAULT: self._default,
+            PageControl.SAVED: self._saved,
         }[PageControl(control)]
         return b"".join(source[key] for key in chosen)
 
-    def select(self, data: bytes, at: int) -> bool:
-        """Take over the pages in `data[at:]`, all or none (SPC-5). Says whether anything changed."""
+    def select(self, data: bytes, at: int, *, save: bool = False) -> bool:
+        """Take over the pages in `data[at:]`, all or none; with `save` save all current values (SPC-5, SP).
+
+        Says whether anything changed. Raises OSError when they cannot be saved; then nothing has.
+        """
         new = dict(self._current)
         while at < len(data):
             page = self._page_at(data, at)
@@ -196,6 +264,10 @@ class ModeParameters:
             new[key] = self._changed(key, data[at : at + page.length], at)
             at += page.length
         changed = new != self._current
+        if save:
+            savable = {key: image for key, image in new.items() if self._pages[key].savable}
+            self._durable.save(_SAVED, {_name(key): image.hex() for key, image in savable.items()})
+            self._saved |= savable
         self._current = new
         return changed
 
@@ -219,10 +291,13 @@ class ModeParameters:
     def _changed(self, key: tuple[int, int], data: bytes, at: int) -> bytes:
         header = self._pages[key].header
         image = header + data[len(header) :]  # the PS bit is reserved in MODE SELECT
-        for offset, (old, value, mask) in enumerate(zip(self._current[key], image, self._changeable[key], strict=True)):
-            wrong = (old ^ value) & (~mask if offset >= len(header) else 0)
+        for offset, (old, value, mask) in enumerate(zip(self._current[key], image, self._masks(key), strict=True)):
+            wrong = (old ^ value) & ~mask
             if wrong:
                 raise invalid_parameter(at + offset, wrong.bit_length() - 1)
+        for field in self._pages[key].fields:
+            if field.values and _value(self._pages[key], field, image) not in field.values:
+                raise invalid_parameter(at + field.byte, field.bit)
         return image
 
 

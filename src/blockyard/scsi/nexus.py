@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from blockyard.scsi.unit import Unit
 
 
+_RESET = Asc.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED >> 8
+
+
 class TargetPort(NamedTuple):
     """A SCSI target port: what VPD page 83h tells of it."""
 
@@ -70,6 +73,7 @@ class Nexus:
         "initiator",
         "luns",
         "ports",
+        "priority",
         "reach",
         "read_only",
         "target_port",
@@ -93,6 +97,7 @@ class Nexus:
         self.read_only = read_only
         self.ports = PortGroups([target_port]) if ports is None else ports
         self.abort_tasks: Callable[[Task], None] = lambda but: None
+        self.priority = 0  # COMMAND PRIORITY that SET PRIORITY has given it; 0: none
         self.reach: Callable[[], Iterable[Reach]] = lambda: ()
         self._lock = Lock()  # commands of other nexuses establish unit attentions from their threads
         self._attentions: list[int] = [Asc.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED]
@@ -122,22 +127,26 @@ class Nexus:
     def establish(self, asc: int) -> None:
         """Queue a unit attention condition (SAM-5 5.14), given as ASC << 8 | ASCQ, unless it is pending already.
 
-        One for a reset takes the place of all others: there is nothing left that they could tell.
+        One for a reset takes the place of all others, for there is nothing left that they could tell; but not of one
+        for a more thorough reset (SAM-5, unit attention condition precedence: of the 29h codes the lower ones).
         """
         with self._lock:
-            if asc >> 8 == Asc.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED >> 8:
-                self._attentions[:] = [asc]
+            if asc >> 8 == _RESET:
+                if not (self._attentions and self._attentions[0] >> 8 == _RESET and self._attentions[0] < asc):
+                    self._attentions[:] = [asc]
             elif asc not in self._attentions:
                 self._attentions.append(asc)
             self._update()
 
-    def take_attention(self) -> CheckCondition | None:
-        """The next pending unit attention; it is pending no more."""
+    def take_attention(self, *, keep: bool = False) -> CheckCondition | None:
+        """The next pending unit attention; it is pending no more, unless `keep` (SPC-5, UA_INTLCK_CTRL)."""
         with self._lock:
             if not self._attentions:
                 return None
-            asc = self._attentions.pop(0)
-            self._update()
+            asc = self._attentions[0]
+            if not keep:
+                del self._attentions[0]
+                self._update()
         return CheckCondition(SenseKey.UNIT_ATTENTION, asc)
 
     def clear_attention(self, asc: int) -> None:

@@ -115,6 +115,8 @@ class Reservations:
         for nexus in self._unit.nexuses if abort else ():
             if nexus.it in change.preempted:
                 nexus.abort_tasks(task)
+                if self._unit.tasks is not None:
+                    self._unit.tasks.clear_aca(nexus)
                 self._unit.tray.allow(nexus)
 
     def _load(self) -> State:

@@ -64,7 +64,7 @@ def standard_inquiry(unit: Unit) -> bytes:
         unit.peripheral,
         0x80 if unit.removable else 0,  # RMB
         _VERSION,
-        0x12,  # HISUP, RESPONSE DATA FORMAT 2
+        0x32,  # NORMACA, HISUP, RESPONSE DATA FORMAT 2
         96 - 5,
         0 if unit.peripheral >> 5 else _TPGS | _3PC,
         0,
@@ -174,5 +174,5 @@ def _mode_select(
     if data[medium_type]:
         raise invalid_parameter(medium_type)
     mode.check_block_descriptors(data, header, descriptor_length, unit.blocks, unit.block_size, long=long)
-    unit.change_mode(data, header + descriptor_length, task.nexus)
+    unit.change_mode(data, header + descriptor_length, task.nexus, save=bool(task.fields["sp"]))
     return b""

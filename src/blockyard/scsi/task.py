@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 
+_CONTROL = {0: 5, 1: 9, 2: 9, 4: 15, 5: 11}  # where the CONTROL byte is, by group code (SPC-5, operation code)
+VARIABLE_LENGTH = 0x7F
+
+
+NACA = 0x04
+
 
 class Status(IntEnum):
     """SCSI status codes (SAM-5 §5.3.1)."""
@@ -76,8 +82,8 @@ class Task:
     """
 
     __slots__ = (
-        "attribute", "blocking", "cdb", "command", "data_out", "data_out_length", "effect", "exclusive", "expected", "fields",
-        "nexus", "overhaul", "read_length",
+        "abort", "attribute", "blocking", "cdb", "command", "data_out", "data_out_length", "effect", "exclusive",
+        "expected", "fields", "nexus", "overhaul", "read_length", "special",
     )  # fmt: skip
 
     def __init__(
@@ -104,3 +110,15 @@ class Task:
         )
         self.exclusive = False  # nothing else of this unit may run beside it
         self.effect: Callable[[], None] | None = None  # what is left to be done on the loop's thread, before it ends
+        self.special = False  # set by the task set: it may have to wait, or others for it
+        self.abort: Callable[[bool], None] = _cannot_abort  # the transport's; it says whether another nexus is to blame
+
+    @property
+    def naca(self) -> bool:
+        """The NACA bit of the CONTROL byte (SAM-5): an error of this command establishes an ACA condition."""
+        at = 1 if self.cdb[0] == VARIABLE_LENGTH else _CONTROL.get(self.cdb[0] >> 5)
+        return at is not None and at < len(self.cdb) and bool(self.cdb[at] & NACA)
+
+
+def _cannot_abort(by_other: bool) -> None:
+    raise NotImplementedError("whoever puts a task into a task set has to say how it is aborted")

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from blockyard.block.device import Device
@@ -42,11 +41,9 @@ from blockyard.scsi.sense import (
     failure,
 )
 from blockyard.scsi.task import Buffer, Result, Task
+from blockyard.scsi.taskset import UA_CLEARED, Queueing, TaskSet
 from blockyard.scsi.thin import Thresholds
 from blockyard.scsi.tokens import Rod, TokenStore, revoke
-
-if TYPE_CHECKING:
-    from blockyard.scsi.taskset import TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -114,10 +111,14 @@ class Unit:
 
     def begin(self, task: Task) -> Result | None:
         """Decode and check a task. None when nothing stands in the way, else the result it ends with."""
+        if self.tasks is not None:
+            self.tasks.enter(task)
         try:
             self._begin(task)
         except Exception as error:
             return self._failed(task, error)
+        if self.tasks is not None:
+            self.tasks.accept(task)
         return None
 
     def run(self, task: Task) -> Result:
@@ -205,6 +206,7 @@ class Unit:
 
     removable: bool = False  # RMB: its medium can be taken out
     descriptor_sense: bool = False  # D_SENSE: sense data in descriptor format
+    queueing = Queueing()
 
     def pending_condition(self, nexus: Nexus) -> CheckCondition | None:
         """What REQUEST SENSE reports."""
@@ -290,7 +292,7 @@ class LogicalUnit(Unit):
         self.physical_exponent = 3 if block_size == 512 else 0
         self.read_only = read_only or device.read_only
         self.thin = device.granularity > 0 and not thick
-        self.mode = ModeParameters(write_through=write_through, thin=self.thin)
+        self.mode = ModeParameters(self.durable, write_through=write_through, thin=self.thin)
         self.removable = removable
         self.tray = Tray()
         self.background_rate = background_rate
@@ -320,8 +322,10 @@ class LogicalUnit(Unit):
     def _begin(self, task: Task) -> None:
         command = self.commands.find(task.cdb)
         nexus = task.nexus
+        if self.tasks is not None:
+            self.tasks.admit(task)
         if nexus.gate is not None and (command is None or not command.exempt):
-            attention = nexus.take_attention()
+            attention = nexus.take_attention(keep=self.queueing.ua_interlock != UA_CLEARED)
             if attention is not None:
                 raise attention
         if command is not None and nexus.gate is not None:
@@ -442,10 +446,10 @@ class LogicalUnit(Unit):
         if self.overhaul is not None and not self.overhaul.failed:
             self.overhaul.start()
 
-    def change_mode(self, data: bytes, at: int, nexus: Nexus) -> None:
+    def change_mode(self, data: bytes, at: int, nexus: Nexus, *, save: bool = False) -> None:
         """Take over the mode pages in `data[at:]` that `nexus` has sent, and tell the other nexuses."""
         was_write_back = self.write_back
-        if not self.mode.select(data, at):
+        if not self.mode.select(data, at, save=save):
             return
         self.update()
         self.attention(Asc.MODE_PARAMETERS_CHANGED, but=nexus)
@@ -490,6 +494,14 @@ class LogicalUnit(Unit):
         """Bring the attributes that follow from others up to date."""
         self.write_back = bool(self.mode.get(0x08, "wce"))
         self.descriptor_sense = bool(self.mode.get(0x0A, "d_sense"))
+        self.initial_priority = self.mode.get(0x0A, "initial_command_priority", subpage=0x01)
+        self.queueing = Queueing(
+            per_nexus=bool(self.mode.get(0x0A, "tst")),
+            restricted=not self.mode.get(0x0A, "queue_algorithm_modifier"),
+            qerr=self.mode.get(0x0A, "qerr"),
+            ua_interlock=self.mode.get(0x0A, "ua_intlck_ctrl"),
+            report_aborted=bool(self.mode.get(0x0A, "tas")),
+        )
         self.write_protected = self.read_only or bool(self.mode.get(0x0A, "swp"))
         self.thresholds.update()
         self.fd = self.device.fd
@@ -518,6 +530,8 @@ class LogicalUnit(Unit):
             self.reservations.lose(nexus.it)
             self.copies.forget(nexus)
         self.tray.allow(nexus)
+        if self.tasks is not None:
+            self.tasks.clear_aca(nexus)
 
     def attention(self, asc: int, *, but: Nexus | None = None) -> None:
         """Establish a unit attention for every nexus, except perhaps one."""
@@ -533,6 +547,8 @@ class LogicalUnit(Unit):
             self.attention(Asc.CAPACITY_DATA_HAS_CHANGED)
 
     def reset(self) -> None:
+        if self.tasks is not None:
+            self.tasks.reset()
         self.mode.reset()
         self.tray.reset()
         self.reservations.reset()
