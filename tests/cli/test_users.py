@@ -48,6 +48,8 @@ def test_secrets_come_from_standard_input_and_files(
     assert run("user", "add", "alice", "--mutual", "disks", stdin="secret of alice\nproof for alice\n").returncode == 0
     assert account("alice") == Account("alice", b"secret of alice", "disks", b"proof for alice")
     (tmp_path / "file").write_text("a newer secret\nsecond line")
+    assert "everybody on this machine" in run("user", "set", "alice", "--secret-file", str(tmp_path / "file")).stderr
+    (tmp_path / "file").chmod(0o600)
     assert run("user", "set", "alice", "--secret-file", str(tmp_path / "file")).returncode == 0
     assert account("alice") == Account("alice", b"a newer secret", "disks", b"proof for alice")
     assert run("user", "set", "alice", "--keep", "--mutual", "host", stdin="another proof\n").returncode == 0

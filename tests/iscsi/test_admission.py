@@ -167,3 +167,10 @@ def test_a_session_goes_on_under_new_rules_that_give_it_the_same(rules: Sequence
     house = House([Rule(users=("alice",), luns={0: "two"})])
     permit = house.log_in(ALICE).permit
     assert house.access(rules).renews(permit) is goes_on
+
+
+def test_a_session_ends_with_its_user() -> None:
+    house = House([Rule(users=("alice",))])
+    permit = house.log_in(ALICE).permit
+    assert house.node.access.renews(permit, {"alice"}.__contains__)
+    assert not house.node.access.renews(permit, {"bob"}.__contains__)

@@ -85,7 +85,7 @@ def account_of(options: argparse.Namespace) -> Account | None:
 
 def _secret(whose: str, path: str | None, variable: str) -> bytes:
     if path is not None:
-        return _read(path)
+        return read_secret(Path(path))
     if variable in os.environ:
         return os.environb[variable.encode()]
     if not sys.stdin.isatty():
@@ -93,10 +93,10 @@ def _secret(whose: str, path: str | None, variable: str) -> bytes:
     return getpass.getpass(f"secret of {whose}: ").encode()
 
 
-def _read(path: str) -> bytes:
-    """The first line of a file that not everybody can read."""
+def read_secret(path: Path) -> bytes:
+    """The first line of a file that not everybody can read. Raises CredentialsError."""
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IRWXO:
                 raise CredentialsError(f"{path}: everybody on this machine can reach this secret: chmod 600 {path}")

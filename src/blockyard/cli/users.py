@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from blockyard.cli.credentials import CredentialsError, read_secret
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.state import State, default_directory
 from blockyard.control.users import Accounts, Users, generate_secret
@@ -151,18 +152,13 @@ def _secret(options: argparse.Namespace, file: Path | None, prompt: str) -> byte
         print(f"{prompt}: {secret.decode()}")
         return secret
     if file is not None:
-        return _of_file(file)
+        try:
+            return read_secret(file)
+        except CredentialsError as error:
+            raise UsageError(str(error)) from None
     if sys.stdin.isatty():
         return _of_terminal(prompt)
     return sys.stdin.buffer.readline().rstrip(b"\r\n")
-
-
-def _of_file(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return opened.readline(4096).rstrip(b"\r\n")
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from None
 
 
 def _of_terminal(prompt: str) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from blockyard.iscsi.access import Right
 from blockyard.iscsi.pdu import AsyncEvent, TaskFunction, TaskManagementRequest, TaskResponse
 from blockyard.scsi.sense import Asc
 
@@ -33,10 +34,15 @@ ON_MANY = frozenset(  # functions that end the tasks of many (RFC 7143 §4.2.3.3
 )
 
 
+_ON_OTHERS = ON_MANY - {TaskFunction.ABORT_TASK_SET}  # they end tasks of other sessions too
+
+
 def manage(session: Session, pdu: TaskManagementRequest, answer: Answer) -> None:
     """Carry out a task management request; `answer` is called once every affected task is at its end."""
     function = pdu.function
-    if function == TaskFunction.ABORT_TASK:
+    if not _is_permitted(session, function):
+        answer(TaskResponse.UNAUTHORIZED)
+    elif function == TaskFunction.ABORT_TASK:
         _abort_task(session, pdu, answer)
     elif function in (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET):
         _reset_target(session, answer)
@@ -62,6 +68,13 @@ def _clear_aca(session: Session, lun: int, answer: Answer) -> None:
         return
     nexus.unit.tasks.clear_aca(nexus)
     answer(TaskResponse.COMPLETE)
+
+
+def _is_permitted(session: Session, function: int) -> bool:
+    """Whether the session's right lets it end what is others': with virtual write, that is only all sessions at once."""
+    if session.permit.read_only:
+        return function not in _ON_OTHERS
+    return session.permit.rule.right == Right.FULL or function != TaskFunction.TARGET_COLD_RESET
 
 
 def _abort_task(session: Session, pdu: TaskManagementRequest, answer: Answer) -> None:
@@ -97,8 +110,12 @@ def _clear(requester: Session, lun: int, answer: Answer, *, reset: bool) -> None
 
 
 def _reset_target(requester: Session, answer: Answer) -> None:
-    """TARGET WARM RESET, and what TARGET COLD RESET begins with: every session's tasks, then every logical unit."""
-    units = list(requester.target.scsi.luns.units.values())
+    """TARGET WARM RESET, and what TARGET COLD RESET begins with: every session's tasks, then every logical unit.
+
+    That is, of the units that the requester sees: what others have is not its business, and a session with the right
+    of virtual write has units of its own.
+    """
+    units = list(requester.luns.units.values())
 
     def finish() -> None:
         for unit in units:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from blockyard.iscsi.command import Command
@@ -94,11 +94,11 @@ class TargetNode:
         if self.sessions.get(key) is session:
             del self.sessions[key]
 
-    def grant(self, access: TargetAccess) -> None:
-        """Other rules hold from now on; sessions end that they do not permit as they are."""
+    def grant(self, access: TargetAccess, known: Callable[[str], bool] = lambda user: True) -> None:
+        """Other rules hold from now on; sessions end that they do not permit as they are. `known` are the users."""
         self.access = access
         for session in list(self.sessions.values()):
-            if not access.renews(session.permit):
+            if not access.renews(session.permit, known):
                 log.warning("%s: %s ends: its right has changed", self.name, session)
                 session.announce(AsyncEvent.SESSION_DROPPED)
                 session.close(politely=True)

@@ -77,7 +77,8 @@ class TargetAccess:
             luns = self._cover(luns, rule)
         return Permit(luns, rule, host, user, mutual)
 
-    def renews(self, permit: Permit) -> bool:
-        """Whether the session of a permit that was given under earlier rules may go on as it is."""
-        rule = self.rules.decide(permit.host, permit.user, mutual=permit.mutual)
+    def renews(self, permit: Permit, known: Callable[[str], bool] = lambda user: True) -> bool:
+        """Whether the session of a permit that was given under earlier rules may go on as it is; `known` are the users."""
+        user = permit.user if known(permit.user) else ""
+        rule = self.rules.decide(permit.host, user, mutual=permit.mutual)
         return isinstance(rule, Rule) and rule.right == permit.rule.right and rule.luns == permit.rule.luns

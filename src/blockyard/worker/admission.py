@@ -72,7 +72,7 @@ class WorkerAdmission:
     def guard(self, node: TargetNode, rules: tuple[Rule, ...], volumes: Mapping[str, LogicalUnit]) -> None:
         """These rules hold for a target from now on; sessions that they do not permit as they are end."""
         self._nodes[node.name] = node, rules, volumes
-        node.grant(self._access(node, rules, volumes))
+        node.grant(self._access(node, rules, volumes), self._admission.accounts.__contains__)
 
     def forget(self, name: str) -> None:
         """The target of that name is not served any more."""
