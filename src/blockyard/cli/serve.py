@@ -304,10 +304,14 @@ def _volume_name(path: str, taken: Collection[str]) -> str:
 
 
 def _warn(found: Found) -> None:
-    open_to_all = any(not target.access for target in found.settled.targets.values())
-    for portal in found.settled.portals:
-        if open_to_all and not portal.loopback:
-            log.warning("%s: anyone who can reach this portal can read and write: there is no authentication", portal)
+    exposed = ", ".join(str(portal) for portal in found.settled.portals if not portal.loopback)
+    unguarded = [name for name, target in found.settled.targets.items() if not target.access]
+    if exposed and unguarded:
+        others = f" and {len(unguarded) - 1} more" if unguarded[1:] else ""
+        log.warning(
+            "anyone who can reach %s can read and write %s%s: no rules of access say otherwise (docs/access.md)",
+            exposed, unguarded[0], others,
+        )  # fmt: skip
     for backing in found.backings.values():
         free = missing_space(backing)
         if free is not None:

@@ -54,6 +54,21 @@ class Gate:
         self._admission.accounts = self._accounts.users
         self._discovery = AccessList(configuration.discovery.access, groups)
         self._targets = {name: AccessList(target.access, groups) for name, target in configuration.targets.items()}
+        self._warn_of_unknown()
+
+    def _warn_of_unknown(self) -> None:
+        for name, access in {"discovery": self._discovery, **self._targets}.items():
+            for rule in access.rules:
+                for user in {*rule.users} - {ANY_USER} - self._accounts.users.keys():
+                    log.warning(
+                        "%s: a rule names the user %s, whom there is not: `blockyard user add` makes one", name, user
+                    )
+                for group in {*rule.groups} - self._accounts.groups.keys():
+                    log.warning(
+                        "%s: a rule names the group %s, which there is not: `blockyard group add` makes one",
+                        name,
+                        group,
+                    )
 
     def refresh(self) -> bool:
         """Write pending events, and look whether users have changed: True when workers are to be told."""
