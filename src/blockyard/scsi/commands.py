@@ -9,10 +9,12 @@ from __future__ import annotations
 from blockyard.scsi import (
     alua,
     atomic,
+    buffers,
     copy_results,
     copying,
     defects,
     format,
+    maintenance,
     odx,
     opcodes,
     removable,
@@ -443,4 +445,64 @@ _COPIES = [
     _copy_results(0x08, "REPORT ALL ROD TOKENS", odx.report_all_rod_tokens),
 ]  # fmt: skip
 
-COMMANDS = CommandTable([*_BASIC, *_BLOCKS, *_RESERVATIONS, *_ASYMMETRIC_ACCESS, *_COPIES])
+_BUFFER = (
+    Field("mode_specific", 1, 7, 3, Kind.ZERO),
+    Field("mode", 1, 4, 5),
+    Field("buffer_id", 2, 7, 8),
+    Field("buffer_offset", 3, 7, 24),
+)
+
+
+def _report(
+    action: int, name: str, run: Handler, check: Check | None, *fields: Field, conflict: Conflict = Conflict.NEVER
+) -> Command:
+    return Command(
+        0xA3, name, 12, (_SERVICE_ACTION, *fields, Field("allocation_length", 6, 7, 32)), run, check=check,
+        service_action=action, conflict=conflict, access=Access.STANDBY,
+    )  # fmt: skip
+
+
+def _set(action: int, name: str, run: Handler, check: Check, *fields: Field, blocking: bool = False) -> Command:
+    return Command(
+        0xA4, name, 12, (_SERVICE_ACTION, *fields, Field("parameter_list_length", 6, 7, 32)), run, check=check,
+        data_out=sbc.parameter_list, service_action=action, blocking=blocking, exclusive=True, access=Access.STANDBY,
+    )  # fmt: skip
+
+
+_INFORMATION_TYPE = Field("type", 10, 7, 7)
+
+# The rest of what SPC-5 has for every device
+_PRIMARY = [
+    Command(
+        0x3B, "WRITE BUFFER", 10, (*_BUFFER, Field("parameter_list_length", 6, 7, 24)),
+        buffers.write_buffer, check=buffers.check_write, data_out=sbc.parameter_list,
+    ),
+    Command(
+        0x3C, "READ BUFFER", 10, (*_BUFFER, Field("allocation_length", 6, 7, 24)),
+        buffers.read_buffer, check=buffers.check_read, conflict=Conflict.EXCLUSIVE_ACCESS,
+    ),
+    _report(
+        0x05, "REPORT IDENTIFYING INFORMATION", maintenance.report_identifying_information,
+        maintenance.check_identifying_information, _INFORMATION_TYPE,
+    ),
+    _report(
+        0x0D, "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", maintenance.report_functions,
+        maintenance.check_report_functions, Field("repd", 2, 7, 1), conflict=Conflict.EXCLUSIVE_ACCESS,
+    ),
+    _report(
+        0x0E, "REPORT PRIORITY", maintenance.report_priority, maintenance.check_report_priority,
+        Field("priority_reported", 2, 7, 2),
+    ),
+    _report(0x0F, "REPORT TIMESTAMP", maintenance.report_timestamp, None),
+    _set(
+        0x06, "SET IDENTIFYING INFORMATION", maintenance.set_identifying_information,
+        maintenance.check_identifying_information, _INFORMATION_TYPE, blocking=True,
+    ),
+    _set(
+        0x0E, "SET PRIORITY", maintenance.set_priority, maintenance.check_set_priority,
+        Field("nexus_to_set", 2, 7, 2),
+    ),
+    _set(0x0F, "SET TIMESTAMP", maintenance.set_timestamp, maintenance.check_list),
+]  # fmt: skip
+
+COMMANDS = CommandTable([*_BASIC, *_BLOCKS, *_RESERVATIONS, *_ASYMMETRIC_ACCESS, *_COPIES, *_PRIMARY])

@@ -19,11 +19,13 @@ from uuid import UUID
 from blockyard.block.device import Device
 from blockyard.block.journal import Journal
 from blockyard.scsi import limits, vpd
+from blockyard.scsi.buffers import Buffers
 from blockyard.scsi.cdb import Capability, Command, CommandTable
 from blockyard.scsi.commands import COMMANDS
 from blockyard.scsi.copy_manager import CopyManager
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.format import Format
+from blockyard.scsi.maintenance import Clock
 from blockyard.scsi.mode import ModeParameters
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.operation import Operation
@@ -295,6 +297,8 @@ class LogicalUnit(Unit):
         self.mode = ModeParameters(self.durable, write_through=write_through, thin=self.thin)
         self.removable = removable
         self.tray = Tray()
+        self.buffers = Buffers()
+        self.clock = Clock()
         self.background_rate = background_rate
         self.overhaul: Overhaul | None = None  # what goes on with all of the medium, or has failed
         self.stopped = False
@@ -530,6 +534,7 @@ class LogicalUnit(Unit):
             self.reservations.lose(nexus.it)
             self.copies.forget(nexus)
         self.tray.allow(nexus)
+        self.buffers.forget(nexus)
         if self.tasks is not None:
             self.tasks.clear_aca(nexus)
 
@@ -551,6 +556,9 @@ class LogicalUnit(Unit):
             self.tasks.reset()
         self.mode.reset()
         self.tray.reset()
+        self.buffers.reset()
+        for nexus in self._nexuses:
+            nexus.priority = 0
         self.reservations.reset()
         self.copies.reset()
         self.stopped = False
