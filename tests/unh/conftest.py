@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from blockyard.iscsi.negotiation import Preferences
 from tests.unh.station import HeldDevice, Line, Prepared, Station
 from tests.wire import Rig
 
@@ -19,7 +20,7 @@ def device() -> Iterator[HeldDevice]:
 
 @pytest.fixture
 def rig(device: HeldDevice) -> Iterator[Rig]:
-    rig = Rig(device)
+    rig = Rig(device, preferences=Preferences(error_recovery_level=2, default_time2retain=20))
     yield rig
     device.release()
     rig.close()

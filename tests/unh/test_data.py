@@ -87,7 +87,7 @@ def test_ffp_8_2_target_transfer_tag_of_data_in(prepared: Prepared, level: str) 
     line = prepared(**UNSOLICITED, ErrorRecoveryLevel=level)
     line.send(line.read_command(0, 8))
     for answer in line.receive():
-        if not answer.acknowledge:
+        if isinstance(answer, DataIn) and not answer.acknowledge:
             assert (answer.ttt, answer.lun) == (NO_TAG, 0)
 
 

@@ -34,7 +34,7 @@ def test_ffp_18_2_1_data_digest_error_in_a_command(prepared: Prepared, level: st
     assert all(other.itt != command.itt or other.status for other in line.receive())
 
 
-@pytest.mark.parametrize("level", ["0"])
+@pytest.mark.parametrize("level", ["0", "1", "2"])
 def test_ffp_18_2_2_data_digest_error_in_data_out(prepared: Prepared, level: str) -> None:
     """Damaged data is rejected (reason 2); then a recovery R2T asks for it, or the WRITE ends after its last Data-Out."""
     line = prepared(**SOLICITED, DataDigest="CRC32C", ErrorRecoveryLevel=level)

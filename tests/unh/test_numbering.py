@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from blockyard.iscsi.login import COMMAND_WINDOW
-from blockyard.iscsi.pdu import R2T, DataIn, serial_less
+from blockyard.iscsi.pdu import R2T, DataIn, Reject, RejectReason, ScsiResponse, serial_less
 from blockyard.scsi.task import Status
-from tests.unh.station import SOLICITED, Line, Prepared, check_stat_sn
+from tests.unh.station import BLOCK, SOLICITED, Line, Prepared, check_reject, check_stat_sn
 
 KEYS = {**SOLICITED, "MaxRecvDataSegmentLength": "1024"}
 
@@ -83,3 +83,21 @@ def test_ffp_4_1_r2t_sn(prepared: Prepared) -> None:
                 assert answer.status == Status.GOOD
                 ended += 1
     assert list(numbers.values()) == [[0, 1, 2, 3]] * 3
+
+
+def test_ffp_5_1_command_retry(prepared: Prepared) -> None:
+    """A WRITE with damaged immediate data is rejected and leaves a gap in CmdSN; sent again, it fills the gap."""
+    line = prepared(ImmediateData="Yes", ErrorRecoveryLevel="1", DataDigest="CRC32C")
+    data = b"retried " * 64
+    command = line.write_command(3, 1, data)
+    damaged = bytearray(command.encode(data_digest=True))
+    damaged[60] ^= 1
+    line.send_bytes(bytes(damaged))
+    rejection = line.expect(Reject)
+    check_reject(rejection, command)
+    assert rejection.reason == RejectReason.DATA_DIGEST_ERROR
+    assert rejection.exp_cmd_sn == command.cmd_sn, "there is no gap"
+    response = line.ask(command, ScsiResponse)
+    assert (response.status, response.exp_cmd_sn) == (Status.GOOD, command.cmd_sn + 1)
+    assert line.read_all(line.read_command(3, 1)) == data
+    assert len(data) == BLOCK

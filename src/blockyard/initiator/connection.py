@@ -49,6 +49,7 @@ class Connection:
         self.output: deque[memoryview] = deque()
         self.exp_stat_sn = 0  # everything before it has come (RFC 7143 §4.2.2.2)
         self.asked = 0  # StatSNs before it have been asked for again
+        self._withheld: set[int] = set()  # StatSNs of responses to commands whose data has not all come
         self._ahead: set[int] = set()  # StatSNs that came after a gap
         self._highest = 0  # one more than the highest StatSN that is known to have been given
         self._buffer = bytearray(_CHUNK)
@@ -223,6 +224,23 @@ class Connection:
             self.exp_stat_sn = (self.exp_stat_sn + 1) & _MASK
         self.know_of((number + 1) & _MASK)
         return True
+
+    @property
+    def acknowledged(self) -> int:
+        """ExpStatSN as the target is to know it: the acknowledgement of a status is that of its data too (§11.16)."""
+        number = self.exp_stat_sn
+        for withheld in self._withheld:
+            if serial_less(withheld, number):
+                number = withheld
+        return number
+
+    def withhold(self, stat_sn: int) -> None:
+        """Do not acknowledge a response yet."""
+        self._withheld.add(stat_sn)
+
+    def acknowledge(self, withheld: set[int]) -> None:
+        """These may be acknowledged after all."""
+        self._withheld -= withheld
 
     def know_of(self, end: int) -> None:
         """The target has given the StatSNs before `end`."""

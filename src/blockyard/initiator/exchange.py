@@ -33,7 +33,8 @@ class Exchange:
 
     __slots__ = (
         "acked", "acknowledge", "ahead", "asked", "connection", "data_in", "data_out", "data_sn", "error", "final",
-        "reassigned", "received", "request", "response", "segment", "snack_tag", "stalls", "then", "touched",
+        "looked_after", "reassigned", "received", "request", "response", "segment", "snack_tag", "stalls", "then",
+        "touched", "withheld",
     )  # fmt: skip
 
     def __init__(self, request: Any, data_out: Buffer = b"", read_length: int = 0) -> None:
@@ -45,6 +46,7 @@ class Exchange:
         self.error: Exception | None = None
         self.then: Callable[[Exchange], None] | None = None  # called at the end
         self.touched = 0.0  # when it last made progress
+        self.looked_after = 0.0  # when something was last done about the lack of it
         self.restart()
 
     def restart(self) -> None:
@@ -56,6 +58,7 @@ class Exchange:
         self.acked = (0, 0)  # DataSN and bytes up to which data has been acknowledged
         self.acknowledge: DataIn | None = None  # wants DataACK once everything up to it is there (RFC 7143 §11.7.2)
         self.final: DataIn | ScsiResponse | None = None  # the end, which came while data is missing
+        self.withheld: set[int] = set()  # StatSNs of responses that came while data was missing
         self.snack_tag = NO_TAG  # of the last R-Data SNACK: the status must carry it (RFC 7143 §11.4.6)
         self.segment = 0  # MaxRecvDataSegmentLength when the command was sent
         self.reassigned = False  # the next number may start anew: it goes on on another connection

@@ -116,7 +116,7 @@ class Receiver:
         if pdu.ttt != NO_TAG:  # the target wants an answer (RFC 7143 §11.18, §11.19)
             answer = NopOut(immediate=True, final=True, lun=pdu.lun, itt=NO_TAG, ttt=pdu.ttt)
             answer.cmd_sn = self._session.cmd_sn
-            answer.exp_stat_sn = connection.exp_stat_sn
+            answer.exp_stat_sn = connection.acknowledged
             connection.send(answer)
         if pdu.itt != NO_TAG:
             self._on_answer(connection, pdu)
@@ -160,6 +160,9 @@ class Receiver:
         """Data-In PDUs are known up to the number `end`: acknowledge, ask for what is missing, or be done."""
         recovery = self._session.recovery
         if exchange.missing(end):
+            if exchange.final is not None and exchange.connection is not None:
+                exchange.withheld.add(exchange.final.stat_sn)
+                exchange.connection.withhold(exchange.final.stat_sn)
             recovery.ask_for_data(exchange, end)
             return
         if exchange.acknowledge is not None and exchange.data_sn > exchange.acknowledge.data_sn:

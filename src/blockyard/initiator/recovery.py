@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from blockyard.initiator.session import Session
 
 _MASK = 0xFFFFFFFF
-_STALLS = 4  # times that a request is looked after in vain before its connection is given up
+_PATIENCE = 5  # times `retry_after`: the longest time between two looks after a request
 _ATTEMPTS = 8  # recoveries in a row, without a command ending in between, before the session is given up
 _REDIAL = 0.2  # seconds between two attempts to connect
 _REOPEN = 60.0  # seconds that a new session is tried for
@@ -87,8 +87,9 @@ class Recovery:
         if self._session.recovery_level and now >= self._look_at:
             self._look_at = now + self._retry_after / 4
             for exchange in list(self._session.exchanges.values()):
-                patience = self._retry_after * (1 + exchange.stalls)
-                if exchange.connection in self._session.connections and now - exchange.touched > patience:
+                patience = self._retry_after * min(1 + exchange.stalls, _PATIENCE)
+                since = now - max(exchange.touched, exchange.looked_after)
+                if exchange.connection in self._session.connections and since > patience:
                     self._look_after(exchange, now)
 
     def _after(self, seconds: float, action: Callable[[], None]) -> None:
@@ -166,7 +167,7 @@ class Recovery:
             lun=exchange.lun if exchange else lun,
             itt=exchange.itt if exchange else NO_TAG,
             snack_tag=tag,
-            exp_stat_sn=connection.exp_stat_sn,
+            exp_stat_sn=connection.acknowledged,
             beg_run=first & _MASK,
             run_length=count,
         )
@@ -176,9 +177,10 @@ class Recovery:
         """A request makes no progress: something of it may be lost, either way."""
         session, connection = self._session, exchange.connection
         assert connection is not None
-        exchange.touched = now
+        exchange.looked_after = now
         exchange.stalls += 1
-        if exchange.stalls > _STALLS and (exchange.data_out or not exchange.is_command):
+        stuck = now - exchange.touched > session.timeout
+        if stuck and (exchange.data_out or not exchange.is_command):  # all but what may take long at the target
             connection.fail(SessionLost(f"a request made no progress on {connection}"))
         elif exchange.numbered and not serial_less(exchange.cmd_sn, session.exp_cmd_sn):
             if exchange.cmd_sn == session.exp_cmd_sn:
@@ -234,7 +236,7 @@ class Recovery:
         assert self._dial is not None
         try:
             connection = self._dial(
-                tsih=session.login.tsih, cid=failed.cid, cmd_sn=session.cmd_sn, exp_stat_sn=failed.exp_stat_sn
+                tsih=session.login.tsih, cid=failed.cid, cmd_sn=session.cmd_sn, exp_stat_sn=failed.acknowledged
             )
         except (OSError, SessionLost) as error:
             if time.monotonic() < until:
@@ -264,6 +266,7 @@ class Recovery:
         acknowledged = exchange.numbered and serial_less(exchange.cmd_sn, session.exp_cmd_sn)
         if exchange.done or not session.connections:
             return
+        exchange.touched = time.monotonic()
         if exchange.is_command and (acknowledged or not exchange.numbered):
             self._reassign(exchange)
         elif acknowledged:  # it is not a task, so that its answer is lost with the connection
@@ -290,7 +293,6 @@ class Recovery:
         request = Exchange(pdu)
         request.then = lambda ended: self._reassigned(ended, exchange)
         exchange.reassigned = True
-        exchange.touched = time.monotonic()
         session.issue(request, connection)
 
     def _reassigned(self, request: Exchange, exchange: Exchange) -> None:

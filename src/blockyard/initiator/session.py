@@ -363,6 +363,7 @@ class Session:
 
     def issue(self, exchange: Exchange, connection: Connection | None = None) -> None:
         """Give a request its CmdSN and send it now."""
+        exchange.touched = time.monotonic()
         exchange.request.cmd_sn = self.cmd_sn
         if exchange.numbered:
             self.cmd_sn = (self.cmd_sn + 1) & _MASK
@@ -373,7 +374,6 @@ class Session:
         """Send a request that has its number, for the first time or again, with its unsolicited data."""
         pdu = exchange.request
         exchange.connection = connection
-        exchange.touched = time.monotonic()
         exchange.segment = connection.parameters.max_recv_data_segment_length
         sent = unsolicited = 0
         if exchange.is_command:
@@ -382,7 +382,7 @@ class Session:
             unsolicited = 0 if self.parameters.initial_r2t else min(length, self.parameters.first_burst_length)
             pdu.data = exchange.data_out[:sent]
             pdu.final = unsolicited <= sent
-        pdu.exp_stat_sn = connection.exp_stat_sn
+        pdu.exp_stat_sn = connection.acknowledged
         connection.send(pdu)
         if sent < unsolicited:
             self.send_data(exchange, NO_TAG, sent, unsolicited)
@@ -405,7 +405,7 @@ class Session:
                 itt=exchange.itt,
                 ttt=ttt,
                 final=stop == end,
-                exp_stat_sn=connection.exp_stat_sn,
+                exp_stat_sn=connection.acknowledged,
                 data_sn=data_sn,
                 buffer_offset=at,
                 data=exchange.data_out[at:stop],
@@ -426,6 +426,8 @@ class Session:
     def end(self, exchange: Exchange, response: Any = None, error: Exception | None = None) -> None:
         """A request has its answer, or never will."""
         exchange.response, exchange.error = response, error
+        if exchange.connection is not None:
+            exchange.connection.acknowledge(exchange.withheld)
         self.exchanges.pop(exchange.itt, None)
         if exchange.then is not None:
             exchange.then(exchange)
