@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from blockyard.block.memory import MemoryDevice
 from blockyard.initiator.errors import LoginError
@@ -14,6 +16,7 @@ from blockyard.iscsi.access import AccessList, Right, Rule
 from blockyard.iscsi.admission import Admission
 from blockyard.iscsi.chap import Account, Policy
 from blockyard.iscsi.login import Found, LoginState, TargetLogin
+from blockyard.iscsi.negotiation import decode_text, encode_text
 from blockyard.iscsi.node import TargetNode
 from blockyard.iscsi.pdu import LoginRequest, LoginStatus
 from blockyard.iscsi.permit import TargetAccess
@@ -50,6 +53,10 @@ class House:
     def find(self, name: str, portal: str) -> Found:
         return Found(self.node, 1)
 
+    def attach(self, login: TargetLogin) -> int | LoginStatus:
+        session = self.node.attach(login)
+        return session if isinstance(session, LoginStatus) else session.tsih
+
     def log_in(
         self,
         account: Account | None = None,
@@ -63,11 +70,9 @@ class House:
         entered: list[Session] = []
 
         def attach(login: TargetLogin) -> int | LoginStatus:
-            session = self.node.attach(login)
-            if isinstance(session, LoginStatus):
-                return session
-            entered.append(session)
-            return session.tsih
+            tsih = self.attach(login)
+            entered.extend(session for session in self.node.sessions.values() if session.tsih == tsih)
+            return tsih
 
         ours = TargetLogin(
             self, "192.0.2.1:3260", peer=peer, attach=attach, ended=self.ended.append,
@@ -174,3 +179,57 @@ def test_a_session_ends_with_its_user() -> None:
     permit = house.log_in(ALICE).permit
     assert house.node.access.renews(permit, {"alice"}.__contains__)
     assert not house.node.access.renews(permit, {"bob"}.__contains__)
+
+
+# ---- whatever an initiator sends, it does not get in without the secret
+
+
+KEYS = st.one_of(
+    st.sampled_from(
+        [
+            ("AuthMethod", "CHAP"), ("AuthMethod", "None,CHAP"), ("AuthMethod", "None"), ("CHAP_A", "5"), ("CHAP_A", "7,8"),
+            ("CHAP_N", "alice"), ("CHAP_N", "disks"), ("CHAP_N", ""), ("CHAP_I", "0"), ("CHAP_C", "0x" + "00" * 16),
+            ("CHAP_R", "0x" + "00" * 16), ("CHAP_R", "0x"), ("HeaderDigest", "None"), ("CHAP_I", "<theirs>"),
+            ("CHAP_C", "<theirs>"), ("CHAP_R", "<theirs>"), ("CHAP_N", "<theirs>"), ("CHAP_R", "<their challenge>"),
+        ]
+    ),
+    st.tuples(st.sampled_from(["CHAP_N", "CHAP_R", "CHAP_C", "CHAP_I", "CHAP_A"]), st.text(max_size=8)),
+)  # fmt: skip
+REQUESTS = st.lists(
+    st.tuples(st.lists(KEYS, max_size=4), st.sampled_from([(0, 0), (0, 1), (0, 3), (1, 3), (1, 1)])),
+    min_size=1,
+    max_size=7,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(REQUESTS)
+def test_nobody_gets_in_by_other_means(requests: list[tuple[list[tuple[str, str]], tuple[int, int]]]) -> None:
+    """Neither by leaving steps out nor by saying what the target has said, here or in another connection."""
+    house = House([Rule(users=("*",))])
+    names = [("InitiatorName", INITIATOR), ("SessionType", "Normal"), ("TargetName", TARGET)]
+    logins = [
+        TargetLogin(
+            house, "192.0.2.1:3260", peer="192.0.2.7:1", attach=house.attach,
+            authenticator=lambda login: house.admission.authenticator(login, login.target.access.rules),
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    heard: dict[str, str] = {}
+    for number, (pairs, (csg, nsg)) in enumerate(requests):
+        for login in logins:
+            if login.state is not LoginState.NEGOTIATING:
+                continue
+            said = [(key, _filled(value, heard, key)) for key, value in (names if not login.named else []) + pairs]
+            data = encode_text(said)
+            (response,) = login.receive(
+                LoginRequest(isid=bytes(6), itt=1, cmd_sn=1, csg=csg, nsg=nsg, final=nsg > csg, data=data)
+            )
+            heard.update(decode_text(response.data) if not response.status else [])
+            assert not house.node.sessions, number
+
+
+def _filled(value: str, heard: dict[str, str], key: str) -> str:
+    if value == "<their challenge>":
+        return heard.get("CHAP_C", "0x00")
+    return heard.get(key, "0x00") if value == "<theirs>" else value

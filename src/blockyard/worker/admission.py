@@ -13,7 +13,7 @@ from blockyard.block.device import Device
 from blockyard.block.overlay import OverlayDevice
 from blockyard.iscsi.access import AccessList, Rule
 from blockyard.iscsi.admission import Admission
-from blockyard.iscsi.chap import Account, Policy, TargetChap
+from blockyard.iscsi.chap import NAME_LIMIT, Account, Policy, TargetChap
 from blockyard.iscsi.login import LoginState, TargetLogin
 from blockyard.iscsi.node import TargetNode
 from blockyard.iscsi.pdu import LoginStatus
@@ -48,10 +48,15 @@ class Outcome:
             status=login.status,
             why=login.failure,
             initiator=parameters.initiator_name,
-            user=login.user if granted else login.claimed_user,
+            user=_printable(login.user if granted else login.claimed_user),
             peer=login.peer,
             target="" if parameters.discovery else parameters.target_name,
         )
+
+
+def _printable(name: str) -> str:
+    """A name that anybody may have made up, fit for a log."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name[:NAME_LIMIT])
 
 
 class WorkerAdmission:
