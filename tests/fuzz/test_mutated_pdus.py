@@ -14,6 +14,7 @@ import pytest
 
 from blockyard.block.file import FileDevice
 from blockyard.iscsi.connection import State
+from blockyard.iscsi.negotiation import Preferences
 from blockyard.iscsi.pdu import (
     NO_TAG,
     DataOut,
@@ -84,7 +85,11 @@ def random_pdu(rng: random.Random, wire: Wire) -> Pdu:
         )
         pdu = TextRequest(text, final=rng.random() < 0.9, itt=wire.itt, ttt=NO_TAG, cmd_sn=cmd_sn)
     else:
-        pdu = SnackRequest(final=True, itt=NO_TAG, snack_tag=NO_TAG, type=rng.randrange(4))
+        pdu = SnackRequest(
+            final=True, itt=rng.choice([NO_TAG, rng.randrange(1, wire.numbers.itt + 2)]), type=rng.randrange(4),
+            snack_tag=rng.choice([NO_TAG, rng.randrange(8)]), run_length=rng.choice([0, 1, rng.getrandbits(32)]),
+            beg_run=rng.choice([0, wire.connection.stat_sn - rng.randrange(min(8, wire.connection.stat_sn + 1))]),
+        )  # fmt: skip
     pdu.immediate = immediate and kind not in (DataOut, SnackRequest)
     return pdu
 
@@ -153,13 +158,17 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def throw(count: int, seed: int, tmp_path: Path) -> None:
-    """Throw `count` mutated PDUs at a target, logging in again whenever it has had enough."""
+def throw(count: int, seed: int, tmp_path: Path, level: int = 0) -> None:
+    """Throw `count` mutated PDUs at a target, logging in again whenever it has had enough.
+
+    With an ErrorRecoveryLevel of 2 a login may be another connection of the session, or one that takes the place of the last.
+    """
     rng = random.Random(seed)
     with (tmp_path / "bystander").open("wb") as file:
         file.truncate(SIZE)
     (tmp_path / "victim").write_bytes(bytes(SIZE))
-    rig = Rig(FileDevice(tmp_path / "victim"), FileDevice(tmp_path / "bystander"))
+    preferences = Preferences(error_recovery_level=level, default_time2retain=20 if level == 2 else 0)
+    rig = Rig(FileDevice(tmp_path / "victim"), FileDevice(tmp_path / "bystander"), preferences=preferences)
     bystander = Bystander(rig)
     thrown = 0
     wire: Wire | None = None
@@ -170,9 +179,7 @@ def throw(count: int, seed: int, tmp_path: Path) -> None:
             if wire is None or wire.dropped or wire.connection.state is not State.FULL_FEATURE:
                 if wire is not None:
                     wire.close()
-                wire = Wire(rig, fast=rng.random() < 0.7)
-                digest = rng.choice(["None", "None", "CRC32C"])
-                assert wire.log_in(HeaderDigest=digest, InitialR2T=rng.choice(["Yes", "No"])).status == 0
+                wire = log_in(rig, rng, wire, level)
             pdu = random_pdu(rng, wire)
             if pdu.lun >> 48 == 1:
                 pdu.lun = 0
@@ -182,11 +189,14 @@ def throw(count: int, seed: int, tmp_path: Path) -> None:
             thrown += 1
             if thrown % 64 == 0:
                 wire.take_bytes()
+                rig.node.tick(thrown / 64)
             if thrown % 1024 == 0:
                 bystander.check()
             if thrown % (count // 10) == 0:
                 wire.close()
                 wire = None
+                for late in (100, 200):  # what was kept is given up
+                    rig.node.tick(thrown / 64 + late)
                 gc.collect()
                 traced.append(tracemalloc.get_traced_memory()[0])
                 assert len(rig.node.sessions) == 1, "sessions of dropped connections are still there"
@@ -197,8 +207,22 @@ def throw(count: int, seed: int, tmp_path: Path) -> None:
     assert growth < 256 << 10, f"memory grew by {growth} bytes: {traced}"
 
 
-def test_mutated_pdus(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    throw(IN_TEST, 1, tmp_path)
+def log_in(rig: Rig, rng: random.Random, last: Wire | None, level: int) -> Wire:
+    """A new session, or a connection that continues the one that `last` was of, if that is still there."""
+    digest = rng.choice(["None", "None", "CRC32C"])
+    if level and last is not None and last.session in rig.node.sessions.values() and rng.random() < 0.7:
+        wire = Wire(rig, isid=last.isid, beside=last, cid=rng.choice([last.cid, last.cid + 1]))
+        assert wire.log_in(HeaderDigest=digest).status == 0
+        return wire
+    wire = Wire(rig, fast=rng.random() < 0.7)
+    keys = {"HeaderDigest": digest, "InitialR2T": rng.choice(["Yes", "No"]), "MaxConnections": "4"}
+    assert wire.log_in(**keys, ErrorRecoveryLevel=str(level)).status == 0
+    return wire
+
+
+@pytest.mark.parametrize(("level", "count"), [(0, IN_TEST), (1, IN_TEST // 10), (2, IN_TEST // 10)])
+def test_mutated_pdus(tmp_path: Path, caplog: pytest.LogCaptureFixture, level: int, count: int) -> None:
+    throw(count, 1, tmp_path, level)
     assert not [record for record in caplog.records if record.exc_info], "an internal error was caught and logged"
 
 
@@ -206,7 +230,7 @@ def test_mutated_pdus(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("seed", [int.from_bytes(os.urandom(4), "big") for _ in range(20)])
 def test_mutated_pdus_soak(tmp_path: Path, seed: int) -> None:
-    throw(IN_SOAK // 20, seed, tmp_path)
+    throw(IN_SOAK // 20, seed, tmp_path, level=seed % 3)
 
 
 def test_garbage_before_login(tmp_path: Path) -> None:

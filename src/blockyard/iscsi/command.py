@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from blockyard.iscsi.pdu import NO_TAG, R2T, ScsiCommand
+from blockyard.iscsi.pdu import NO_TAG, R2T, AhsType, ScsiCommand, parse_ahs
 from blockyard.scsi.task import Result, Task
 
 if TYPE_CHECKING:
     from blockyard.iscsi.connection import Connection
+    from blockyard.scsi.nexus import Nexus
 
 
 class Sequence:
@@ -76,3 +77,22 @@ class Command:
                 self.buffer = bytearray(self.wanted)
             self.buffer[self.received : self.received + length] = data[:length]
         self.received += len(data)
+
+
+def make_task(nexus: Nexus, pdu: ScsiCommand) -> Task:
+    """The SCSI task that a command PDU carries. Raises ValueError for an AHS that cannot be understood."""
+    segments = parse_ahs(pdu.ahs) if pdu.ahs else {}
+    cdb = pdu.cdb + segments.get(AhsType.EXTENDED_CDB, b"")
+    read_length = pdu.edtl if pdu.read and not pdu.write else 0
+    if pdu.read and pdu.write:
+        bidirectional = segments.get(AhsType.BIDI_READ_LENGTH, b"")
+        if len(bidirectional) != 4:
+            raise ValueError("a bidirectional command has no read data length (RFC 7143 §11.2.2.4)")
+        read_length = int.from_bytes(bidirectional, "big")
+    return Task(
+        nexus,
+        cdb,
+        attribute=pdu.attribute,
+        data_out_length=pdu.edtl if pdu.write else 0,
+        read_length=read_length,
+    )

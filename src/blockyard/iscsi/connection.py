@@ -24,19 +24,20 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import partial
 from typing import Protocol
 
-from blockyard.iscsi.command import Command
+from blockyard.iscsi.acknowledgement import Acknowledgements
+from blockyard.iscsi.command import Command, make_task
 from blockyard.iscsi.login import LoginState, TargetLogin
 from blockyard.iscsi.management import ON_MANY, manage
-from blockyard.iscsi.output import LoginOutput, Output, Single
+from blockyard.iscsi.output import Completion, LoginOutput, Output, Single
 from blockyard.iscsi.pdu import (
     BHS_LENGTH,
+    LOST,
     NO_TAG,
-    AhsType,
     AsyncEvent,
     AsyncMessage,
     Buffer,
@@ -63,8 +64,7 @@ from blockyard.iscsi.pdu import (
     TaskResponse,
     TextRequest,
     decode,
-    header_digest_matches,
-    parse_ahs,
+    next_sound_header,
     pdu_length,
     serial_less,
 )
@@ -73,7 +73,6 @@ from blockyard.iscsi.session import MASK, MAX_IMMEDIATE, Session
 from blockyard.iscsi.text import TextExchange, TextRejected
 from blockyard.iscsi.transmit import TransmitBuffer
 from blockyard.scsi import sense
-from blockyard.scsi.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -95,16 +94,6 @@ class Service(Protocol):
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
         """The answer to SendTargets for one target, or for all of them (RFC 7143 App. C)."""
-
-
-class _Acknowledgement:
-    """What somebody waits for: that the initiator acknowledges everything before a StatSN."""
-
-    __slots__ = ("stat_sn", "then")
-
-    def __init__(self, then: Callable[[], None]) -> None:
-        self.then = then
-        self.stat_sn: int | None = None  # not known until what comes before has been packed
 
 
 class Connection:
@@ -136,7 +125,7 @@ class Connection:
         self._ping_tag: int | None = None  # TTT of the NOP-In that waits for its answer
         self._ping_count = 0
         self.retention: Retention | None = None  # with ErrorRecoveryLevel 1 and 2
-        self._awaited: list[_Acknowledgement] = []
+        self._acknowledgements = Acknowledgements()
 
     def __str__(self) -> str:
         return f"{self.peer} on {self.portal}"
@@ -151,9 +140,9 @@ class Connection:
             self._fail(f"a data segment is longer than {self.segment} bytes")
             return at
         if self.retention is not None and self.header_digest:
-            sound = self._next_sound(buffer, at, end)
-            if sound != at:
-                return max(sound, at)
+            other = self._skip_damaged(buffer, at, end)
+            if other is not None:
+                return other
         after = at + pdu_length(buffer, at, header_digest=self.header_digest, data_digest=self.data_digest)
         if after > end:
             return at
@@ -210,29 +199,23 @@ class Connection:
         if isinstance(pdu, DataOut) or (isinstance(pdu, ScsiCommand) and self.retention is None):
             self._take(pdu, damaged=True)
 
-    def _next_sound(self, buffer: Buffer, at: int, end: int) -> int:
-        """Where the PDU begins whose header digest matches: `at`, or behind a damaged one (RFC 7143 §7.7).
-
-        Where the lengths in a damaged header lead to a sound one they are true, and that PDU alone is lost. While that is
-        not known, or a header is not all there, it is -1. Where they lead elsewhere the connection is dropped.
-        """
-        matches = header_digest_matches(buffer, at, end)
-        if matches or matches is None:
-            return at if matches else -1
-        after = at + pdu_length(buffer, at, header_digest=True, data_digest=self.data_digest)
-        matches = header_digest_matches(buffer, after, end)
-        if matches:
-            log.warning("%s: header digest error: the PDU is discarded", self)
-            return after
-        if matches is False:
+    def _skip_damaged(self, buffer: Buffer, at: int, end: int) -> int | None:
+        """Where to go on instead of `at`: where a PDU is whose header is damaged, or not all there (RFC 7143 §7.7)."""
+        found = next_sound_header(buffer, at, end, data_digest=self.data_digest)
+        if found == at:
+            return None
+        if found == LOST:
             self._fail("header digest error")
-        return -1
+        elif found is not None:
+            log.warning("%s: header digest error: the PDU is discarded", self)
+            return found
+        return at
 
     # ---- output
 
     def fill(self, tx: TransmitBuffer) -> bool:
         """Pack what is due into `tx`. True when all of it is there, False when `tx` is full."""
-        while self.backlog:
+        while self.backlog and not self.dropped:
             if tx.full or not self.backlog[0].emit(self, tx):
                 return False
             self.backlog.popleft()
@@ -275,7 +258,8 @@ class Connection:
         """End the connection at once; what has not been sent is lost."""
         self.state = State.CLOSING
         self.dropped = True
-        self.backlog.clear()
+        if self.session is not None:
+            self.session.lose(self)
         self.on_drop()
 
     def finish(self) -> None:
@@ -290,12 +274,10 @@ class Connection:
     def closed(self) -> None:
         """The socket is gone: for its owner to say."""
         self.state = State.CLOSING
-        self.backlog.clear()
         if self.session is not None:
             self.session.lose(self)
-        awaited, self._awaited = self._awaited, []
-        for acknowledgement in awaited:  # there is nobody any more who could get things in a wrong order
-            acknowledgement.then()
+        self.backlog.clear()
+        self._acknowledgements.abandon()
 
     # ---- acknowledgement of what was sent (RFC 7143 §4.2.2.2)
 
@@ -304,13 +286,8 @@ class Connection:
         if self.state is not State.FULL_FEATURE:
             then()
             return
-        acknowledgement = _Acknowledgement(then)
-        self._awaited.append(acknowledgement)
-
-        def packed() -> None:
-            acknowledgement.stat_sn = self.stat_sn
-
-        self.put(Single(self._ping(), advances=False, packed=packed))
+        known = self._acknowledgements.expect(then)
+        self.put(Single(self._ping(), advances=False, packed=lambda: known(self.stat_sn)))
 
     def probe(self, *, anyway: bool) -> None:
         """Have the initiator acknowledge what it has got, if that is overdue; it learns what it has not got."""
@@ -324,12 +301,7 @@ class Connection:
             return  # it has not been sent
         if self.retention is not None:
             self.retention.acknowledge(exp_stat_sn)
-        if not self._awaited:
-            return
-        reached = [a for a in self._awaited if a.stat_sn is not None and not serial_less(exp_stat_sn, a.stat_sn)]
-        self._awaited = [a for a in self._awaited if a not in reached]
-        for acknowledgement in reached:
-            acknowledgement.then()
+        self._acknowledgements.reach(exp_stat_sn)
 
     def announce(self, event: AsyncEvent, parameter1: int, parameter2: int, parameter3: int, lun: int = 0) -> None:
         """Send an asynchronous message (RFC 7143 §11.9)."""
@@ -435,7 +407,7 @@ class Connection:
             self.reject(pdu, RejectReason.TOO_MANY_IMMEDIATE)
             return
         try:
-            task = self._make_task(session, pdu)
+            task = make_task(session.nexus(pdu.lun), pdu)
         except ValueError as error:
             log.warning("%s: %s", self, error)
             self.reject(pdu, RejectReason.INVALID_PDU_FIELD)
@@ -447,24 +419,6 @@ class Connection:
         command.failure = failure or session.data.refuse(pdu) or task.nexus.unit.begin(task)
         command.wanted = 0 if command.failure else min(task.expected, task.data_out_length)
         session.data.begin(command, pdu)
-
-    def _make_task(self, session: Session, pdu: ScsiCommand) -> Task:
-        """The SCSI task that a command PDU carries. Raises ValueError for an AHS that cannot be understood."""
-        segments = parse_ahs(pdu.ahs) if pdu.ahs else {}
-        cdb = pdu.cdb + segments.get(AhsType.EXTENDED_CDB, b"")
-        read_length = pdu.edtl if pdu.read and not pdu.write else 0
-        if pdu.read and pdu.write:
-            bidirectional = segments.get(AhsType.BIDI_READ_LENGTH, b"")
-            if len(bidirectional) != 4:
-                raise ValueError("a bidirectional command has no read data length (RFC 7143 §11.2.2.4)")
-            read_length = int.from_bytes(bidirectional, "big")
-        return Task(
-            session.nexus(pdu.lun),
-            cdb,
-            attribute=pdu.attribute,
-            data_out_length=pdu.edtl if pdu.write else 0,
-            read_length=read_length,
-        )
 
     def _data_out(self, pdu: DataOut, *, damaged: bool = False) -> None:
         session = self.session
@@ -519,17 +473,20 @@ class Connection:
         def end_all() -> None:  # RFC 7143 §11.5.1: like power on, it ends all sessions
             node.drop_sessions(asked_by=session)
 
-        def answer(response: TaskResponse) -> None:
+        def answer(response: TaskResponse, then: Callable[[], None] | None = None) -> None:
             log.info("%s: task management function %d: %s", self, pdu.function, response.name)
-            done = TaskManagementResponse(itt=pdu.itt, final=True, response=response)
-            ends = pdu.function == TaskFunction.TARGET_COLD_RESET and response == TaskResponse.COMPLETE
-            output = Single(done, packed=end_all if ends else None)
+            if pdu.function == TaskFunction.TARGET_COLD_RESET and response == TaskResponse.COMPLETE:
+                then = end_all
+            output = Single(TaskManagementResponse(itt=pdu.itt, final=True, response=response), packed=then)
             if pdu.function in ON_MANY:
                 session.fence.raise_for((self, output))
             else:
                 session.respond(self, output)
 
-        manage(session, pdu, answer)
+        if pdu.function == TaskFunction.TASK_REASSIGN:
+            answer(*session.lost.reassign(self, pdu))
+        else:
+            manage(session, pdu, answer)
 
     def _logout(self, pdu: LogoutRequest) -> None:
         """RFC 7143 §11.14, §11.15: the connection is closed once the response has left."""
@@ -541,7 +498,10 @@ class Connection:
         ends_here = pdu.reason == LogoutReason.CLOSE_SESSION or pdu.cid == self.cid
 
         def answer(code: LogoutResponseCode) -> None:
-            self.send(LogoutResponse(itt=pdu.itt, final=True, response=code))
+            response = LogoutResponse(itt=pdu.itt, final=True, response=code)
+            if pdu.reason == LogoutReason.RECOVERY and code == LogoutResponseCode.CLOSED:
+                response.time2wait, response.time2retain = session.parameters.default_time2wait, session.time2retain
+            self.send(response)
             if code == LogoutResponseCode.CLOSED and ends_here:
                 log.info("%s: logged out", self)
                 self.finish()
@@ -556,6 +516,22 @@ class Connection:
         """The command in progress with that task tag, if it is allegiant to this connection."""
         command = self.session.commands.get(itt) if self.session is not None else None
         return command if command is not None and command.connection is self else None
+
+    def has_task(self, itt: int) -> bool:
+        """Whether a task is allegiant to this connection, in progress or with a status that has not been acknowledged."""
+        return self.command(itt) is not None or any(done.command.itt == itt for done in self.completions())
+
+    def completions(self) -> Iterator[Completion]:
+        """The commands that have ended and may not all have arrived, newest first."""
+        yield from (output for output in reversed(self.backlog) if isinstance(output, Completion))
+        if self.retention is not None:
+            yield from self.retention.completions
+
+    def take_completions(self) -> list[Completion]:
+        """The commands that have ended, oldest first, for another connection to send: here nothing of them goes out."""
+        taken = list(self.completions())[::-1]
+        self.backlog = deque(output for output in self.backlog if not isinstance(output, Completion))
+        return taken
 
     def _snack(self, pdu: SnackRequest) -> None:
         reason = RejectReason.SNACK_REJECT if self.retention is None else snack(self, self.retention, pdu)

@@ -164,6 +164,24 @@ class DataOutCollector:
             command.connection.send(command.r2t(len(command.r2ts) - 1), advances=False)
             command.asked += length
 
+    def suspend(self, command: Command) -> None:
+        """The connection of a command is gone, and what was under way on it."""
+        command.unsolicited = None
+        command.solicited.clear()
+        if command in self._waiting:
+            self._waiting.remove(command)
+
+    def resume(self, command: Command) -> None:
+        """The command is allegiant to another connection: ask for all data there that has not come."""
+        command.asked = command.received
+        command.waited = 0
+        if not command.collecting:
+            return  # it runs
+        if command.charged and command.failure is None:
+            self._continue(command)
+        else:
+            self.advance(command)
+
     def forget(self, command: Command) -> None:
         """The command is over: what it held is free for the next."""
         if command in self._waiting:

@@ -39,7 +39,7 @@ class ResponseFence:
             self._session.look()
             self._await(list(self._session.connections.values()))
         elif response is not None:
-            response[0].put(response[1])
+            self._session.deliver(*response)
 
     def hold(self, connection: Connection, output: Output) -> None:
         """Keep a response until the fence is down."""
@@ -65,7 +65,7 @@ class ResponseFence:
             return
         connection, output = self._fenced
         self._fenced = None
-        connection.put(output)
+        self._session.deliver(connection, output)
         self._await([connection])
 
     def _lower(self) -> None:
@@ -75,5 +75,5 @@ class ResponseFence:
             if fence:
                 self.raise_for(response)
             elif response is not None:
-                response[0].put(response[1])
+                self._session.deliver(*response)
         self._session.look()

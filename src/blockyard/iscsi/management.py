@@ -38,7 +38,10 @@ _ON_OTHERS = ON_MANY - {TaskFunction.ABORT_TASK_SET}  # they end tasks of other 
 
 
 def manage(session: Session, pdu: TaskManagementRequest, answer: Answer) -> None:
-    """Carry out a task management request; `answer` is called once every affected task is at its end."""
+    """Carry out a task management request; `answer` is called once every affected task is at its end.
+
+    TASK REASSIGN is the connection's matter that it has come on (iscsi/reassign.py).
+    """
     function = pdu.function
     if not _is_permitted(session, function):
         answer(TaskResponse.UNAUTHORIZED)
@@ -46,8 +49,6 @@ def manage(session: Session, pdu: TaskManagementRequest, answer: Answer) -> None
         _abort_task(session, pdu, answer)
     elif function in (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET):
         _reset_target(session, answer)
-    elif function == TaskFunction.TASK_REASSIGN:
-        answer(TaskResponse.REASSIGN_UNSUPPORTED)
     elif function in ON_MANY:
         if session.nexus(pdu.lun).unit.tasks is None:
             answer(TaskResponse.NO_SUCH_LUN)

@@ -157,6 +157,16 @@ class Completion:
             pdu.ttt, pdu.lun = self.ttt, self.command.lun
         return pdu
 
+    @property
+    def lun(self) -> int:
+        return self.command.lun
+
+    def restart(self, exp_data_sn: int) -> None:
+        """Have all data from that DataSN on, and the status, sent on another connection (RFC 7143 §7.2.2)."""
+        self.acknowledged = min(max(exp_data_sn, self.first_sn), self.data_sn)
+        self.rewind(self.acknowledged)
+        self.response = None
+
     def rewind(self, data_sn: int) -> None:
         """Have all data from that DataSN on, and the status, sent once more, cut as the connection now wants it."""
         del self.pieces[data_sn - self.first_sn :]

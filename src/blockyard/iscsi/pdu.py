@@ -22,6 +22,7 @@ from blockyard.iscsi.digest import DIGEST_LENGTH, crc32c
 BHS_LENGTH = 48
 NO_TAG = 0xFFFFFFFF  # the reserved task tag (RFC 7143 §11.7.2, §11.19)
 MAX_AHS_LENGTH = 255 * 4
+LOST = -1  # where a stream goes on whose framing is lost
 
 Buffer = bytes | bytearray | memoryview
 
@@ -574,7 +575,21 @@ def pdu_length(buffer: Buffer, at: int, *, header_digest: bool, data_digest: boo
     return length
 
 
-def header_digest_matches(buffer: Buffer, at: int, end: int) -> bool | None:
+def next_sound_header(buffer: Buffer, at: int, end: int, *, data_digest: bool) -> int | None:
+    """Where in `buffer[at:end]` the PDU begins whose header digest matches: `at`, or behind a damaged one (RFC 7143 §7.7).
+
+    Where the lengths in a damaged header lead to a sound one they are true, and that PDU alone is lost. None while too
+    little is there to tell; LOST where they lead elsewhere.
+    """
+    matches = _header_digest_matches(buffer, at, end)
+    if matches is not False:
+        return at if matches else None
+    after = at + pdu_length(buffer, at, header_digest=True, data_digest=data_digest)
+    matches = _header_digest_matches(buffer, after, end)
+    return after if matches else None if matches is None else LOST
+
+
+def _header_digest_matches(buffer: Buffer, at: int, end: int) -> bool | None:
     """Whether the header at `buffer[at:end]` has the digest that stands behind it; None while it is not all there."""
     if end - at < BHS_LENGTH or end < (after := at + BHS_LENGTH + buffer[at + 4] * 4) + DIGEST_LENGTH:
         return None

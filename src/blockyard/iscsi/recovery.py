@@ -106,23 +106,17 @@ def snack(connection: Connection, retention: Retention, pdu: SnackRequest) -> Re
     if pdu.type == SnackType.STATUS:
         return _resend_statuses(connection, retention, pdu)
     if pdu.type == SnackType.DATA_ACK:
-        found = next((c for c in _ended(connection, retention) if c.ttt == pdu.snack_tag), None)
+        found = next((c for c in connection.completions() if c.ttt == pdu.snack_tag), None)
         if found is None or not found.acknowledged <= pdu.beg_run <= found.data_sn or found.command.lun != pdu.lun:
             return RejectReason.INVALID_DATA_ACK
         found.acknowledged = pdu.beg_run
         return None
-    found = next((c for c in _ended(connection, retention) if c.command.itt == pdu.itt), None)
+    found = next((c for c in connection.completions() if c.command.itt == pdu.itt), None)
     if pdu.type == SnackType.DATA:
         return _resend_r2ts(connection, pdu) if found is None else _resend_data(connection, found, pdu)
     if pdu.type == SnackType.R_DATA:
         return _resend_all(connection, found, pdu)
     return RejectReason.PROTOCOL_ERROR
-
-
-def _ended(connection: Connection, retention: Retention) -> Iterator[Completion]:
-    """The commands that have ended and may not all have arrived, newest first."""
-    yield from (output for output in reversed(connection.backlog) if isinstance(output, Completion))
-    yield from retention.completions
 
 
 def _run(pdu: SnackRequest, begin: int, end: int) -> range | None:

@@ -7,7 +7,7 @@ together is here; StatSN and the wire are each connection's own matter (iscsi/co
   that it came on and the Data-Out that follows it, until the gap is closed from wherever. ExpCmdSN and MaxCmdSN are
   written into every PDU as it is packed, on whichever connection.
 * A command is allegiant to the connection that it came on: its data and its status go there. When that
-  connection is gone the command is aborted.
+  connection is gone the command is aborted; or kept, to be reassigned to another (iscsi/reassign.py).
 * Responses pass through `respond`, so that a response fence can hold them back (iscsi/fence.py).
 
 A session ends when it is logged out or reinstated. When its last connection is lost without that, it
@@ -36,6 +36,7 @@ from blockyard.iscsi.pdu import (
     serial_less,
 )
 from blockyard.iscsi.permit import NO_PERMIT, Permit
+from blockyard.iscsi.reassign import LostConnections
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.sense import Asc
 from blockyard.scsi.task import Result, Status, Task
@@ -94,6 +95,7 @@ class Session:
         self.outstanding = 0  # of these, the ones that count against the command window
         self.data = DataOutCollector(self)
         self.fence = ResponseFence(self)
+        self.lost = LostConnections(self)
         self.detour = False  # whether every command is to take the slow road
         self._held: dict[int, _Turn] = {}  # by CmdSN
         self._nexuses: dict[int, Nexus] = {}
@@ -238,6 +240,8 @@ class Session:
             self.outstanding -= 1
             self.look()
         self.data.forget(command)
+        if command.connection is None:
+            self.lost.forget(command)
 
     def run(self, command: Command) -> None:
         """All data of a command is there: let the SCSI layer have it."""
@@ -252,11 +256,12 @@ class Session:
 
     def complete(self, command: Command, result: Result) -> None:
         """A command has ended: answer it, unless it was aborted meanwhile."""
+        if command.connection is None and not command.aborted:
+            self.lost.ended(Completion(command, result))
         self.remove(command, None if command.aborted else result)
-        if command.aborted:
-            for ended in command.aborted:
-                ended()
-        elif command.connection is not None:
+        for ended in command.aborted:
+            ended()
+        if command.connection is not None and not command.aborted:
             self.respond(command.connection, Completion(command, result))
 
     def respond(self, connection: Connection, output: Output) -> None:
@@ -264,7 +269,14 @@ class Session:
         if self.fence.up:
             self.fence.hold(connection, output)
         else:
+            self.deliver(connection, output)
+
+    def deliver(self, connection: Connection, output: Output) -> None:
+        """Put a response on its connection's backlog, or keep it where the connection is gone meanwhile."""
+        if self.connections.get(connection.cid) is connection:
             connection.put(output)
+        elif isinstance(output, Completion):
+            self.lost.ended(output, connection.cid)
 
     def _abort_on(self, nexus: Nexus, but: Task) -> None:
         """Another nexus has shut this one out: its tasks are aborted, and it is told so (SPC-4 5.13.11.2.6)."""
@@ -327,8 +339,9 @@ class Session:
         old = self.connections.get(connection.cid)
         if old is not None:
             log.info("%s: connection %d is reinstated", self, connection.cid)
-            self.withdraw_all(self._leave(old), self.settle())
+            self._part(old, self.settle())
             old.drop()
+        self.lost.recover(connection.cid)  # an implied logout for recovery
         self.connections[connection.cid] = connection
         self._deadline = None
 
@@ -361,11 +374,19 @@ class Session:
         self.look()
         return [command for command in self.commands.values() if command.connection is connection]
 
+    def _part(self, connection: Connection, ended: Callable[[], None]) -> None:
+        """Take a connection out whose commands are kept or, where they are not, aborted; then `ended` waits for them."""
+        commands = self._leave(connection)
+        if self.parameters.error_recovery_level == 2 and self.time2retain:
+            self.lost.keep(connection, commands)
+            commands = []
+        self.withdraw_all(commands, ended)
+
     def lose(self, connection: Connection) -> None:
-        """A connection has ended without a logout (RFC 7143 §7.5): its commands are aborted."""
+        """A connection has ended without a logout (RFC 7143 §7.5)."""
         if self.connections.get(connection.cid) is not connection:
             return
-        self.withdraw_all(self._leave(connection), lambda: None)
+        self._part(connection, lambda: None)
         if self.connections:
             self.announce(AsyncEvent.CONNECTION_DROPPED, connection.cid)
         elif self.node is None or not self.time2retain:
@@ -375,22 +396,40 @@ class Session:
 
     def log_out(self, by: Connection, reason: int, cid: int, answer: Callable[[LogoutResponseCode], None]) -> None:
         """Log out the session or one of its connections; `answer` is called once its tasks have ended (§11.14, §11.15)."""
+
+        def closed() -> None:
+            answer(LogoutResponseCode.CLOSED)
+
         connection = self.connections.get(cid)
-        if reason == LogoutReason.RECOVERY:
-            answer(LogoutResponseCode.RECOVERY_UNSUPPORTED)
-        elif reason == LogoutReason.CLOSE_SESSION:
+        if reason == LogoutReason.CLOSE_SESSION:
             self._leave(by)  # it has an answer to give yet
-            self.close(lambda: answer(LogoutResponseCode.CLOSED))
-        elif connection is None:
+            self.close(closed)
+        elif reason == LogoutReason.RECOVERY and self.parameters.error_recovery_level < 2:
+            answer(LogoutResponseCode.RECOVERY_UNSUPPORTED)
+        elif connection is not None:
+            self._log_out_live(connection, by, closed, recover=reason == LogoutReason.RECOVERY)
+        elif cid not in self.lost:
             answer(LogoutResponseCode.CID_NOT_FOUND)
+        elif reason == LogoutReason.RECOVERY:
+            self.lost.recover(cid)
+            closed()
+        else:
+            self.lost.give_up(cid, closed)
+
+    def _log_out_live(
+        self, connection: Connection, by: Connection, closed: Callable[[], None], *, recover: bool
+    ) -> None:
+        if recover:
+            self._part(connection, closed)
+            self.lost.recover(connection.cid)
         else:
             commands = self._leave(connection)
-            if connection is not by:
-                connection.drop()
-            elif not self.connections:
-                self.close(lambda: answer(LogoutResponseCode.CLOSED))
-                return
-            self.withdraw_all(commands, lambda: answer(LogoutResponseCode.CLOSED))
+            if self.connections:
+                self.withdraw_all(commands, closed)
+            else:
+                self.close(closed)
+        if connection is not by:
+            connection.drop()
 
     def announce(self, event: AsyncEvent, parameter1: int = 0, lun: int = 0) -> None:
         """Tell the initiator on every connection what happens to the session (RFC 7143 §11.9.1)."""
@@ -407,6 +446,7 @@ class Session:
 
         `now` is in seconds (RFC 7143 §7.1.4, §7.5, §13.15, §13.16).
         """
+        self.lost.tick(now)
         if self.connections:
             self.data.tick()
             stuck, self._stuck = self._stuck, self.exp_cmd_sn if self._held else None
@@ -429,6 +469,7 @@ class Session:
         self._held.clear()
         self.data.clear()
         self.fence.clear()
+        self.lost.clear()
         if self.node is not None:
             self.node.forget(self)
         self.withdraw_all(list(self.commands.values()), ended)
