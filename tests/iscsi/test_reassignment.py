@@ -173,9 +173,10 @@ class TestWrites:
         _, (again,) = reassign(first, pdu, 1)
         assert (again.r2t_sn, again.buffer_offset) == (1, 1024)
 
-    def test_a_doomed_one_has_its_answer(self, rig: Rig) -> None:
+    @pytest.mark.parametrize("cdb", [write_10(1 << 30, 8), TEST_UNIT_READY])
+    def test_one_that_does_not_want_its_data_ends(self, rig: Rig, cdb: bytes) -> None:
         first, other = pair(rig, ImmediateData="No", InitialR2T="No")
-        pdu = command(other, write_10(1 << 30, 8), write=True, edtl=4096, final=False)
+        pdu = command(other, cdb, write=True, edtl=4096, final=False)
         other.send(pdu)
         assert other.receive() == [], "its data is let pass first"
         other.close()
@@ -184,7 +185,7 @@ class TestWrites:
         recover(first, 1)
         response, (status,) = reassign(first, pdu)
         assert response == TaskResponse.COMPLETE
-        assert status.status == Status.CHECK_CONDITION
+        assert status.status == (Status.GOOD if cdb == TEST_UNIT_READY else Status.CHECK_CONDITION)
 
     def test_one_that_runs_ends_without_its_connection(self, rig: Rig) -> None:
         first, other = pair(rig)

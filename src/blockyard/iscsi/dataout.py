@@ -166,10 +166,14 @@ class DataOutCollector:
 
     def suspend(self, command: Command) -> None:
         """The connection of a command is gone, and what was under way on it."""
+        if not command.collecting:
+            return
         command.unsolicited = None
         command.solicited.clear()
         if command in self._waiting:
             self._waiting.remove(command)
+        if not command.collecting:  # all that it waited for was data to pass which it does not want
+            self.advance(command)
 
     def resume(self, command: Command) -> None:
         """The command is allegiant to another connection: ask for all data there that has not come."""

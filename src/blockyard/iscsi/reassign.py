@@ -61,10 +61,8 @@ class LostConnections:
             lost.tasks[completion.command.itt] = completion
         for command in commands:
             command.connection = None
-            self._session.data.suspend(command)
             lost.tasks[command.itt] = command
-            if command.failure is not None:  # and only waited for its data to pass, which is lost
-                self._session.complete(command, command.failure)
+            self._session.data.suspend(command)
 
     def ended(self, completion: Completion, cid: int | None = None) -> None:
         """A task that was lost has ended; it was allegiant to the connection `cid`, or is known."""
