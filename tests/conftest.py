@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import settings
 
 from tests.serving import IQN, Serving
+
+settings.register_profile("untimed", deadline=None)  # other processes may slow any test down
+settings.load_profile("untimed")
 
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
