@@ -11,6 +11,7 @@ from blockyard.scsi.task import Result, Task
 
 if TYPE_CHECKING:
     from blockyard.iscsi.connection import Connection
+    from blockyard.iscsi.output import Completion
     from blockyard.scsi.nexus import Nexus
 
 
@@ -30,7 +31,7 @@ class Command:
     """A SCSI command in progress: the task, and how far its data has come."""
 
     __slots__ = (
-        "aborted", "asked", "buffer", "charged", "connection", "failure", "immediate", "itt", "lun", "r2ts", "read",
+        "aborted", "asked", "buffer", "charged", "connection", "failure", "immediate", "itt", "lost", "lun", "r2ts", "read",
         "received", "recoveries", "snack_tag", "solicited", "task", "unsolicited", "waited", "wanted",
     )  # fmt: skip
 
@@ -42,6 +43,7 @@ class Command:
         self.read = pdu.read
         # The one that it is allegiant to: all that belongs to it goes there (RFC 7143 §4.2.5.1). None: that one is lost.
         self.connection: Connection | None = connection
+        self.lost: dict[int, Command | Completion] | None = None  # where it is kept then (iscsi/reassign.py)
         self.wanted = 0  # bytes of Data-Out to wait for
         self.received = 0  # bytes of Data-Out that have come, wanted or not: all in order (DataPDUInOrder=Yes)
         self.asked = 0  # buffer offset up to which data has come unasked or been asked for

@@ -60,23 +60,15 @@ class LostConnections:
         for completion in connection.take_completions():
             lost.tasks[completion.command.itt] = completion
         for command in commands:
-            command.connection = None
+            command.connection, command.lost = None, lost.tasks
             lost.tasks[command.itt] = command
             self._session.data.suspend(command)
 
-    def ended(self, completion: Completion, cid: int | None = None) -> None:
-        """A task that was lost has ended; it was allegiant to the connection `cid`, or is known."""
-        itt = completion.command.itt
-        for number, lost in self._lost.items():
-            if number == cid or lost.tasks.get(itt) is completion.command:
-                lost.tasks[itt] = completion
-                return
-
-    def forget(self, command: Command) -> None:
-        """A task that was lost is in progress no more."""
-        for lost in self._lost.values():
-            if lost.tasks.get(command.itt) is command:
-                del lost.tasks[command.itt]
+    def ended(self, completion: Completion, cid: int) -> None:
+        """A command has ended whose response the connection has not lived to send."""
+        lost = self._lost.get(cid)
+        if lost is not None:
+            lost.tasks[completion.command.itt] = completion
 
     def recover(self, cid: int) -> None:
         """A lost connection has been logged out for recovery: its tasks may be reassigned from now on."""
@@ -126,7 +118,7 @@ class LostConnections:
             self._session.respond(by, task)
         elif task is not None:
             task.snack_tag = 0
-            task.connection = by
+            task.connection, task.lost = by, None
             del task.r2ts[exp_data_sn:]
             self._session.data.resume(task)
 

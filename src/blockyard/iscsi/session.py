@@ -240,8 +240,8 @@ class Session:
             self.outstanding -= 1
             self.look()
         self.data.forget(command)
-        if command.connection is None:
-            self.lost.forget(command)
+        if command.lost is not None and command.lost.get(command.itt) is command:
+            del command.lost[command.itt]
 
     def run(self, command: Command) -> None:
         """All data of a command is there: let the SCSI layer have it."""
@@ -256,13 +256,18 @@ class Session:
 
     def complete(self, command: Command, result: Result) -> None:
         """A command has ended: answer it, unless it was aborted meanwhile."""
-        if command.connection is None and not command.aborted:
-            self.lost.ended(Completion(command, result))
         self.remove(command, None if command.aborted else result)
+        if not command.aborted:
+            self._answer(command, result)
         for ended in command.aborted:
             ended()
-        if command.connection is not None and not command.aborted:
-            self.respond(command.connection, Completion(command, result))
+
+    def _answer(self, command: Command, result: Result) -> None:
+        completion = Completion(command, result)
+        if command.connection is not None:
+            self.respond(command.connection, completion)
+        elif command.lost is not None:
+            command.lost[command.itt] = completion
 
     def respond(self, connection: Connection, output: Output) -> None:
         """Put a response on its connection's backlog, now or when a response fence is down."""
@@ -313,8 +318,7 @@ class Session:
         self.withdraw(command, lambda: None, by_other=by_other)
 
     def _report_aborted(self, command: Command, ended: Callable[[], None]) -> None:
-        if command.connection is not None:
-            self.respond(command.connection, Completion(command, Result(Status.TASK_ABORTED)))
+        self._answer(command, Result(Status.TASK_ABORTED))
         ended()
 
     def withdraw_all(self, commands: Iterable[Command], ended: Callable[[], None], *, by_other: bool = False) -> None:
