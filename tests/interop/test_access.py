@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from blockyard.control.limits import FREE
 from blockyard.control.state import State
 from blockyard.control.users import Users
 from blockyard.initiator import LoginError, ScsiError, connect, discover
@@ -186,3 +187,40 @@ def test_no_secret_is_anywhere_but_where_it_belongs(serving: Serving, tmp_path: 
         for name in names:
             if not name.endswith(".img"):
                 assert SECRET.encode() not in Path(directory, name).read_bytes(), name
+
+
+def status_of(serving: Serving, target: str, account: Account) -> LoginStatus:
+    try:
+        connect(serving.url(target=target), account=account).close()
+    except LoginError as error:
+        return LoginStatus(error.status)
+    return LoginStatus.SUCCESS
+
+
+def test_failures_in_one_worker_slow_a_host_down_at_all(target: TargetFactory, tmp_path: Path) -> None:
+    state = State(tmp_path / "state-0")
+    Users(state).add(ALICE)
+    state.close()
+    targets = [f"iqn.2024-01.test.blockyard:{number}" for number in range(2)]
+    serving = target(
+        config="\n".join(
+            f"""
+            [volumes.v{number}]
+            path = "v{number}.img"
+            size = "1M"
+            [targets."{name}"]
+            luns = {{ 0 = "v{number}" }}
+            access = [{{ users = ["alice"] }}]
+            """
+            for number, name in enumerate(targets)
+        ),
+        options=["--workers", "2"],
+    )
+    assert len(serving.workers) == 2
+    wrong = Account("alice", b"a wrong secret")
+    seen = [status_of(serving, targets[0], wrong) for _ in range(FREE + 1)]
+    assert seen == [LoginStatus.AUTHENTICATION_FAILURE] * (FREE + 1)
+    until(lambda: status_of(serving, targets[0], wrong) == LoginStatus.SERVICE_UNAVAILABLE)
+    assert status_of(serving, targets[1], wrong) == LoginStatus.AUTHENTICATION_FAILURE  # one guess, no more
+    until(lambda: status_of(serving, targets[1], wrong) == LoginStatus.SERVICE_UNAVAILABLE)
+    until(lambda: status_of(serving, targets[0], ALICE) == LoginStatus.SUCCESS)  # the wait has an end
