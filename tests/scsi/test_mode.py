@@ -34,7 +34,7 @@ CACHING = bytes.fromhex("88 12 04 00" + "00" * 16)
 CONTROL = bytes.fromhex("8a 0a 02 10 00 00 00 00 ffff 0000")
 EXTENSION = bytes.fromhex("ca 01 001c 06 00" + "00" * 26)
 POWER = bytes.fromhex("1a 26" + "00" * 38)
-EXCEPTIONS = bytes.fromhex("1c 0a 08 00 00 00 00 00 00 00 00 00")
+EXCEPTIONS = bytes.fromhex("9c 0a 00 06 00 00 00 00 00 00 00 00")
 PROVISIONING = bytes.fromhex("dc 02 001c" + "00" * 12 + "00 01 0000 00000000 01 02 0000 00000000")
 
 

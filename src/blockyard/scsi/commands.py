@@ -14,12 +14,14 @@ from blockyard.scsi import (
     copying,
     defects,
     format,
+    log,
     maintenance,
     odx,
     opcodes,
     removable,
     sanitize,
     sbc,
+    self_test,
     spc,
 )
 from blockyard.scsi import persistent_reserve as pr
@@ -471,8 +473,25 @@ def _set(action: int, name: str, run: Handler, check: Check, *fields: Field, blo
 
 _INFORMATION_TYPE = Field("type", 10, 7, 7)
 
+_LOG_PAGE = (Field("page_control", 2, 7, 2), Field("page_code", 2, 5, 6), Field("subpage_code", 3, 7, 8))
+
 # The rest of what SPC-5 has for every device
 _PRIMARY = [
+    Command(
+        0x1C, "RECEIVE DIAGNOSTIC RESULTS", 6,
+        (Field("pcv", 1, 0, 1), Field("page_code", 2, 7, 8), Field("allocation_length", 3, 7, 16)),
+        self_test.receive_diagnostic_results, check=self_test.check_receive,
+        conflict=Conflict.EXCLUSIVE_ACCESS, access=Access.STANDBY,
+    ),
+    Command(
+        0x1D, "SEND DIAGNOSTIC", 6,
+        (
+            Field("self_test_code", 1, 7, 3), Field("pf", 1, 4, 1), Field("self_test", 1, 2, 1),
+            Field("devoffl", 1, 1, 1), Field("unitoffl", 1, 0, 1), Field("parameter_list_length", 3, 7, 16),
+        ),
+        self_test.send_diagnostic, check=self_test.check_send, data_out=sbc.parameter_list,
+        in_pieces=True, medium=True, access=Access.STANDBY, timeout=600,
+    ),
     Command(
         0x3B, "WRITE BUFFER", 10, (*_BUFFER, Field("parameter_list_length", 6, 7, 24)),
         buffers.write_buffer, check=buffers.check_write, data_out=sbc.parameter_list,
@@ -480,6 +499,22 @@ _PRIMARY = [
     Command(
         0x3C, "READ BUFFER", 10, (*_BUFFER, Field("allocation_length", 6, 7, 24)),
         buffers.read_buffer, check=buffers.check_read, conflict=Conflict.EXCLUSIVE_ACCESS,
+    ),
+    Command(
+        0x4C, "LOG SELECT", 10,
+        (
+            Field("pcr", 1, 1, 1), Field("sp", 1, 0, 1, Kind.ZERO), *_LOG_PAGE,
+            Field("parameter_list_length", 7, 7, 16),
+        ),
+        log.select, check=log.check_select, data_out=sbc.parameter_list, exclusive=True, access=Access.STANDBY,
+    ),
+    Command(
+        0x4D, "LOG SENSE", 10,
+        (
+            Field("ppc", 1, 1, 1, Kind.ZERO), Field("sp", 1, 0, 1, Kind.ZERO), *_LOG_PAGE,
+            Field("parameter_pointer", 5, 7, 16), Field("allocation_length", 7, 7, 16),
+        ),
+        log.sense, check=log.check_sense, conflict=Conflict.NEVER, access=Access.STANDBY,
     ),
     _report(
         0x05, "REPORT IDENTIFYING INFORMATION", maintenance.report_identifying_information,

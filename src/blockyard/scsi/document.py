@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
-from blockyard.scsi import limits, mode, vpd
+from blockyard.scsi import limits, log, mode, vpd
 from blockyard.scsi.commands import COMMANDS, Capability, Command, Kind
 
 _HEAD = """\
@@ -52,6 +52,12 @@ _NOTES = f"""\
   first byte that differs in the INFORMATION field.
 - **Mode parameters** are common to all nexuses. MODE SELECT with SP saves them; a reset, a restart and power loss bring
   the saved values back, or the defaults.
+- **Medium errors** name the first block that could not be accessed, in the INFORMATION field. A failed flush has no such
+  block, and is reported to every command that asks for stable data ever after; there are no deferred errors: the
+  kernel says only then that a write which was acknowledged has been lost, and of which it cannot be told.
+- **Log pages** count since the unit was opened. LOG SELECT resets counters or sets them; thresholds cannot be set.
+- **Informational exceptions** are a block that could not be accessed (5Dh/01h) and a file system that is nearly full
+  (5Dh/03h). They are told when REQUEST SENSE asks, or by a unit attention, as MRIE says.
 - **Task sets**: all task attributes, with QERR, TAS, TST, UA_INTLCK_CTRL and the queue algorithm modifier as set in the
   Control mode page, and ACA (NACA). A command whose data is still to come holds back only commands of its own nexus.
 """
@@ -59,7 +65,7 @@ _NOTES = f"""\
 
 def render() -> str:
     """The whole page, as Markdown."""
-    return "\n".join((_HEAD, _commands(), _reservations(), _vpd_pages(), _mode_pages(), _NOTES))
+    return "\n".join((_HEAD, _commands(), _reservations(), _vpd_pages(), _mode_pages(), _log_pages(), _NOTES))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -136,6 +142,11 @@ def _mode_pages() -> str:
         rows.append((code, name, ", ".join(shown), ", ".join(changeable) or "none", page.standard))
     head = ("Code", "Page", "Defaults", "Changeable", "Standard")
     return "## Mode pages\n\n" + _table(head, rows)
+
+
+def _log_pages() -> str:
+    rows = [(f"{page.code:02X}h", page.name, page.standard) for page in log.PAGES.values()]
+    return "## Log pages\n\n" + _table(("Code", "Page", "Standard"), rows)
 
 
 if __name__ == "__main__":

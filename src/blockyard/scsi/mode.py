@@ -131,8 +131,10 @@ PAGES: dict[tuple[int, int], ModePage] = {
             "Informational Exceptions Control",
             12,
             (
-                ModeField("dexcpt", 2, 3, 1, default=1),  # there is nothing to report
-                ModeField("mrie", 3, 3, 4),
+                ModeField("dexcpt", 2, 3, 1, changeable=True),
+                ModeField("test", 2, 2, 1, changeable=True),
+                # not at all, by a unit attention, or when REQUEST SENSE asks (scsi/health.py)
+                ModeField("mrie", 3, 3, 4, default=6, changeable=True, values=(0, 2, 6)),
             ),
             "SBC-4",
         ),
@@ -298,6 +300,8 @@ class ModeParameters:
         for field in self._pages[key].fields:
             if field.values and _value(self._pages[key], field, image) not in field.values:
                 raise invalid_parameter(at + field.byte, field.bit)
+        if key == (0x1C, 0) and image[2] & 0x0C == 0x0C:  # TEST of what DEXCPT has switched off
+            raise invalid_parameter(at + 2, 2)
         return image
 
 

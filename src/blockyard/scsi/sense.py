@@ -43,6 +43,7 @@ class Asc(IntEnum):
     LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED = 0x0402
     LOGICAL_UNIT_NOT_READY_MANUAL_INTERVENTION_REQUIRED = 0x0403
     LOGICAL_UNIT_NOT_READY_FORMAT_IN_PROGRESS = 0x0404
+    LOGICAL_UNIT_NOT_READY_SELF_TEST_IN_PROGRESS = 0x0409
     LOGICAL_UNIT_NOT_ACCESSIBLE_ASYMMETRIC_ACCESS_STATE_TRANSITION = 0x040A
     LOGICAL_UNIT_NOT_ACCESSIBLE_TARGET_PORT_IN_STANDBY_STATE = 0x040B
     LOGICAL_UNIT_NOT_ACCESSIBLE_TARGET_PORT_IN_UNAVAILABLE_STATE = 0x040C
@@ -86,6 +87,7 @@ class Asc(IntEnum):
     POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED = 0x2900
     BUS_DEVICE_RESET_FUNCTION_OCCURRED = 0x2903
     MODE_PARAMETERS_CHANGED = 0x2A01
+    LOG_PARAMETERS_CHANGED = 0x2A02
     RESERVATIONS_PREEMPTED = 0x2A03
     RESERVATIONS_RELEASED = 0x2A04
     REGISTRATIONS_PREEMPTED = 0x2A05
@@ -104,6 +106,7 @@ class Asc(IntEnum):
     THIN_PROVISIONING_SOFT_THRESHOLD_REACHED = 0x3807
     SAVING_PARAMETERS_NOT_SUPPORTED = 0x3900
     MEDIUM_NOT_PRESENT = 0x3A00
+    LOGICAL_UNIT_FAILED_SELF_TEST = 0x3E03
     DEVICE_IDENTIFIER_CHANGED = 0x3F05
     REPORTED_LUNS_DATA_HAS_CHANGED = 0x3F0E
     INTERNAL_TARGET_FAILURE = 0x4400
@@ -112,6 +115,9 @@ class Asc(IntEnum):
     INVALID_MESSAGE_ERROR = 0x4900
     MEDIUM_REMOVAL_PREVENTED = 0x5302
     INSUFFICIENT_REGISTRATION_RESOURCES = 0x5504
+    MEDIA_FAILURE_PREDICTION_THRESHOLD_EXCEEDED = 0x5D01
+    SPARE_AREA_EXHAUSTION_PREDICTION_THRESHOLD_EXCEEDED = 0x5D03
+    FAILURE_PREDICTION_THRESHOLD_EXCEEDED_FALSE = 0x5DFF
     IDLE_CONDITION_ACTIVATED_BY_COMMAND = 0x5E03
     STANDBY_CONDITION_ACTIVATED_BY_COMMAND = 0x5E04
     IDLE_B_CONDITION_ACTIVATED_BY_COMMAND = 0x5E06
@@ -185,8 +191,14 @@ class StatusCondition(Exception):
         return self.status.name.replace("_", " ")
 
 
-class ReadFailure(OSError):
-    """An OSError from reading the medium: it becomes a read error where others become write errors."""
+class MediumFailure(OSError):
+    """An OSError from accessing the medium, at the block `lba` where that is known."""
+
+    lba: int | None = None
+
+
+class ReadFailure(MediumFailure):
+    """One from reading it: it becomes a read error where others become write errors."""
 
 
 PROGRESS_DONE = 0x10000  # what PROGRESS INDICATION counts to; it shows the part done in this many parts
@@ -273,7 +285,7 @@ _BY_ERRNO: dict[int, tuple[SenseKey, Asc]] = {
     errno.ENOMEDIUM: _GONE,
     errno.ETIMEDOUT: _TIMEOUT,
 }
-_MEDIUM_ERRNOS = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EILSEQ, errno.ENODATA, errno.ESTALE})
+MEDIUM_ERRNOS = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EILSEQ, errno.ENODATA, errno.ESTALE})
 
 
 def condition(error: BaseException) -> CheckCondition | None:
@@ -282,10 +294,11 @@ def condition(error: BaseException) -> CheckCondition | None:
         return error
     if isinstance(error, OSError):
         meaning = _BY_ERRNO.get(error.errno or 0)
-        if meaning is None and error.errno in _MEDIUM_ERRNOS:
+        if meaning is None and error.errno in MEDIUM_ERRNOS:
             meaning = _READ_ERROR if isinstance(error, ReadFailure) else _WRITE_ERROR
         if meaning is not None:
-            return CheckCondition(*meaning)
+            lba = error.lba if isinstance(error, MediumFailure) else None
+            return CheckCondition(*meaning, information=lba)
     return None
 
 

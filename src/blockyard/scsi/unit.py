@@ -25,6 +25,7 @@ from blockyard.scsi.commands import COMMANDS
 from blockyard.scsi.copy_manager import CopyManager
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.format import Format
+from blockyard.scsi.health import Health
 from blockyard.scsi.maintenance import Clock
 from blockyard.scsi.mode import ModeParameters
 from blockyard.scsi.nexus import Nexus
@@ -33,6 +34,7 @@ from blockyard.scsi.overhaul import KIND, Overhaul
 from blockyard.scsi.removable import Tray, medium_not_present
 from blockyard.scsi.reserving import Reservations
 from blockyard.scsi.sanitize import Sanitize
+from blockyard.scsi.self_test import SelfTests
 from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
@@ -299,6 +301,10 @@ class LogicalUnit(Unit):
         self.tray = Tray()
         self.buffers = Buffers()
         self.clock = Clock()
+        self.health = Health(self)
+        self.self_tests = SelfTests(self)
+        self.log_origins: dict[tuple[int, int], int] = {}  # by page and parameter: where LOG SELECT has put a counter
+        self.cycles = 0  # how often it was started
         self.background_rate = background_rate
         self.overhaul: Overhaul | None = None  # what goes on with all of the medium, or has failed
         self.stopped = False
@@ -370,6 +376,12 @@ class LogicalUnit(Unit):
         if self.overhaul is not None and not self.overhaul.admits(command):
             raise self.overhaul.refusal()
 
+    def _failed(self, task: Task, error: Exception) -> Result:
+        found = condition(error)
+        if found is not None and found.key == SenseKey.MEDIUM_ERROR and task.command is not None:
+            self.health.failed(task.command, found)
+        return super()._failed(task, error)
+
     def check_medium(self, command: Command, fields: dict[str, int]) -> None:
         """Raise CheckCondition where the medium is not there, not ready, protected, or too small for a command."""
         if not self.tray.loaded:
@@ -440,7 +452,9 @@ class LogicalUnit(Unit):
             return medium_not_present()
         if self.stopped:
             return CheckCondition(SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED)
-        return None if self.low_power is None else CheckCondition(SenseKey.NO_SENSE, self.low_power)
+        if self.low_power is not None:
+            return CheckCondition(SenseKey.NO_SENSE, self.low_power)
+        return self.self_tests.progress() or self.health.on_request()
 
     def vpd_page(self, nexus: Nexus, code: int) -> bytes | None:
         return vpd.page(self, nexus, code)
@@ -462,6 +476,7 @@ class LogicalUnit(Unit):
 
     def start(self) -> None:
         """START STOP UNIT with START."""
+        self.cycles += self.stopped
         self.stopped = False
         self.enter_low_power(None)
 
@@ -508,6 +523,7 @@ class LogicalUnit(Unit):
         )
         self.write_protected = self.read_only or bool(self.mode.get(0x0A, "swp"))
         self.thresholds.update()
+        self.health.update()
         self.fd = self.device.fd
         self.read_flags = os.RWF_NOWAIT if self.device.nowait else 0
         self.fast_read = self.fd >= 0 and not self.stopped and self.tray.loaded and self.low_power is None
@@ -557,6 +573,7 @@ class LogicalUnit(Unit):
         self.mode.reset()
         self.tray.reset()
         self.buffers.reset()
+        self.self_tests.abort()
         for nexus in self._nexuses:
             nexus.priority = 0
         self.reservations.reset()
@@ -571,6 +588,7 @@ class LogicalUnit(Unit):
         self.fd = -1
         if self.overhaul is not None:
             self.overhaul.stop()
+        self.self_tests.abort()
         revoke(self, 0, self.blocks)
         self.copies.reset()
         self.journal.close()

@@ -229,6 +229,8 @@ class Worker:
         for unit in self._units.values():
             if unit.thresholds.armed:
                 self._executor.submit(partial(_space, unit), unit.thresholds.look)
+            if unit.health.armed:
+                self._executor.submit(partial(_space, unit), unit.health.look)
         if self._stop_at is not None and (now >= self._stop_at or not self._loop.links):
             self._loop.running = False
 
