@@ -19,7 +19,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-COPY_LIMIT = 4 << 20  # bytes that `copy_from` holds in memory at a time
+COPY_LIMIT = 4 << 20  # bytes of ranges that overlap that `copy_from` takes at a time
+_BUFFER = 1 << 20  # bytes that it holds in memory otherwise: they stay in the processor's cache
 
 
 class SourceError(OSError):
@@ -117,8 +118,8 @@ class Device(ABC):
 
     def _copy_mapped(self, source: Device, source_offset: int, offset: int, length: int) -> None:
         """Copy bytes through a buffer. Layers that know a shorter way do better."""
-        buffer = memoryview(bytearray(min(length, COPY_LIMIT)))
-        for at in range(0, length, COPY_LIMIT):
+        buffer = memoryview(bytearray(min(length, _BUFFER)))
+        for at in range(0, length, len(buffer)):
             piece = buffer[: length - at]
             _read_source(source, piece, source_offset + at)
             self.pwritev([piece], offset + at)

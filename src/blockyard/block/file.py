@@ -69,6 +69,8 @@ class FileDevice(Device):
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
         self.path = os.fspath(path)
         self.read_only = read_only
+        self._data = 0, 0  # a run of data that `runs` has found
+        self._punched = 0
         self._lost: OSError | None = None  # why a flush failed: what it should have made stable may be gone
         self._flushing = Condition()
         self._flushes_begun = self._flushes_ended = 0
@@ -211,6 +213,7 @@ class FileDevice(Device):
         if start >= end:
             self._write_zeros(offset, offset + length)
             return
+        self._forget_data()
         try:
             fallocate(self._fd, mode, start, end - start)
         except OSError as error:
@@ -221,6 +224,8 @@ class FileDevice(Device):
             else:
                 self._write_zeros(offset, offset + length)
             return
+        finally:
+            self._forget_data()
         self._write_zeros(offset, start)
         self._write_zeros(end, offset + length)
 
@@ -271,14 +276,30 @@ class FileDevice(Device):
         """
         at, end = offset, offset + length
         while at < end:
-            data = min(self._seek(at, os.SEEK_DATA, end), end)
-            if data > at:
-                yield Run(at, data - at, False)
-            at = data
-            if at < end:
-                hole = min(self._seek(at, os.SEEK_HOLE, end), end)
-                yield Run(at, hole - at, True)
-                at = hole
+            start, stop = self._data
+            if not start <= at < stop:
+                data = min(self._seek(at, os.SEEK_DATA, end), end)
+                if data > at:
+                    yield Run(at, data - at, False)
+                if data == end:
+                    return
+                at, stop = data, self._find_hole(data)
+            stop = min(stop, end)
+            yield Run(at, stop - at, True)
+            at = stop
+
+    def _find_hole(self, at: int) -> int:
+        """Where the data from `at` on ends. It is remembered until holes are made: some file systems walk over every page."""
+        punched = self._punched
+        hole = self._seek(at, os.SEEK_HOLE, self.size)
+        if punched == self._punched:
+            self._data = at, hole
+        return hole
+
+    def _forget_data(self) -> None:
+        """Holes are made: before, so that nobody remembers what he finds meanwhile, and after."""
+        self._punched += 1
+        self._data = 0, 0
 
     def _seek(self, at: int, whence: int, end: int) -> int:
         try:
