@@ -8,13 +8,14 @@ import pytest
 
 from blockyard.block.memory import MemoryDevice
 from blockyard.scsi import vpd
-from tests.scsi.host import NAME, UUID_1, disk, inquiry, memory
+from blockyard.scsi.nexus import TargetPort
+from tests.scsi.host import NAME, PORT, UUID_1, disk, inquiry, memory
 
 
 def test_supported_pages() -> None:
     host = memory()
     data = host.ok(inquiry(0))
-    assert data == bytes.fromhex("00 00 0008 00 80 83 86 8f b0 b1 b2")
+    assert data == bytes.fromhex("00 00 000b 00 80 83 86 87 88 8a 8f b0 b1 b2")
     for code in data[4:]:
         page = host.ok(inquiry(code, 1024))
         assert page[:2] == bytes([0, code])
@@ -63,7 +64,35 @@ def _padded(text: str) -> bytes:
 
 
 def test_extended_inquiry() -> None:
-    assert memory().ok(inquiry(0x86)) == bytes.fromhex("00 86 003c 00 07 01") + bytes(57)
+    data = memory().ok(inquiry(0x86))
+    assert data == bytes.fromhex("00 86 003c 00 0f 01 00 0000 0001") + bytes(52)
+    host = memory()
+    host.disk.blocks = (90 << 30) // 512
+    assert host.ok(inquiry(0x86))[10:12] == (16).to_bytes(2, "big")
+
+
+def test_mode_page_policy() -> None:
+    assert memory().ok(inquiry(0x87)) == bytes.fromhex("00 87 0008 02 00 80 00 3f ff 00 00")
+
+
+def test_scsi_ports() -> None:
+    name = _padded(f"{NAME},t,0x0001")
+    descriptor = bytes.fromhex("0000 0001 0000 0000 0000") + (4 + len(name)).to_bytes(2, "big")
+    descriptor += bytes([0x53, 0x98, 0, len(name)]) + name
+    assert memory().ok(inquiry(0x88)) == bytes([0, 0x88, 0, len(descriptor)]) + descriptor
+
+
+def test_more_than_one_port() -> None:
+    host = memory()
+    assert not host.ok(inquiry())[6] & 0x10
+    host.nexus.ports.set_ports([PORT, TargetPort(f"{NAME},t,0x0002", 2, 2)])
+    assert host.ok(inquiry())[6] & 0x10  # MULTIP
+    data = host.ok(inquiry(0x88))
+    assert data.count(b",t,0x000") == 2
+
+
+def test_power_condition() -> None:
+    assert memory().ok(inquiry(0x8A)) == bytes.fromhex("00 8a 000e 03 07") + bytes(12)
 
 
 @pytest.mark.parametrize(

@@ -49,14 +49,14 @@ def check_inquiry(unit: Unit, task: Task) -> None:
 
 def inquiry(unit: Unit, task: Task) -> Buffer:
     if not task.fields["evpd"]:
-        return standard_inquiry(unit)
+        return standard_inquiry(unit, multiport=len(task.nexus.ports.all()) > 1)
     data = unit.vpd_page(task.nexus, task.fields["page_code"])
     if data is None:
         raise invalid_field(2)
     return data
 
 
-def standard_inquiry(unit: Unit) -> bytes:
+def standard_inquiry(unit: Unit, *, multiport: bool) -> bytes:
     """Standard INQUIRY data (SPC-5)."""
     revision = ".".join(__version__.split(".")[:2])[:4]
     return struct.pack(
@@ -67,7 +67,7 @@ def standard_inquiry(unit: Unit) -> bytes:
         0x32,  # NORMACA, HISUP, RESPONSE DATA FORMAT 2
         96 - 5,
         0 if unit.peripheral >> 5 else _TPGS | _3PC,
-        0,
+        0x10 if multiport else 0,  # MULTIP
         0x02,  # CMDQUE
         f"{VENDOR:8}".encode(),
         f"{vpd.PRODUCT:16}".encode(),

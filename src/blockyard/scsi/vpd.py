@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from blockyard.scsi import atomic, copy_results, limits
+from blockyard.scsi import atomic, copy_results, limits, mode
 from blockyard.scsi.designators import (
     BINARY,
     DEVICE,
@@ -22,10 +22,11 @@ from blockyard.scsi.designators import (
 from blockyard.scsi.thin import threshold_exponent
 
 if TYPE_CHECKING:
-    from blockyard.scsi.nexus import Nexus
+    from blockyard.scsi.nexus import Nexus, TargetPort
     from blockyard.scsi.unit import LogicalUnit
 
 PRODUCT = "Virtual Disk"
+_SELF_TEST_RATE = 100 << 20  # bytes per second that an extended self-test may be expected to read
 
 
 class VpdPage(NamedTuple):
@@ -68,9 +69,31 @@ def _device_identification(unit: LogicalUnit, nexus: Nexus) -> bytes:
 
 def _extended_inquiry(unit: LogicalUnit, nexus: Nexus) -> bytes:
     content = bytearray(60)
-    content[1] = 0x07  # HEADSUP, ORDSUP, SIMPSUP
+    content[1] = 0x0F  # PRIOR_SUP, HEADSUP, ORDSUP, SIMPSUP
     content[2] = 0x01  # V_SUP: there may be a volatile cache
+    minutes = (unit.blocks << unit.shift) // _SELF_TEST_RATE // 60 + 1
+    content[6:8] = min(minutes, 0xFFFF).to_bytes(2, "big")  # EXTENDED SELF-TEST COMPLETION MINUTES
     return bytes(content)
+
+
+def _mode_page_policy(unit: LogicalUnit, nexus: Nexus) -> bytes:
+    """All mode pages are shared by all nexuses; of the Disconnect-Reconnect page MLUS has to be set (SPC-5)."""
+    return bytes([0x02, 0x00, 0x80, 0, mode.ALL_PAGES, mode.ALL_SUBPAGES, 0x00, 0])
+
+
+def _scsi_ports(unit: LogicalUnit, nexus: Nexus) -> bytes:
+    """The target ports, by their names."""
+    return b"".join(_port_descriptor(port) for port in nexus.ports.all())
+
+
+def _port_descriptor(port: TargetPort) -> bytes:
+    designators = designator(UTF8, PORT | NAME, name(port.name))
+    return struct.pack(">xxH6xH", port.relative_port, len(designators)) + designators
+
+
+def _power_condition(unit: LogicalUnit, nexus: Nexus) -> bytes:
+    """Every power condition can be asked for, and it takes no time to leave it."""
+    return bytes([0x03, 0x07]) + bytes(12)  # STANDBY_Y, STANDBY_Z; IDLE_C, IDLE_B, IDLE_A
 
 
 def _third_party_copy(unit: LogicalUnit, nexus: Nexus) -> bytes:
@@ -120,6 +143,9 @@ PAGES: dict[int, VpdPage] = {
         VpdPage(0x80, "Unit Serial Number", _serial_number, "SPC-5"),
         VpdPage(0x83, "Device Identification", _device_identification, "SPC-5"),
         VpdPage(0x86, "Extended INQUIRY Data", _extended_inquiry, "SPC-5"),
+        VpdPage(0x87, "Mode Page Policy", _mode_page_policy, "SPC-5"),
+        VpdPage(0x88, "SCSI Ports", _scsi_ports, "SPC-5"),
+        VpdPage(0x8A, "Power Condition", _power_condition, "SPC-5"),
         VpdPage(0x8F, "Third-party Copy", _third_party_copy, "SPC-5"),
         VpdPage(0xB0, "Block Limits", _block_limits, "SBC-4"),
         VpdPage(0xB1, "Block Device Characteristics", _block_device_characteristics, "SBC-4"),
