@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable
 
 from blockyard.block.memory import MemoryDevice
 from blockyard.iscsi.login import Found
@@ -39,7 +40,8 @@ class ServedTarget:
         self.address: tuple[str, int] = self._server.getsockname()
         self.loop.watch(self._server.fileno(), self._accept)
         self._wake = os.eventfd(0)
-        self.loop.watch(self._wake, self._stop)
+        self._tasks: list[Callable[[float], None]] = []
+        self.loop.watch(self._wake, self._on_wake)
         self._thread = threading.Thread(target=self.loop.run, name="target")
         self._thread.start()
 
@@ -52,10 +54,30 @@ class ServedTarget:
     def _tick(self, now: float) -> None:
         self.rig.node.tick(now)
 
-    def _stop(self, _: int) -> None:
+    def _on_wake(self, _: int) -> None:
+        os.eventfd_read(self._wake)
+        while self._tasks:
+            self._tasks.pop()(0.0)
+
+    def _stop(self, _: float) -> None:
         self.loop.running = False
 
+    def drop(self, cid: int) -> None:
+        """Close the connection with that CID of every session there is, from the loop's thread, and wait for it."""
+        done = threading.Event()
+
+        def close(_: float) -> None:
+            for link in list(self.loop.links.values()):
+                if link.connection.cid == cid:
+                    link.close("dropped by the test")
+            done.set()
+
+        self._tasks.append(close)
+        os.eventfd_write(self._wake, 1)
+        assert done.wait(10)
+
     def close(self) -> None:
+        self._tasks.append(self._stop)
         os.eventfd_write(self._wake, 1)
         self._thread.join(10)
         assert not self._thread.is_alive()

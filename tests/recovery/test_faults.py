@@ -37,7 +37,7 @@ def test_a_run_without_harm_has_every_kind_of_pdu(work: Work) -> None:
 def test_level_0(work: Work, act: Act) -> None:
     for seed, seen in enumerate(places(work, 0)):
         if harmful(seen, act):
-            run = work(once(seen.place, act), level=0, recover=True, seed=seed, timeout=0.3)
+            run = work(once(seen.place, act), level=0, recover=True, seed=seed, timeout=0.2)
             assert run.proxy.harmed
 
 
@@ -55,6 +55,15 @@ def test_level_1_loses_the_session_with_the_connection(work: Work, act: Act) -> 
     for seed, seen in enumerate(places(work, 1)):
         run = work(once(seen.place, act), level=1, recover=True, seed=seed)
         assert run.proxy.harmed
+
+
+@pytest.mark.parametrize("act", WITHIN + BREAKING, ids=lambda act: act.value)
+def test_level_2(work: Work, act: Act) -> None:
+    for seed, seen in enumerate(places(work, 2)):
+        if harmful(seen, act):
+            run = work(once(seen.place, act), level=2, recover=False, seed=seed)
+            assert run.proxy.harmed
+            assert len(set(run.tsihs)) == 1, f"the session was given up for {seen}"
 
 
 def test_place_is_what_a_plan_goes_by() -> None:

@@ -20,7 +20,7 @@ def device() -> Iterator[HeldDevice]:
 
 @pytest.fixture
 def rig(device: HeldDevice) -> Iterator[Rig]:
-    rig = Rig(device, preferences=Preferences(error_recovery_level=2, default_time2retain=20))
+    rig = Rig(device, preferences=Preferences(error_recovery_level=2, default_time2wait=0, default_time2retain=20))
     yield rig
     device.release()
     rig.close()

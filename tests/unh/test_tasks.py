@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
+
 from blockyard.iscsi.connection import State
 from blockyard.iscsi.pdu import (
     NO_TAG,
     R2T,
+    DataIn,
+    LogoutReason,
+    LogoutResponse,
     NopIn,
     ScsiResponse,
     TaskFunction,
@@ -17,6 +24,23 @@ from tests.unh.station import BLOCK, SOLICITED, HeldDevice, Line, Prepared, Stat
 from tests.wire import Rig
 
 KEYS = {**SOLICITED, "MaxRecvDataSegmentLength": "1024"}
+RECOVERING = {
+    **KEYS,
+    "ErrorRecoveryLevel": "2",
+    "MaxConnections": "2",
+    "DefaultTime2Wait": "0",
+    "DefaultTime2Retain": "20",
+}
+
+
+def pair(rig: Rig) -> tuple[Line, Line]:
+    """Two prepared connections of a session with ErrorRecoveryLevel 2."""
+    station = Station(rig, RECOVERING)
+    lines = station.connect(), station.connect()
+    assert station.answer_of(lines[0], "ErrorRecoveryLevel") == "2"
+    for line in lines:
+        line.prepare()
+    return lines
 
 
 def held_read(line: Line, device: HeldDevice, blocks: int = 8) -> int:
@@ -45,6 +69,70 @@ def test_ffp_11_1_immediate_and_non_immediate(prepared: Prepared) -> None:
     response = line.expect(ScsiResponse)
     assert (response.itt, response.status) == (second.itt, Status.GOOD)
     assert line.read_all(line.read_command(0, 10)) == bytes(8 * BLOCK) + b"b" * 1024
+
+
+def test_ffp_11_2_1_reassign_after_logout(rig: Rig) -> None:
+    """After its connection has logged out for recovery, a READ is reassigned, answered where that was asked."""
+    first, second = pair(rig)
+    command = first.read_command(0, 8)
+    first.send(command)
+    assert isinstance(first.receive()[0], DataIn)
+    second.send(second.log_out(LogoutReason.RECOVERY, cid=first.cid, immediate=True))
+    assert second.expect(LogoutResponse).response == 0
+    request = second.manage(TaskFunction.TASK_REASSIGN, referenced_task_tag=command.itt)
+    second.send(request)
+    answers = second.receive()
+    answer = response_of(answers)
+    assert (answer.itt, answer.response) == (request.itt, TaskResponse.COMPLETE)
+    assert first.receive() == []
+
+
+def test_ffp_11_2_2_still_allegiant(rig: Rig, device: HeldDevice) -> None:
+    """A task whose connection lives is still allegiant to it (response 3)."""
+    first, second = pair(rig)
+    tag = held_read(first, device)
+    second.send(second.manage(TaskFunction.TASK_REASSIGN, referenced_task_tag=tag))
+    (answer,) = second.peek()
+    assert answer.response == TaskResponse.STILL_ALLEGIANT
+    device.release()
+    answers = first.receive()
+    assert sum(len(each.data) for each in answers) == 8 * BLOCK
+    assert answers[-1].status == Status.GOOD
+
+
+@pytest.mark.parametrize("in_progress", [True, False])
+def test_ffp_11_2_3_reassign_after_a_dropped_connection(rig: Rig, device: HeldDevice, in_progress: bool) -> None:
+    """After its connection is gone, a READ is reassigned and goes on on the other connection.
+
+    The suite takes the loss for an implicit logout, but allows for other responses; by RFC 7143 §7.2.2 the task is still
+    allegiant (response 3) until the connection has been logged out.
+    """
+    first, second = pair(rig)
+    data = os.urandom(8 * BLOCK)
+    assert first.written(0, data).status == Status.GOOD
+    if in_progress:
+        tag = held_read(first, device)
+    else:
+        command = first.read_command(0, 8)
+        first.send(command)
+        assert first.receive()[-1].status == Status.GOOD
+        tag = command.itt
+    first.connection.closed()
+    second.send(second.manage(TaskFunction.TASK_REASSIGN, referenced_task_tag=tag))
+    answers = second.peek()
+    if response_of(answers).response == TaskResponse.STILL_ALLEGIANT:
+        second.send(second.log_out(LogoutReason.RECOVERY, cid=first.cid, immediate=True))
+        (logout,) = second.peek()
+        assert logout.response == 0
+        second.send(second.manage(TaskFunction.TASK_REASSIGN, referenced_task_tag=tag))
+        answers = second.peek()
+    device.release()
+    answers += second.receive()
+    assert response_of(answers).response == TaskResponse.COMPLETE
+    received = [each for each in answers if isinstance(each, DataIn)]
+    assert [each.data_sn for each in received] == list(range(4))
+    assert b"".join(bytes(each.data) for each in received) == data
+    assert answers[-1].status == Status.GOOD
 
 
 def test_ffp_11_3_1_abort_task_set(prepared: Prepared, device: HeldDevice) -> None:

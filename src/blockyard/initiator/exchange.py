@@ -32,7 +32,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "acked", "acknowledge", "ahead", "asked", "connection", "data_in", "data_out", "data_sn", "error", "final",
+        "acked", "acknowledge", "ahead", "asked", "connection", "data_in", "data_out", "data_sn", "end", "error", "final",
         "looked_after", "reassigned", "received", "request", "response", "segment", "snack_tag", "stalls", "then",
         "touched", "withheld",
     )  # fmt: skip
@@ -54,6 +54,7 @@ class Exchange:
         self.received = 0  # bytes of Data-In, up to the gap if there is one
         self.data_sn = 0
         self.ahead: dict[int, int] = {}
+        self.end = 0  # numbers before this one are known to have been given
         self.asked = 0  # numbers below this one have been asked for again
         self.acked = (0, 0)  # DataSN and bytes up to which data has been acknowledged
         self.acknowledge: DataIn | None = None  # wants DataACK once everything up to it is there (RFC 7143 §11.7.2)

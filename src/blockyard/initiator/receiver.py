@@ -94,7 +94,8 @@ class Receiver:
             self._session.recovery.ask_for_status(connection)
         exchange = self._session.exchanges.get(pdu.itt)
         if isinstance(pdu, DataIn) and exchange is not None:
-            self._session.recovery.ask_for_data(exchange, pdu.data_sn + 1)
+            exchange.end = max(exchange.end, pdu.data_sn + 1)
+            self._session.recovery.ask_for_data(exchange, exchange.end)
 
     def _find(self, connection: Connection, pdu: Pdu) -> Exchange | None:
         """The request that a PDU belongs to; None for one that comes again, after its request has ended."""
@@ -141,7 +142,8 @@ class Receiver:
             exchange.acknowledge = pdu
         if pdu.has_status:
             exchange.final = pdu
-        self._advance(exchange, pdu.data_sn + 1)
+        exchange.end = max(exchange.end, pdu.data_sn + 1)
+        self._advance(exchange)
 
     def _on_scsi_response(self, connection: Connection, pdu: ScsiResponse) -> None:
         exchange = self._find(connection, pdu)
@@ -153,21 +155,24 @@ class Receiver:
         elif exchange.snack_tag in (NO_TAG, pdu.snack_tag):
             pdu.data = bytes(pdu.data)
             exchange.final = pdu
-            reading = exchange.data_in and not self._strict
-            self._advance(exchange, pdu.exp_data_sn if reading else exchange.data_sn)
+            if not exchange.data_in:
+                exchange.end = 0  # R2Ts that have not come are needed no more
+            elif not self._strict:
+                exchange.end = max(exchange.end, pdu.exp_data_sn)
+            self._advance(exchange)
 
-    def _advance(self, exchange: Exchange, end: int) -> None:
-        """Data-In PDUs are known up to the number `end`: acknowledge, ask for what is missing, or be done."""
+    def _advance(self, exchange: Exchange) -> None:
+        """Something has come: ask for what is missing, acknowledge, or be done."""
         recovery = self._session.recovery
-        if exchange.missing(end):
+        if exchange.missing(exchange.end):
             if exchange.final is not None and exchange.connection is not None:
                 exchange.withheld.add(exchange.final.stat_sn)
                 exchange.connection.withhold(exchange.final.stat_sn)
-            recovery.ask_for_data(exchange, end)
+            recovery.ask_for_data(exchange, exchange.end)
             return
         if exchange.acknowledge is not None and exchange.data_sn > exchange.acknowledge.data_sn:
             recovery.acknowledge_data(exchange, exchange.acknowledge)
-        if exchange.final is not None and not exchange.ahead:
+        if exchange.final is not None:
             self._complete(exchange, exchange.final)
 
     def _complete(self, exchange: Exchange, pdu: DataIn | ScsiResponse) -> None:

@@ -137,7 +137,7 @@ class Recovery:
         exchange.segment = connection.parameters.max_recv_data_segment_length
         exchange.data_sn, exchange.received = exchange.acked
         exchange.ahead.clear()
-        exchange.asked = 0
+        exchange.asked = exchange.end = 0
         exchange.final = None
         exchange.snack_tag = self._next_snack_tag
         self._next_snack_tag = self._next_snack_tag % (NO_TAG - 1) + 1
@@ -278,7 +278,8 @@ class Recovery:
         """Give a command a new allegiance (RFC 7143 §7.2.2, §11.5)."""
         session = self._session
         exchange.ahead.clear()
-        exchange.asked = exchange.data_sn
+        exchange.asked = exchange.end = exchange.data_sn
+        exchange.final = None
         connection = exchange.connection = session.connections[0]
         pdu = TaskManagementRequest(
             immediate=True,
