@@ -19,6 +19,7 @@ from blockyard.initiator import LoginError, ScsiError, connect, discover
 from blockyard.iscsi.chap import Account
 from blockyard.iscsi.pdu import LoginStatus
 from tests.conftest import TargetFactory, need, run
+from tests.interop.conformance import parse
 from tests.serving import Serving
 
 DISK, OTHER = "iqn.2024-01.test.blockyard:disk", "iqn.2024-01.test.blockyard:other"
@@ -224,3 +225,36 @@ def test_failures_in_one_worker_slow_a_host_down_at_all(target: TargetFactory, t
     assert status_of(serving, targets[1], wrong) == LoginStatus.AUTHENTICATION_FAILURE  # one guess, no more
     until(lambda: status_of(serving, targets[1], wrong) == LoginStatus.SERVICE_UNAVAILABLE)
     until(lambda: status_of(serving, targets[0], ALICE) == LoginStatus.SUCCESS)  # the wait has an end
+
+
+def test_what_destroys_a_disk_leaves_no_trace_with_virtual_write(target: TargetFactory, tmp_path: Path) -> None:
+    """Suites of libiscsi that overwrite, unmap and sanitize the whole disk."""
+    state = State(tmp_path / "state-0")
+    Users(state).add(EVE)
+    state.close()
+    (tmp_path / "disk.img").write_bytes(os.urandom(32 << 20))
+    before = (tmp_path / "disk.img").read_bytes()
+    serving = target(
+        config=f"""
+    [volumes.disk]
+    path = "disk.img"
+    [targets."{DISK}"]
+    luns = {{ 0 = "disk" }}
+    access = [{{ users = ["0bZXZl"], right = "virtual-write" }}]
+    """
+    )
+    who = url(serving, f"{EVE.name}%{EVE.secret.decode()}")
+    for name in (
+        "Sanitize.BlockErase",
+        "Sanitize.Overwrite",
+        "Unmap",
+        "Write16",
+        "CompareAndWrite",
+        "OrWrite",
+        "WriteAtomic16",
+    ):
+        options = ("--dataloss", "--allow-sanitize", "-V", "--test", f"ALL.{name}")
+        outcomes = list(parse(libiscsi("iscsi-test-cu", *options, who, check=False).stdout))
+        assert {outcome.verdict for outcome in outcomes} == {"passed"}, outcomes
+    serving.stop()
+    assert (tmp_path / "disk.img").read_bytes() == before
