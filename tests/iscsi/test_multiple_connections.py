@@ -467,6 +467,22 @@ class TestTaskManagement:
         assert sense(late)[:4] == "0629"
         assert not first.session.detour
 
+    def test_what_begins_an_aca_condition_is_fenced(self, rig: Rig) -> None:
+        first, other = pair(rig)
+        cdb = bytearray(write_10(1 << 30, 1))
+        cdb[9] = 0x04  # NACA
+        first.send(command(first, bytes(cdb), b"x" * 512, write=True, edtl=512))
+        assert answer_pings(first) == [], "the other connection has not acknowledged"
+        other.send(command(other, TEST_UNIT_READY))
+        assert answer_pings(other) == []
+        (established,) = answer_pings(first)
+        assert isinstance(established, ScsiResponse)
+        assert established.status == Status.CHECK_CONDITION
+        answer_pings(first)
+        answers = answer_pings(other) + answer_pings(first) + answer_pings(other)
+        assert [answer.status for answer in answers if isinstance(answer, ScsiResponse)] == [Status.ACA_ACTIVE]
+        assert first.ask(manage(first, TaskFunction.CLEAR_ACA), NopIn)
+
     def test_the_fence_falls_with_the_connection_that_it_waits_for(self, rig: Rig) -> None:
         first, other = pair(rig)
         first.send(manage(first, TaskFunction.LOGICAL_UNIT_RESET))

@@ -78,9 +78,10 @@ def same(one: list[Any], other: list[Any]) -> bool:
     return [essence(pdu) for pdu in one] == [essence(pdu) for pdu in other]
 
 
-def ticks(rig: Rig, count: int) -> None:
+def ticks(wire: Wire, count: int) -> None:
     for now in range(count):
-        rig.node.tick(float(now))
+        wire.rig.node.tick(float(now))
+        wire.work()
 
 
 class TestNegotiation:
@@ -233,14 +234,14 @@ class TestStatus:
         wire = recovering(rig)
         acknowledge(wire)
         wire.ask(command(wire, TEST_UNIT_READY), ScsiResponse)
-        ticks(rig, 1)
+        ticks(wire, 1)
         assert wire.receive() == [], "it may have been about to"
-        ticks(rig, 1)
+        ticks(wire, 1)
         (nop,) = wire.receive()
         assert isinstance(nop, NopIn)
         assert nop.stat_sn == wire.connection.stat_sn, "which shows what it has not got"
         acknowledge(wire, nop.ttt)
-        ticks(rig, 3)
+        ticks(wire, 3)
         assert wire.receive() == []
 
     def test_what_is_kept_for_one_that_never_acknowledges_is_bounded(self, rig: Rig) -> None:
@@ -282,7 +283,7 @@ class TestDataOut:
             for _ in range(200):
                 answers = [answer for answer in wire.receive() if not isinstance(answer, Reject | NopIn)]
                 if not answers:  # the last PDU of a sequence was lost: only time tells
-                    ticks(rig, PATIENCE)
+                    ticks(wire, PATIENCE * (1 + r2t_sn))
                 for answer in answers:
                     if isinstance(answer, ScsiResponse):
                         expected = Status.GOOD if r2t_sn <= MAX_RECOVERIES else answer.status
@@ -347,7 +348,7 @@ class TestDataOut:
         r2t = wire.ask(pdu, R2T)
         wire.send(snack(SnackType.DATA, 0, 0, pdu.itt))
         assert same(wire.receive(), [r2t])
-        ticks(rig, PATIENCE)
+        ticks(wire, PATIENCE)
         another = [answer for answer in wire.receive() if isinstance(answer, R2T)]
         assert [(again.r2t_sn, again.buffer_offset, again.desired_length) for again in another] == [(1, 0, 512)]
         assert wire.ask(snack(SnackType.DATA, 2, 1, pdu.itt), Reject).reason == RejectReason.PROTOCOL_ERROR
@@ -371,7 +372,7 @@ class TestCommands:
         assert (rejection.reason, rejection.exp_cmd_sn) == (RejectReason.DATA_DIGEST_ERROR, pdu.cmd_sn)
         wire.send(later)
         assert wire.receive() == []
-        ticks(rig, 2)
+        ticks(wire, 2)
         (nop,) = wire.receive()
         assert isinstance(nop, NopIn)
         assert nop.exp_cmd_sn == pdu.cmd_sn, "which shows what is missing"

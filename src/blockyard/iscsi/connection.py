@@ -32,7 +32,7 @@ from typing import Protocol
 from blockyard.iscsi.acknowledgement import Acknowledgements
 from blockyard.iscsi.command import Command, make_task
 from blockyard.iscsi.login import LoginState, TargetLogin
-from blockyard.iscsi.management import ON_MANY, manage
+from blockyard.iscsi.management import FENCED, ON_MANY, manage
 from blockyard.iscsi.output import Completion, LoginOutput, Output, Single
 from blockyard.iscsi.pdu import (
     BHS_LENGTH,
@@ -478,7 +478,7 @@ class Connection:
             if pdu.function == TaskFunction.TARGET_COLD_RESET and response == TaskResponse.COMPLETE:
                 then = end_all
             output = Single(TaskManagementResponse(itt=pdu.itt, final=True, response=response), packed=then)
-            if pdu.function in ON_MANY:
+            if pdu.function in FENCED:
                 session.fence.raise_for((self, output))
             else:
                 session.respond(self, output)

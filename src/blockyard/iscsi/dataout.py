@@ -105,20 +105,23 @@ class DataOutCollector:
             if command.received < sequence.end and command.failure is None:
                 command.asked = command.received
                 command.recoveries += 1
-                if command.recoveries > MAX_RECOVERIES:
+                if sequence.broken and command.recoveries > MAX_RECOVERIES:
                     command.failure = sense.PROTOCOL_SERVICE_CRC_ERROR
             if command.failure is None:
                 self._continue(command)
         self.advance(command)
 
     def tick(self) -> None:
-        """Give up the sequences that nothing has come of for a while: something was lost on the way, or the R2T."""
+        """Give up the sequences that nothing has come of for a while: something was lost on the way, or the R2T.
+
+        Each time more patience is had with that command: its connection may just be slow.
+        """
         for command in list(self._session.commands.values()):
             sequence = command.unsolicited or next(iter(command.solicited), None)
-            if sequence is None or command.connection is None:
+            if sequence is None or command.connection is None or command.connection.backlog:
                 continue
             command.waited += 1
-            if command.waited >= PATIENCE:
+            if command.waited >= PATIENCE * (1 + command.recoveries):
                 command.waited = 0
                 self._end(command, sequence)
 

@@ -1,9 +1,10 @@
 """The response fence: what is said before it has arrived before anything after it is said (RFC 7143 §4.2.2.3).
 
-On one connection responses arrive in the order in which they are sent. With several, one of them may overtake; so
-where the order matters (a task management function that ends many tasks, on every session that it affects), the
-fence waits until the initiator has acknowledged the StatSN of all that was sent on every connection, asking for
-it by NOP-In. Then the fenced response is sent, and what comes after it is held until that one is acknowledged too.
+On one connection responses arrive in the order in which they are sent. With several, one of them may overtake. So
+where the order matters (a task management function that ends many tasks, on every session that it affects; what
+an ACA condition begins and ends with; PREEMPT AND ABORT; §4.2.2.3.3), the fence waits until the initiator has
+acknowledged the StatSN of all that was sent on every connection, asking for it by NOP-In. Then the fenced response
+is sent, and what comes after it is held until that one is acknowledged too.
 """
 
 from __future__ import annotations
@@ -11,12 +12,21 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from blockyard.scsi.task import Result, Status, Task
+
 if TYPE_CHECKING:
     from blockyard.iscsi.connection import Connection
     from blockyard.iscsi.output import Output
     from blockyard.iscsi.session import Session
 
+_PREEMPT_AND_ABORT = 0x5F, 0x05  # PERSISTENT RESERVE OUT, and its service action (SPC-5)
 _Response = tuple["Connection", "Output"]
+
+
+def wants_fence(task: Task, result: Result) -> bool:
+    """Whether the response to a command is to stand behind a fence (RFC 7143 §4.2.2.3.3)."""
+    begins_aca = result.status == Status.CHECK_CONDITION and task.naca
+    return begins_aca or result.status == Status.ACA_ACTIVE or (task.cdb[0], task.cdb[1] & 0x1F) == _PREEMPT_AND_ABORT
 
 
 class ResponseFence:

@@ -36,6 +36,8 @@ ON_MANY = frozenset(  # functions that end the tasks of many (RFC 7143 §4.2.3.3
 
 _ON_OTHERS = ON_MANY - {TaskFunction.ABORT_TASK_SET}  # they end tasks of other sessions too
 
+FENCED = ON_MANY | {TaskFunction.CLEAR_ACA}  # functions whose response stands behind a fence (RFC 7143 §4.2.2.3.3)
+
 
 def manage(session: Session, pdu: TaskManagementRequest, answer: Answer) -> None:
     """Carry out a task management request; `answer` is called once every affected task is at its end.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from blockyard.iscsi.connection import Connection
     from blockyard.iscsi.session import Session
 
+MAX_LOST = 16  # connections of one session; beyond that the tasks of the oldest are given up
 Resume = Callable[[], None]
 
 
@@ -56,6 +57,8 @@ class LostConnections:
     def keep(self, connection: Connection, commands: Iterable[Command]) -> None:
         """A connection is gone: keep its tasks, `commands` among them, the ones in progress."""
         lost = self._lost.setdefault(connection.cid, _Lost())
+        if len(self._lost) > MAX_LOST:
+            self.give_up(next(iter(self._lost)))
         lost.recoverable, lost.deadline = False, None
         for completion in connection.take_completions():
             lost.tasks[completion.command.itt] = completion

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from blockyard.iscsi.login import COMMAND_WINDOW
 from blockyard.iscsi.output import Completion, Replica
-from blockyard.iscsi.pdu import RejectReason, ScsiResponse, SnackRequest, SnackType, serial_less
+from blockyard.iscsi.pdu import NO_TAG, RejectReason, ScsiResponse, SnackRequest, SnackType, serial_less
 from blockyard.iscsi.transmit import TransmitBuffer
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def snack(connection: Connection, retention: Retention, pdu: SnackRequest) -> Re
     if pdu.type == SnackType.STATUS:
         return _resend_statuses(connection, retention, pdu)
     if pdu.type == SnackType.DATA_ACK:
-        found = next((c for c in connection.completions() if c.ttt == pdu.snack_tag), None)
+        found = next((c for c in connection.completions() if c.ttt == pdu.snack_tag != NO_TAG), None)
         if found is None or not found.acknowledged <= pdu.beg_run <= found.data_sn or found.command.lun != pdu.lun:
             return RejectReason.INVALID_DATA_ACK
         found.acknowledged = pdu.beg_run

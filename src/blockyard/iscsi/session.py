@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blockyard.iscsi.command import Command
 from blockyard.iscsi.dataout import DataOutCollector
-from blockyard.iscsi.fence import ResponseFence
+from blockyard.iscsi.fence import ResponseFence, wants_fence
 from blockyard.iscsi.login import COMMAND_WINDOW
 from blockyard.iscsi.output import Completion, Output
 from blockyard.iscsi.pdu import (
@@ -178,7 +178,12 @@ class Session:
                 self._keep(turn.own, _Arrival(connection, pdu, damaged))
 
     def postpone(self, connection: Connection, pdu: Pdu, cmd_sn: int) -> bool:
-        """Keep an immediate request until all commands before it have come, if any has not (RFC 7143 §4.2.3.3)."""
+        """Keep an immediate request until all commands before it have come, if any has not (RFC 7143 §4.2.3.3).
+
+        On a single connection where nothing is sent again, what has not come before it never will.
+        """
+        if len(self.connections) == 1 and not self.parameters.error_recovery_level:
+            return False
         late = serial_less(self.exp_cmd_sn, cmd_sn) and self._expects((cmd_sn - 1) & MASK)
         if late:
             self._keep(self._held.setdefault(cmd_sn, _Turn()).before, _Arrival(connection, pdu))
@@ -264,7 +269,9 @@ class Session:
 
     def _answer(self, command: Command, result: Result) -> None:
         completion = Completion(command, result)
-        if command.connection is not None:
+        if command.connection is not None and wants_fence(command.task, result):
+            self.fence.raise_for((command.connection, completion))
+        elif command.connection is not None:
             self.respond(command.connection, completion)
         elif command.lost is not None:
             command.lost[command.itt] = completion
@@ -288,6 +295,8 @@ class Session:
         doomed = [
             command for command in self.commands.values() if command.task.nexus is nexus and command.task is not but
         ]
+        if but.nexus is not nexus:
+            self.fence.raise_for(None)
         self.withdraw_all(doomed, lambda: None, by_other=but.nexus is not nexus)
         if doomed and but.nexus is not nexus and not nexus.unit.queueing.report_aborted:
             nexus.establish(Asc.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
