@@ -86,6 +86,21 @@ def test_every_nexus_is_warned_once() -> None:
     assert not warned(other)
 
 
+def test_a_threshold_that_the_administrator_has_set() -> None:
+    host = disk(MemoryDevice(16 * _MIB), soft_threshold=8 * _MIB)
+    assert host.disk.thresholds.armed
+    host.write(0, b"x" * 8 * _MIB)
+    look(host)
+    assert warned(host)
+    arm(host, available=2)  # initiators may have another
+    look(host)
+    assert not warned(host)
+    host.unit.reset()
+    host.fail(TEST_UNIT_READY, SenseKey.UNIT_ATTENTION, Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
+    look(host)
+    assert warned(host)
+
+
 def test_it_is_armed_again_when_space_has_come_back() -> None:
     host = disk(MemoryDevice(16 * _MIB))
     arm(host, available=8)

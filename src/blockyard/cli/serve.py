@@ -108,6 +108,11 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="what SANITIZE and FORMAT UNIT write per second at most, so that other disks keep their speed "
         "(default: not limited)",
     )
+    disks.add_argument(
+        "--soft-threshold",
+        metavar="SIZE",
+        help="warn initiators when so little, or less, is left on the file system of a thin disk (default: do not warn)",
+    )
     network = parser.add_argument_group("network")
     network.add_argument(
         "--portal",
@@ -207,6 +212,7 @@ def _from_file(options: argparse.Namespace) -> Configuration:
     if options.volumes:
         raise UsageError(f"{options.volumes[0]}: with --config, volumes stand in the file")
     in_file = {"isns": None, "size": None, "block_size": Volume.block_size, "target": None, "background_rate": None}
+    in_file["soft_threshold"] = None
     in_file |= dict.fromkeys(("read_only", "write_through", "thick", "removable"), False)
     in_file |= {name: getattr(Target, name) for name in ("max_connections", "error_recovery_level")}
     for name, default in in_file.items():
@@ -233,6 +239,7 @@ def _from_arguments(options: argparse.Namespace) -> Configuration:
                 thick=options.thick,
                 removable=options.removable,
                 background_rate=Size(0 if options.background_rate is None else parse_size(options.background_rate)),
+                soft_threshold=Size(0 if options.soft_threshold is None else parse_size(options.soft_threshold)),
             )
             volumes[volume.name] = volume
             units = luns.setdefault(target, {})

@@ -7,6 +7,7 @@ in them can be saved (SP, PS); saved values come back after a reset, a restart a
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -191,17 +192,26 @@ def _name(key: tuple[int, int]) -> str:
 class ModeParameters:
     """The mode pages of one logical unit; those of thin units where it is `thin`.
 
-    With `write_through` the volatile cache is off and stays off: whoever runs the target has said so.
+    With `write_through` the volatile cache is off and stays off: whoever runs the target has said so. `defaults` are those of
+    this unit, by the names of fields, where it has others than the table.
     """
 
-    def __init__(self, durable: Durable, *, write_through: bool = False, thin: bool = False) -> None:
+    def __init__(
+        self,
+        durable: Durable,
+        *,
+        write_through: bool = False,
+        thin: bool = False,
+        defaults: Mapping[str, int] | None = None,
+    ) -> None:
         self._durable = durable
         fixed = {"wce": 0} if write_through else {}
+        own = {**(defaults or {}), **fixed}
         self._pages = {key: page for key, page in PAGES.items() if thin or not page.thin}
         self._default: dict[tuple[int, int], bytes] = {}
         self._changeable: dict[tuple[int, int], bytes] = {}
         for key, page in self._pages.items():
-            self._default[key] = _image(page, {f.name: fixed.get(f.name, f.default) for f in page.fields})
+            self._default[key] = _image(page, {f.name: own.get(f.name, f.default) for f in page.fields})
             masks = {f.name: (1 << f.width) - 1 for f in page.fields if f.changeable and f.name not in fixed}
             self._changeable[key] = _image(page, masks)
         self._saved = dict(self._default)

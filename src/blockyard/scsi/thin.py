@@ -38,6 +38,11 @@ def sets(unit: LogicalUnit, size: int) -> int:
     return min(size >> unit.shift + threshold_exponent(unit), _MOST)
 
 
+def mode_defaults(unit: LogicalUnit, threshold: int) -> dict[str, int]:
+    """Fields of mode page 1Ch/02h for a warning when no more than `threshold` bytes are left; 0: for none."""
+    return {"available_enabled": 1, "available_count": sets(unit, threshold)} if threshold else {}
+
+
 def log_parameters(unit: LogicalUnit) -> bytes:
     """The log parameters of the Logical Block Provisioning log page (0Ch): none where nobody knows."""
     space = unit.device.space() if unit.thin else None

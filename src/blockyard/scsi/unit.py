@@ -46,7 +46,7 @@ from blockyard.scsi.sense import (
 )
 from blockyard.scsi.task import Buffer, Result, Task
 from blockyard.scsi.taskset import UA_CLEARED, Queueing, TaskSet
-from blockyard.scsi.thin import Thresholds
+from blockyard.scsi.thin import Thresholds, mode_defaults
 from blockyard.scsi.tokens import Rod, TokenStore, revoke
 
 log = logging.getLogger(__name__)
@@ -264,9 +264,10 @@ class LogicalUnit(Unit):
     `block_size` is 512 (reported as emulated on physical blocks of 4096) or 4096. With `write_through`
     every write is on stable storage before its GOOD, and initiators cannot switch that off. A `thick` one is fully
     provisioned, whatever its device can free; the medium of a `removable` one can be ejected. SANITIZE and FORMAT
-    UNIT write no more than `background_rate` bytes per second, unless it is 0. What has to outlive the process is in
-    `durable`; `tokens` are those of all units that copy from each other. Raises
-    ValueError for another block size, OSError for a device that holds not even one block.
+    UNIT write no more than `background_rate` bytes per second, unless it is 0. Initiators are warned when no more than
+    `soft_threshold` bytes can be allocated, unless it is 0. What has to outlive the process is in `durable`; `tokens`
+    are those of all units that copy from each other. Raises ValueError for another block size, OSError for a device that
+    holds not even one block.
     """
 
     peripheral = 0x00  # connected; direct access block device
@@ -281,6 +282,7 @@ class LogicalUnit(Unit):
         thick: bool = False,
         removable: bool = False,
         background_rate: int = 0,
+        soft_threshold: int = 0,
         identity: Identity,
         durable: Durable | None = None,
         tokens: TokenStore | None = None,
@@ -296,7 +298,6 @@ class LogicalUnit(Unit):
         self.physical_exponent = 3 if block_size == 512 else 0
         self.read_only = read_only or device.read_only
         self.thin = device.granularity > 0 and not thick
-        self.mode = ModeParameters(self.durable, write_through=write_through, thin=self.thin)
         self.removable = removable
         self.tray = Tray()
         self.buffers = Buffers()
@@ -315,6 +316,8 @@ class LogicalUnit(Unit):
         if not self.blocks:
             message = f"{device.size} bytes do not make one block of {block_size}"
             raise OSError(errno.EINVAL, message, identity.name)
+        defaults = mode_defaults(self, soft_threshold)
+        self.mode = ModeParameters(self.durable, write_through=write_through, thin=self.thin, defaults=defaults)
         self.copies = CopyManager(self)
         self.thresholds = Thresholds(self)
         self.tokens = tokens or TokenStore()

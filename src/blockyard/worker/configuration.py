@@ -23,6 +23,7 @@ from blockyard.iscsi.negotiation import Preferences
 TIME2RETAIN = 20  # seconds: the default of DefaultTime2Retain (RFC 7143 §13.16)
 ANY_SIZE = Size(0)  # the one that there is
 NO_LIMIT = Size(0)
+NO_WARNING = Size(0)
 PORTAL_GROUP = 1  # the one that all portals are in unless something else was said
 
 
@@ -39,6 +40,7 @@ class Volume:
     write_through: bool = False
     thick: bool = False  # fully provisioned: initiators cannot give space back
     background_rate: Size = NO_LIMIT  # bytes per second that SANITIZE and FORMAT UNIT write at most
+    soft_threshold: Size = NO_WARNING  # initiators are warned when so little, or less, is left on its file system
     removable: bool = False  # initiators may eject its medium and load it
 
 

@@ -145,6 +145,7 @@ class Worker:
             thick=volume.thick,
             removable=volume.removable,
             background_rate=volume.background_rate,
+            soft_threshold=volume.soft_threshold,
             identity=identity,
             durable=Durable(self._keep, identity.uuid),
             tokens=self._tokens,
