@@ -94,7 +94,8 @@ class SelfTests:
             raise CheckCondition(SenseKey.HARDWARE_ERROR, Asc.LOGICAL_UNIT_FAILED_SELF_TEST) from error
         finally:
             self._running = None
-            self._keep(found)
+            if code:  # code 0, the default self-test, marks entries of the log that are not used
+                self._keep(found)
         return b""
 
     def _short(self) -> Steps:

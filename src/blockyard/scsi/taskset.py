@@ -324,6 +324,11 @@ class TaskSet:
         elif task.attribute == Attribute.ACA:
             self._contingent.discard(task.nexus)
 
+    @property
+    def contingent(self) -> frozenset[Nexus]:
+        """The nexuses for which an ACA condition holds."""
+        return frozenset(self._contingent)
+
     def clear_aca(self, nexus: Nexus) -> None:
         """CLEAR ACA, or the nexus is gone: what was blocked goes on."""
         self._contingent.discard(nexus)
