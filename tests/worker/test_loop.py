@@ -27,7 +27,7 @@ from blockyard.iscsi.pdu import (
     pdu_length,
 )
 from blockyard.worker.loop import Loop, Patience
-from tests.wire import INITIATOR, LOGIN_KEYS, TARGET, Rig
+from tests.wire import INITIATOR, JOINING_KEYS, LOGIN_KEYS, TARGET, Rig
 
 PATIENCE = Patience(login=0.6, silence=0.5, stall=1.2, tick=0.1)
 SIZE = 8 << 20
@@ -66,12 +66,15 @@ class Server:
         self.rig.close()
 
 
-def login_request(isid: int = 1) -> LoginRequest:
-    """A login to the target in one request."""
-    keys = {"InitiatorName": INITIATOR, "TargetName": TARGET, "SessionType": "Normal", **LOGIN_KEYS}
+def login_request(isid: int = 1, *, tsih: int = 0, cid: int = 0, **wishes: str) -> LoginRequest:
+    """A login to the target in one request: a new session, or another connection of the one with that TSIH."""
+    rest = JOINING_KEYS if tsih else {"SessionType": "Normal", **LOGIN_KEYS}
+    keys = {"InitiatorName": INITIATOR, "TargetName": TARGET, **rest, **wishes}
     request = LoginRequest(
         encode_text(list(keys.items())),
         isid=b"\x80" + isid.to_bytes(5, "big"),
+        tsih=tsih,
+        cid=cid,
         itt=1,
         cmd_sn=1,
         csg=1,
@@ -91,12 +94,20 @@ class Peer:
         self._buffer = b""
         self._sn = 1
 
-    def log_in(self, isid: int = 1) -> None:
-        self.send(login_request(isid))
+    def log_in(self, isid: int = 1, **wishes: str) -> LoginResponse:
+        self.send(login_request(isid, **wishes))  # type: ignore[arg-type]
         answer = self.receive()
         assert isinstance(answer, LoginResponse)
         assert answer.status == 0
         self.command(bytes(16))  # takes the unit attention
+        return answer
+
+    def join(self, tsih: int, cid: int) -> None:
+        """Log in as another connection of a session."""
+        self.send(login_request(tsih=tsih, cid=cid))
+        answer = self.receive()
+        assert isinstance(answer, LoginResponse)
+        assert (answer.status, answer.tsih) == (0, tsih)
 
     def send(self, *pdus: Pdu) -> None:
         self.sock.sendall(b"".join(pdu.encode() for pdu in pdus))
@@ -185,6 +196,29 @@ def test_a_session_that_goes_silent_is_pinged_and_dropped(server: Server) -> Non
     while server.rig.node.sessions and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not server.rig.node.sessions
+
+
+def test_what_was_held_is_answered_where_it_came_from(server: Server) -> None:
+    first, other = server.connect(), server.connect()
+    tsih = first.log_in(MaxConnections="2").tsih
+    other.join(tsih, 1)
+    before = first.pdu(bytes(16))
+    behind = first.pdu(bytes(16))
+    other.send(behind)
+    other.send(NopOut(final=True, immediate=True, itt=99, ttt=NO_TAG, cmd_sn=behind.cmd_sn + 1))
+    assert other.receive().itt == 99, "what is immediate does not wait"
+    first.send(before)
+    assert first.receive().itt == before.itt
+    assert other.receive().itt == behind.itt
+
+
+def test_a_connection_that_is_reinstated_is_closed(server: Server) -> None:
+    first, other, again = server.connect(), server.connect(), server.connect()
+    tsih = first.log_in(MaxConnections="2").tsih
+    other.join(tsih, 1)
+    again.join(tsih, 1)
+    assert other.dropped_within(10)
+    assert len(first.read(0, 8)) == 4096
 
 
 def test_a_session_that_answers_pings_stays(server: Server) -> None:

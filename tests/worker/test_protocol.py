@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from blockyard.iscsi.negotiation import decode_text
+from blockyard.iscsi.pdu import LoginResponse
 from blockyard.worker.handoff import pair, receive_message, send_message
 from tests.wire import TARGET
 from tests.worker.test_loop import Peer, login_request
@@ -37,12 +39,12 @@ class Worker:
         assert received is not None, "the worker has gone"
         return received[0]
 
-    def start(self, path: Path) -> dict[str, Any]:
+    def start(self, path: Path, **options: int) -> dict[str, Any]:
         volume = {"path": str(path), "uuid": str(uuid.UUID(int=7))}
         configuration = {
             "portal_groups": {"1": {"portals": ["127.0.0.1:3260"]}},
             "volumes": {"disk": volume},
-            "targets": {TARGET: {"luns": {"0": "disk"}}},
+            "targets": {TARGET: {"luns": {"0": "disk"}, **options}},
         }
         self.send(type="configure", configuration=configuration, poll=False)
         return self.receive()
@@ -93,6 +95,29 @@ def test_from_start_to_stop(worker: Worker, disk: Path) -> None:
     worker.send(type="stop", grace=0)
     assert worker.receive() == {"type": "stopped"}
     assert worker.process.wait(20) == 0
+
+
+def test_targets_have_limits_of_their_own(worker: Worker, disk: Path) -> None:
+    assert worker.start(disk, max_connections=3, error_recovery_level=2) == {"type": "ready"}
+    wishes = {"MaxConnections": "8", "ErrorRecoveryLevel": "2", "DefaultTime2Retain": "60"}
+    peer = worker.hand_over(login_request(**wishes).encode())  # type: ignore[arg-type]
+    answer = peer.receive()
+    assert isinstance(answer, LoginResponse)
+    agreed = dict(decode_text(answer.data))
+    assert (agreed["MaxConnections"], agreed["ErrorRecoveryLevel"]) == ("3", "2")
+    assert agreed["DefaultTime2Retain"] == "20"
+
+
+def test_statistics_know_every_connection(worker: Worker, disk: Path) -> None:
+    assert worker.start(disk) == {"type": "ready"}
+    peer = worker.hand_over(login_request(MaxConnections="2").encode())
+    answer = peer.receive()
+    assert isinstance(answer, LoginResponse)
+    other = worker.hand_over(login_request(tsih=answer.tsih, cid=5).encode())
+    assert other.receive().opcode == 0x23
+    worker.send(type="statistics")
+    sessions = worker.receive()["sessions"]
+    assert [(session["tsih"], session["cid"]) for session in sessions] == [(answer.tsih, 0), (answer.tsih, 5)]
 
 
 def test_what_has_been_answered_is_not_said_again(worker: Worker, disk: Path) -> None:
