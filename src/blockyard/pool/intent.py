@@ -1,0 +1,117 @@
+"""The intent journal: what has changed in the maps since the last commit, so that it survives the death of the process.
+
+A commit to LMDB with its flush costs a quarter of a millisecond and more, far too much for every write that needs a new
+place. So each such change is first appended here, with one small write that ends in the page cache, and the maps are
+committed when a flush is asked for, or enough has come together.
+
+Two files take turns. Those changes that commit n is to make durable are in file n mod 2; as soon as that commit begins,
+changes go to the other. Whoever opens a pool whose last commit is n replays what is there of n + 1 and then of n + 2.
+
+The page cache survives a process and not the machine: after a loss of power records may be there whose data never reached
+its place. Nobody was promised any of it, so records of another boot are ignored.
+
+A file is a header and records, little endian; each has a CRC32C over itself, and the first without a right one ends the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+_MAGIC = b"BYINTENT"
+_HEADER = struct.Struct("<8sIQ36s")  # magic, version, sequence, boot id; then CRC32C
+_RECORD = struct.Struct("<QQQQ")  # sequence, volume, chunk, place; then CRC32C
+_CRC = struct.Struct("<I")
+_START = 4096  # bytes: where records begin
+_STEP = _RECORD.size + _CRC.size
+_VERSION = 1
+
+
+class Record(NamedTuple):
+    """From now on a chunk of a volume is at `place` (see space.NOWHERE and livemap.HOLE for those that are nowhere)."""
+
+    volume: int
+    chunk: int
+    place: int
+
+
+def boot_id() -> str:
+    """Another one after each boot of this machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+class Journal:
+    """The two files of a pool's intent journal, in `directory`.
+
+    `append` is for one thread at a time; so are `begin` and `replay`.
+    """
+
+    def __init__(self, directory: Path, boot: str | None = None) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._files = [os.open(directory / f"intent-{number}", flags, 0o600) for number in range(2)]
+        self._boot = (boot or boot_id()).encode("ascii")
+        self._sequence = 0
+        self._end = _START
+        self._fd = -1
+
+    @property
+    def length(self) -> int:
+        """Bytes of records since `begin`."""
+        return self._end - _START
+
+    def begin(self, sequence: int) -> None:
+        """Changes belong to commit `sequence` from now on. What the file held was of commit `sequence` - 2 at the latest."""
+        fd = self._files[sequence % 2]
+        header = _HEADER.pack(_MAGIC, _VERSION, sequence, self._boot)
+        os.pwrite(fd, header + _CRC.pack(crc32c(header)), 0)
+        self._fd, self._sequence, self._end = fd, sequence, _START
+
+    def append(self, records: list[Record]) -> None:
+        """Write changes down. Raises OSError; then none of them will be replayed."""
+        data = bytearray()
+        for record in records:
+            packed = _RECORD.pack(self._sequence, *record)
+            data += packed + _CRC.pack(crc32c(packed))
+        written = os.pwrite(self._fd, data, self._end)
+        if written < len(data):  # the file system is full
+            os.ftruncate(self._fd, self._end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._end += len(data)
+
+    def replay(self, after: int) -> Iterator[Record]:
+        """The changes that commit `after` does not have, in order."""
+        for sequence in (after + 1, after + 2):
+            fd = self._files[sequence % 2]
+            if not self._is_of(fd, sequence):
+                return
+            yield from self._records(fd, sequence)
+
+    def _is_of(self, fd: int, sequence: int) -> bool:
+        data = os.pread(fd, _HEADER.size + _CRC.size, 0)
+        expected = _HEADER.pack(_MAGIC, _VERSION, sequence, self._boot)
+        return data == expected + _CRC.pack(crc32c(expected))
+
+    def _records(self, fd: int, sequence: int) -> Iterator[Record]:
+        at = _START
+        while True:
+            block = os.pread(fd, _STEP * 4096, at)
+            for start in range(0, len(block) - _STEP + 1, _STEP):
+                packed = block[start : start + _RECORD.size]
+                of, volume, chunk, place = _RECORD.unpack(packed)
+                if of != sequence or _CRC.unpack_from(block, start + _RECORD.size)[0] != crc32c(packed):
+                    return
+                yield Record(volume, chunk, place)
+            if len(block) < _STEP * 4096:
+                return
+            at += len(block)
+
+    def close(self) -> None:
+        for fd in self._files:
+            os.close(fd)
+        self._files.clear()

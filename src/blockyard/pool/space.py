@@ -1,0 +1,272 @@
+"""Space in a pool: its members, cut into slabs, and the chunks that are allocated in them.
+
+A slab is 4 MiB of one member. As long as anything in it is in use it serves one chunk size, from 4 KiB to 4 MiB, so
+that a bitmap of at most 1024 bits tells all about it. A *place* is where a chunk is: a number of 64 bits, made of member
+and unit of 4 KiB, plus one; 0 is no place.
+
+What is freed may not be used again at once: until a commit without it is on stable storage, a crash would bring
+back a map that leads there. So `free` only notes it; `seal` closes the list for one commit, and `release` opens
+the space when that commit is durable and nobody reads there any more.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+UNIT_SHIFT = 12  # 4 KiB: the smallest chunk, and what places count in
+SLAB_SHIFT = 22  # 4 MiB: the largest chunk
+SLAB = 1 << SLAB_SHIFT
+_MEMBER_SHIFT = 40  # bits of a place below the member's number: 4 PiB a member
+_UNIT_MASK = (1 << _MEMBER_SHIFT) - 1
+
+NOWHERE = 0
+
+
+class Medium(Protocol):
+    """What a member's bytes are kept in (pool/medium.py)."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def punch(self, offset: int, length: int) -> bool:
+        """Free a range so that it reads as zeros. False where that cannot be promised."""
+
+
+class Slab(NamedTuple):
+    """Where a slab is: member, and its number there."""
+
+    member: int
+    number: int
+
+
+def place_of(member: int, offset: int) -> int:
+    """The place at byte `offset` of a member."""
+    return (member << _MEMBER_SHIFT | offset >> UNIT_SHIFT) + 1
+
+
+def member_of(place: int) -> int:
+    return (place - 1) >> _MEMBER_SHIFT
+
+
+def offset_of(place: int) -> int:
+    """The byte of its member where a place begins."""
+    return ((place - 1) & _UNIT_MASK) << UNIT_SHIFT
+
+
+class Freed(NamedTuple):
+    """A chunk that is to be free once a commit is durable."""
+
+    place: int
+    shift: int
+
+
+class Stored(NamedTuple):
+    """What is stored of a slab: how large its chunks are, and which are in use. A bitmap of 0: it is free."""
+
+    slab: Slab
+    shift: int
+    bitmap: int
+
+
+class _Member:
+    """One member and the state of its slabs."""
+
+    def __init__(self, medium: Medium) -> None:
+        self.medium = medium
+        self.shifts = bytearray(medium.size >> SLAB_SHIFT)  # of a slab's chunks; 0: it is free
+        self.bitmaps: dict[int, int] = {}  # slab → chunks in use, where it is neither free nor full
+        self.clean: set[int] = set()  # slabs whose free chunks read as zeros for certain
+        self.next_free = 0  # no slab before this one is free
+
+
+class Space:
+    """The allocator of a pool. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._members: list[_Member] = []
+        self._partial: dict[int, dict[Slab, None]] = {}  # shift → slabs with room
+        self._freed: list[Freed] = []  # since the last commit was sealed
+        self._pending: dict[
+            Slab, int
+        ] = {}  # chunks that are freed and not released: bits that are set in the bitmap still
+        self._dirty: set[Slab] = set()
+        self.used = 0  # bytes in chunks that cannot be allocated, those included that wait for a release
+        self.waiting = 0  # of these, the bytes that wait for a release
+
+    @property
+    def size(self) -> int:
+        """Bytes in all slabs of all members."""
+        return sum(len(member.shifts) for member in self._members) << SLAB_SHIFT
+
+    # ---- members, and what was stored of them
+
+    def add(self, medium: Medium) -> int:
+        """Take in a member; its number."""
+        self._members.append(_Member(medium))
+        return len(self._members) - 1
+
+    def grow(self, number: int) -> None:
+        """A member's medium has become larger."""
+        member = self._members[number]
+        member.shifts += bytes(max(0, (member.medium.size >> SLAB_SHIFT) - len(member.shifts)))
+
+    def load(self, stored: Stored) -> None:
+        """Take over what was stored of a slab. Raises ValueError for what cannot be."""
+        slab, shift, bitmap = stored
+        if slab.member >= len(self._members) or slab.number >= len(self._members[slab.member].shifts):
+            raise ValueError(f"slab {slab.number} of member {slab.member} lies outside of the pool")
+        if not UNIT_SHIFT <= shift <= SLAB_SHIFT or not 0 < bitmap <= _full(shift):
+            raise ValueError(f"slab {slab.number} of member {slab.member} has no sensible bitmap")
+        self._members[slab.member].shifts[slab.number] = shift
+        self.used += bitmap.bit_count() << shift
+        self._put(slab, bitmap)
+        self._dirty.discard(slab)
+
+    def claim(self, place: int, shift: int) -> None:
+        """Take a certain place, as when what was done before a crash is done again. Raises ValueError when it is taken."""
+        slab, bit = self._locate(place, shift)
+        member = self._members[slab.member]
+        if member.shifts[slab.number] not in (0, shift):
+            raise ValueError(f"place {place:#x} is in a slab with chunks of another size")
+        bitmap = self._bitmap(slab)
+        if bitmap & bit:
+            raise ValueError(f"place {place:#x} is in use")
+        member.shifts[slab.number] = shift
+        member.clean.discard(slab.number)
+        self._put(slab, bitmap | bit)
+        self.used += 1 << shift
+
+    # ---- chunks
+
+    def allocate(self, shift: int) -> tuple[int, bool]:
+        """A place for a chunk of 1 << `shift` bytes, and whether it reads as zeros. Raises OSError (ENOSPC)."""
+        partial = self._partial.get(shift)
+        slab = next(iter(partial)) if partial else self._take_slab(shift)
+        member = self._members[slab.member]
+        bitmap = self._bitmap(slab)
+        bit = ~bitmap & (bitmap + 1)  # the lowest that is not set
+        self._put(slab, bitmap | bit)
+        self.used += 1 << shift
+        offset = (slab.number << SLAB_SHIFT) + ((bit.bit_length() - 1) << shift)
+        return place_of(slab.member, offset), slab.number in member.clean
+
+    def free(self, place: int, shift: int) -> None:
+        """A chunk is used no more; its place can be allocated again after the next commit."""
+        slab, bit = self._locate(place, shift)
+        if (
+            not self._bitmap(slab) & ~self._pending.get(slab, 0) & bit
+            or self._members[slab.member].shifts[slab.number] != shift
+        ):
+            raise ValueError(f"place {place:#x} is not in use")
+        self._pending[slab] = self._pending.get(slab, 0) | bit
+        self._freed.append(Freed(place, shift))
+        self._dirty.add(slab)
+        self.waiting += 1 << shift
+
+    def is_used(self, place: int, shift: int) -> bool:
+        """Whether a chunk of this size is at `place`, and not freed."""
+        try:
+            slab, bit = self._locate(place, shift)
+        except ValueError:
+            return False
+        same = self._members[slab.member].shifts[slab.number] == shift
+        return same and bool(self._bitmap(slab) & ~self._pending.get(slab, 0) & bit)
+
+    # ---- commits
+
+    def seal(self) -> tuple[list[Stored], list[Freed]]:
+        """What a commit has to store of slabs, and what is to be released once it is durable."""
+        stored = []
+        for slab in self._dirty:
+            bitmap = self._bitmap(slab) & ~self._pending.get(slab, 0)
+            stored.append(Stored(slab, self._members[slab.member].shifts[slab.number], bitmap))
+        freed = self._freed
+        self._freed = []
+        self._dirty.clear()
+        return stored, freed
+
+    def unseal(self, stored: Iterable[Stored], freed: Iterable[Freed]) -> None:
+        """The commit has failed: all of it belongs to the next one."""
+        self._dirty.update(each.slab for each in stored)
+        self._freed = [*freed, *self._freed]
+
+    def release(self, freed: Iterable[Freed]) -> None:
+        """The commit is durable: what was freed before it can be allocated."""
+        for place, shift in freed:
+            slab, bit = self._locate(place, shift)
+            member = self._members[slab.member]
+            if not member.medium.punch(offset_of(place), 1 << shift):
+                member.clean.discard(slab.number)
+            rest = self._pending[slab] & ~bit
+            if rest:
+                self._pending[slab] = rest
+            else:
+                del self._pending[slab]
+            bitmap = self._bitmap(slab) & ~bit
+            dirty = slab in self._dirty
+            self._put(slab, bitmap)
+            if not dirty:  # it is stored so already
+                self._dirty.discard(slab)
+            self.used -= 1 << shift
+            self.waiting -= 1 << shift
+
+    # ---- slabs
+
+    def _locate(self, place: int, shift: int) -> tuple[Slab, int]:
+        """The slab of a place, and its bit there. Raises ValueError for what is no place of such a chunk."""
+        if place <= NOWHERE:
+            raise ValueError("that is no place")
+        offset = offset_of(place)
+        slab = Slab(member_of(place), offset >> SLAB_SHIFT)
+        inside = offset & (SLAB - 1)
+        if slab.member >= len(self._members) or slab.number >= len(self._members[slab.member].shifts):
+            raise ValueError(f"place {place:#x} lies outside of the pool")
+        if inside & ((1 << shift) - 1):
+            raise ValueError(f"place {place:#x} is not where a chunk of {1 << shift} bytes can begin")
+        return slab, 1 << (inside >> shift)
+
+    def _take_slab(self, shift: int) -> Slab:
+        for number, member in enumerate(self._members):
+            found = member.shifts.find(0, member.next_free)
+            member.next_free = len(member.shifts) if found < 0 else found
+            if found < 0:
+                continue
+            member.shifts[found] = shift
+            member.bitmaps[found] = 0
+            if member.medium.punch(found << SLAB_SHIFT, SLAB):
+                member.clean.add(found)
+            else:
+                member.clean.discard(found)
+            return Slab(number, found)
+        raise OSError(errno.ENOSPC, "The pool is full")
+
+    def _bitmap(self, slab: Slab) -> int:
+        """Chunks in use; those too that are freed and not released."""
+        member = self._members[slab.member]
+        shift = member.shifts[slab.number]
+        if not shift:
+            return 0
+        return member.bitmaps.get(slab.number, _full(shift))
+
+    def _put(self, slab: Slab, bitmap: int) -> None:
+        """Take note of a slab's new bitmap."""
+        member = self._members[slab.member]
+        shift = member.shifts[slab.number]
+        partial = self._partial.setdefault(shift, {})
+        self._dirty.add(slab)
+        if 0 < bitmap < _full(shift):
+            member.bitmaps[slab.number] = bitmap
+            partial[slab] = None
+            return
+        member.bitmaps.pop(slab.number, None)
+        partial.pop(slab, None)
+        if not bitmap:
+            member.shifts[slab.number] = 0
+            member.next_free = min(member.next_free, slab.number)
+
+
+def _full(shift: int) -> int:
+    return (1 << (1 << (SLAB_SHIFT - shift))) - 1

@@ -1,0 +1,157 @@
+"""What a pool keeps in LMDB: the tables, and how keys and values are laid out in them.
+
+All numbers are big endian, so that LMDB's order of keys is theirs. Nothing here decides anything: pool.py knows what belongs
+into one commit.
+
+    pool        name                     → JSON: "members", "ids"; "sequence" of the last commit
+    trees       tree                     → JSON of records.Tree
+    volumes     name                     → tree
+    snapshots   tree, generation         → JSON of records.Snapshot
+    maps        tree, page               → places and births of 256 chunks (livemap.Page)
+    lost        tree, chunk, generation  → place, birth: what the chunk was up to that generation
+    deltas      tree, generation, chunk  → nothing: the same in the other order
+    slabs       member, slab             → shift, bitmap
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lmdb
+
+from blockyard.pool.space import Slab, Stored
+
+_TABLES = ("pool", "trees", "volumes", "snapshots", "maps", "lost", "deltas", "slabs")
+_LIMIT = 1 << 40  # bytes of address space, not of disk: the most that the metadata of a pool can come to
+_TWO = struct.Struct(">QQ")
+_THREE = struct.Struct(">QQQ")
+_SLAB = struct.Struct(">IQ")
+
+
+class Lost(NamedTuple):
+    """What a chunk of a tree was until generation `last`: snapshots of generations from `birth` to `last` have it."""
+
+    tree: int
+    chunk: int
+    last: int
+    place: int
+    birth: int
+
+
+class Transaction:
+    """A view of everything, or with `write` a change of it."""
+
+    def __init__(self, inner: Any, tables: dict[str, Any]) -> None:
+        self._inner = inner
+        self._tables = tables
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        value: bytes | None = self._inner.get(key, db=self._tables[table])
+        return value
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        self._inner.put(key, value, db=self._tables[table])
+
+    def delete(self, table: str, key: bytes) -> None:
+        self._inner.delete(key, db=self._tables[table])
+
+    def items(self, table: str, prefix: bytes = b"", start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Keys that begin with `prefix`, from `start` on, and their values, in order."""
+        with self._inner.cursor(db=self._tables[table]) as cursor:
+            if not cursor.set_range(start or prefix):
+                return
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+    # ---- maps
+
+    def page(self, tree: int, page: int) -> bytes | None:
+        return self.get("maps", _TWO.pack(tree, page))
+
+    def put_page(self, tree: int, page: int, data: bytes | None) -> None:
+        if data is None:
+            self.delete("maps", _TWO.pack(tree, page))
+        else:
+            self.put("maps", _TWO.pack(tree, page), data)
+
+    def pages(self, tree: int) -> Iterator[tuple[int, bytes]]:
+        for key, value in self.items("maps", tree.to_bytes(8, "big")):
+            yield _TWO.unpack(key)[1], value
+
+    # ---- history
+
+    def lost_at(self, tree: int, chunk: int, generation: int) -> Lost | None:
+        """The first entry of a chunk that reaches to `generation` or beyond."""
+        prefix = _TWO.pack(tree, chunk)
+        for key, value in self.items("lost", prefix, _THREE.pack(tree, chunk, generation)):
+            return Lost(tree, chunk, _THREE.unpack(key)[2], *_TWO.unpack(value))
+        return None
+
+    def put_lost(self, lost: Lost) -> None:
+        self.put("lost", _THREE.pack(lost.tree, lost.chunk, lost.last), _TWO.pack(lost.place, lost.birth))
+        self.put("deltas", _THREE.pack(lost.tree, lost.last, lost.chunk), b"")
+
+    def delete_lost(self, lost: Lost) -> None:
+        self.delete("lost", _THREE.pack(lost.tree, lost.chunk, lost.last))
+        self.delete("deltas", _THREE.pack(lost.tree, lost.last, lost.chunk))
+
+    def delta(self, tree: int, generation: int, limit: int) -> list[Lost]:
+        """At most `limit` of the entries that reach to exactly `generation`."""
+        found = []
+        for key, _ in self.items("deltas", _TWO.pack(tree, generation)):
+            chunk = _THREE.unpack(key)[2]
+            value = self.get("lost", _THREE.pack(tree, chunk, generation))
+            assert value is not None
+            found.append(Lost(tree, chunk, generation, *_TWO.unpack(value)))
+            if len(found) == limit:
+                break
+        return found
+
+    def losses(self, tree: int) -> Iterator[Lost]:
+        for key, value in self.items("lost", tree.to_bytes(8, "big")):
+            yield Lost(*_THREE.unpack(key), *_TWO.unpack(value))
+
+    # ---- slabs
+
+    def put_slab(self, stored: Stored) -> None:
+        key = _SLAB.pack(*stored.slab)
+        if stored.bitmap:
+            length = (stored.bitmap.bit_length() + 7) // 8
+            self.put("slabs", key, bytes([stored.shift]) + stored.bitmap.to_bytes(length, "little"))
+        else:
+            self.delete("slabs", key)
+
+    def slabs(self) -> Iterator[Stored]:
+        for key, value in self.items("slabs"):
+            yield Stored(Slab(*_SLAB.unpack(key)), value[0], int.from_bytes(value[1:], "little"))
+
+
+class Store:
+    """The LMDB environment in `directory`. One process has it open at a time (pool.py sees to that)."""
+
+    def __init__(self, directory: Path) -> None:
+        self._environment = lmdb.open(
+            str(directory), map_size=_LIMIT, max_dbs=len(_TABLES), subdir=True, mode=0o600, max_readers=64,
+            readahead=False,
+        )  # fmt: skip
+        self._tables = {name: self._environment.open_db(name.encode()) for name in _TABLES}
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        with self._environment.begin() as inner:
+            yield Transaction(inner, self._tables)
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """A transaction that is on stable storage when this ends, or has left no trace when it ended with an exception."""
+        with self._environment.begin(write=True) as inner:
+            yield Transaction(inner, self._tables)
+
+    def close(self) -> None:
+        self._environment.close()

@@ -1,0 +1,182 @@
+"""Trees: the maps and the history of what a volume is, and was at its snapshots.
+
+A tree counts generations. A chunk that is written gets the generation of its tree as its birth; a snapshot takes the present
+generation for its own, and the tree goes on to the next. So what was born later than the newest snapshot belongs to the live
+map alone and is written in place; anything else goes to a new place, and its old one is *lost* from the live map: an entry of
+the history says up to which generation it was there.
+
+Read a snapshot of generation g: of a chunk, the first entry of its history that reaches to g or beyond tells, if it was born
+by then; otherwise the live map does, if what is there was born by then; otherwise there was nothing.
+
+A clone is a tree with an origin: where its own map and history have nothing, its origin's snapshot is seen.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from blockyard.pool.livemap import HOLE, PAGE_SHIFT, LiveMap
+from blockyard.pool.space import NOWHERE
+from blockyard.pool.store import Lost, Store, Transaction
+
+
+class Tree:
+    """One tree, with what is not committed of it. Everything here happens under the lock of the pool."""
+
+    def __init__(
+        self,
+        number: int,
+        store: Store,
+        shift: int,
+        *,
+        generation: int = 1,
+        origin: Tree | None = None,
+        origin_generation: int = 0,
+    ) -> None:
+        self.number = number
+        self.shift = shift  # of a chunk's size in bytes
+        self.generation = generation
+        self.snapshots: list[int] = []  # generations, ascending
+        self.origin = origin
+        self.origin_generation = origin_generation
+        self.buried = False  # no volume's any more, and its live map is empty
+        self.changed = True  # what `describe` says is not stored yet
+        self.map = LiveMap(self._load)
+        self._store = store
+        self._lost: dict[int, list[Lost]] = {}  # chunk → entries that are not committed, ascending
+        self._sealed: dict[int, list[Lost]] = {}  # those of a commit that is under way
+
+    def _load(self, page: int) -> bytes | None:
+        with self._store.read() as transaction:
+            return transaction.page(self.number, page)
+
+    @property
+    def newest(self) -> int:
+        """Generation of the newest snapshot; 0 without one."""
+        return self.snapshots[-1] if self.snapshots else 0
+
+    # ---- reading
+
+    def where(self, chunk: int) -> int:
+        """The place of a chunk in the live map, or in what it has been cloned from; NOWHERE for zeros."""
+        place, _ = self.map.get(chunk)
+        if place == NOWHERE and self.origin is not None:
+            return self.origin.where_at(chunk, self.origin_generation)
+        return NOWHERE if place == HOLE else place
+
+    def where_at(self, chunk: int, generation: int) -> int:
+        """The place of a chunk in the snapshot of that generation."""
+        lost = self._lost_at(chunk, generation)
+        place, birth = (lost.place, lost.birth) if lost is not None else self.map.get(chunk)
+        if place == NOWHERE or birth > generation:
+            return NOWHERE if self.origin is None else self.origin.where_at(chunk, self.origin_generation)
+        return NOWHERE if place == HOLE else place
+
+    def _lost_at(self, chunk: int, generation: int) -> Lost | None:
+        with self._store.read() as transaction:
+            found = [transaction.lost_at(self.number, chunk, generation)]
+        for pending in (self._sealed, self._lost):
+            found += [lost for lost in pending.get(chunk, ()) if lost.last >= generation]
+        return min((lost for lost in found if lost is not None), key=lambda lost: lost.last, default=None)
+
+    # ---- changing
+
+    def in_place(self, chunk: int) -> int:
+        """The place of a chunk where it may be written; NOWHERE when it needs a new one."""
+        place, birth = self.map.get(chunk)
+        return place if birth > self.newest and place != HOLE else NOWHERE
+
+    def remap(self, chunk: int, place: int, free: Callable[[int, int], None]) -> None:
+        """A chunk is at `place` from now on. What was there before becomes history, or is freed."""
+        old, birth = self.map.get(chunk)
+        if old != NOWHERE:
+            if birth <= self.newest:
+                self._lose(Lost(self.number, chunk, self.newest, old, birth))
+            elif old != HOLE:
+                free(old, self.shift)
+        self.map.set(chunk, place, self.generation)
+
+    def unmapped(self) -> int:
+        """The place to remap a chunk to that shall read as zeros."""
+        return NOWHERE if self.origin is None else HOLE
+
+    def _lose(self, lost: Lost) -> None:
+        insort(self._lost.setdefault(lost.chunk, []), lost)
+
+    # ---- commits
+
+    @property
+    def dirty(self) -> int:
+        return self.map.dirty + len(self._lost)
+
+    def seal(self) -> tuple[list[tuple[int, bytes | None]], list[Lost]]:
+        """What the next commit stores: map pages, and new history. `settle` follows when it is durable."""
+        self.changed = False
+        pages = list(self.map.seal())
+        lost = [each for entries in self._lost.values() for each in entries]
+        self._sealed, self._lost = self._lost, {}
+        return pages, lost
+
+    def settle(self) -> None:
+        self.map.settle()
+        self._sealed = {}
+
+    # ---- snapshots
+
+    def take_snapshot(self) -> int:
+        """The generation of a snapshot of now."""
+        self.snapshots.append(self.generation)
+        self.generation += 1
+        self.changed = True
+        return self.snapshots[-1]
+
+    def delete_snapshot(self, generation: int) -> None:
+        self.snapshots.remove(generation)
+        self.changed = True
+
+    def describe(self) -> dict[str, Any]:
+        """What is stored of the tree itself."""
+        return {
+            "shift": self.shift,
+            "generation": self.generation,
+            "snapshots": list(self.snapshots),
+            "origin": self.origin.number if self.origin is not None else 0,
+            "origin_generation": self.origin_generation,
+            "buried": self.buried,
+        }
+
+    def bury(self, pages: Sequence[int], free: Callable[[int, int], None]) -> bool:
+        """Take the chunks of some pages out of the live map for good; whether there were any pages.
+
+        What snapshots have of them becomes history, all else is freed.
+        """
+        for number in pages:
+            for index, place in enumerate(self.map.page(number).places):
+                if place != NOWHERE:
+                    self.remap((number << PAGE_SHIFT) + index, NOWHERE, free)
+        return bool(pages)
+
+    def neighbour_below(self, generation: int) -> int:
+        """Generation of the snapshot before that one; 0 when it is the first."""
+        at = bisect_left(self.snapshots, generation)
+        return self.snapshots[at - 1] if at else 0
+
+
+def forget_delta(
+    transaction: Transaction, tree: Tree, generation: int, limit: int, free: Callable[[int, int], None]
+) -> bool:
+    """Work off at most `limit` entries that only reach to a snapshot that is deleted; whether there may be more.
+
+    What the snapshot before it has as well now reaches to that one; all else is freed.
+    """
+    below = tree.neighbour_below(generation)
+    entries = transaction.delta(tree.number, generation, limit)
+    for lost in entries:
+        transaction.delete_lost(lost)
+        if below and lost.birth <= below:
+            transaction.put_lost(lost._replace(last=below))
+        elif lost.place not in (NOWHERE, HOLE):
+            free(lost.place, tree.shift)
+    return len(entries) == limit

@@ -1,0 +1,176 @@
+"""A pool against a plain model: volumes and snapshots are byte strings, and a crash goes back to what must survive."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from blockyard.block.device import Device
+from blockyard.block.file import FileDevice, create
+from blockyard.pool.pool import Pool
+from blockyard.pool.pool import create as create_pool
+from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+
+_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where the store's flushes cost nothing
+SHIFT = 12
+CHUNKS = 6
+SIZE = CHUNKS << SHIFT
+
+
+class Volumes(RuleBasedStateMachine):
+    """Everything that can be done to a pool, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=_FAST))
+        create(self.directory / "member", 16 << 20)
+        create_pool(self.directory, [str(self.directory / "member")])
+        self.names = map("v{}".format, itertools.count())
+        self.now: dict[str, bytes] = {}
+        self.snapshots: dict[tuple[str, str], bytes] = {}
+        self.clones: dict[tuple[str, str], int] = {}  # snapshot → how many stand on it
+        self.clock = 0.0
+        self.boot = 0
+        self.open()
+
+    def open(self) -> None:
+        self.pool = Pool(self.directory, self.member, boot=f"boot-{self.boot}".ljust(36))
+        self.devices = {name: VolumeDevice(self.pool, name) for name in self.now}
+
+    def member(self, name: str) -> Device:
+        return FileDevice(name)
+
+    def teardown(self) -> None:
+        self.pool.close()
+        shutil.rmtree(self.directory)
+
+    # ---- what is done
+
+    @rule()
+    def new_volume(self) -> None:
+        name = next(self.names)
+        self.pool.create_volume(name, SIZE, SHIFT)
+        self.now[name] = bytes(SIZE)
+        self.devices[name] = VolumeDevice(self.pool, name)
+
+    @precondition(lambda self: self.now)
+    @rule(data=st.data(), byte=st.integers(1, 255), offset=st.integers(0, SIZE // 512 - 1), length=st.integers(1, 12))
+    def write(self, data: st.DataObject, byte: int, offset: int, length: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.now)))
+        start = offset * 512
+        end = min(SIZE, start + length * 512 * 2)
+        self.devices[name].pwritev([bytes([byte]) * (end - start)], start)
+        self.now[name] = self.now[name][:start] + bytes([byte]) * (end - start) + self.now[name][end:]
+
+    @precondition(lambda self: self.now)
+    @rule(data=st.data(), offset=st.integers(0, SIZE // 512 - 1), length=st.integers(1, 24))
+    def discard(self, data: st.DataObject, offset: int, length: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.now)))
+        start = offset * 512
+        end = min(SIZE, start + length * 512)
+        self.devices[name].discard(start, end - start)
+        self.now[name] = self.now[name][:start] + bytes(end - start) + self.now[name][end:]
+
+    @precondition(lambda self: self.now)
+    @rule(data=st.data())
+    def snapshot(self, data: st.DataObject) -> None:
+        names = data.draw(st.lists(st.sampled_from(sorted(self.now)), min_size=1, max_size=2, unique=True))
+        self.clock += 1
+        label = f"s{self.clock:g}"
+        self.pool.snapshot(names, label, self.clock)
+        for name in names:
+            self.snapshots[name, label] = self.now[name]
+
+    @precondition(lambda self: self.snapshots)
+    @rule(data=st.data())
+    def delete_snapshot(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.snapshots)))
+        try:
+            self.pool.delete_snapshot(*key)
+        except OSError:
+            assert self.clones.get(key)
+            return
+        del self.snapshots[key]
+
+    @precondition(lambda self: self.snapshots)
+    @rule(data=st.data())
+    def clone(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.snapshots)))
+        name = next(self.names)
+        self.pool.clone(*key, name)
+        self.clones[key] = self.clones.get(key, 0) + 1
+        self.now[name] = self.snapshots[key]
+        self.devices[name] = VolumeDevice(self.pool, name)
+
+    @precondition(lambda self: self.snapshots)
+    @rule(data=st.data())
+    def roll_back(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.snapshots)))
+        self.pool.roll_back(*key)
+        self.clones[key] = self.clones.get(key, 0) + 1
+        self.now[key[0]] = self.snapshots[key]
+        self.devices[key[0]] = VolumeDevice(self.pool, key[0])
+
+    @precondition(lambda self: self.now)
+    @rule(data=st.data())
+    def delete_volume(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.now)))
+        try:
+            self.pool.delete_volume(name)
+        except OSError:
+            assert any(key[0] == name for key in self.snapshots)
+            return
+        assert not any(key[0] == name for key in self.snapshots)
+        del self.now[name], self.devices[name]
+
+    @rule()
+    def all_that_nobody_sees_is_freed(self) -> None:
+        while self.pool.work_off():
+            pass
+        if not self.now and not self.snapshots:
+            self.pool.flush()
+            assert self.pool.used == 0
+
+    @rule()
+    def flush(self) -> None:
+        self.pool.flush()
+
+    @rule()
+    def work_off(self) -> None:
+        self.pool.work_off()
+
+    @rule()
+    def the_process_dies(self) -> None:
+        self.pool.abandon()
+        self.open()
+
+    @rule()
+    def the_machine_restarts_after_a_flush(self) -> None:
+        self.pool.flush()
+        self.pool.abandon()
+        self.boot += 1
+        self.open()
+
+    # ---- what must hold
+
+    @invariant()
+    def everything_reads_as_it_should(self) -> None:
+        for name, expected in self.now.items():
+            data = bytearray(SIZE)
+            self.devices[name].preadv([memoryview(data)], 0)
+            assert data == expected, name
+        for (name, label), expected in self.snapshots.items():
+            (found,) = [each for each in self.pool.snapshots(name) if each.name == label]
+            data = bytearray(SIZE)
+            SnapshotDevice(self.pool, found).preadv([memoryview(data)], 0)
+            assert data == expected, (name, label)
+
+
+Volumes.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestVolumes = Volumes.TestCase

@@ -1,0 +1,179 @@
+"""The allocator against a plain model, with commits that end late or fail."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from blockyard.pool.space import SLAB, SLAB_SHIFT, Freed, Slab, Space, Stored, member_of, offset_of, place_of
+
+SHIFTS = (12, 16, 20, 22)
+
+
+class Medium:
+    """Remembers which bytes were punched, in units of 4 KiB."""
+
+    def __init__(self, slabs: int, *, punches: bool = True) -> None:
+        self.size = slabs * SLAB
+        self.punches = punches
+        self.written: set[int] = set()
+
+    def punch(self, offset: int, length: int) -> bool:
+        if self.punches:
+            self.written -= set(range(offset >> 12, (offset + length) >> 12))
+        return self.punches
+
+    def write(self, place: int, shift: int) -> None:
+        start = offset_of(place) >> 12
+        self.written |= set(range(start, start + (1 << shift - 12)))
+
+    def is_zero(self, place: int, shift: int) -> bool:
+        start = offset_of(place) >> 12
+        return self.written.isdisjoint(range(start, start + (1 << shift - 12)))
+
+
+class Allocations(RuleBasedStateMachine):
+    """Chunks come and go; what is stored at each commit must be what a crash brings back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.media = [Medium(3), Medium(2, punches=False)]
+        self.space = Space()
+        for medium in self.media:
+            self.space.add(medium)
+        self.live: dict[int, int] = {}  # place → shift
+        self.unusable: dict[int, int] = {}  # freed, not released
+        self.disk: dict[Slab, Stored] = {}
+        self.committing: tuple[list[Stored], list[Freed], dict[int, int]] | None = None
+        self.durable: dict[int, int] = {}  # what was live at the last commit
+
+    @rule(shift=st.sampled_from(SHIFTS))
+    def allocate(self, shift: int) -> None:
+        try:
+            place, zero = self.space.allocate(shift)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return
+        medium = self.media[member_of(place)]
+        assert not zero or medium.is_zero(place, shift)
+        units = _units(place, shift)
+        for other, other_shift in {**self.live, **self.unusable}.items():
+            assert units.isdisjoint(_units(other, other_shift)), "it is in use"
+        medium.write(place, shift)
+        self.live[place] = shift
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def free(self, data: st.DataObject) -> None:
+        place = data.draw(st.sampled_from(sorted(self.live)))
+        shift = self.live.pop(place)
+        self.space.free(place, shift)
+        self.unusable[place] = shift
+        with pytest.raises(ValueError, match="not in use"):
+            self.space.free(place, shift)
+
+    @precondition(lambda self: self.committing is None)
+    @rule()
+    def begin_commit(self) -> None:
+        self.committing = (*self.space.seal(), dict(self.live))
+
+    @precondition(lambda self: self.committing is not None)
+    @rule(fails=st.booleans())
+    def end_commit(self, fails: bool) -> None:
+        assert self.committing is not None
+        stored, freed, live = self.committing
+        self.committing = None
+        if fails:
+            self.space.unseal(stored, freed)
+            return
+        self.disk.update({each.slab: each for each in stored})
+        self.durable = live
+        self.space.release(freed)
+        for place, _ in freed:
+            del self.unusable[place]
+
+    @invariant()
+    def counts_agree(self) -> None:
+        assert self.space.waiting == sum(1 << shift for shift in self.unusable.values())
+        assert self.space.used == self.space.waiting + sum(1 << shift for shift in self.live.values())
+        assert all(self.space.is_used(place, shift) for place, shift in self.live.items())
+        assert not any(self.space.is_used(place, shift) for place, shift in self.unusable.items())
+
+    @invariant()
+    def a_crash_brings_back_the_last_commit(self) -> None:
+        again = Space()
+        for medium in self.media:
+            again.add(medium)
+        for stored in self.disk.values():
+            if stored.bitmap:
+                again.load(stored)
+        assert again.used == sum(1 << shift for shift in self.durable.values())
+        assert all(again.is_used(place, shift) for place, shift in self.durable.items())
+        assert again.seal() == ([], [])
+
+
+Allocations.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAllocations = Allocations.TestCase
+
+
+def _units(place: int, shift: int) -> set[int]:
+    start = (member_of(place) << 40) + (offset_of(place) >> 12)
+    return set(range(start, start + (1 << shift - 12)))
+
+
+def test_all_of_it_can_be_used_and_comes_back() -> None:
+    space = Space()
+    space.add(Medium(2))
+    places = [space.allocate(16)[0] for _ in range(2 * SLAB >> 16)]
+    assert len(set(places)) == len(places)
+    assert places == sorted(places), "what is written in order lies in order"
+    with pytest.raises(OSError, match="full"):
+        space.allocate(12)
+    for place in places:
+        space.free(place, 16)
+    with pytest.raises(OSError, match="full"):
+        space.allocate(12)
+    stored, freed = space.seal()
+    assert all(not each.bitmap for each in stored)
+    space.release(freed)
+    assert space.used == 0
+    space.allocate(SLAB_SHIFT)
+
+
+def test_a_member_that_grows() -> None:
+    medium, space = Medium(1), Space()
+    space.add(medium)
+    space.allocate(SLAB_SHIFT)
+    medium.size += SLAB + 4096
+    space.grow(0)
+    assert space.size == 2 * SLAB
+    assert offset_of(space.allocate(SLAB_SHIFT)[0]) == SLAB
+
+
+def test_claiming_places() -> None:
+    space = Space()
+    space.add(Medium(2))
+    place = place_of(0, SLAB + (3 << 16))
+    space.claim(place, 16)
+    for wrong, shift in ((place, 16), (place_of(0, SLAB), 12), (place + 1, 16), (place_of(0, 9 * SLAB), 16), (0, 16)):
+        with pytest.raises(ValueError, match="place"):
+            space.claim(wrong, shift)
+    others = {space.allocate(16)[0] for _ in range(127)}
+    assert place not in others
+    assert len(others) == 127
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [Stored(Slab(1, 0), 16, 1), Stored(Slab(0, 5), 16, 1), Stored(Slab(0, 0), 11, 1), Stored(Slab(0, 0), 22, 2)],
+)
+def test_what_cannot_have_been_stored(stored: Stored) -> None:
+    space = Space()
+    space.add(Medium(2))
+    with pytest.raises(ValueError, match="slab"):
+        space.load(stored)

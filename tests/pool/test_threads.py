@@ -1,0 +1,98 @@
+"""Readers, writers, snapshots and flushes at the same time."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from blockyard.block.file import FileDevice, create
+from blockyard.pool.pool import Pool
+from blockyard.pool.pool import create as create_pool
+from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+
+SHIFT = 14
+CHUNKS = 32
+SIZE = CHUNKS << SHIFT
+PAGE = 4096
+
+
+def test_snapshots_hold_still_and_volumes_keep_apart(tmp_path: Path) -> None:
+    """Every page says whose it is, and counts up: what a snapshot showed once it must show for ever."""
+    create(tmp_path / "member", 64 << 20)
+    create_pool(tmp_path, [str(tmp_path / "member")])
+    with Pool(tmp_path, FileDevice) as pool:
+        for name in ("a", "b"):
+            pool.create_volume(name, SIZE, SHIFT)
+        devices = {name: VolumeDevice(pool, name) for name in ("a", "b")}
+        failures: list[BaseException] = []
+        stop = threading.Event()
+
+        def run(work: Callable[[], None]) -> None:
+            try:
+                work()
+            except BaseException as error:
+                failures.append(error)
+                stop.set()
+
+        def write(name: str, seed: int) -> None:
+            device, chance = devices[name], random.Random(seed)
+            for number in itertools.count():
+                if stop.is_set():
+                    return
+                page = chance.randrange(seed % 2, SIZE // PAGE, 2)  # each writer has pages of its own, in shared chunks
+                if chance.random() < 0.1:
+                    device.discard(page // 8 * 8 * PAGE, 8 * PAGE)
+                else:
+                    device.pwritev(
+                        [(name.encode() + (number % (1 << 24)).to_bytes(3, "big")) * (PAGE // 4)], page * PAGE
+                    )
+
+        def read(name: str) -> None:
+            buffer = bytearray(SIZE)
+            while not stop.is_set():
+                devices[name].preadv([memoryview(buffer)], 0)
+                _check(name, buffer)
+
+        writers = [
+            threading.Thread(target=run, args=(lambda n=name, s=seed: write(n, s),)) for seed, name in enumerate("aabb")
+        ]
+        readers = [threading.Thread(target=run, args=(lambda n=name: read(n),)) for name in "ab"]
+        for thread in (*writers, *readers):
+            thread.start()
+        kept: dict[tuple[str, str], bytes] = {}
+        for number in range(1, 13):
+            label = f"s{number}"
+            with devices["a"].gate.closed(), devices["b"].gate.closed():
+                pool.snapshot(["a", "b"], label, float(number))
+            for name in ("a", "b"):
+                kept[name, label] = _snapshot(pool, name, label)
+                _check(name, kept[name, label])
+            if number % 3 == 0:
+                pool.delete_snapshot("a", label)
+                del kept["a", label]
+            pool.work_off()
+            pool.flush()
+        stop.set()
+        for thread in (*writers, *readers):
+            thread.join()
+        assert not failures, failures
+        for (name, label), expected in kept.items():
+            assert _snapshot(pool, name, label) == expected, (name, label)
+
+
+def _snapshot(pool: Pool, name: str, label: str) -> bytes:
+    (found,) = [each for each in pool.snapshots(name) if each.name == label]
+    data = bytearray(SIZE)
+    SnapshotDevice(pool, found).preadv([memoryview(data)], 0)
+    return bytes(data)
+
+
+def _check(name: str, data: bytes | bytearray) -> None:
+    """Each page is zeros, or all of one write to this very volume."""
+    for at in range(0, SIZE, PAGE):
+        word = bytes(data[at : at + 4])
+        assert word in (bytes(4),) or word[:1] == name.encode(), f"{name} shows {word!r}"
+        assert data[at : at + PAGE] == word * (PAGE // 4), f"page {at // PAGE} of {name} is torn"
