@@ -104,6 +104,7 @@ def test_an_empty_file_serves_on_loopback(tmp_path: Path) -> None:
         ("[volumes.a]\npath = 'x'\nname = 'b'", "volumes.a.name: the name is the key already"),
         ("[volumes.'']\npath = 'x'", 'volumes."": the name of a volume has 1 to 64 characters'),
         ("[volumes.a]\npath = 'x'\nblock_size = 1024", "volumes.a.block_size: 1024 is neither 512 nor 4096"),
+        ("[volumes.a]\npath = 'x'\nprotection = 4", "volumes.a.protection: 4 is not a type of protection information, or 0"),
         ("[volumes.a]\npath = 'x'\nblock_size = 512.0", "volumes.a.block_size: 512.0 is not a whole number"),
         ("[volumes.a]\npath = 'x'\nsize = 'much'", "volumes.a.size: 'much' is not a size"),
         ("[volumes.a]\npath = 'x'\nsize = 1000", "volumes.a.size: 1000 bytes are not a multiple of the block size 512"),

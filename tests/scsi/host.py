@@ -10,11 +10,12 @@ from uuid import UUID
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice, create
 from blockyard.block.memory import MemoryDevice
+from blockyard.scsi.cdb import Command
 from blockyard.scsi.lun import encode_lun
 from blockyard.scsi.nexus import Nexus, target_port
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import LunMap, Target
-from blockyard.scsi.task import Result, Status, Task
+from blockyard.scsi.task import VARIABLE_LENGTH, Result, Status, Task
 from blockyard.scsi.unit import Identity, LogicalUnit
 
 UUID_1 = UUID("12345678-9abc-4def-8123-456789abcdef")
@@ -188,6 +189,18 @@ def file_device(directory: Path, size: int = 1 << 20, *, read_only: bool = False
 
 
 # ---- CDBs
+
+
+def cdb_of(command: Command) -> bytearray:
+    """A CDB of the command with zeros in all of its fields."""
+    cdb = bytearray(max(16, command.length))
+    cdb[0] = command.opcode
+    if command.opcode == VARIABLE_LENGTH:
+        cdb[7:10] = bytes([32 - 8, 0, command.service_action or 0])
+    else:
+        cdb[1] = command.service_action or 0
+    return cdb
+
 
 TEST_UNIT_READY = bytes(6)
 

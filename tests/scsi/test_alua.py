@@ -17,7 +17,7 @@ from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import Target
 from blockyard.scsi.task import Status
 from tests.scsi.cluster import attentions, join, shared_disk
-from tests.scsi.host import NAME, TEST_UNIT_READY, Host, inquiry, memory, parse_sense, read_16
+from tests.scsi.host import NAME, TEST_UNIT_READY, Host, cdb_of, inquiry, memory, parse_sense, read_16
 
 AO, AN, STANDBY, UNAVAILABLE, OFFLINE, TRANSITIONING = AccessState
 _NOT_READY = {
@@ -134,9 +134,7 @@ def test_what_passes_in_each_state(command: Command, state: AccessState) -> None
     target.ports.set(1, state)
     attentions(elsewhere)
     host.nexus.take_attention()
-    cdb = bytearray(16)
-    cdb[0], cdb[1] = command.opcode, command.service_action or 0
-    result = host.send(bytes(cdb))
+    result = host.send(bytes(cdb_of(command)))
     sense = parse_sense(result.sense) if result.sense else None
     refused = sense is not None and sense.key == SenseKey.NOT_READY and sense.asc == _NOT_READY.get(state)
     assert refused == (command.access not in _PASSING[state])

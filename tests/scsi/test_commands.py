@@ -10,9 +10,9 @@ from blockyard.block.memory import MemoryDevice
 from blockyard.scsi.commands import COMMANDS, Command, CommandTable, Field, Kind
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.task import Task
-from tests.scsi.host import Host, disk, memory, parse_sense
+from tests.scsi.host import Host, cdb_of, disk, memory, parse_sense
 
-_LENGTHS = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by group code, the top bits of the operation code
+_LENGTHS = {0: 6, 1: 10, 2: 10, 3: 32, 4: 16, 5: 12}  # by group code, the top bits of the operation code
 
 
 def _ids(command: Command) -> str:
@@ -21,14 +21,11 @@ def _ids(command: Command) -> str:
 
 @pytest.fixture(scope="module")
 def host() -> Host:
-    return memory(removable=True)
+    return memory(removable=True, protection=2)
 
 
 def _cdb(command: Command) -> bytearray:
-    cdb = bytearray(16)
-    cdb[0] = command.opcode
-    if command.service_action is not None:
-        cdb[1] = command.service_action
+    cdb = cdb_of(command)
     if command.name.startswith("MODE SELECT"):
         cdb[1] = 0x10
     return cdb
@@ -45,13 +42,16 @@ class TestEachCommand:
 
     def test_reserved_bits_are_refused(self, command: Command, host: Host) -> None:
         usable = bytearray(command.length)
-        usable[-1] = 0x04  # NACA
+        usable[1 if command.length == 32 else -1] = 0x04  # NACA
         for field in command.fields:
             if field.kind is not Kind.ZERO:
                 mask = field.mask(command.length).to_bytes(command.length, "big")
                 usable = bytearray(a | b for a, b in zip(usable, mask, strict=True))
         zero_fields = [field for field in command.fields if field.kind is Kind.ZERO]
+        action = range(64, 80) if command.length == 32 else range(0)  # with other bits it would be another command
         for position in range(8, 8 * command.length):
+            if position in action:
+                continue
             byte, bit = position // 8, 7 - position % 8
             if usable[byte] & 1 << bit:
                 continue
@@ -66,15 +66,18 @@ class TestEachCommand:
 
     def test_control_byte_is_refused(self, command: Command, host: Host) -> None:
         cdb = _cdb(command)
-        cdb[command.length - 1] = 0x01  # LINK, obsolete
-        host.invalid(bytes(cdb), command.length - 1, 0)
+        control = 1 if command.length == 32 else command.length - 1
+        cdb[control] = 0x01  # LINK, obsolete
+        host.invalid(bytes(cdb), control, 0)
 
     def test_usage(self, command: Command) -> None:
-        usage = command.usage()
+        usage = command.usage(protection=True)
         assert len(usage) == command.length
         assert usage[0] == command.opcode
-        assert usage[-1] == 0x04  # NACA
-        if command.service_action is not None:
+        assert usage[1 if command.length == 32 else -1] == 0x04  # NACA
+        if command.length == 32:
+            assert int.from_bytes(usage[8:10], "big") == command.service_action
+        elif command.service_action is not None:
             assert usage[1] & 0x1F == command.service_action
         for field in command.fields[1:]:
             mask = field.mask(command.length)

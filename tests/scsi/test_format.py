@@ -110,7 +110,8 @@ def test_parameter_lists_that_are_wrong(host: Host) -> None:
     host.fail(format_unit(FMTDATA), *short, _header(FOV | IP) + bytes(3))
     host.fail(format_unit(FMTDATA), *short, _header(FOV | IP) + _pattern(b"abc")[:-1])
     for data, byte, bit in (
-        (_header(usage=1), 0, None),
+        (_header(usage=1), 0, 2),
+        (_header(usage=8), 0, 3),
         (_header(1), 1, 0),
         (_header(FOV | 4), 1, 2),
         (_header(DCRT), 1, 5),

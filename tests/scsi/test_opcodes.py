@@ -17,14 +17,14 @@ def _all(data: bytes, size: int) -> list[bytes]:
 
 
 def test_all_commands() -> None:
-    descriptors = _all(memory(removable=True).ok(supported_opcodes()), 8)
+    descriptors = _all(memory(removable=True, protection=2).ok(supported_opcodes()), 8)
     assert [struct.unpack(">BxHxBH", d) for d in descriptors] == [
         (c.opcode, c.service_action or 0, 0 if c.service_action is None else 1, c.length) for c in COMMANDS
     ]
 
 
 def test_all_commands_with_timeouts() -> None:
-    descriptors = _all(memory(removable=True).ok(supported_opcodes(rctd=True)), 20)
+    descriptors = _all(memory(removable=True, protection=2).ok(supported_opcodes(rctd=True)), 20)
     assert len(descriptors) == len(list(COMMANDS))
     for descriptor, command in zip(descriptors, COMMANDS, strict=True):
         assert descriptor[5] & 2
@@ -41,10 +41,10 @@ def test_unmap_is_left_out_where_nothing_can_be_unmapped() -> None:
 @pytest.mark.parametrize("command", list(COMMANDS), ids=lambda command: command.name)
 @pytest.mark.parametrize("rctd", [False, True])
 def test_one_command(command: Command, rctd: bool) -> None:
-    host = memory(removable=True)
+    host = memory(removable=True, protection=2)
     action = command.service_action
     right, wrong = (1, 2) if action is None else (2, 1)
-    expected = bytes([0, 3 | rctd << 7]) + struct.pack(">H", command.length) + command.usage()
+    expected = bytes([0, 3 | rctd << 7]) + struct.pack(">H", command.length) + command.usage(protection=True)
     if rctd:
         expected += struct.pack(">HxBII", 10, 0, 0, command.timeout)
     assert host.ok(supported_opcodes(right, command.opcode, action or 0, rctd=rctd)) == expected
@@ -74,5 +74,5 @@ def test_bad_options() -> None:
 
 
 def test_allocation_length() -> None:
-    host = memory(removable=True)
+    host = memory(removable=True, protection=2)
     assert host.ok(supported_opcodes(length=11)) == host.ok(supported_opcodes())[:11]

@@ -54,6 +54,7 @@ from tests.scsi.host import (
     TEST_UNIT_READY,
     UUID_1,
     Host,
+    cdb_of,
     inquiry,
     read_16,
     report_luns,
@@ -104,9 +105,7 @@ def _family(command: Command) -> str:
 
 
 def _cdb(command: Command) -> bytes:
-    cdb = bytearray(16)
-    cdb[0] = command.opcode
-    cdb[1] = command.service_action or 0
+    cdb = cdb_of(command)
     if command.opcode == 0x5F:
         cdb[2], cdb[8] = WE, 24
     return bytes(cdb)

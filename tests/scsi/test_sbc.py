@@ -226,7 +226,7 @@ def test_a_read_that_sends_data_gets_its_data_all_the_same() -> None:
 def test_failed_commands_say_what_they_expected() -> None:
     host = memory()
     assert host.send(write_10(2047, 2), bytes(1024)).expected == 1024
-    assert host.send(write_10(0, 1, 0x20), bytes(512)).expected == 512
+    assert host.send(write_10(0, 1, 0x20), bytes(512)).expected == 520  # WRPROTECT
     assert host.send(bytes([0xFF]), bytes(512)).expected == 0
 
 

@@ -9,7 +9,7 @@ from blockyard.scsi.lun import MAX_LUN, decode_lun, encode_lun
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import Target
 from blockyard.scsi.unit import AbsentUnit
-from tests.scsi.host import NAME, Host, inquiry, memory, parse_sense, report_luns, request_sense
+from tests.scsi.host import NAME, Host, cdb_of, inquiry, memory, parse_sense, report_luns, request_sense
 
 
 @pytest.mark.parametrize("lun", [0, 1, 255, 256, 0x1234, MAX_LUN])
@@ -67,8 +67,7 @@ def test_request_sense(absent: Host) -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.absent], ids=lambda command: command.name)
 def test_all_else_is_refused(absent: Host, command: Command) -> None:
-    cdb = bytes([command.opcode, command.service_action or 0])
-    absent.fail(cdb, SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_UNIT_NOT_SUPPORTED)
+    absent.fail(bytes(cdb_of(command)), SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_UNIT_NOT_SUPPORTED)
 
 
 def test_unknown_commands_are_refused_alike(absent: Host) -> None:

@@ -80,6 +80,9 @@ class Device(ABC):
     def flush(self) -> None:
         """Return once every write that has returned, and every map that leads to it, is on stable storage."""
 
+    def refresh(self) -> None:  # noqa: B027  (most devices stay as they are)
+        """Look at the size again: what is beneath may have grown."""
+
     def prefetch(self, offset: int, length: int) -> None:  # noqa: B027  (there need not be a cache)
         """Have the range read into a cache, if there is one; reads of it will be quicker. A hint, without promise."""
 

@@ -93,6 +93,10 @@ class FaultDevice(Device):
         self._pass(Operation.FLUSH)
         self.below.flush()
 
+    def refresh(self) -> None:
+        self.below.refresh()
+        self.size = self.below.size
+
     def prefetch(self, offset: int, length: int) -> None:
         self.below.prefetch(offset, length)
 

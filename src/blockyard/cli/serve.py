@@ -103,6 +103,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     disks.add_argument("--thick", action="store_true", help="keep all space: initiators cannot unmap blocks")
     disks.add_argument("--removable", action="store_true", help="let initiators eject and load the medium")
     disks.add_argument(
+        "--protection",
+        metavar="TYPE",
+        type=int,
+        choices=(0, 1, 2, 3),
+        default=0,
+        help="keep protection information (T10 DIF) of this type for each block (default: 0, none)",
+    )
+    disks.add_argument(
         "--background-rate",
         metavar="SIZE",
         help="what SANITIZE and FORMAT UNIT write per second at most, so that other disks keep their speed "
@@ -213,6 +221,7 @@ def _from_file(options: argparse.Namespace) -> Configuration:
         raise UsageError(f"{options.volumes[0]}: with --config, volumes stand in the file")
     in_file = {"isns": None, "size": None, "block_size": Volume.block_size, "target": None, "background_rate": None}
     in_file["soft_threshold"] = None
+    in_file |= {"protection": Volume.protection}
     in_file |= dict.fromkeys(("read_only", "write_through", "thick", "removable"), False)
     in_file |= {name: getattr(Target, name) for name in ("max_connections", "error_recovery_level")}
     for name, default in in_file.items():
@@ -238,6 +247,7 @@ def _from_arguments(options: argparse.Namespace) -> Configuration:
                 write_through=options.write_through,
                 thick=options.thick,
                 removable=options.removable,
+                protection=options.protection,
                 background_rate=Size(0 if options.background_rate is None else parse_size(options.background_rate)),
                 soft_threshold=Size(0 if options.soft_threshold is None else parse_size(options.soft_threshold)),
             )

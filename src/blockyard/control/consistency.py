@@ -106,6 +106,8 @@ def _check_volume(at: str, volume: Volume) -> None:
         raise RecordError(join(at, "path"), "the path of a file or block device belongs here")
     if volume.block_size not in BLOCK_SIZES:
         raise RecordError(join(at, "block_size"), f"{volume.block_size} is neither 512 nor 4096")
+    if not 0 <= volume.protection <= 3:
+        raise RecordError(join(at, "protection"), f"{volume.protection} is not a type of protection information, or 0")
     if volume.size % volume.block_size:
         size, block_size = int(volume.size), volume.block_size
         raise RecordError(join(at, "size"), f"{size} bytes are not a multiple of the block size {block_size}")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blockyard.scsi import limits, medium
+from blockyard.block.information import LENGTH
+from blockyard.block.protected import join
+from blockyard.scsi import limits, medium, protection
 from blockyard.scsi.sense import Asc, CheckCondition, SenseKey, invalid_field
 
 if TYPE_CHECKING:
@@ -34,11 +36,17 @@ def orwrite(unit: LogicalUnit, task: Task) -> Buffer:
     fields = task.fields
     if not task.data_out:
         return b""
-    sent = bytes(task.data_out)
+    data, information = protection.received(unit, task, task.data_out)
+    sent = bytes(data)
     rest = -len(sent) % unit.block_size
     old = medium.read(unit, fields["lba"] << unit.shift, len(sent) + rest)
     both = int.from_bytes(old, "little") | int.from_bytes(sent, "little")
-    medium.write(unit, both.to_bytes(len(old), "little"), fields["lba"] << unit.shift, stable=fields["fua"])
+    new = both.to_bytes(len(old), "little")
+    if information is not None and unit.protection is not None:
+        information = unit.protection.fitting(
+            new, information, fields["lba"]
+        )  # tags as they were sent, guards as they are now
+    medium.write(unit, new, fields["lba"] << unit.shift, stable=fields["fua"], information=information)
     return b""
 
 
@@ -59,6 +67,14 @@ def check_write_atomic(unit: LogicalUnit, task: Task) -> None:
 def write_atomic(unit: LogicalUnit, task: Task) -> Buffer:
     """ATOMIC BOUNDARY lets the device server write in several atomic steps; one for all is never less than that."""
     fields = task.fields
-    if task.data_out:
-        unit.journal.write(task.data_out, fields["lba"] << unit.shift)
+    if not task.data_out:
+        return b""
+    data, information = protection.received(unit, task, task.data_out)
+    if unit.protection is None:
+        unit.journal.write(data, fields["lba"] << unit.shift)
+    else:
+        if information is None:
+            information = unit.protection.generate(data, fields["lba"])
+        image = join(data, information, unit.block_size)
+        unit.journal.write(image, fields["lba"] * (unit.block_size + LENGTH))
     return b""

@@ -79,6 +79,7 @@ class Capability(Enum):
     NONE = "all"
     THIN = "thin"
     REMOVABLE = "removable"
+    TYPE_2 = "protection type 2"
 
 
 # of a LogicalUnit, of any Unit where the command is `absent`; returns the Data-In, or Steps where it is `in_pieces`
@@ -121,6 +122,7 @@ class Command:
     access: Access = Access.ACTIVE
     timeout: int = 10  # seconds, recommended (SPC-5, command timeouts descriptor)
 
+    protect: str = field(init=False)  # the name of its RDPROTECT, WRPROTECT, … field; "" where it has none
     allocates: bool = field(init=False)  # its Data-In is cut to its allocation length
     _parts: tuple[tuple[str, int, int], ...] = field(init=False)
     _defaults: tuple[tuple[str, int], ...] = field(init=False)
@@ -130,6 +132,7 @@ class Command:
     def __post_init__(self) -> None:
         self.fields = (Field("opcode", 0, 7, 8, Kind.IGNORED), *self.fields)
         values = [f for f in self.fields if f.kind is Kind.VALUE]
+        self.protect = next((f.name for f in values if f.name.endswith("protect")), "")
         self.allocates = any(f.name == "allocation_length" for f in values)
         self._parts = tuple((f.name, f.shift(self.length), (1 << f.width) - 1) for f in values)
         self._defaults = tuple((f.name, f.zero_means) for f in values if f.zero_means)
@@ -174,14 +177,22 @@ class Command:
         part = next(f for f in self.fields if f.name == name)
         return invalid_field(part.byte, part.bit)
 
-    def usage(self) -> bytes:
+    def usage(self, *, protection: bool = False) -> bytes:
         """The CDB with ones where bits are evaluated (SPC-5, REPORT SUPPORTED OPERATION CODES)."""
-        number = sum(f.mask(self.length) for f in self.fields if f.kind is Kind.VALUE) | self._control
+        evaluated = [f for f in self.fields if f.kind is Kind.VALUE and (protection or f.name != self.protect)]
+        number = sum(f.mask(self.length) for f in evaluated) | self._control
         usage = bytearray(number.to_bytes(self.length, "big"))
         usage[0] = self.opcode
-        if self.service_action is not None:
+        if self.opcode == VARIABLE_LENGTH:
+            usage[8:10] = (self.service_action or 0).to_bytes(2, "big")
+        elif self.service_action is not None:
             usage[1] = usage[1] & 0xE0 | self.service_action
         return bytes(usage)
+
+
+def service_action(cdb: Buffer) -> int:
+    """The SERVICE ACTION of a command that has one (SPC-5: in byte 1, or in bytes 8 and 9 of a CDB of variable length)."""
+    return int.from_bytes(cdb[8:10], "big") if cdb[0] == VARIABLE_LENGTH else cdb[1] & 0x1F
 
 
 class CommandTable:
@@ -211,7 +222,7 @@ class CommandTable:
         if command is None:
             actions = self._actions.get(cdb[0])
             if actions is not None:
-                command = actions.get(cdb[1] & 0x1F)
+                command = actions.get(service_action(cdb))
         return command
 
     def has_actions(self, opcode: int) -> bool:

@@ -6,6 +6,9 @@ and the fuzzer's grammar all come from here. Fields stand at (byte, bit of the m
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from blockyard.scsi import (
     alua,
     atomic,
@@ -25,7 +28,18 @@ from blockyard.scsi import (
     spc,
 )
 from blockyard.scsi import persistent_reserve as pr
-from blockyard.scsi.cdb import Access, Capability, Check, Command, CommandTable, Conflict, Field, Handler, Kind
+from blockyard.scsi.cdb import (
+    Access,
+    Capability,
+    Check,
+    Command,
+    CommandTable,
+    Conflict,
+    Field,
+    Handler,
+    Kind,
+)
+from blockyard.scsi.task import VARIABLE_LENGTH
 
 __all__ = ["COMMANDS", "Access", "Capability", "Command", "CommandTable", "Conflict", "Field", "Kind"]
 
@@ -35,15 +49,15 @@ _GROUP_6 = Field("group_number", 6, 4, 5, Kind.IGNORED)
 _GROUP_10 = Field("group_number", 10, 4, 5, Kind.IGNORED)
 _GROUP_14 = Field("group_number", 14, 4, 5, Kind.IGNORED)
 
-# READ and WRITE: protection information is not supported, so RDPROTECT and WRPROTECT have to be zero; DPO is a hint
+# READ and WRITE: RDPROTECT and WRPROTECT are looked at by protection.check; DPO is a hint
 _FUA = (Field("dpo", 1, 4, 1), Field("fua", 1, 3, 1), Field("fua_nv", 1, 1, 1, Kind.IGNORED))
-_RDPROTECT = Field("rdprotect", 1, 7, 3, Kind.ZERO)
-_WRPROTECT = Field("wrprotect", 1, 7, 3, Kind.ZERO)
+_RDPROTECT = Field("rdprotect", 1, 7, 3)
+_WRPROTECT = Field("wrprotect", 1, 7, 3)
 _RANGE_6 = (Field("lba", 1, 4, 21), Field("count", 4, 7, 8, zero_means=256))
 _RANGE_10 = (Field("lba", 2, 7, 32), _GROUP_6, Field("count", 7, 7, 16))
 _RANGE_12 = (Field("lba", 2, 7, 32), Field("count", 6, 7, 32), _GROUP_10)
 _RANGE_16 = (Field("lba", 2, 7, 64), Field("count", 10, 7, 32), _GROUP_14)
-_VERIFY = (Field("vrprotect", 1, 7, 3, Kind.ZERO), Field("dpo", 1, 4, 1), Field("bytchk", 1, 2, 2))
+_VERIFY = (Field("vrprotect", 1, 7, 3), Field("dpo", 1, 4, 1), Field("bytchk", 1, 2, 2))
 _WRITE_VERIFY = (_WRPROTECT, Field("dpo", 1, 4, 1), Field("bytchk", 1, 2, 2))
 _WRITE_SAME = (_WRPROTECT, Field("anchor", 1, 4, 1, Kind.ZERO), Field("unmap", 1, 3, 1))
 _SYNCHRONIZE = (Field("sync_nv", 1, 2, 1, Kind.IGNORED), Field("immed", 1, 1, 1))
@@ -252,7 +266,7 @@ _BLOCKS = [
     Command(
         format.OPCODE, "FORMAT UNIT", 6,
         (
-            Field("fmtpinfo", 1, 7, 2, Kind.ZERO), Field("longlist", 1, 5, 1), Field("fmtdata", 1, 4, 1),
+            Field("fmtpinfo", 1, 7, 2), Field("longlist", 1, 5, 1), Field("fmtdata", 1, 4, 1),
             Field("cmplst", 1, 3, 1), Field("defect_list_format", 1, 2, 3), Field("vendor_specific", 2, 7, 8, Kind.IGNORED),
             Field("ffmt", 4, 1, 2, Kind.ZERO),
         ),
@@ -273,8 +287,8 @@ _BLOCKS = [
     ),
     Command(
         0x8B, "ORWRITE (16)", 16,
-        (Field("orprotect", 1, 7, 3, Kind.ZERO), *_FUA, *_RANGE_16),
-        atomic.orwrite, data_out=sbc.blocks,
+        (Field("orprotect", 1, 7, 3), *_FUA, *_RANGE_16),
+        atomic.orwrite, data_out=sbc.or_blocks,
         blocking=True, exclusive=True, medium=True, writes=True, ranged=True, transfers=True, timeout=30,
     ),
     _sanitize(sanitize.OVERWRITE, "OVERWRITE", sanitize.overwrite),
@@ -540,4 +554,38 @@ _PRIMARY = [
     _set(0x0F, "SET TIMESTAMP", maintenance.set_timestamp, maintenance.check_list),
 ]  # fmt: skip
 
-COMMANDS = CommandTable([*_BASIC, *_BLOCKS, *_RESERVATIONS, *_ASYMMETRIC_ACCESS, *_COPIES, *_PRIMARY])
+# CDBs of 32 bytes, for protection information of type 2 (SBC-4; SPC-5, variable length CDB formats)
+_HEAD_32 = (
+    Field("group_number", 6, 4, 5, Kind.IGNORED),
+    Field("additional_cdb_length", 7, 7, 8),
+    Field("service_action", 8, 7, 16),
+)
+_TAGS_32 = (
+    Field("lba", 12, 7, 64),
+    Field("expected_initial_logical_block_reference_tag", 20, 7, 32),
+    Field("expected_logical_block_application_tag", 24, 7, 16),
+    Field("logical_block_application_tag_mask", 26, 7, 16),
+    Field("count", 28, 7, 32),
+)
+_DPO_32 = Field("dpo", 10, 4, 1)
+_FUA_32 = (_DPO_32, Field("fua", 10, 3, 1), Field("fua_nv", 10, 1, 1, Kind.IGNORED))
+_BYTCHK_32 = Field("bytchk", 10, 2, 2)
+
+
+def _long(make: Callable[..., Command], action: int, name: str, protect: str, *fields: Field) -> Command:
+    command = make(VARIABLE_LENGTH, f"{name} (32)", 32, *_HEAD_32, Field(protect, 10, 7, 3), *fields, *_TAGS_32)
+    return replace(command, fields=command.fields[1:], service_action=action, requires=Capability.TYPE_2)
+
+
+_TYPE_2 = [
+    _long(_read, 0x09, "READ", "rdprotect", *_FUA_32),
+    _long(_verify, 0x0A, "VERIFY", "vrprotect", _DPO_32, _BYTCHK_32),
+    _long(_write, 0x0B, "WRITE", "wrprotect", *_FUA_32),
+    _long(_write_and_verify, 0x0C, "WRITE AND VERIFY", "wrprotect", _DPO_32, _BYTCHK_32),
+    _long(
+        _write_same, 0x0D, "WRITE SAME", "wrprotect",
+        Field("anchor", 10, 4, 1, Kind.ZERO), Field("unmap", 10, 3, 1), Field("ndob", 10, 0, 1),
+    ),
+]  # fmt: skip
+
+COMMANDS = CommandTable([*_BASIC, *_BLOCKS, *_TYPE_2, *_RESERVATIONS, *_ASYMMETRIC_ACCESS, *_COPIES, *_PRIMARY])

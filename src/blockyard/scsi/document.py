@@ -24,7 +24,7 @@ _NOTES = f"""\
 ## What to know
 
 - **Reserved bits** and fields that must be zero end a command with INVALID FIELD IN CDB and a field pointer. So do
-  RDPROTECT, WRPROTECT and VRPROTECT (there is no protection information), ANCHOR, and LOEJ on a fixed disk.
+  RDPROTECT, WRPROTECT, VRPROTECT and ORPROTECT where there is no protection information, ANCHOR, and LOEJ on a fixed disk.
 - **Transfer length**: READ, WRITE, VERIFY and WRITE AND VERIFY take up to {limits.MAX_TRANSFER >> 20} MiB, WRITE SAME
   up to {limits.WRITE_SAME_BLOCKS} blocks (0 blocks are refused by thin units: WSNZ; thick ones take them for all up to
   the end), COMPARE AND WRITE up to \
@@ -40,6 +40,11 @@ _NOTES = f"""\
   tells how far. Meanwhile other commands end with NOT READY, but for those that say so in the table. Resets, aborts and
   restarts do not end them. CRYPTOGRAPHIC ERASE does what BLOCK ERASE does: there is no key to throw away. FORMAT UNIT
   frees all blocks, or writes an initialization pattern; capacity and block length stay.
+- **Protection information** (`--protection`) of types 1, 2 and 3, one of eight bytes for each logical block. GRD_CHK,
+  APP_CHK and REF_CHK are set: it is checked in reads without RDPROTECT too, unless DPICZ is set. Failures are ABORTED
+  COMMAND, 10h/01h to 03h, with the LBA in the INFORMATION field. Application tags are checked for 32-byte commands
+  when ATO is set (it is not by default; both can be changed). Blocks that are written without it get it: with a guard,
+  and of type 1 a reference tag; of type 2 they are marked as not protected. FORMAT UNIT changes the type.
 - **Removable disks** (`--removable`) can be ejected and loaded by START STOP UNIT unless a nexus prevents it. Without
   LOEJ they do not stop. A restart loads the medium.
 - **Power conditions** are taken and reported by REQUEST SENSE; access to the medium ends them. Reserved ones change

@@ -1,8 +1,11 @@
 """FORMAT UNIT (SBC-4): all blocks are initialized.
 
 Without an initialization pattern they are freed, and read as zeros. Capacity and block length stay as they are: MODE
-SELECT refuses others. There are no defects, so that a list of them is refused, and the bits that say what to do about
-them (DPRY, DCRT, STPF) mean nothing.
+SELECT refuses others. On a unit with protection information FMTPINFO and PROTECTION FIELD USAGE choose its type from then
+on; the information of all blocks becomes FFh, which protects nothing.
+
+There are no defects, so that a list of them is refused, and the bits that say what to do about them (DPRY, DCRT, STPF)
+mean nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from blockyard.scsi.overhaul import Overhaul
+from blockyard.scsi.protection import change_type
 from blockyard.scsi.sanitize import OPCODE as SANITIZE
 from blockyard.scsi.sense import Asc, CheckCondition, SenseKey, invalid_parameter, parameter_list_length_error
 
@@ -23,6 +27,7 @@ _MAX_LIST = (
     8 + 4 + 4096
 )  # bytes of the longest parameter list that makes sense: long header, pattern descriptor, pattern
 _FOV, _IP, _IMMED, _DEFECT_FLAGS, _OBSOLETE = 0x80, 0x08, 0x02, 0x70, 0x05  # byte 1 of the header
+_TYPES = {(0, 0): 0, (2, 0): 1, (3, 0): 2, (3, 1): 3}  # protection type by FMTPINFO and PROTECTION FIELD USAGE
 _DEFAULT, _REPEAT = 0x00, 0x01  # INITIALIZATION PATTERN TYPE
 
 
@@ -33,14 +38,26 @@ class Format(Overhaul):
     in_progress = Asc.LOGICAL_UNIT_NOT_READY_FORMAT_IN_PROGRESS
     failure = Asc.FORMAT_COMMAND_FAILED
 
+    def __init__(
+        self, unit: LogicalUnit, block: bytes | None, *, protection_type: int, done: int = 0, failed: bool = False
+    ) -> None:
+        super().__init__(unit, [block], done=done, failed=failed)
+        self.protection_type = protection_type
+
     @classmethod
     def resumed(cls, unit: LogicalUnit, document: dict[str, Any]) -> Format:
-        pattern = document["pattern"]
-        return cls(unit, [pattern and bytes.fromhex(pattern)], done=document["done"], failed=document["failed"])
+        pattern, kind = document["pattern"], document["protection_type"]
+        block = None if pattern is None else bytes.fromhex(pattern)
+        return cls(unit, block, protection_type=kind, done=document["done"], failed=document["failed"])
 
     def document(self) -> dict[str, Any]:
         (block,) = self.passes
-        return {"pattern": block and block.hex()}
+        return {"pattern": None if block is None else block.hex(), "protection_type": self.protection_type}
+
+    def leave(self) -> None:
+        if self.unit.protection is not None:
+            change_type(self.unit, self.protection_type)
+        super().leave()
 
     def admits(self, command: Command) -> bool:
         if self.failed:
@@ -57,7 +74,11 @@ def check(unit: LogicalUnit, task: Task) -> None:
     """Only the parameter list says how long it is, so that all that is announced is taken, within reason."""
     fields, command = task.fields, task.command
     assert command is not None
+    if fields["fmtpinfo"] and unit.protection is None:
+        raise command.invalid("fmtpinfo")
     if not fields["fmtdata"]:
+        if (fields["fmtpinfo"], 0) not in _TYPES:
+            raise command.invalid("fmtpinfo")
         if fields["longlist"]:
             raise command.invalid("longlist")
         if fields["cmplst"]:
@@ -71,11 +92,13 @@ def check(unit: LogicalUnit, task: Task) -> None:
 
 def format_unit(unit: LogicalUnit, task: Task) -> Buffer:
     fields = task.fields
-    block, immed = (
-        _parameters(unit, bytes(task.data_out), long=bool(fields["longlist"])) if task.data_out else (None, 0)
-    )
+    data = bytes(task.data_out)
+    usage = data[0] & 7 if data else 0
+    if (fields["fmtpinfo"], usage) not in _TYPES:
+        raise invalid_parameter(0, 2)
+    block, immed = _parameters(unit, data, long=bool(fields["longlist"])) if data else (None, 0)
     fields["immed"] = immed
-    task.overhaul = Format(unit, [block])
+    task.overhaul = Format(unit, block, protection_type=_TYPES[fields["fmtpinfo"], usage])
     task.overhaul.begin()
     return b""
 
@@ -83,8 +106,8 @@ def format_unit(unit: LogicalUnit, task: Task) -> Buffer:
 def _parameters(unit: LogicalUnit, data: bytes, *, long: bool) -> tuple[bytes | None, int]:
     """What the parameter list asks for: the contents of each block (None: its space is freed), and IMMED."""
     header = 8 if long else 4
-    if data[0]:
-        raise invalid_parameter(0)
+    if data[0] & 0xF8:
+        raise invalid_parameter(0, data[0].bit_length() - 1)
     if data[1] & _OBSOLETE:
         raise invalid_parameter(1, 2 if data[1] & 4 else 0)
     if not data[1] & _FOV and data[1] & (_DEFECT_FLAGS | _IP):

@@ -5,39 +5,69 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from blockyard.scsi.sense import MEDIUM_ERRNOS, MediumFailure, ReadFailure
+from blockyard.block.information import LENGTH
+from blockyard.block.protected import Part, ProtectionError
+from blockyard.scsi.sense import MEDIUM_ERRNOS, Asc, CheckCondition, MediumFailure, ReadFailure, SenseKey
 
 if TYPE_CHECKING:
     from blockyard.scsi.task import Buffer
     from blockyard.scsi.unit import LogicalUnit
 
 
+_FAILED = {
+    Part.GUARD: Asc.LOGICAL_BLOCK_GUARD_CHECK_FAILED,
+    Part.APPLICATION_TAG: Asc.LOGICAL_BLOCK_APPLICATION_TAG_CHECK_FAILED,
+    Part.REFERENCE_TAG: Asc.LOGICAL_BLOCK_REFERENCE_TAG_CHECK_FAILED,
+}
+
+
 def read(unit: LogicalUnit, offset: int, length: int) -> bytearray:
     """Bytes of the medium. An OSError comes out as a ReadFailure."""
     data = bytearray(length)
-    try:
-        unit.device.preadv([memoryview(data)], offset)
-    except OSError as error:
 
-        def again(start: int, size: int) -> None:
-            unit.device.preadv([memoryview(data)[:size]], start)
+    def attempt(start: int, size: int) -> None:
+        unit.device.preadv([memoryview(data)[:size]], start)
 
-        raise _located(ReadFailure, error, unit, offset, length, again) from error
+    access(ReadFailure, unit, attempt, offset, length)
     return data
 
 
-def write(unit: LogicalUnit, data: Buffer, offset: int, *, stable: int) -> None:
-    """Write bytes to the medium; on stable storage when this returns if `stable`, or the write cache is off."""
-    try:
-        unit.device.pwritev([data], offset)
-    except OSError as error:
+def write(unit: LogicalUnit, data: Buffer, offset: int, *, stable: int, information: bytes | None = None) -> None:
+    """Write bytes to the medium; on stable storage when this returns if `stable`, or the write cache is off.
 
-        def again(start: int, size: int) -> None:
-            unit.device.pwritev([memoryview(data)[start - offset : start - offset + size]], start)
+    `information` is the protection information of whole blocks on a unit that has some; else it is made.
+    """
 
-        raise _located(MediumFailure, error, unit, offset, len(data), again) from error
+    def attempt(start: int, size: int) -> None:
+        piece = memoryview(data)[start - offset : start - offset + size]
+        if information is None:
+            unit.device.pwritev([piece], start)
+        else:
+            assert unit.protection is not None
+            first, number = start - offset >> unit.shift, size >> unit.shift
+            own = information[LENGTH * first : LENGTH * (first + number)]
+            unit.protection.write_blocks(start >> unit.shift, piece, own)
+
+    access(MediumFailure, unit, attempt, offset, len(data))
     if stable or not unit.write_back:
         unit.device.flush()
+
+
+def access(
+    kind: type[MediumFailure], unit: LogicalUnit, attempt: Callable[[int, int], None], offset: int, length: int
+) -> None:
+    """Attempt to access a range of the medium; a failure names the block that is to blame, where there is one."""
+    try:
+        attempt(offset, length)
+    except ProtectionError as error:
+        raise failed_check(error) from error
+    except OSError as error:
+        raise _located(kind, error, unit, offset, length, attempt) from error
+
+
+def failed_check(error: ProtectionError) -> CheckCondition:
+    """What an initiator is told of protection information that does not fit its block (SBC-4)."""
+    return CheckCondition(SenseKey.ABORTED_COMMAND, _FAILED[error.part], information=error.lba)
 
 
 def _located(

@@ -101,6 +101,7 @@ PAGES: dict[tuple[int, int], ModePage] = {
                 ModeField(
                     "tst", 2, 7, 3, changeable=True, values=(0, 1)
                 ),  # one task set for all nexuses, or each its own
+                ModeField("dpicz", 2, 3, 1, changeable=True),  # of units with protection information only
                 ModeField("d_sense", 2, 2, 1, changeable=True),
                 ModeField("gltsd", 2, 1, 1, default=1),
                 # SIMPLE commands of one nexus in their order, or in any
@@ -108,6 +109,7 @@ PAGES: dict[tuple[int, int], ModePage] = {
                 ModeField("qerr", 3, 2, 2, changeable=True, values=(0, 1, 3)),
                 ModeField("ua_intlck_ctrl", 4, 5, 2, changeable=True, values=(0, 2, 3)),
                 ModeField("swp", 4, 3, 1, changeable=True),
+                ModeField("ato", 5, 7, 1, changeable=True),  # likewise: whose the application tags are
                 ModeField("tas", 5, 6, 1, changeable=True),  # aborted by another nexus: a status, or a unit attention
                 ModeField("busy_timeout_period", 8, 7, 16, default=0xFFFF),  # not limited
             ),
@@ -201,11 +203,14 @@ class ModeParameters:
         durable: Durable,
         *,
         write_through: bool = False,
+        protected: bool = False,
         thin: bool = False,
         defaults: Mapping[str, int] | None = None,
     ) -> None:
         self._durable = durable
         fixed = {"wce": 0} if write_through else {}
+        if not protected:
+            fixed |= {"dpicz": 0, "ato": 0}
         own = {**(defaults or {}), **fixed}
         self._pages = {key: page for key, page in PAGES.items() if thin or not page.thin}
         self._default: dict[tuple[int, int], bytes] = {}

@@ -43,7 +43,7 @@ def report(unit: LogicalUnit, task: Task) -> Buffer:
     command = unit.find_command(fields["requested_operation_code"], action)
     if command is None:
         return bytes([0, _NOT_SUPPORTED, 0, 0])
-    usage = command.usage()
+    usage = command.usage(protection=unit.protection is not None)
     head = struct.pack(">xBH", _SUPPORTED | (0x80 if timeouts else 0), len(usage)) + usage
     return head + (_timeouts(command) if timeouts else b"")
 

@@ -162,4 +162,8 @@ def _fill(unit: LogicalUnit, block: bytes, at: int, length: int) -> None:
     data = memoryview(block * max(1, limits.PIECE // len(block)))
     for start, size in runs:
         for offset in range(0, size, len(data)):
-            unit.device.pwritev([data[: size - offset]], start + offset)
+            piece = data[: size - offset]
+            if unit.protection is not None:
+                unit.protection.initialize(piece, start + offset)
+            else:
+                unit.device.pwritev([piece], start + offset)

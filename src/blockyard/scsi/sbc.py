@@ -11,12 +11,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from blockyard.block.device import Run
-from blockyard.scsi import limits, medium
+from blockyard.scsi import limits, medium, protection
 from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
     SenseKey,
-    invalid_field,
     invalid_parameter,
     parameter_list_length_error,
 )
@@ -33,21 +32,26 @@ BYTCHK_NONE, BYTCHK_ALL, BYTCHK_ONE = 0, 1, 3
 
 
 def blocks(fields: dict[str, int], block_size: int) -> int:
-    return fields["count"] * block_size
+    return fields["count"] * (block_size + protection.interval(fields, "wrprotect"))
 
 
 def twice_blocks(fields: dict[str, int], block_size: int) -> int:
-    return fields["count"] * block_size * 2
+    return 2 * blocks(fields, block_size)
 
 
 def verify_blocks(fields: dict[str, int], block_size: int) -> int:
+    length = block_size + protection.interval(fields, "vrprotect")
     if fields["bytchk"] == BYTCHK_ALL:
-        return fields["count"] * block_size
-    return block_size if fields["bytchk"] == BYTCHK_ONE and fields["count"] else 0
+        return fields["count"] * length
+    return length if fields["bytchk"] == BYTCHK_ONE and fields["count"] else 0
 
 
 def one_block(fields: dict[str, int], block_size: int) -> int:
-    return 0 if fields.get("ndob") else block_size
+    return 0 if fields.get("ndob") else block_size + protection.interval(fields, "wrprotect")
+
+
+def or_blocks(fields: dict[str, int], block_size: int) -> int:
+    return fields["count"] * (block_size + protection.interval(fields, "orprotect"))
 
 
 def parameter_list(fields: dict[str, int], block_size: int) -> int:
@@ -93,7 +97,9 @@ def read_capacity_10(unit: LogicalUnit, task: Task) -> Buffer:
 
 def read_capacity_16(unit: LogicalUnit, task: Task) -> Buffer:
     provisioning = 0xC000 if unit.thin else 0  # LBPME, LBPRZ; LOWEST ALIGNED LOGICAL BLOCK ADDRESS 0
-    return struct.pack(">QIBBH16x", unit.blocks - 1, unit.block_size, 0, unit.physical_exponent, provisioning)
+    kind = unit.protection.kind if unit.protection is not None else 0
+    protected = kind - 1 << 1 | 1 if kind else 0  # P_TYPE, PROT_EN; P_I_EXPONENT 0: one for each logical block
+    return struct.pack(">QIBBH16x", unit.blocks - 1, unit.block_size, protected, unit.physical_exponent, provisioning)
 
 
 # ---- READ and WRITE
@@ -103,6 +109,9 @@ def read(unit: LogicalUnit, task: Task) -> Buffer:
     fields = task.fields
     if fields.get("fua") and not unit.read_only:
         unit.device.flush()  # what the cache has and the medium has not goes there first (SBC-4, FUA bit)
+    if unit.protection is not None and unit.protection.kind:
+        data, information = protection.read(unit, task, fields["lba"], fields["count"])
+        return protection.transmitted(unit, task, data, information)
     return medium.read(unit, fields["lba"] << unit.shift, fields["count"] << unit.shift)
 
 
@@ -122,7 +131,7 @@ def _write_received(unit: LogicalUnit, task: Task, *, stable: int) -> int:
 
     The transport reports the difference as a residual. Of a block that came in part the rest stays as it is.
     """
-    data = task.data_out
+    data, information = protection.received(unit, task, task.data_out)
     offset = task.fields["lba"] << unit.shift
     length = len(data)
     if not length:
@@ -131,7 +140,7 @@ def _write_received(unit: LogicalUnit, task: Task, *, stable: int) -> int:
     if rest:
         last = medium.read(unit, offset + length - rest, unit.block_size)
         data = bytes(data) + last[rest:]
-    medium.write(unit, data, offset, stable=stable)
+    medium.write(unit, data, offset, stable=stable, information=information)
     return length
 
 
@@ -140,19 +149,19 @@ def _write_received(unit: LogicalUnit, task: Task, *, stable: int) -> int:
 
 def check_verify(unit: LogicalUnit, task: Task) -> None:
     if task.fields["bytchk"] not in (BYTCHK_NONE, BYTCHK_ALL, BYTCHK_ONE):
-        raise invalid_field(1, 2)
+        raise _command(task).invalid("bytchk")
 
 
 def verify(unit: LogicalUnit, task: Task) -> Buffer:
     fields = task.fields
-    start = fields["lba"] << unit.shift
     if fields["bytchk"] == BYTCHK_ALL:
-        _compare(unit, task.data_out, start)
+        _compare(unit, task, task.data_out)
         return b""
-    pattern = bytes(task.data_out) if fields["bytchk"] == BYTCHK_ONE else b""
+    data, _ = protection.received(unit, task, task.data_out)
+    pattern = bytes(data) if fields["bytchk"] == BYTCHK_ONE else b""
     for at in range(0, fields["count"] << unit.shift, limits.PIECE):
         length = min(limits.PIECE, (fields["count"] << unit.shift) - at)
-        data = medium.read(unit, start + at, length)
+        data = _read_for(unit, task, fields["lba"] + (at >> unit.shift), length)
         if pattern and data != pattern * (length // len(pattern)):
             for block in range(0, length, unit.block_size):
                 if (offset := first_difference(data[block : block + len(pattern)], pattern)) < len(pattern):
@@ -160,30 +169,42 @@ def verify(unit: LogicalUnit, task: Task) -> Buffer:
     return b""
 
 
-def _compare(unit: LogicalUnit, expected: Buffer, start: int) -> None:
-    """Compare the medium from byte `start` on with `expected`, which may end inside a block."""
+def _read_for(unit: LogicalUnit, task: Task, lba: int, length: int) -> bytearray:
+    """Read from `lba` on, with the checks of protection information that the task asks for."""
+    if unit.protection is not None and unit.protection.kind:
+        return protection.read(unit, task, lba, length >> unit.shift)[0]
+    return medium.read(unit, lba << unit.shift, length)
+
+
+def _compare(unit: LogicalUnit, task: Task, sent: Buffer) -> None:
+    """Compare the medium from the task's LBA on with what was sent, which may end inside a block.
+
+    Where protection information was sent it has to pass the same checks as that on the medium, and so says the same.
+    """
+    expected, _ = protection.received(unit, task, sent)
     view = memoryview(expected)
+    lba = task.fields["lba"]
     for at in range(0, len(view), limits.PIECE):
         piece = view[at : at + limits.PIECE]
-        data = memoryview(medium.read(unit, start + at, len(piece) + -len(piece) % unit.block_size))[: len(piece)]
+        length = len(piece) + -len(piece) % unit.block_size
+        data = memoryview(_read_for(unit, task, lba + (at >> unit.shift), length))[: len(piece)]
         if (offset := first_difference(data, piece)) < len(piece):
             raise _miscompare(at + offset)
 
 
 def check_write_and_verify(unit: LogicalUnit, task: Task) -> None:
     if task.fields["bytchk"] not in (BYTCHK_NONE, BYTCHK_ALL):
-        raise invalid_field(1, 2)
+        raise _command(task).invalid("bytchk")
     check_write(unit, task)
     task.blocking = True
 
 
 def write_and_verify(unit: LogicalUnit, task: Task) -> Buffer:
     length = _write_received(unit, task, stable=1)
-    start = task.fields["lba"] << unit.shift
     if task.fields["bytchk"] == BYTCHK_ALL:
-        _compare(unit, task.data_out, start)
+        _compare(unit, task, task.data_out)
     elif length:
-        medium.read(unit, start, length + -length % unit.block_size)
+        _read_for(unit, task, task.fields["lba"], length + -length % unit.block_size)
     return b""
 
 
@@ -201,8 +222,9 @@ def compare_and_write(unit: LogicalUnit, task: Task) -> Buffer:
         return b""
     view = memoryview(task.data_out)
     half = len(view) // 2
-    _compare(unit, view[:half], fields["lba"] << unit.shift)
-    medium.write(unit, view[half:], fields["lba"] << unit.shift, stable=fields["fua"])
+    data, information = protection.received(unit, task, view[half:])
+    _compare(unit, task, view[:half])
+    medium.write(unit, data, fields["lba"] << unit.shift, stable=fields["fua"], information=information)
     return b""
 
 
@@ -230,7 +252,7 @@ def pre_fetch(unit: LogicalUnit, task: Task) -> Buffer:
 def check_write_same(unit: LogicalUnit, task: Task) -> None:
     fields = task.fields
     if fields["unmap"] and not unit.thin:
-        raise invalid_field(1, 3)
+        raise _command(task).invalid("unmap")
     if not fields["count"]:
         if unit.thin:  # 0 blocks are all up to the end, and a slip would free them: WSNZ=1
             raise _command(task).invalid("count")
@@ -244,9 +266,12 @@ def check_write_same(unit: LogicalUnit, task: Task) -> None:
 def write_same(unit: LogicalUnit, task: Task) -> Buffer:
     fields = task.fields
     offset, length = fields["lba"] << unit.shift, fields["count"] << unit.shift
-    block = bytes(task.data_out)
+    data, information = protection.received(unit, task, task.data_out)
+    block = bytes(data)
     device = unit.device
-    if block and block.count(0) != len(block):  # UNMAP or not: what reads as something else has to be written
+    if information is not None and not fields["unmap"]:
+        _repeat_protected(unit, block, information, fields["lba"], fields["count"])
+    elif block and block.count(0) != len(block):  # UNMAP or not: what reads as something else has to be written
         piece = block * (min(limits.PIECE, length) // len(block))
         for at in range(0, length, len(piece)):
             device.pwritev([memoryview(piece)[: length - at]], offset + at)
@@ -257,6 +282,16 @@ def write_same(unit: LogicalUnit, task: Task) -> Buffer:
     if not unit.write_back:
         device.flush()
     return b""
+
+
+def _repeat_protected(unit: LogicalUnit, block: bytes, information: bytes, lba: int, count: int) -> None:
+    """Write a block with its protection information `count` times; the reference tag counts."""
+    assert unit.protection is not None
+    step = limits.PIECE // len(block)
+    for at in range(0, count, step):
+        number = min(step, count - at)
+        several = protection.repeated(unit, information, number, at)
+        unit.protection.write_blocks(lba + at, block * number, several)
 
 
 # ---- UNMAP

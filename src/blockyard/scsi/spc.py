@@ -28,6 +28,7 @@ _VERSION_DESCRIPTORS = (0x00A0, 0x0960, 0x0460, 0x04C0)
 _VERSION = 0x06  # SPC-4
 _TPGS = 3 << 4  # asymmetric access, implicit and explicit
 _3PC = 0x08  # third-party copy commands
+_PROTECT = 0x01  # in the same byte: protection information
 
 
 def test_unit_ready(unit: LogicalUnit, task: Task) -> Buffer:
@@ -66,7 +67,7 @@ def standard_inquiry(unit: Unit, *, multiport: bool) -> bytes:
         _VERSION,
         0x32,  # NORMACA, HISUP, RESPONSE DATA FORMAT 2
         96 - 5,
-        0 if unit.peripheral >> 5 else _TPGS | _3PC,
+        (0 if unit.peripheral >> 5 else _TPGS | _3PC) | (_PROTECT if unit.protection is not None else 0),
         0x10 if multiport else 0,  # MULTIP
         0x02,  # CMDQUE
         f"{VENDOR:8}".encode(),

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from blockyard.block.device import Device
 from blockyard.block.journal import Journal
+from blockyard.block.protected import Interleaved, ProtectedDevice
 from blockyard.scsi import limits, vpd
 from blockyard.scsi.buffers import Buffers
 from blockyard.scsi.cdb import Capability, Command, CommandTable
@@ -31,6 +32,8 @@ from blockyard.scsi.mode import ModeParameters
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.operation import Operation
 from blockyard.scsi.overhaul import KIND, Overhaul
+from blockyard.scsi.protection import check as check_protection
+from blockyard.scsi.protection import open_device
 from blockyard.scsi.removable import Tray, medium_not_present
 from blockyard.scsi.reserving import Reservations
 from blockyard.scsi.sanitize import Sanitize
@@ -187,8 +190,9 @@ class Unit:
         if found is None or found.key not in (SenseKey.UNIT_ATTENTION, SenseKey.MISCOMPARE):
             with self._counting:
                 self.counters.errors += 1
-        if error is not found:
-            self._log(task, error, known=found is not None)
+        fault = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        if fault is not found:
+            self._log(task, fault, known=found is not None)
         return failure(error, descriptor=self.descriptor_sense, expected=task.expected)
 
     def _log(self, task: Task, error: Exception, *, known: bool) -> None:
@@ -208,6 +212,7 @@ class Unit:
 
     # ---- what commands ask
 
+    protection: ProtectedDevice | None = None  # its blocks have protection information, if only of type 0
     removable: bool = False  # RMB: its medium can be taken out
     descriptor_sense: bool = False  # D_SENSE: sense data in descriptor format
     queueing = Queueing()
@@ -265,7 +270,8 @@ class LogicalUnit(Unit):
     every write is on stable storage before its GOOD, and initiators cannot switch that off. A `thick` one is fully
     provisioned, whatever its device can free; the medium of a `removable` one can be ejected. SANITIZE and FORMAT
     UNIT write no more than `background_rate` bytes per second, unless it is 0. Initiators are warned when no more than
-    `soft_threshold` bytes can be allocated, unless it is 0. What has to outlive the process is in `durable`; `tokens`
+    `soft_threshold` bytes can be allocated, unless it is 0. With `protection` 1, 2 or 3 blocks have protection
+    information, of that type until FORMAT UNIT says otherwise. What has to outlive the process is in `durable`; `tokens`
     are those of all units that copy from each other. Raises ValueError for another block size, OSError for a device that
     holds not even one block.
     """
@@ -283,6 +289,7 @@ class LogicalUnit(Unit):
         removable: bool = False,
         background_rate: int = 0,
         soft_threshold: int = 0,
+        protection: int = 0,
         identity: Identity,
         durable: Durable | None = None,
         tokens: TokenStore | None = None,
@@ -290,9 +297,14 @@ class LogicalUnit(Unit):
         super().__init__()
         if block_size not in (512, 4096):
             raise ValueError(f"block size {block_size} is neither 512 nor 4096")
-        self.device = device
+        if not 0 <= protection <= 3:
+            raise ValueError(f"there is no protection information of type {protection}")
         self.identity = identity
         self.durable = durable or Durable(None, identity.uuid)
+        self.protection: ProtectedDevice | None = None
+        if protection:
+            self.protection = open_device(device, self.durable, block_size=block_size, kind=protection)
+        self.device: Device = self.protection or device
         self.block_size = block_size
         self.shift = block_size.bit_length() - 1
         self.physical_exponent = 3 if block_size == 512 else 0
@@ -310,14 +322,17 @@ class LogicalUnit(Unit):
         self.overhaul: Overhaul | None = None  # what goes on with all of the medium, or has failed
         self.stopped = False
         self.low_power: Asc | None = None  # how REQUEST SENSE names the power condition, unless it is active
-        self.journal = Journal(device, self.durable.file("atomic"))
+        image = Interleaved(self.protection) if self.protection is not None else device
+        self.journal = Journal(image, self.durable.file("atomic"))
         self.max_blocks = limits.MAX_TRANSFER >> self.shift
         self.blocks = device.size >> self.shift
         if not self.blocks:
             message = f"{device.size} bytes do not make one block of {block_size}"
             raise OSError(errno.EINVAL, message, identity.name)
         defaults = mode_defaults(self, soft_threshold)
-        self.mode = ModeParameters(self.durable, write_through=write_through, thin=self.thin, defaults=defaults)
+        self.mode = ModeParameters(
+            self.durable, write_through=write_through, protected=protection > 0, thin=self.thin, defaults=defaults
+        )
         self.copies = CopyManager(self)
         self.thresholds = Thresholds(self)
         self.tokens = tokens or TokenStore()
@@ -354,6 +369,8 @@ class LogicalUnit(Unit):
         self.check_admitted(command)
         if command.medium:
             self.check_medium(command, task.fields)
+        if command.protect:
+            check_protection(self, task, command)
         if self.low_power is not None and (command.ranged or command.writes):
             self.enter_low_power(None)  # what accesses the medium makes the unit active (SPC-5, power conditions)
         if command.check is not None:
@@ -434,7 +451,12 @@ class LogicalUnit(Unit):
     @property
     def capabilities(self) -> set[Capability]:
         """What commands may require of it."""
-        present = {Capability.NONE: True, Capability.THIN: self.thin, Capability.REMOVABLE: self.removable}
+        present = {
+            Capability.NONE: True,
+            Capability.THIN: self.thin,
+            Capability.REMOVABLE: self.removable,
+            Capability.TYPE_2: self.protection is not None and self.protection.kind == 2,
+        }
         return {capability for capability, has in present.items() if has}
 
     def supported_commands(self) -> Iterator[Command]:
@@ -527,6 +549,8 @@ class LogicalUnit(Unit):
         self.write_protected = self.read_only or bool(self.mode.get(0x0A, "swp"))
         self.thresholds.update()
         self.health.update()
+        if self.protection is not None:
+            self.protection.application_tag = 0xFFFF if self.mode.get(0x0A, "ato") else 0
         self.fd = self.device.fd
         self.read_flags = os.RWF_NOWAIT if self.device.nowait else 0
         self.fast_read = self.fd >= 0 and not self.stopped and self.tray.loaded and self.low_power is None

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from blockyard.scsi import atomic, copy_results, limits, mode
+from blockyard.scsi import atomic, copy_results, limits, mode, protection
 from blockyard.scsi.designators import (
     BINARY,
     DEVICE,
@@ -69,6 +69,8 @@ def _device_identification(unit: LogicalUnit, nexus: Nexus) -> bytes:
 
 def _extended_inquiry(unit: LogicalUnit, nexus: Nexus) -> bytes:
     content = bytearray(60)
+    if unit.protection is not None:
+        content[0] = protection.SUPPORTED_TYPES << 3 | 0x07  # GRD_CHK, APP_CHK, REF_CHK
     content[1] = 0x0F  # PRIOR_SUP, HEADSUP, ORDSUP, SIMPSUP
     content[2] = 0x01  # V_SUP: there may be a volatile cache
     minutes = (unit.blocks << unit.shift) // _SELF_TEST_RATE // 60 + 1

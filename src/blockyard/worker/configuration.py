@@ -41,6 +41,7 @@ class Volume:
     thick: bool = False  # fully provisioned: initiators cannot give space back
     background_rate: Size = NO_LIMIT  # bytes per second that SANITIZE and FORMAT UNIT write at most
     soft_threshold: Size = NO_WARNING  # initiators are warned when so little, or less, is left on its file system
+    protection: int = 0  # type of protection information (DIF): 1, 2 or 3; 0: none
     removable: bool = False  # initiators may eject its medium and load it
 
 

@@ -146,6 +146,7 @@ class Worker:
             removable=volume.removable,
             background_rate=volume.background_rate,
             soft_threshold=volume.soft_threshold,
+            protection=volume.protection,
             identity=identity,
             durable=Durable(self._keep, identity.uuid),
             tokens=self._tokens,
