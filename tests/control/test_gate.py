@@ -167,7 +167,7 @@ def test_a_worker_learns_of_those_whom_its_targets_speak_of(state: State) -> Non
     gate = Gate(state, made)
 
     def told(*targets: str) -> tuple[list[str], dict[str, tuple[str, ...]]]:
-        message = gate.accounts_for(Configuration(targets={name: made.targets[name] for name in targets}))
+        message = gate.accounts_for(Configuration(targets={name: made.targets[name] for name in targets}), final=True)
         return [user["name"] for user in message["users"]], message["groups"]
 
     assert told(OPEN) == ([], {})
@@ -183,4 +183,4 @@ def test_changes_by_others_are_noticed(state: State, tmp_path: Path) -> None:
     other.close()
     assert gate.refresh()
     assert not gate.refresh()
-    assert [user["name"] for user in gate.accounts_for(gate.configuration)["users"]] == ["alice"]
+    assert [user["name"] for user in gate.accounts_for(gate.configuration, final=True)["users"]] == ["alice"]

@@ -15,7 +15,7 @@ import pytest
 from blockyard.control.limits import FREE
 from blockyard.control.state import State
 from blockyard.control.users import Users
-from blockyard.initiator import LoginError, ScsiError, connect, discover
+from blockyard.initiator import LoginError, ScsiError, SessionLost, connect, discover
 from blockyard.iscsi.chap import Account
 from blockyard.iscsi.pdu import LoginStatus
 from tests.conftest import TargetFactory, need, run
@@ -176,6 +176,12 @@ def test_changed_users_are_known_while_it_serves(serving: Serving, tmp_path: Pat
         until(lambda: not logs_in(serving, ALICE))
         assert logs_in(serving, newer)
         assert len(session.read(0, 1)) == 512  # a session that there is goes on
+        blockyard("user", "remove", "alice", "--state", state)
+        until(lambda: not logs_in(serving, newer))
+        with pytest.raises(SessionLost):  # until there is no such user any more
+            session.read(0, 1)
+    with connect(url(serving), account=BOB) as other:
+        assert len(other.read(0, 1)) == 512
 
 
 def test_no_secret_is_anywhere_but_where_it_belongs(serving: Serving, tmp_path: Path) -> None:

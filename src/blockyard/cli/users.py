@@ -49,7 +49,7 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     _secret_options(change)
     show = _command(user, "list", _list_users, "show all users, without their secrets")
     show.add_argument("--json", action="store_true", help="as JSON")
-    remove = _command(user, "remove", _remove, "remove a user; its sessions end when `serve` reloads")
+    remove = _command(user, "remove", _remove, "remove a user, and end its sessions")
     remove.add_argument("name", metavar="NAME", help="the user")
     group = _family(commands, "group", "groups of users, which rules of access can name")
     into = _command(group, "add", _group_add, "make a group, or put users into it")

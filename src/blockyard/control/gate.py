@@ -88,9 +88,13 @@ class Gate:
         self.configure(self.configuration)
         return True
 
-    def accounts_for(self, part: Configuration) -> Message:
-        """The message that tells a worker of the users whom its targets' rules speak of, and of no others."""
-        return _accounts_message(self._accounts, [rule for target in part.targets.values() for rule in target.access])
+    def accounts_for(self, part: Configuration, *, final: bool) -> Message:
+        """The message that tells a worker of the users whom its targets' rules speak of, and of no others.
+
+        It is `final` when the worker has these rules already.
+        """
+        rules = [rule for target in part.targets.values() for rule in target.access]
+        return _accounts_message(self._accounts, rules) | {"final": final}
 
     # ---- discovery
 

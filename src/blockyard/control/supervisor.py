@@ -92,10 +92,10 @@ class Worker:
             pass
         raise WorkerUnavailable
 
-    async def send_accounts(self) -> None:
-        """Tell the process, if one runs, who may log in. Raises OSError when it is just ending."""
+    async def send_accounts(self, *, final: bool) -> None:
+        """Tell the process, if one runs, who may log in (see Gate.accounts_for). Raises OSError when it is just ending."""
         if self._gate is not None and self.pid is not None:
-            await self._send(self._gate.accounts_for(self.configuration))
+            await self._send(self._gate.accounts_for(self.configuration, final=final))
 
     async def stop(self, grace: float) -> None:
         """Have the sessions logged out within `grace` seconds and all flushed; returns when the process has ended."""
@@ -171,7 +171,7 @@ class Worker:
             configuration = records.write(self.configuration)
             with contextlib.suppress(OSError):
                 await self._send({"type": "configure", "configuration": configuration, "poll": self._poll})
-                await self.send_accounts()
+                await self.send_accounts(final=True)
             was_ready = await messages
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -287,7 +287,7 @@ class Supervisor:
         """Tell all workers who may log in."""
         for worker in self.workers:
             with contextlib.suppress(OSError):  # the next process is told when it starts
-                await worker.send_accounts()
+                await worker.send_accounts(final=True)
 
     async def hand_over(self, target: str, message: Message, fd: int) -> None:
         """Send a connection to the owner of `target`. Raises WorkerUnavailable."""

@@ -87,11 +87,15 @@ class WorkerAdmission:
         self._budgets = {key: budget for key, budget in self._budgets.items() if key[0] != name}
 
     def take_accounts(self, message: Message) -> None:
-        """Users and groups have changed: for logins from now on, while sessions go on as they are."""
+        """Users and groups have changed. Sessions whose right is gone with that end, if the rules stay as they are."""
         self._admission.accounts = {user["name"]: _account(user) for user in message["users"]}
         self._groups = {group: frozenset(users) for group, users in message["groups"].items()}
         for node, rules, volumes in self._nodes.values():
-            node.access = self._access(node, rules, volumes)
+            access = self._access(node, rules, volumes)
+            if message["final"]:
+                node.grant(access, self._admission.accounts.__contains__)
+            else:  # other rules follow, and it is they that sessions are measured by
+                node.access = access
 
     def authenticator(self, login: TargetLogin) -> TargetChap | None:
         """What decides on AuthMethod. Raises NegotiationError for who is not let in whatever he proves."""

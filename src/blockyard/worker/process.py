@@ -7,8 +7,9 @@ Started as `python -m blockyard.worker FD` with one end of handoff.pair(). Messa
     {"type": "connection", "portal", "peer", "received", "answered"} + socket
                                        a login whose first bytes (base64) control has read, and
                                        answered so many bytes of
-    {"type": "accounts", "users": [...], "groups": {...}}
-                                       whom the rules of its targets speak of, with their secrets (base64)
+    {"type": "accounts", "users": [...], "groups": {...}, "final": bool}
+                                       whom the rules of its targets speak of, with their secrets (base64); not final
+                                       where rules that they are for follow
     {"type": "statistics"}             answered by the counters of every logical unit and every session's connections
     {"type": "stop", "grace": seconds} ask initiators to log out, then flush and end
 
