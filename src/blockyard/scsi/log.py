@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from blockyard.scsi.task import Buffer, Task
     from blockyard.scsi.unit import LogicalUnit
 
-COUNTER, ASCII, LIST = 0b00, 0b01, 0b11  # FORMAT AND LINKING
+COUNTER, LIST = 0b00, 0b11  # FORMAT AND LINKING
 THRESHOLD, CUMULATIVE, DEFAULT_THRESHOLD, DEFAULT_CUMULATIVE = range(4)  # PC
 SUPPORTED, ALL_SUBPAGES = 0x00, 0xFF
 _DS = 0x80  # not saved
@@ -74,13 +74,8 @@ def _temperature(unit: LogicalUnit) -> list[Parameter]:
 
 
 def _start_stop_cycles(unit: LogicalUnit) -> list[Parameter]:
-    date = b" " * 6  # YEAR and WEEK: nobody has said
-    return [
-        Parameter(0x0001, date, ASCII),
-        Parameter(0x0002, date, ASCII),
-        Parameter(0x0003, b"\xff" * 4),  # there is no number of cycles that it is made for
-        counter(0x0004, unit.cycles, 4),
-    ]
+    """Nobody has said when it was made, and for how many cycles."""
+    return [counter(0x0004, unit.cycles, 4)]
 
 
 def _self_tests(unit: LogicalUnit) -> list[Parameter]:
@@ -103,10 +98,11 @@ def _background_scan(unit: LogicalUnit) -> list[Parameter]:
 
 
 def _statistics(unit: LogicalUnit) -> list[Parameter]:
-    """Numbers of commands and of blocks; the time that they took is not measured."""
+    """Numbers of commands and of blocks; how long they took, or nothing happened, is not measured: no intervals of 1 ms."""
     counters = unit.counters
     blocks = counters.write_bytes >> unit.shift, counters.read_bytes >> unit.shift
-    return [Parameter(0x0001, struct.pack(">4Q32x", counters.read_ops, counters.write_ops, *blocks))]
+    general = struct.pack(">4Q32x", counters.read_ops, counters.write_ops, *blocks)
+    return [Parameter(0x0001, general), Parameter(0x0002, bytes(8)), Parameter(0x0003, struct.pack(">II", 3, 1))]
 
 
 def _informational_exceptions(unit: LogicalUnit) -> list[Parameter]:
