@@ -33,6 +33,7 @@ from blockyard.iscsi.acknowledgement import Acknowledgements
 from blockyard.iscsi.command import Command, make_task
 from blockyard.iscsi.login import LoginState, TargetLogin
 from blockyard.iscsi.management import FENCED, ON_MANY, manage
+from blockyard.iscsi.order import MASK
 from blockyard.iscsi.output import Completion, LoginOutput, Output, Single
 from blockyard.iscsi.pdu import (
     BHS_LENGTH,
@@ -69,7 +70,7 @@ from blockyard.iscsi.pdu import (
     serial_less,
 )
 from blockyard.iscsi.recovery import Retention, snack
-from blockyard.iscsi.session import MASK, MAX_IMMEDIATE, Session
+from blockyard.iscsi.session import MAX_IMMEDIATE, Session
 from blockyard.iscsi.text import TextExchange, TextRejected
 from blockyard.iscsi.transmit import TransmitBuffer
 from blockyard.scsi import sense
@@ -168,13 +169,13 @@ class Connection:
         if not isinstance(pdu, _NUMBERED):
             self._handle(pdu, damaged=damaged)
         elif pdu.immediate:
-            if not (_acts_on_many(pdu) and session.postpone(self, pdu, pdu.cmd_sn)):
+            if not (_acts_on_many(pdu) and session.order.postpone(self, pdu, pdu.cmd_sn)):
                 self._handle(pdu, damaged=damaged)
-        elif session.take(pdu.cmd_sn):
+        elif session.order.take(pdu.cmd_sn):
             self._handle(pdu, damaged=damaged)
         else:
-            session.hold(self, pdu, pdu.cmd_sn, damaged=damaged)
-        for held in session.due():
+            session.order.hold(self, pdu, pdu.cmd_sn, damaged=damaged)
+        for held in session.order.due():
             held.connection._handle(held.pdu, damaged=held.damaged)
 
     def _handle(self, pdu: Pdu, *, damaged: bool = False) -> None:
@@ -425,7 +426,7 @@ class Connection:
         assert session is not None
         command = session.commands.get(pdu.itt)
         if command is None:  # held, or aborted: then its data may be under way still (RFC 7143 §4.2.3.3)
-            session.hold_data(self, pdu, damaged=damaged)
+            session.order.hold_data(self, pdu, damaged=damaged)
             return
         wrong = RejectReason.PROTOCOL_ERROR  # RFC 7143 §4.2.5.1: a command's data comes on its own connection
         reason = session.data.take(command, pdu, damaged=damaged) if command.connection is self else wrong

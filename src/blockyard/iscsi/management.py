@@ -88,7 +88,7 @@ def _abort_task(session: Session, pdu: TaskManagementRequest, answer: Answer) ->
             session.withdraw(command, lambda: answer(TaskResponse.COMPLETE))
         else:
             answer(TaskResponse.NO_SUCH_TASK)
-    elif pdu.ref_cmd_sn != pdu.cmd_sn and session.abort_early(pdu.ref_cmd_sn):
+    elif pdu.ref_cmd_sn != pdu.cmd_sn and session.order.abort_early(pdu.ref_cmd_sn):
         answer(TaskResponse.COMPLETE)  # not here yet: it counts as come and aborted (RFC 7143 §11.6.1)
     else:
         answer(TaskResponse.NO_SUCH_TASK)

@@ -4,8 +4,8 @@ Theory of operation. A `Session` is an I_T nexus with one or more connections. W
 together is here; StatSN and the wire are each connection's own matter (iscsi/connection.py):
 
 * CmdSN orders the commands of all connections. A PDU that comes before its turn is held, together with the connection
-  that it came on and the Data-Out that follows it, until the gap is closed from wherever. ExpCmdSN and MaxCmdSN are
-  written into every PDU as it is packed, on whichever connection.
+  that it came on and the Data-Out that follows it (iscsi/order.py). ExpCmdSN and MaxCmdSN are written into every
+  PDU as it is packed, on whichever connection.
 * A command is allegiant to the connection that it came on: its data and its status go there. When that
   connection is gone the command is aborted; or kept, to be reassigned to another (iscsi/reassign.py).
 * Responses pass through `respond`, so that a response fence can hold them back (iscsi/fence.py).
@@ -18,22 +18,20 @@ and its I_T nexus is lost (SAM-5 §6.3.4). There is no clock here: `tick` is tol
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from blockyard.iscsi.command import Command
 from blockyard.iscsi.dataout import DataOutCollector
 from blockyard.iscsi.fence import ResponseFence, wants_fence
 from blockyard.iscsi.login import COMMAND_WINDOW
+from blockyard.iscsi.order import MASK, CommandOrder
 from blockyard.iscsi.output import Completion, Output
 from blockyard.iscsi.pdu import (
     AsyncEvent,
-    DataOut,
     LogoutReason,
     LogoutResponseCode,
-    Pdu,
-    serial_less,
 )
 from blockyard.iscsi.permit import NO_PERMIT, Permit
 from blockyard.iscsi.reassign import LostConnections
@@ -51,26 +49,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_IMMEDIATE = 16  # commands marked for immediate delivery that may be in progress besides (RFC 7143 §4.2.2.1)
-MASK = 0xFFFFFFFF
-
-
-class _Arrival(NamedTuple):
-    """A PDU that was held, and where from."""
-
-    connection: Connection
-    pdu: Pdu
-    damaged: bool = False
-
-
-class _Turn:
-    """What waits for the turn of one CmdSN."""
-
-    __slots__ = ("aborted", "before", "own")
-
-    def __init__(self) -> None:
-        self.before: list[_Arrival] = []  # immediate requests that act on all commands up to here
-        self.own: list[_Arrival] = []  # the PDU with this CmdSN, and Data-Out that has followed it
-        self.aborted = False  # it counts as come, but is not to be carried out
 
 
 class Session:
@@ -94,10 +72,10 @@ class Session:
         self.commands: dict[int, Command] = {}  # by initiator task tag
         self.outstanding = 0  # of these, the ones that count against the command window
         self.data = DataOutCollector(self)
+        self.order = CommandOrder(self)
         self.fence = ResponseFence(self)
         self.lost = LostConnections(self)
         self.detour = False  # whether every command is to take the slow road
-        self._held: dict[int, _Turn] = {}  # by CmdSN
         self._nexuses: dict[int, Nexus] = {}
         self._settling = 0  # how many sessions and connections that it replaces have tasks that run
         self._newcomers: list[Callable[[], None]] = []  # logins that wait until they have ended
@@ -151,72 +129,6 @@ class Session:
 
     # ---- command numbering (RFC 7143 §4.2.2.1)
 
-    def take(self, cmd_sn: int) -> bool:
-        """Account for a non-immediate PDU. True when it is to be handled; False when it is early, late, or aborted."""
-        if cmd_sn != self.exp_cmd_sn or self.outstanding >= COMMAND_WINDOW:
-            return False
-        self.exp_cmd_sn = (cmd_sn + 1) & MASK
-        turn = self._held.pop(cmd_sn, None)
-        self.look()
-        return turn is None or not turn.aborted
-
-    def _expects(self, cmd_sn: int) -> bool:
-        """Whether a CmdSN is in the window."""
-        return not serial_less(cmd_sn, self.exp_cmd_sn) and not serial_less(self.max_cmd_sn, cmd_sn)
-
-    def hold(self, connection: Connection, pdu: Pdu, cmd_sn: int, *, damaged: bool = False) -> None:
-        """Keep a PDU that came too early; one outside the window, or a duplicate, is silently ignored."""
-        if self._expects(cmd_sn):
-            turn = self._held.setdefault(cmd_sn, _Turn())
-            if not turn.own:
-                self._keep(turn.own, _Arrival(connection, pdu, damaged))
-
-    def hold_data(self, connection: Connection, pdu: DataOut, *, damaged: bool = False) -> None:
-        """Keep a Data-Out PDU if it belongs to a command that is held."""
-        for turn in self._held.values():
-            if turn.own and turn.own[0].connection is connection and turn.own[0].pdu.itt == pdu.itt:
-                self._keep(turn.own, _Arrival(connection, pdu, damaged))
-
-    def postpone(self, connection: Connection, pdu: Pdu, cmd_sn: int) -> bool:
-        """Keep an immediate request until all commands before it have come, if any has not (RFC 7143 §4.2.3.3).
-
-        On a single connection where nothing is sent again, what has not come before it never will.
-        """
-        if len(self.connections) == 1 and not self.parameters.error_recovery_level:
-            return False
-        late = serial_less(self.exp_cmd_sn, cmd_sn) and self._expects((cmd_sn - 1) & MASK)
-        if late:
-            self._keep(self._held.setdefault(cmd_sn, _Turn()).before, _Arrival(connection, pdu))
-        return late
-
-    def _keep(self, where: list[_Arrival], arrival: _Arrival) -> None:
-        arrival.pdu.data = bytes(arrival.pdu.data)  # the receive buffer goes on to other PDUs
-        where.append(arrival)
-        self.look()
-
-    def abort_early(self, cmd_sn: int) -> bool:
-        """Abort a command that has not come yet, or not had its turn: it counts as come. False when it cannot be."""
-        if not self._expects(cmd_sn):
-            return False
-        self._held.setdefault(cmd_sn, _Turn()).aborted = True
-        self.look()
-        return True
-
-    def due(self) -> Iterator[_Arrival]:
-        """What was held and has its turn now, accounted for, with the connections that it came on."""
-        while (turn := self._held.get(self.exp_cmd_sn)) is not None:
-            before, turn.before = turn.before, []
-            yield from before
-            if self._held.get(self.exp_cmd_sn) is not turn:  # the session has ended with it
-                return
-            del self._held[self.exp_cmd_sn]
-            if turn.own or turn.aborted:
-                self.exp_cmd_sn = (self.exp_cmd_sn + 1) & MASK
-                self.look()
-                yield from () if turn.aborted else turn.own
-            else:
-                self.look()
-
     def look(self) -> None:
         """Bring `detour` up to date.
 
@@ -224,7 +136,7 @@ class Session:
         what it sends: sessions that recover never go there.
         """
         recovers = self.parameters.error_recovery_level > 0
-        self.detour = recovers or self.outstanding >= COMMAND_WINDOW or bool(self._held) or self.fence.up
+        self.detour = recovers or self.outstanding >= COMMAND_WINDOW or bool(self.order) or self.fence.up
 
     # ---- commands in progress
 
@@ -380,11 +292,7 @@ class Session:
     def _leave(self, connection: Connection) -> list[Command]:
         """Take a connection out of the session; returns its commands, whose end is the caller's matter."""
         del self.connections[connection.cid]
-        for turn in self._held.values():  # its initiator will send them again, by another connection
-            turn.before = [held for held in turn.before if held.connection is not connection]
-            turn.own = [held for held in turn.own if held.connection is not connection]
-        self._held = {cmd_sn: turn for cmd_sn, turn in self._held.items() if turn.before or turn.own or turn.aborted}
-        self.look()
+        self.order.forget(connection)
         return [command for command in self.commands.values() if command.connection is connection]
 
     def _part(self, connection: Connection, ended: Callable[[], None]) -> None:
@@ -462,7 +370,7 @@ class Session:
         self.lost.tick(now)
         if self.connections:
             self.data.tick()
-            stuck, self._stuck = self._stuck, self.exp_cmd_sn if self._held else None
+            stuck, self._stuck = self._stuck, self.exp_cmd_sn if self.order else None
             for connection in list(self.connections.values()):
                 connection.probe(anyway=stuck is not None and stuck == self._stuck)
         elif self._deadline is None:
@@ -479,7 +387,7 @@ class Session:
         """
         connections = list(self.connections.values())
         self.connections.clear()
-        self._held.clear()
+        self.order.clear()
         self.data.clear()
         self.fence.clear()
         self.lost.clear()
