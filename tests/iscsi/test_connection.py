@@ -239,7 +239,7 @@ class TestData:
         cdb = bytes([0x7F]) + bytes(6) + bytes([24]) + bytes(24)
         pdu = command(wire, cdb[:16], ahs=extended_cdb_ahs(cdb))
         answer = wire.ask(pdu, ScsiResponse)
-        assert sense(answer)[:4] == "0520", "VARIABLE LENGTH CDB is no command here"
+        assert sense(answer)[:4] == "0524", "VARIABLE LENGTH CDB has no service action 0000h"
 
     @pytest.mark.parametrize("ahs", [b"\0\0\1\0", b"\0\x30\1\0", b"\0\5\2\0\0\0\2\0\0\5\2\0\0\0\2\0"])
     def test_an_ahs_that_makes_no_sense_is_rejected(self, wire: Wire, ahs: bytes) -> None:
