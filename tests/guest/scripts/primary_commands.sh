@@ -25,7 +25,8 @@ must sg_logs -ll "$sda"
 must dd if="$sda" of=/dev/null bs=64k count=16 iflag=direct status=none
 must sg_logs --page=3 --reset "$sda"
 sg_logs --page=3 --no_inq "$sda" | tee /tmp/read
-grep -q "Total bytes processed = 0$" /tmp/read || fail "LOG SELECT has reset nothing"
+left=$(awk '/Total bytes processed/{print $NF}' /tmp/read) # udev may have read a little meanwhile
+[ "$left" -lt 1048576 ] || fail "LOG SELECT has reset nothing"
 
 step "self-tests"
 must sg_senddiag --list "$sda"
