@@ -51,6 +51,11 @@ _NOTES = f"""\
   nothing.
 - **SYNCHRONIZE CACHE** makes the whole cache stable, whatever its range; with IMMED the status comes after that too.
 - **Write cache**: WCE is 1 by default and can be changed by MODE SELECT, unless the unit is served with write-through.
+- **Third-party copies**: EXTENDED COPY takes up to {limits.COPY_CSCDS} CSCD descriptors (E4h) and \
+{limits.COPY_SEGMENTS} segment descriptors (02h, 07h, 0Ah)
+  of up to {limits.COPY_SEGMENT >> 20} MiB, with CAT, PAD and DC; no inline and no held data. POPULATE TOKEN and WRITE
+  USING TOKEN take up to {limits.TOKEN_RANGES} ranges and {limits.TOKEN_BYTES >> 30} GiB. What a copy does is checked as the
+  READ and WRITE commands of its initiator would be.
 - **UNMAP** needs a thin unit: a file system that can punch holes, or a disk that can discard. What is unmapped reads
   as zeros (LBPRZ). WRITE SAME with UNMAP frees blocks when it writes zeros; other data is written.
 - **Sense data** is in fixed format, or in descriptor format where D_SENSE is set. MISCOMPARE gives the offset of the

@@ -54,6 +54,7 @@ from blockyard.worker.loop import Loop
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_LOOKS = 100  # thin units whose space is looked at in a tick
 
 
 class Worker:
@@ -63,6 +64,7 @@ class Worker:
         self._control = control
         self._executor = ThreadExecutor()
         self._tokens = TokenStore()
+        self._looks = 0  # at the space of thin units
         self._keep: Path | None = None  # where units and targets keep what outlives the process
         self._nodes: dict[str, TargetNode] = {}
         self._units: dict[str, LogicalUnit] = {}  # by the name of the volume: one each, wherever it is a LUN
@@ -229,13 +231,23 @@ class Worker:
         for node in self._nodes.values():
             node.tick(now)
         self._tokens.expire()
-        for unit in self._units.values():
-            if unit.thresholds.armed:
-                self._executor.submit(partial(_space, unit), unit.thresholds.look)
-            if unit.health.armed:
-                self._executor.submit(partial(_space, unit), unit.health.look)
+        self._look_at_space()
         if self._stop_at is not None and (now >= self._stop_at or not self._loop.links):
             self._loop.running = False
+
+    def _look_at_space(self) -> None:
+        """Have units compare the space that they have left with their thresholds; of many units some at a time."""
+        armed = [unit for unit in self._units.values() if unit.thresholds.armed or unit.health.armed]
+        for number in range(min(len(armed), _LOOKS)):
+            unit = armed[(self._looks + number) % len(armed)]
+            self._executor.submit(partial(_space, unit), partial(_look, unit))
+        self._looks += _LOOKS
+
+
+def _look(unit: LogicalUnit, space: Space | None) -> None:
+    for watch in (unit.thresholds, unit.health):
+        if watch.armed:
+            watch.look(space)
 
 
 def _space(unit: LogicalUnit) -> Space | None:
