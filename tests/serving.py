@@ -69,9 +69,9 @@ def _is_worker(pid: int) -> bool:
 class Serving:
     """`blockyard serve` on its own portal(s).
 
-    `volumes` are the PATH or IQN=PATH arguments; or the configuration file `config` says all but the portals. `prefix` is
-    put before the command (`ip netns exec NAME`); `log` gets what it logs, and a file beside it, with the suffix .out,
-    what it prints. Raises ServeFailed when it does not get ready.
+    `volumes` are the PATH or IQN=PATH arguments; or the configuration file `config` says all but the portals, and those too
+    where `portals` is empty. `prefix` is put before the command (`ip netns exec NAME`); `log` gets what it logs, and a
+    file beside it, with the suffix .out, what it prints. Raises ServeFailed when it does not get ready.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Serving:
         prefix: Sequence[str] = (),
         environment: dict[str, str] | None = None,
     ) -> None:
-        self.portals = list(portals or [f"127.0.0.1:{free_port()}"])
+        self.portals = [f"127.0.0.1:{free_port()}"] if portals is None else list(portals)
         self.target = target
         self.log = log
         self._environment = environment or {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.scsi.alua import STATES, AccessState, PortGroups
+from blockyard.scsi.alua import STATES, AccessState, PortGroup, PortGroups
 from blockyard.scsi.commands import COMMANDS, Access, Command
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.nexus import target_port
@@ -109,6 +109,19 @@ def test_an_initiator_changes_states_and_all_others_hear_of_it() -> None:
     assert attentions(other) == []
 
 
+def test_an_initiator_that_makes_a_group_optimized_moves_the_load() -> None:
+    target = shared_disk(ports=4)
+    host = join(target, "a", 2)
+    target.ports.set(2, AN)
+    target.ports.set(3, STANDBY)
+    attentions(host)
+    host.ok(*set_groups((2, AO)))
+    assert {tag: state for tag, (state, _, _) in states(host).items()} == {1: AN, 2: AO, 3: STANDBY, 4: AN}
+    host.ok(*set_groups((2, AO)))  # it is so already: that moves nothing
+    host.ok(*set_groups((1, AO), (2, AO)))
+    assert {tag: state for tag, (state, _, _) in states(host).items()} == {1: AO, 2: AO, 3: STANDBY, 4: AN}
+
+
 @pytest.mark.parametrize("code", sorted(set(range(16)) - {AO, AN, STANDBY, UNAVAILABLE}))
 def test_states_that_an_initiator_cannot_set(code: int) -> None:
     host = join(shared_disk(), "a")
@@ -197,6 +210,16 @@ def test_a_group_that_comes_back_is_as_it_was(tmp_path: Path) -> None:
     assert kept(tmp_path, 1, 2).group(2).state == STANDBY
     groups.set_ports([target_port(NAME, 1), target_port(NAME, 2)])
     assert groups.group(2).state == STANDBY
+
+
+def test_what_was_changed_goes_before_what_was_configured(tmp_path: Path) -> None:
+    ports = [target_port(NAME, 1), target_port(NAME, 2)]
+    initial = {1: PortGroup(preferred=True), 2: PortGroup(AN)}
+    groups = PortGroups(ports, Durable(tmp_path, NAME), initial)
+    assert (groups.group(1), groups.group(2)) == (PortGroup(AO, True, 0), PortGroup(AN, False, 0))
+    groups.set(2, STANDBY)
+    again = PortGroups(ports, Durable(tmp_path, NAME), {1: PortGroup(AN), 2: PortGroup(AN)})
+    assert (again.group(1).state, again.group(2).state) == (AN, STANDBY)
 
 
 def test_a_port_that_is_gone_is_unavailable() -> None:

@@ -85,21 +85,28 @@ class PortGroup:
 class PortGroups:
     """The target ports of one target, in their groups."""
 
-    def __init__(self, ports: Iterable[TargetPort], durable: Durable | None = None) -> None:
+    def __init__(
+        self,
+        ports: Iterable[TargetPort],
+        durable: Durable | None = None,
+        initial: Mapping[int, PortGroup] | None = None,
+    ) -> None:
+        """`initial` are the states, by tag, in which groups are before anybody changes them."""
         self._durable = durable
+        self._initial = dict(initial or {})
         self._nexuses: list[Nexus] = []
         self._changing = Lock()  # commands of two logical units may change states at a time
         self._gating = Lock()
-        self._kept = self._load()
+        self._kept = self._load()  # what somebody has changed
         self._ports: tuple[TargetPort, ...] = ()
         self._groups: dict[int, PortGroup] = {}
         self.set_ports(ports)
 
     def set_ports(self, ports: Iterable[TargetPort]) -> None:
         """Target ports have come or gone. A group that comes back is in the state that it was in."""
-        self._kept |= self._groups
         self._ports = tuple(sorted(ports, key=lambda port: port.relative_port))
-        self._groups = {port.portal_group: self._kept.get(port.portal_group, PortGroup()) for port in self._ports}
+        begin = self._initial | self._kept
+        self._groups = {port.portal_group: begin.get(port.portal_group, PortGroup()) for port in self._ports}
         for nexus in tuple(self._nexuses):
             self._update_gate(nexus)
 
@@ -162,21 +169,32 @@ class PortGroups:
             self._change({tag: new})
 
     def set_by_command(self, states: Mapping[int, AccessState], requester: Nexus) -> None:
-        """An initiator changes groups; every nexus but its own hears of it. Raises OSError, and then nothing has changed."""
+        """An initiator changes groups; every nexus but its own hears of it. Raises OSError, and then nothing has changed.
+
+        When it makes a group active/optimized, others that it does not name are so no longer: it has moved the load, and
+        hosts move it back by the same way to a preferred group that has come back (SPC-4 6.45 allows for that).
+        """
         with self._changing:
-            changed = {tag: PortGroup(state, self._groups[tag].preferred, _BY_COMMAND) for tag, state in states.items()}
+            moves = any(
+                self._groups[tag].state != state == AccessState.ACTIVE_OPTIMIZED for tag, state in states.items()
+            )
+            after = dict(states)
+            for tag, group in self._groups.items():
+                if moves and group.state == AccessState.ACTIVE_OPTIMIZED:
+                    after.setdefault(tag, AccessState.ACTIVE_NON_OPTIMIZED)
+            changed = {tag: PortGroup(state, self._groups[tag].preferred, _BY_COMMAND) for tag, state in after.items()}
             self._change(changed, requester)
 
     def _change(self, changed: dict[int, PortGroup], requester: Nexus | None = None) -> None:
-        after = self._groups | changed
         if all(
             (group.state, group.preferred) == (self._groups[tag].state, self._groups[tag].preferred)
             for tag, group in changed.items()
         ):
             return
         if self._durable is not None:
-            self._durable.save(_KIND, _document(self._kept | after))
-        self._groups = after
+            self._durable.save(_KIND, _document(self._kept | changed))
+        self._kept |= changed
+        self._groups |= changed
         for nexus in tuple(self._nexuses):
             self._update_gate(nexus)
             if nexus is not requester:

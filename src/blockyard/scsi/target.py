@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from blockyard.scsi.alua import PortGroups
+from blockyard.scsi.alua import PortGroup, PortGroups
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.lun import decode_lun, encode_lun
 from blockyard.scsi.nexus import TargetPort, target_port
@@ -47,7 +47,8 @@ class LunMap:
 class Target:
     """A target device: a name, the logical units that an initiator sees for whom nothing else was said, and its ports.
 
-    `durable` keeps the states of its ports. Without any said, there is that of portal group 1.
+    `durable` keeps the states of its ports, which begin as `port_groups` says. Without any `ports`, there is that of portal
+    group 1.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class Target:
         units: Mapping[int, LogicalUnit],
         ports: Iterable[TargetPort] = (),
         durable: Durable | None = None,
+        port_groups: Mapping[int, PortGroup] | None = None,
     ) -> None:
         self.name = name
         self.luns = LunMap(units)
-        self.ports = PortGroups(tuple(ports) or (target_port(name, 1),), durable)
+        self.ports = PortGroups(tuple(ports) or (target_port(name, 1),), durable, port_groups)

@@ -19,6 +19,8 @@ from blockyard.iscsi.chap import ALGORITHMS, Policy
 from blockyard.iscsi.directory import Directory, Entry, Portal, portal_from
 from blockyard.iscsi.login import Moved
 from blockyard.iscsi.negotiation import Preferences
+from blockyard.scsi.alua import STATES, AccessState
+from blockyard.scsi.alua import PortGroup as TargetPortGroup
 
 TIME2RETAIN = 20  # seconds: the default of DefaultTime2Retain (RFC 7143 §13.16)
 ANY_SIZE = Size(0)  # the one that there is
@@ -53,6 +55,19 @@ class PortalGroup:
 
 
 @dataclass(frozen=True)
+class AccessPath:
+    """How the portal group of a target is as a target port group, until somebody changes it (SPC-5, asymmetric access)."""
+
+    state: str = AccessState.ACTIVE_OPTIMIZED.text
+    preferred: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if self.state not in STATES:
+            raise ValueError(f"state is one of {', '.join(STATES)}, not {self.state!r}")
+
+
+@dataclass(frozen=True)
 class Redirect:
     """Where logins are sent instead (RFC 7143 §11.13.5)."""
 
@@ -71,6 +86,7 @@ class Target:
     portal_groups: tuple[int, ...] = (PORTAL_GROUP,)  # tags
     access: tuple[Rule, ...] = ()  # the first that matches an initiator decides; none: everybody may do everything
     redirect: Redirect | None = None
+    alua: dict[int, AccessPath] = field(default_factory=dict)  # tag → how it begins
     max_connections: int = 16  # of a session, at most
     error_recovery_level: int = 0  # at most: many initiators offer 2, which costs them the short cut for READ and WRITE
 
@@ -83,6 +99,16 @@ class Target:
             error_recovery_level=self.error_recovery_level,
             default_time2retain=TIME2RETAIN if self.error_recovery_level == 2 else 0,
         )
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        for tag in self.alua:
+            if tag not in self.portal_groups:
+                raise ValueError(f"alua.{tag}: the target has portal groups {', '.join(map(str, self.portal_groups))}")
+
+    @property
+    def target_port_groups(self) -> dict[int, TargetPortGroup]:
+        return {tag: TargetPortGroup(STATES[path.state], path.preferred) for tag, path in self.alua.items()}
 
     @property
     def entry(self) -> Entry:

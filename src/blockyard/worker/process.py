@@ -131,7 +131,8 @@ class Worker:
             units = {lun: self._units[volume] for lun, volume in target.luns.items()}
             relative = configuration.relative_ports.get(target.name, {})
             ports = [target_port(target.name, tag, relative.get(tag)) for tag in target.portal_groups]
-            scsi = Target(target.name, units, ports, Durable(self._keep, target.name))
+            durable = Durable(self._keep, target.name)
+            scsi = Target(target.name, units, ports, durable, target.target_port_groups)
             self._nodes[target.name] = TargetNode(target.name, scsi, relative, self._nodes)
             self._admission.guard(self._nodes[target.name], target.access, self._units)
             self._preferences[target.name] = target.preferences

@@ -1,0 +1,104 @@
+# multipathd with $PATHS paths in two target port groups: grouped by priority; I/O goes on while a cable is pulled and plugged
+# in, and returns to the first group by itself where that is $PREFERRED, else by an explicit switch; mpathpersist.
+sed -i 's/^defaults {/defaults {\n path_grouping_policy group_by_prio\n prio alua\n path_checker tur\n failback immediate\n reservation_key file/' /etc/multipath.conf
+must iscsiadm -m discovery -t sendtargets -p "$PORTAL"
+set_node node.session.timeo.replacement_timeout 2
+set_node 'node.conn[0].timeo.noop_out_interval' 1
+set_node 'node.conn[0].timeo.noop_out_timeout' 2
+must iscsiadm -m node -T "$IQN" --login
+must udevadm settle
+[ "$(lsscsi | grep -c BLOCKYRD)" = "$PATHS" ] || fail "not $PATHS paths: $(lsscsi)"
+multipathd -d -v2 >/tmp/multipathd.log 2>&1 &
+eventually() { # eventually SECONDS COMMAND...
+  local end=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    [ $SECONDS -lt $end ] || { multipath -ll; tail -20 /tmp/multipathd.log; fail "not so: $*"; }
+    sleep 0.2
+  done
+}
+half=$((PATHS / 2))
+D=/dev/mapper/mpatha
+# sd_of TAG: the disks that are reached through a portal group
+sd_of() {
+  local session
+  for session in /sys/class/iscsi_session/session*; do
+    [ "$(cat "$session/tpgt")" != "$1" ] || ls "$session"/device/target*/*/block | sed 's,^,/dev/,'
+  done
+}
+# at TAG PRIORITY NUMBER: so many paths through a portal group are ready and have this priority
+at() {
+  multipathd show paths format '%d %T %p' 2>/dev/null >/tmp/paths
+  [ "$(for d in $(sd_of "$1"); do grep "^${d#/dev/} *ready *$2 *$" /tmp/paths; done | wc -l)" = "$3" ]
+}
+both() { at 1 "$1" $half && at 2 "$2" $half; }
+eventually 20 test -b $D
+eventually 20 both 50 10 # active/optimized; active/non-optimized
+multipath -ll
+[ "$(multipath -ll | grep -c 'prio=')" = 2 ] || fail "not two groups of paths"
+good=$(sd_of 1 | head -1) worse=$(sd_of 2 | head -1)
+# reads TAG: how many have gone through a portal group
+reads() { for d in $(sd_of "$1"); do cat "/sys/block/${d#/dev/}/stat"; done | awk '{s += $1} END {print s}'; }
+# only TAG: reads go through this portal group
+only() {
+  local before
+  before=$(reads "$1")
+  must dd if=$D of=/dev/null bs=64k count=32 iflag=direct status=none
+  [ "$(reads "$1")" -ge $((before + 32)) ] || fail "nothing was read through portal group $1"
+}
+step "reads take the optimized paths"
+only 1
+
+step "a cable is pulled under load"
+must mkfs.ext4 -q -F $D
+mkdir -p /mnt/m
+must mount $D /mnt/m
+verified_load /mnt/m --size=8m --loops=100 --time_based --runtime=25 >/tmp/load.out 2>&1 &
+load=$!
+sleep 2
+mark pull
+eventually 20 at 2 50 $half # the kernel has made them active/optimized, and with that the others non-optimized
+step "paths are gone, I/O goes on by the others"
+kill -0 $load || fail "the load has ended"
+sleep 1
+mark plug
+if [ "$PREFERRED" = true ]; then
+  eventually 30 both 50 10 # the kernel has moved the load back
+else
+  settled() { both 50 10 || both 10 50; }
+  eventually 30 settled # where the load is now is for multipathd to say
+fi
+step "paths are back"
+wait $load || fail "the load failed: $(cat /tmp/load.out /tmp/fio.out)"
+must umount /mnt/m
+must e2fsck -fn $D
+
+if [ "$PREFERRED" = false ]; then
+  step "explicit switch"
+  must sg_stpg --tp 1,2 --state an,ao "$good"
+  eventually 15 both 10 50
+  only 2
+  must sg_stpg --tp 1,2 --state ao,an "$good"
+  sg_rtpg --decode "$good"
+  sg_rtpg --decode "$good" | grep -q 'changed by SET TARGET PORT GROUPS' || fail "no status code"
+  eventually 15 both 50 10
+  only 1
+fi
+
+step "mpathpersist"
+must mpathpersist --in --report-capabilities $D
+must mpathpersist --out --register-ignore --param-sark=1 --param-aptpl $D
+mpathpersist --in --read-keys $D
+[ "$(mpathpersist --in --read-keys $D | grep -c '0x1$')" = "$PATHS" ] || fail "not every path is registered"
+must mpathpersist --out --reserve --param-rk=1 --prout-type=5 $D
+mpathpersist --in --read-reservation $D | grep -q 'Write Exclusive, registrants only' || fail "no reservation"
+must mpathpersist --in --read-full-status $D
+must dd if=/dev/zero of=$D bs=4k count=1 oflag=direct status=none
+mark rival # another node registers with key 2 and is fenced off
+must mpathpersist --out --preempt-abort --param-rk=1 --param-sark=2 --prout-type=5 $D
+mpathpersist --in --read-keys $D | grep -q '0x2$' && fail "the rival is still registered"
+must dd if=/dev/zero of=$D bs=4k count=1 oflag=direct status=none
+must mpathpersist --out --release --param-rk=1 --prout-type=5 $D
+must mpathpersist --out --clear --param-rk=1 $D
+multipathd shutdown >/dev/null
+logout
