@@ -264,3 +264,15 @@ def test_what_destroys_a_disk_leaves_no_trace_with_virtual_write(target: TargetF
         assert {outcome.verdict for outcome in outcomes} == {"passed"}, outcomes
     serving.stop()
     assert (tmp_path / "disk.img").read_bytes() == before
+
+
+def test_algorithms_and_their_order_are_policy(target: TargetFactory, tmp_path: Path) -> None:
+    state = State(tmp_path / "state-0")
+    Users(state).add(ALICE)
+    state.close()
+    serving = target(config='[auth]\nchap_algorithms = ["sha256", "SHA-1"]\npreference = "target"\n' + CONFIGURATION)
+    assert libiscsi("iscsi-inq", url(serving, f"alice%{SECRET}"), check=False).returncode  # it knows MD5 only
+    with connect(url(serving), account=ALICE, algorithms=(8, 6, 7, 5)) as lun:
+        assert len(lun.read(0, 1)) == 512
+    with pytest.raises(LoginError):
+        connect(url(serving), account=ALICE, algorithms=(8, 5))

@@ -138,16 +138,21 @@ class Authentication:
         if self.preference not in ("initiator", "target"):
             raise ValueError(f"preference is initiator or target, not {self.preference!r}")
         for name in self.chap_algorithms:
-            if name.upper() not in _ALGORITHMS:
-                raise ValueError(f"CHAP has {', '.join(_ALGORITHMS)}, not {name!r}")
+            if _plain(name) not in _ALGORITHMS:
+                raise ValueError(f"CHAP has {', '.join(row.name for row in ALGORITHMS.values())}, not {name!r}")
 
     @property
     def policy(self) -> Policy:
-        numbers = tuple(_ALGORITHMS[name.upper()] for name in self.chap_algorithms)
+        numbers = tuple(_ALGORITHMS[_plain(name)] for name in self.chap_algorithms)
         return Policy(numbers, ours_first=self.preference == "target")
 
 
-_ALGORITHMS = {algorithm.name: algorithm.number for algorithm in ALGORITHMS.values()}
+def _plain(name: str) -> str:
+    """The name of an algorithm, however it is written: sha256, SHA-256."""
+    return name.upper().replace("-", "")
+
+
+_ALGORITHMS = {_plain(algorithm.name): algorithm.number for algorithm in ALGORITHMS.values()}
 
 
 @dataclass(frozen=True)
