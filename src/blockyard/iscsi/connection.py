@@ -32,6 +32,7 @@ from typing import Protocol
 from blockyard.iscsi.acknowledgement import Acknowledgements
 from blockyard.iscsi.command import Command, make_task
 from blockyard.iscsi.login import LoginState, TargetLogin
+from blockyard.iscsi.logout import log_out
 from blockyard.iscsi.management import FENCED, ON_MANY, manage
 from blockyard.iscsi.order import MASK
 from blockyard.iscsi.output import Completion, LoginOutput, Output, Single
@@ -48,8 +49,6 @@ from blockyard.iscsi.pdu import (
     LoginStatus,
     LogoutReason,
     LogoutRequest,
-    LogoutResponse,
-    LogoutResponseCode,
     NopIn,
     NopOut,
     Opcode,
@@ -490,28 +489,23 @@ class Connection:
             manage(session, pdu, answer)
 
     def _logout(self, pdu: LogoutRequest) -> None:
-        """RFC 7143 §11.14, §11.15: the connection is closed once the response has left."""
-        session = self.session
-        assert session is not None
-        if pdu.reason not in tuple(LogoutReason):
+        assert self.session is not None
+        if pdu.reason in tuple(LogoutReason):
+            log_out(self, self.session, pdu)
+        else:
             self.reject(pdu, RejectReason.INVALID_PDU_FIELD)
-            return
-        ends_here = pdu.reason == LogoutReason.CLOSE_SESSION or pdu.cid == self.cid
 
-        def answer(code: LogoutResponseCode) -> None:
-            response = LogoutResponse(itt=pdu.itt, final=True, response=code)
-            if pdu.reason == LogoutReason.RECOVERY and code == LogoutResponseCode.CLOSED:
-                response.time2wait, response.time2retain = session.parameters.default_time2wait, session.time2retain
-            self.send(response)
-            if code == LogoutResponseCode.CLOSED and ends_here:
-                log.info("%s: logged out", self)
-                self.finish()
-            elif self.state is State.LOGOUT:
-                self.state = State.FULL_FEATURE
+    def begin_logout(self) -> None:
+        """Take nothing more in until the logout is answered."""
+        self.state = State.LOGOUT
 
-        if ends_here:
-            self.state = State.LOGOUT
-        session.log_out(self, pdu.reason, pdu.cid, answer)
+    def end_logout(self, *, closed: bool) -> None:
+        """The answer has been given: the connection is closed once it has left, or goes on."""
+        if closed:
+            log.info("%s: logged out", self)
+            self.finish()
+        elif self.state is State.LOGOUT:
+            self.state = State.FULL_FEATURE
 
     def command(self, itt: int) -> Command | None:
         """The command in progress with that task tag, if it is allegiant to this connection."""

@@ -30,8 +30,6 @@ from blockyard.iscsi.order import MASK, CommandOrder
 from blockyard.iscsi.output import Completion, Output
 from blockyard.iscsi.pdu import (
     AsyncEvent,
-    LogoutReason,
-    LogoutResponseCode,
 )
 from blockyard.iscsi.permit import NO_PERMIT, Permit
 from blockyard.iscsi.reassign import LostConnections
@@ -264,7 +262,7 @@ class Session:
         old = self.connections.get(connection.cid)
         if old is not None:
             log.info("%s: connection %d is reinstated", self, connection.cid)
-            self._part(old, self.settle())
+            self.part(old, self.settle())
             old.drop()
         self.lost.recover(connection.cid)  # an implied logout for recovery
         self.connections[connection.cid] = connection
@@ -289,15 +287,15 @@ class Session:
         else:
             grant()
 
-    def _leave(self, connection: Connection) -> list[Command]:
+    def leave(self, connection: Connection) -> list[Command]:
         """Take a connection out of the session; returns its commands, whose end is the caller's matter."""
         del self.connections[connection.cid]
         self.order.forget(connection)
         return [command for command in self.commands.values() if command.connection is connection]
 
-    def _part(self, connection: Connection, ended: Callable[[], None]) -> None:
+    def part(self, connection: Connection, ended: Callable[[], None]) -> None:
         """Take a connection out whose commands are kept or, where they are not, aborted; then `ended` waits for them."""
-        commands = self._leave(connection)
+        commands = self.leave(connection)
         if self.parameters.error_recovery_level == 2 and self.time2retain:
             self.lost.keep(connection, commands)
             commands = []
@@ -307,50 +305,13 @@ class Session:
         """A connection has ended without a logout (RFC 7143 §7.5)."""
         if self.connections.get(connection.cid) is not connection:
             return
-        self._part(connection, lambda: None)
+        self.part(connection, lambda: None)
         if self.connections:
             self.announce(AsyncEvent.CONNECTION_DROPPED, connection.cid)
         elif self.node is None or not self.time2retain:
             self.close()
         else:
             log.info("%s: no connection is left; it can be continued", self)
-
-    def log_out(self, by: Connection, reason: int, cid: int, answer: Callable[[LogoutResponseCode], None]) -> None:
-        """Log out the session or one of its connections; `answer` is called once its tasks have ended (§11.14, §11.15)."""
-
-        def closed() -> None:
-            answer(LogoutResponseCode.CLOSED)
-
-        connection = self.connections.get(cid)
-        if reason == LogoutReason.CLOSE_SESSION:
-            self._leave(by)  # it has an answer to give yet
-            self.close(closed)
-        elif reason == LogoutReason.RECOVERY and self.parameters.error_recovery_level < 2:
-            answer(LogoutResponseCode.RECOVERY_UNSUPPORTED)
-        elif connection is not None:
-            self._log_out_live(connection, by, closed, recover=reason == LogoutReason.RECOVERY)
-        elif cid not in self.lost:
-            answer(LogoutResponseCode.CID_NOT_FOUND)
-        elif reason == LogoutReason.RECOVERY:
-            self.lost.recover(cid)
-            closed()
-        else:
-            self.lost.give_up(cid, closed)
-
-    def _log_out_live(
-        self, connection: Connection, by: Connection, closed: Callable[[], None], *, recover: bool
-    ) -> None:
-        if recover:
-            self._part(connection, closed)
-            self.lost.recover(connection.cid)
-        else:
-            commands = self._leave(connection)
-            if self.connections:
-                self.withdraw_all(commands, closed)
-            else:
-                self.close(closed)
-        if connection is not by:
-            connection.drop()
 
     def announce(self, event: AsyncEvent, parameter1: int = 0, lun: int = 0) -> None:
         """Tell the initiator on every connection what happens to the session (RFC 7143 §11.9.1)."""
