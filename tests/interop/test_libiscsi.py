@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TargetFactory, need, run
-from tests.interop.conformance import EXPECTED_SKIPS, SUITES, Outcome, document, expected_skip, parse
+from tests.interop.conformance import SUITES, Outcome, document, parse
 from tests.serving import IQN, free_port
 
 _PACKAGE = "libiscsi-bin"
@@ -55,13 +55,8 @@ def test_conformance(name: str, target: TargetFactory, tmp_path: Path) -> None:
             if best is None or best.verdict == "skipped":  # it has to pass on one kind only
                 outcomes[outcome.name] = outcome
     for outcome in outcomes.values():
-        expected = expected_skip(outcome.name)
-        if outcome.verdict == "skipped" and expected is None:
+        if outcome.verdict == "skipped":
             pytest.fail(f"{outcome.name} was skipped: {'; '.join(outcome.skips)}\n{outcome.log[-5000:]}", pytrace=False)
-        if outcome.verdict == "passed" and outcome.name in EXPECTED_SKIPS:
-            pytest.fail(f"{outcome.name} is no longer skipped: take it off EXPECTED_SKIPS", pytrace=False)
-    if name in EXPECTED_SKIPS and all(outcome.verdict == "passed" for outcome in outcomes.values()):
-        pytest.fail(f"nothing of {name} is skipped any longer: take it off EXPECTED_SKIPS", pytrace=False)
 
 
 def _run_suite(name: str, kind: Sequence[str], target: TargetFactory, tmp_path: Path) -> list[Outcome]:
