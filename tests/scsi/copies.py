@@ -15,7 +15,9 @@ from blockyard.scsi.unit import Identity, LogicalUnit
 from tests.scsi.host import NAME, Host, ready_host
 
 
-def server(*devices: Device, block_sizes: Sequence[int] = (), tokens: TokenStore | None = None) -> Target:
+def server(
+    *devices: Device, block_sizes: Sequence[int] = (), protection: Sequence[int] = (), tokens: TokenStore | None = None
+) -> Target:
     """A target with a disk for each device, from LUN 0 on."""
     store = tokens or TokenStore()
     units = {
@@ -23,6 +25,7 @@ def server(*devices: Device, block_sizes: Sequence[int] = (), tokens: TokenStore
             device,
             identity=Identity(uuid4(), f"disk {lun}"),
             block_size=block_sizes[lun] if block_sizes else 512,
+            protection=protection[lun] if protection else 0,
             tokens=store,
         )
         for lun, device in enumerate(devices)
@@ -30,9 +33,9 @@ def server(*devices: Device, block_sizes: Sequence[int] = (), tokens: TokenStore
     return Target(NAME, units)
 
 
-def hosts(*devices: Device, block_sizes: Sequence[int] = ()) -> list[Host]:
+def hosts(*devices: Device, block_sizes: Sequence[int] = (), protection: Sequence[int] = ()) -> list[Host]:
     """One host's nexuses with as many disks of one target."""
-    target = server(*devices, block_sizes=block_sizes)
+    target = server(*devices, block_sizes=block_sizes, protection=protection)
     return [ready_host(target, lun) for lun in target.luns.units]
 
 

@@ -200,6 +200,38 @@ def test_residual_data_goes_on_in_the_next_segment(mixed: list[Host]) -> None:
     assert small.read(300, 8) == data[:4096]
 
 
+# ---- protection information
+
+
+@pytest.mark.parametrize("protection", [(1, 0), (0, 1), (1, 1), (3, 3)])
+@pytest.mark.parametrize("block_sizes", [(512, 512), (512, 4096), (4096, 512)])
+def test_protected_units_copy_whole_blocks(protection: tuple[int, int], block_sizes: tuple[int, int]) -> None:
+    size = 10 << 20
+    pair = hosts(MemoryDevice(size), MemoryDevice(size), block_sizes=block_sizes, protection=protection)
+    source, destination = pair
+    data = os.urandom(1 << 20) * 5
+    source.disk.device.pwritev([data], 1 << 20)
+    small, large = block_sizes
+    begins, ends = (4096 * 3 + 512 if max(block_sizes) == 512 else 4096 * 3) // small, 4096 * 5 // large + 1
+    count = (9 << 20) // large
+    send_copy(source, lid1(both(pair), [segment(0, 1, count, begins, ends, dc=True)]))
+    copied, expected = bytearray(count * large), bytearray(count * large)
+    destination.disk.device.preadv([memoryview(copied)], ends * large)
+    source.disk.device.preadv([memoryview(expected)], begins * small)
+    assert copied == expected
+
+
+@pytest.mark.parametrize("protection", [(1, 0), (0, 1)])
+def test_parts_of_protected_blocks_are_refused(protection: tuple[int, int]) -> None:
+    pair = hosts(MemoryDevice(_SIZE), MemoryDevice(_SIZE), protection=protection)
+    parameters = lid1(both(pair), [segment_with_offsets(0, 1, 1024, (0, 8), (0, 8))])
+    aborted = fail_copy(pair[0], parameters)
+    assert aborted.asc == Asc.COPY_SEGMENT_GRANULARITY_VIOLATION
+    send_copy(pair[0], lid1(both(pair), [segment_with_offsets(0, 1, 1024, (1, 512), (2, 0))]))
+    assert pair[protection.index(1)].ok(receive(3))[37] == 9
+    assert pair[protection.index(0)].ok(receive(3))[37] == 0
+
+
 # ---- who may copy what (CVE-2020-28374)
 
 

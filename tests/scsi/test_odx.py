@@ -119,6 +119,17 @@ def test_between_block_sizes() -> None:
     assert large.read(2, 7) == data[4096:]
 
 
+def test_protected_blocks_are_copied_whole() -> None:
+    large, small = hosts(MemoryDevice(_SIZE), MemoryDevice(_SIZE), block_sizes=(4096, 512), protection=(1, 0))
+    data = os.urandom(8 * 4096)
+    large.disk.device.pwritev([data], 0)
+    token = make_token(large, (0, 4), (6, 2))
+    use_token(small, token, (1, 48))
+    assert small.read(1, 48) == data[: 4 * 4096] + data[6 * 4096 :]
+    parameters = write_list(token, (1, 4), offset=3)
+    small.fail(write_using(len(parameters)), SenseKey.COPY_ABORTED, Asc.COPY_SEGMENT_GRANULARITY_VIOLATION, parameters)
+
+
 def test_holes_arrive_as_holes(pair: list[Host]) -> None:
     source, destination = pair
     source.write(64, b"x" * 4096)

@@ -233,6 +233,13 @@ class ProtectedDevice(Device):
                 self._store.write(lba, self.generate(memoryview(zeros)[:size], lba))
                 self.below.write_zeroes(offset + at, size)
 
+    def copy_from(self, source: Device, source_offset: int, offset: int, length: int, *, thin: bool = True) -> None:
+        """In whole blocks, holes too: those of the source need not begin where blocks do here."""
+        if source is self:
+            super().copy_from(source, source_offset, offset, length, thin=thin)
+        else:
+            self._copy_mapped(source, source_offset, offset, length)
+
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         return self.below.runs(offset, length)
 

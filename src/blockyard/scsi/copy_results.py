@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from blockyard.scsi import limits, tokens
 from blockyard.scsi.copy_manager import CopyOperation, OperationStatus
 from blockyard.scsi.copy_parameters import IDENTIFICATION, SEGMENT_LENGTHS, THIS_UNIT
+from blockyard.scsi.copying import granularity
 from blockyard.scsi.sense import CheckCondition
 from blockyard.scsi.task import Status
 
@@ -74,7 +75,7 @@ def operating_parameters(unit: LogicalUnit, task: Task) -> Buffer:
         0,  # reserved
         limits.COPIES,  # TOTAL CONCURRENT COPIES
         limits.COPIES,  # MAXIMUM CONCURRENT COPIES
-        0,  # DATA SEGMENT GRANULARITY: one byte
+        granularity(unit),
         0,
         0,
         len(_DESCRIPTORS),
@@ -170,7 +171,7 @@ def vpd_content(unit: LogicalUnit) -> bytes:
             _descriptor(0x0108, _rod_types()),
             _descriptor(  # General Copy Operations
                 0x8001,
-                struct.pack(">IIIBB18x", limits.COPIES, limits.COPIES, limits.COPY_SEGMENT, 0, 0),
+                struct.pack(">IIIBB18x", limits.COPIES, limits.COPIES, limits.COPY_SEGMENT, granularity(unit), 0),
             ),
         )
     )

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LARGEST_BLOCK = 4096  # bytes
 _SOURCE, _DESTINATION = 1, 2  # SENSE DATA SOURCE of forwarded sense data
 _PAD_AT, _COUNT_AT, _SOURCE_AT, _DESTINATION_AT = 1, 10, 4, 6  # bytes of a block to block segment descriptor
 
@@ -163,6 +164,22 @@ def _end(request: CopyRequest, segment: Segment, number: int, nexus: Nexus, at: 
     return _End(cast("LogicalUnit", found.unit), found, pad)  # copies are between logical units
 
 
+def granularity(unit: LogicalUnit) -> int:
+    """DATA SEGMENT GRANULARITY: the bits of a byte count that must be zero. Protection information is of whole blocks."""
+    return unit.shift if unit.protection is not None else 0
+
+
+def fits(unit: LogicalUnit, start: int, length: int) -> bool:
+    """Whether a copy may read or write these bytes of a unit."""
+    return not (start | length) & ((1 << granularity(unit)) - 1)
+
+
+def aligned_piece(to: int) -> int:
+    """The most bytes that a piece from `to` on takes, so that the next begins where blocks of any size do."""
+    skip = to % limits.COPY_PIECE
+    return limits.COPY_PIECE - (0 if skip % LARGEST_BLOCK else skip)
+
+
 def copy(source: LogicalUnit, destination: LogicalUnit, start: int, to: int, length: int) -> None:
     """Copy bytes; holes stay holes where the destination is thin. Raises OSError: ReadFailure when it is the source's."""
     try:
@@ -241,7 +258,9 @@ class _Transfer:
         return CopyAborted(self.segment.number, Asc.NO_ADDITIONAL_SENSE_INFORMATION, cause=cause, of=of)
 
     def _check(self, unit: LogicalUnit, nexus: Nexus, opcode: int, start: int, length: int, of: int) -> None:
-        """Raise CopyAborted for what a command of this nexus would end with now."""
+        """Raise CopyAborted for what a command of this nexus would end with now, or for bytes that are not whole blocks."""
+        if not fits(unit, start, length):
+            raise CopyAborted(self.segment.number, Asc.COPY_SEGMENT_GRANULARITY_VIOLATION, byte=_COUNT_AT)
         lba = start >> unit.shift
         try:
             admit(unit, nexus, opcode, lba, -(-(start + length) >> unit.shift) - lba if length else 0)
@@ -251,7 +270,7 @@ class _Transfer:
     def _pieces(self, start: int, to: int, length: int) -> Iterator[tuple[int, int]]:
         """Offset and length of pieces, in an order in which none overwrites what another has still to read."""
         size = limits.COPY_PIECE
-        first = min(length, size - to % size)  # then they are aligned where the data goes to
+        first = min(length, aligned_piece(to))
         cuts = [(0, first), *((at, min(size, length - at)) for at in range(first, length, size))] if length else []
         backwards = self.source is self.destination and start < to < start + length
         return reversed(cuts) if backwards else iter(cuts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from blockyard.scsi import limits, tokens
 from blockyard.scsi.admission import READ, WRITE, admit
 from blockyard.scsi.copy_manager import CopyOperation
-from blockyard.scsi.copying import copy
+from blockyard.scsi.copying import aligned_piece, copy, fits
 from blockyard.scsi.operation import Piece, Steps
 from blockyard.scsi.sense import (
     Asc,
@@ -140,8 +140,10 @@ def _write(
     assert read is not None
     for start, to, length in _moves(unit, ranges, rod, offset):
 
-        def check(to: int = to, length: int = length) -> None:
+        def check(start: int = start, to: int = to, length: int = length) -> None:
             unit.tokens.use(rod)
+            if not fits(source, start, length):  # smaller blocks than those of the source, which are protected
+                raise CheckCondition(SenseKey.COPY_ABORTED, Asc.COPY_SEGMENT_GRANULARITY_VIOLATION)
             source.check_medium(read, {"lba": 0, "count": 0})
             _admit(unit, nexus, to, length)
 
@@ -160,7 +162,7 @@ def _moves(unit: LogicalUnit, ranges: Sequence[Range], rod: Rod, offset: int) ->
     for each in ranges:
         to, end = each.lba << unit.shift, each.lba + each.count << unit.shift
         while to < end:
-            size = min(end - to, limits.COPY_PIECE - to % limits.COPY_PIECE)
+            size = min(end - to, aligned_piece(to))
             for start, length in rod.pieces(offset, size):
                 yield start, to, length
                 to += length
