@@ -227,16 +227,23 @@ def test_the_service_manager_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(LIMIT)
-        told = b""
+        told: list[bytes] = []
+
+        def listen_until(line: bytes, count: int = 1) -> None:
+            while sum(line in message.split(b"\n") for message in told) < count:
+                told.append(manager.recv(4096))
+
         with serve(tmp_path / "s", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="200000") as served:
-            while b"READY=1" not in told or told.count(b"WATCHDOG=1") < 3:
-                told += manager.recv(4096) + b"\n"
+            listen_until(b"READY=1")
+            listen_until(b"WATCHDOG=1", 3)
             served.process.send_signal(signal.SIGHUP)
+            listen_until(b"RELOADING=1")
+            listen_until(b"READY=1", 2)
             assert discover(served.address)
-            assert served.stop() == 0
-        while b"STOPPING=1" not in told:
-            told += manager.recv(4096) + b"\n"
-    assert b"STATUS=Serving 1 target" in told
+            served.process.terminate()
+            listen_until(b"STOPPING=1")
+            assert served.process.wait(LIMIT) == 0
+    assert b"STATUS=Serving 1 target" in b"\n".join(told)
 
 
 def test_a_portal_that_others_reach_is_warned_of(tmp_path: Path) -> None:

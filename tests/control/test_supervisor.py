@@ -91,7 +91,7 @@ def test_a_worker_that_is_killed_is_started_again_and_the_other_left_alone(tmp_p
         os.kill(first, signal.SIGKILL)
         await until(lambda: one.pid not in (first, None))
         ours, theirs = os.pipe()
-        message = {"type": "statistics"}  # a message like any other, that leaves the descriptor alone
+        message = {"type": "nothing"}  # a message like any other, that leaves the descriptor alone
         await supervisor.hand_over(next(iter(one.configuration.targets)), message, ours)
         os.close(ours)
         os.close(theirs)
@@ -130,11 +130,11 @@ def test_a_connection_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest
         await asyncio.sleep(0.05)
         began = time.monotonic()
         with pytest.raises(WorkerUnavailable):
-            await supervisor.hand_over("iqn.2026-11.test:a", {"type": "statistics"}, 0)
+            await supervisor.hand_over("iqn.2026-11.test:a", {"type": "nothing"}, 0)
         assert 0.2 < time.monotonic() - began < 3
         (tmp_path / "away.img").rename(volume.path)
         monkeypatch.setattr("blockyard.control.supervisor.PATIENCE", 20.0)
-        await supervisor.hand_over("iqn.2026-11.test:a", {"type": "statistics"}, 0)
+        await supervisor.hand_over("iqn.2026-11.test:a", {"type": "nothing"}, 0)
         await supervisor.stop(0)
 
     run(scene, [volume], 1)

@@ -9,7 +9,7 @@ import pytest
 
 from blockyard.block.device import Device
 from blockyard.block.memory import MemoryDevice
-from blockyard.block.overlay import Budget, OverlayDevice
+from blockyard.block.overlay import OverlayDevice
 from blockyard.scsi.lun import encode_lun
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import LunMap, Target
@@ -44,7 +44,7 @@ def ready(host: Host) -> Host:
 
 def virtual(target: Target, directory: Path | None = None, *, limit: int = 1 << 20) -> VirtualLunMap:
     def cover(device: Device) -> Device:
-        return OverlayDevice(device, directory=directory, budget=Budget(limit))
+        return OverlayDevice(device, directory=directory, limit=limit)
 
     return VirtualLunMap(target.luns, cover, _NoThreads())
 

@@ -83,15 +83,19 @@ def test_from_start_to_stop(worker: Worker, disk: Path) -> None:
     peer.command(bytes(16))  # takes the unit attention
     assert peer.read(0, 8) == bytes(4096)
     peer.command(bytes([0x2A]) + bytes(6) + b"\0\x08" + bytes(7), 4096, b"x" * 4096)
-    worker.send(type="statistics")
+    worker.send(type="request", name="statistics", number=5)
     answer = worker.receive()
-    assert answer["type"] == "statistics"
-    counters = answer["targets"][TARGET]["0"]
+    assert (answer["type"], answer["number"]) == ("reply", 5)
+    counters = answer["volumes"]["disk"]
     assert (counters["read_ops"], counters["read_bytes"]) == (1, 4096)
     assert (counters["write_ops"], counters["write_bytes"]) == (1, 4096)
     (session,) = answer["sessions"]
     assert session["target"] == TARGET
-    assert session["peer"] == "test"
+    assert session["connections"] == [{"cid": 0, "peer": "test", "portal": "127.0.0.1:3260"}]
+    worker.send(type="request", name="drop sessions", number=6, initiator="nobody", target=None, tsih=None)
+    assert worker.receive() == {"type": "reply", "number": 6, "dropped": 0}
+    worker.send(type="request", name="nonsense", number=7)
+    assert worker.receive() == {"type": "reply", "number": 7, "error": "'nonsense'"}
     worker.send(type="stop", grace=0)
     assert worker.receive() == {"type": "stopped"}
     assert worker.process.wait(20) == 0
@@ -115,9 +119,10 @@ def test_statistics_know_every_connection(worker: Worker, disk: Path) -> None:
     assert isinstance(answer, LoginResponse)
     other = worker.hand_over(login_request(tsih=answer.tsih, cid=5).encode())
     assert other.receive().opcode == 0x23
-    worker.send(type="statistics")
-    sessions = worker.receive()["sessions"]
-    assert [(session["tsih"], session["cid"]) for session in sessions] == [(answer.tsih, 0), (answer.tsih, 5)]
+    worker.send(type="request", name="statistics", number=0)
+    (session,) = worker.receive()["sessions"]
+    assert session["tsih"] == answer.tsih
+    assert [connection["cid"] for connection in session["connections"]] == [0, 5]
 
 
 def test_what_has_been_answered_is_not_said_again(worker: Worker, disk: Path) -> None:

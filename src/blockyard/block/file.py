@@ -108,6 +108,24 @@ class FileDevice(Device):
         """Look at the size again: the file may have grown."""
         self.size = self._find_size()
 
+    def reopen(self, *, read_only: bool) -> None:
+        """Open it for reading and writing, or for reading only, in place: what is under way ends as it began.
+
+        Raises OSError; then it stays as it was.
+        """
+        fd = _open(self.path, read_only=read_only)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            try:
+                _lock(fd, self.path, shared=read_only)
+            except OSError:
+                fcntl.flock(self._fd, fcntl.LOCK_SH if self.read_only else fcntl.LOCK_EX)
+                raise
+            os.dup2(fd, self._fd, inheritable=False)
+        finally:
+            os.close(fd)
+        self.read_only = read_only
+
     def _logical_block_size(self) -> int:
         if not self._is_block_device:
             return 1

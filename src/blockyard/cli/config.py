@@ -1,4 +1,4 @@
-"""`blockyard config`: look at a configuration file before it is served."""
+"""`blockyard config`: look at a configuration file before it is served, and at what is served."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from blockyard.cli.admin import command, config_show, family
 from blockyard.control.configuration_file import dump, load
 from blockyard.control.errors import ControlError
 
@@ -20,8 +21,8 @@ exit status:
 
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `config` to the commands."""
-    parser = commands.add_parser("config", help="configuration files", description="Configuration files.")
-    members = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    members = family(commands, "config", "configuration files")
+    command(members, "show", config_show, "print the configuration that is served, as a file")
     check = members.add_parser(
         "check",
         help="say whether a configuration file makes sense",

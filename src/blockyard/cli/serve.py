@@ -197,7 +197,12 @@ def run(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     # What a slip of the pen can be comes first, then what may be taken: files are created only when all of it is well.
     how = Options(
-        options.state or default_directory(), _worker_count(options.workers), poll=options.poll, verbose=options.verbose
+        options.state or default_directory(),
+        options.config,
+        tuple(options.portal),
+        _worker_count(options.workers),
+        poll=options.poll,
+        verbose=options.verbose,
     )
     server = Server(how)
     configuration = _from_file(options) if options.config else _from_arguments(options)
@@ -205,11 +210,11 @@ def _serve(options: argparse.Namespace) -> int:
         server.open(configuration.portal_groups)
         if not options.config:
             configuration = _with_defaults(configuration, how.state)
-        found = server.prepare(configuration, from_file=bool(options.config))
+        found = server.prepare(configuration)
         _say(overview(found))
         _say(usage(found.settled))
         _warn(found)
-        asyncio.run(server.run(found.settled, on_ready=lambda: _say("Ready.")))
+        asyncio.run(server.run(on_ready=lambda: _say("Ready.")))
     finally:
         server.close()
     return 0

@@ -105,9 +105,9 @@ class Acceptor:
         self.workers = workers
         self.gate = gate or _OpenGate()
         self.login_deadline = login_deadline
-        self._listeners = listeners
+        self._listeners = listeners  # until `start`
         self._max_half_open = max_half_open
-        self._accepting: list[asyncio.Task[None]] = []
+        self._accepting: dict[socket.socket, asyncio.Task[None]] = {}
         self._receptions: dict[asyncio.Task[None], None] = {}  # in order of arrival
         self._discoveries: dict[asyncio.Task[None], None] = {}
         self._scratch = TransmitBuffer()
@@ -118,11 +118,23 @@ class Acceptor:
         return len(self._receptions)
 
     def start(self) -> None:
-        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+        for listener in self._listeners:
+            self.listen(listener)
+
+    def listen(self, listener: socket.socket) -> None:
+        """Accept on one more socket."""
+        self._accepting[listener] = asyncio.create_task(self._accept(listener))
+
+    async def cease(self, listener: socket.socket) -> None:
+        """Accept on a socket no more, and close it."""
+        task = self._accepting.pop(listener)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        listener.close()
 
     async def close(self) -> None:
         """Stop accepting and drop what has not been handed over."""
-        tasks = [*self._accepting, *self._receptions, *self._discoveries]
+        tasks = [*self._accepting.values(), *self._receptions, *self._discoveries]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

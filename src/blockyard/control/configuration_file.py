@@ -69,7 +69,7 @@ def _table(table: dict[str, Any], path: str) -> Iterator[str]:
     lists = {name: value for name, value in table.items() if _is_list_of_tables(value)}
     for name, value in table.items():
         if name not in tables and name not in lists:
-            yield f"{key(name)} = {_value(value)}"
+            yield f"{key(name)} = {value_text(value)}"
     for name, value in tables.items():
         inner = join(path, key(name))
         if not value or not all(isinstance(one, dict) for one in value.values()):  # else its parts say where they are
@@ -85,10 +85,11 @@ def _is_list_of_tables(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
-def _value(value: object) -> str:
+def value_text(value: object) -> str:
+    """A plain value as TOML writes it."""
     if isinstance(value, Size):
         text = str(value)
         return text if text.isdecimal() else f'"{text}"'
     if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(value_text, value))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # a JSON text or number is a TOML one

@@ -6,8 +6,9 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from blockyard.control.errors import PortalError, UsageError
@@ -29,32 +30,55 @@ def parse_portal(text: str) -> Portal:
         raise UsageError(f"{text!r} has no IP address, such as 192.0.2.1 or [2001:db8::1]") from None
 
 
+_Asked = tuple[Portal, int]  # a portal, and which of those that are the same (with port 0) it is
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Portals that have been opened, beside those that go on. `groups` has the ports that they really have."""
+
+    groups: dict[int, PortalGroup]
+    new: dict[_Asked, tuple[socket.socket, Portal]]
+    gone: tuple[_Asked, ...]
+
+    def undo(self) -> None:
+        for sock, _ in self.new.values():
+            sock.close()
+
+
 class Listeners:
-    """The sockets of all portals that are listened on, by portal groups."""
+    """The sockets of all portals that are listened on."""
 
     def __init__(self) -> None:
-        self._open: dict[
-            tuple[Portal, int], tuple[socket.socket, Portal]
-        ] = {}  # by what was asked for, and which of it
+        self._open: dict[_Asked, tuple[socket.socket, Portal]] = {}
 
     @property
     def sockets(self) -> list[socket.socket]:
         return [sock for sock, _ in self._open.values()]
 
-    def open(self, groups: Mapping[int, PortalGroup]) -> dict[int, PortalGroup]:
-        """Listen on all portals of `groups`; the groups with the ports that they really have.
-
-        Raises PortalError; then none is open.
-        """
+    def prepare(self, groups: Mapping[int, PortalGroup]) -> Opening:
+        """Listen on the portals of `groups` that are not open yet. Raises PortalError; then nothing has changed."""
+        asked = _asked_for(groups)
+        gone = tuple(portal for portal in self._open if portal not in asked)
+        new: dict[_Asked, tuple[socket.socket, Portal]] = {}
         try:
-            for portal in _asked_for(groups):
-                self._open[portal] = listen(portal[0])
+            for portal in asked:
+                if portal not in self._open:
+                    _check_free(portal[0], gone)
+                    new[portal] = listen(portal[0])
         except PortalError:
-            self.close()
+            for sock, _ in new.values():
+                sock.close()
             raise
-        real = {portal: found.written for portal, (_, found) in self._open.items()}
-        asked = iter(_asked_for(groups))
-        return {tag: PortalGroup(tuple(real[next(asked)] for _ in group.portals)) for tag, group in groups.items()}
+        real = {portal: found.written for portal, (_, found) in (self._open | new).items()}
+        names = iter(asked)
+        made = {tag: PortalGroup(tuple(real[next(names)] for _ in group.portals)) for tag, group in groups.items()}
+        return Opening(made, new, gone)
+
+    def commit(self, opening: Opening) -> list[socket.socket]:
+        """Take over what was opened; the sockets of portals that are gone, to be closed."""
+        self._open |= opening.new
+        return [self._open.pop(portal)[0] for portal in opening.gone]
 
     def close(self) -> None:
         for sock in self.sockets:
@@ -62,7 +86,15 @@ class Listeners:
         self._open.clear()
 
 
-def _asked_for(groups: Mapping[int, PortalGroup]) -> list[tuple[Portal, int]]:
+def _check_free(portal: Portal, gone: Iterable[_Asked]) -> None:
+    """That no portal has the port still that is just going. Raises PortalError."""
+    for other, _ in gone:
+        same = portal.port == other.port and portal.address.version == other.address.version
+        if same and (portal.wildcard or other.wildcard):
+            raise PortalError(f"{portal} cannot be opened while {other} is: take that out first, then add this")
+
+
+def _asked_for(groups: Mapping[int, PortalGroup]) -> list[_Asked]:
     """All portals in order; of one with port 0 there may be several."""
     portals = [portal_from(text) for group in groups.values() for text in group.portals]
     return [(portal, portals[:number].count(portal)) for number, portal in enumerate(portals)]

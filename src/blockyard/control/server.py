@@ -7,22 +7,30 @@ import contextlib
 import logging
 import resource
 import signal
+import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from blockyard.block.size import Size
 from blockyard.control.acceptor import Acceptor
-from blockyard.control.errors import ControlError
+from blockyard.control.administration import ControlSocket, Request
+from blockyard.control.commands import COMMANDS
+from blockyard.control.configuration_file import load
+from blockyard.control.consistency import checked
+from blockyard.control.difference import differences
+from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.gate import Gate
 from blockyard.control.isns import Registrar, Targets
-from blockyard.control.portals import Listeners
+from blockyard.control.portals import Listeners, Opening
 from blockyard.control.settling import Found, settle
 from blockyard.control.state import State
 from blockyard.control.supervisor import Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
 from blockyard.iscsi.directory import portal_from
 from blockyard.worker.configuration import Configuration, PortalGroup, Settled
+from blockyard.worker.records import RecordError, key
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +43,8 @@ class Options:
     """How to serve."""
 
     state: Path  # the state directory
+    config: Path | None = None  # the configuration file, where there is one
+    portals: tuple[str, ...] = ()  # of a configuration file without portal groups
     workers: int = 1
     poll: bool = False
     verbose: bool = False
@@ -52,22 +62,51 @@ class Server:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.portal_groups: dict[int, PortalGroup] = {}  # with their real ports, once they are open
+        self.configuration = Configuration()  # as it was asked for
+        self.supervisor: Supervisor
+        self._found = Found(Settled(), {})
+        self._groups: dict[int, PortalGroup] = {}  # with the ports that they really have
         self._listeners = Listeners()
+        self._socket: ControlSocket | None = None
+        self._changing = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._registrar: Registrar | None = None
+
+    @property
+    def settled(self) -> Settled:
+        """What is served."""
+        return self._found.settled
 
     def open(self, groups: Mapping[int, PortalGroup]) -> None:
         """Listen on every portal. Raises PortalError; then none is open."""
-        self.portal_groups = self._listeners.open(groups)
+        opening = self._listeners.prepare(groups)
+        self._listeners.commit(opening)
+        self._groups = opening.groups
 
     def close(self) -> None:
         self._listeners.close()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
-    def prepare(self, configuration: Configuration, *, from_file: bool) -> Found:
-        """Have volumes checked or made. Raises VolumeError, ConfigurationError or StateError."""
+    def prepare(self, configuration: Configuration) -> Found:
+        """Have volumes checked or made. Raises VolumeError or StateError."""
         with contextlib.closing(State(self.options.state)) as state:
-            return settle(configuration, self.portal_groups, state, from_file=from_file)
+            self._socket = ControlSocket(self.options.state, self._carry_out)
+            self._found = self._settle(configuration, self._groups, state, grow=self.options.config is not None)
+        self.configuration = configuration
+        return self._found
 
-    async def run(self, configuration: Settled, on_ready: Callable[[], None]) -> None:
+    def _settle(
+        self, configuration: Configuration, groups: dict[int, PortalGroup], state: State, *, grow: bool
+    ) -> Found:
+        served = {backing.path for backing in self._found.backings.values()}
+        from_file = self.options.config is not None
+        return settle(configuration, groups, state, from_file=from_file, grow=grow, served=served)
+
+    # ---- life
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT; `on_ready` is called once initiators can log in.
 
         Raises VolumeError or WorkerFailed when it cannot begin, Interrupted when it was told to stop twice.
@@ -76,24 +115,26 @@ class Server:
         _allow_open_files()
         level = "INFO" if options.verbose else "WARNING"
         state = State(options.state)
-        gate = Gate(state, configuration)
-        supervisor = Supervisor(configuration, options.workers, gate=gate, poll=options.poll, log_level=level)
-        acceptor = Acceptor(configuration.directory(), supervisor, self._listeners.sockets, gate=gate)
-        registrar = _registrar(configuration, state)
-        signals = _Signals()
+        self._gate = gate = Gate(state, self.settled)
+        self.supervisor = supervisor = Supervisor(
+            self.settled, options.workers, gate=gate, poll=options.poll, log_level=level
+        )
+        self._acceptor = acceptor = Acceptor(self.settled.directory(), supervisor, self._listeners.sockets, gate=gate)
+        signals = _Signals(self._hang_up)
         watchdog = asyncio.create_task(keep_watchdog())
         refresher = asyncio.create_task(_refresh(gate, supervisor))
         try:
             if await signals.before(supervisor.start()):
                 acceptor.start()
-                if registrar is not None:
-                    registrar.start()
-                notify(READY="1", STATUS=f"Serving {_count(len(configuration.targets), 'target')}")
+                self._register(state)
+                assert self._socket is not None
+                await self._socket.start()
+                notify(READY="1", STATUS=self._status())
                 on_ready()
                 await signals.wait()
             notify(STOPPING="1", STATUS="Waiting for initiators to log out, then flushing")
-            if registrar is not None:
-                await registrar.close()
+            if self._registrar is not None:
+                await self._registrar.close()
             await acceptor.close()
             if not await signals.before(supervisor.stop(GRACE)):
                 raise Interrupted
@@ -105,16 +146,146 @@ class Server:
             gate.events.flush()
             state.close()
 
+    def _status(self) -> str:
+        return f"Serving {_count(len(self.settled.targets), 'target')}"
+
+    def _register(self, state: State) -> None:
+        """Keep the targets registered with an iSNS server from now on, where there is to be one."""
+        isns = self.settled.isns
+        if isns is None:
+            self._registrar = None
+            return
+        entity = isns.entity or state.default_target_name().partition(":")[2]
+        self._registrar = Registrar(portal_from(isns.server), entity, self._registered)
+        self._registrar.start()
+
+    def _registered(self) -> Targets:
+        """What an iSNS server is told."""
+        groups = {
+            tag: [portal_from(text) for text in group.portals] for tag, group in self.settled.portal_groups.items()
+        }
+        return [
+            (target.name, target.alias, [(portal, tag) for tag in target.portal_groups for portal in groups[tag]])
+            for target in self.settled.targets.values()
+        ]
+
+    async def _register_again(self, before: Settled) -> None:
+        """Targets, portals or the iSNS server itself have changed."""
+        if self.settled.isns != before.isns:
+            if self._registrar is not None:
+                await self._registrar.close()
+            with contextlib.closing(State(self.options.state)) as state:
+                self._register(state)
+        elif self._registrar is not None:
+            self._registrar.changed()
+
+    # ---- changes while it runs
+
+    async def reload(self) -> list[str]:
+        """Read the configuration file again, and look at the sizes of volumes; what has changed, in lines.
+
+        Raises ControlError; then all is as it was.
+        """
+        if self.options.config is None:
+            configuration = self.configuration
+        else:
+            configuration = await asyncio.to_thread(load, self.options.config, portals=self.options.portals)
+        changes = differences(self.configuration, configuration)
+        sizes = {name: volume.size for name, volume in self.settled.volumes.items()}
+        notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+        try:
+            await self._apply(configuration, grow=self.options.config is not None)
+        finally:
+            notify(READY="1", STATUS=self._status())
+        for name, volume in self.settled.volumes.items():
+            if volume.size != sizes.get(name, volume.size):
+                changes.append(f"~ {key(name)} has {Size(volume.size)} now, after {Size(sizes[name])}")
+        for line in changes:
+            log.info("reload: %s", line)
+        return changes
+
+    async def resize(self, name: str, size: Size) -> None:
+        """Let a volume's file grow. Raises ControlError."""
+        wanted = self.configuration.volumes.get(name)
+        if wanted is None:
+            raise UsageError(f"there is no volume {name!r}: `blockyard status` lists them")
+        if wanted.size and self.options.config is not None:
+            raise UsageError(f"the size of {name} stands in {self.options.config}: change it there, then reload")
+        try:
+            grown = checked(
+                replace(self.configuration, volumes={**self.configuration.volumes, name: replace(wanted, size=size)})
+            )
+        except RecordError as error:
+            raise UsageError(str(error)) from None
+        before = self.configuration
+        await self._apply(grown, grow=True)
+        if not wanted.size:
+            self.configuration = before
+
+    async def _apply(self, configuration: Configuration, *, grow: bool) -> None:
+        """Serve this from now on. Raises ControlError; then all is as it was."""
+        async with self._changing:
+            opening = self._listeners.prepare(configuration.portal_groups)
+            try:
+                found = await asyncio.to_thread(self._look, configuration, opening, grow)
+                await self._hand_on(found)
+            except BaseException:
+                opening.undo()
+                raise
+            before = self.settled
+            self._found, self.configuration, self._groups = found, configuration, opening.groups
+            for sock, _ in opening.new.values():
+                self._acceptor.listen(sock)
+            for sock in self._listeners.commit(opening):
+                await self._acceptor.cease(sock)
+            await self._register_again(before)
+
+    def _look(self, configuration: Configuration, opening: Opening, grow: bool) -> Found:
+        with contextlib.closing(State(self.options.state)) as state:
+            return self._settle(configuration, opening.groups, state, grow=grow)
+
+    async def _hand_on(self, found: Found) -> None:
+        """Let gate, workers and acceptor go by another configuration. Raises ControlError; then they go by the old one."""
+        self._gate.configure(found.settled)
+        try:
+            await self.supervisor.change(found.settled, GRACE)
+        except BaseException:
+            self._gate.configure(self.settled)
+            found.remove_created()
+            raise
+        self._acceptor.directory = found.settled.directory()
+
+    def _hang_up(self) -> None:
+        """SIGHUP."""
+        task = asyncio.create_task(self._reload_and_log())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload_and_log(self) -> None:
+        try:
+            changes = await self.reload()
+        except (ControlError, OSError) as error:
+            log.error("reload: nothing has changed: %s", error)
+        else:
+            log.info("reload: %s", _count(len(changes), "change"))
+
+    async def _carry_out(self, request: Request) -> object:
+        """What comes by the control socket."""
+        command = COMMANDS.get(str(request.get("command")))
+        if command is None:
+            raise UsageError(f"the server has no command {request.get('command')!r}: it may be of another version")
+        return await command(self, request)
+
 
 class _Signals:
-    """SIGTERM and SIGINT ask to stop; one waiter hears each. SIGHUP is let pass: there is nothing to read anew."""
+    """SIGTERM and SIGINT ask to stop; one waiter hears each. SIGHUP calls `hang_up`."""
 
-    def __init__(self) -> None:
+    def __init__(self, hang_up: Callable[[], None]) -> None:
         self._asked = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked.set)
-        loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: there is nothing to reload")
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
 
     async def wait(self) -> None:
         await self._asked.wait()
@@ -135,24 +306,6 @@ class _Signals:
                 each.cancel()
             with contextlib.suppress(asyncio.CancelledError, ControlError):
                 await task
-
-
-def _registrar(configuration: Configuration, state: State) -> Registrar | None:
-    """Who keeps the targets registered with an iSNS server, where there is to be one."""
-    if configuration.isns is None:
-        return None
-
-    def targets() -> Targets:
-        groups = {
-            tag: [portal_from(text) for text in group.portals] for tag, group in configuration.portal_groups.items()
-        }
-        return [
-            (target.name, target.alias, [(portal, tag) for tag in target.portal_groups for portal in groups[tag]])
-            for target in configuration.targets.values()
-        ]
-
-    entity = configuration.isns.entity or state.default_target_name().partition(":")[2]
-    return Registrar(portal_from(configuration.isns.server), entity, targets)
 
 
 async def _refresh(gate: Gate, supervisor: Supervisor) -> None:

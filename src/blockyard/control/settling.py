@@ -25,9 +25,9 @@ class Found:
     settled: Settled
     backings: dict[str, Backing]
 
-    def undo(self) -> None:
-        """It will not be served after all: remove the files that were made, and take back what others have grown by."""
-        _undo(self.backings.values())
+    def remove_created(self) -> None:
+        """It will not be served after all: remove the files that were made."""
+        _undo(backing for backing in self.backings.values() if backing.created)
 
 
 def settle(
@@ -36,17 +36,19 @@ def settle(
     state: State,
     *,
     from_file: bool,
+    grow: bool,
     served: Collection[Path] = (),
 ) -> Found:
     """Check and make what `configuration` needs. `portals` has the groups with the ports that they really have.
 
-    `served` has the canonical paths of what is open already. Raises VolumeError or StateError; then
+    With `grow`, files grow to the sizes that they shall have. `served` has the canonical paths of what is open
+    already. Raises VolumeError or StateError; then
     no file has been made or changed.
     """
     backings: dict[str, Backing] = {}
     try:
         for name, volume in configuration.volumes.items():
-            backings[name] = _prepare(volume, served, from_file=from_file)
+            backings[name] = _prepare(volume, served, from_file=from_file, grow=grow)
         _check_apart(configuration.volumes, backings)
         settled = Settled(
             portal_groups=dict(portals),
@@ -64,14 +66,14 @@ def settle(
     return Found(settled, backings)
 
 
-def _prepare(volume: Volume, served: Collection[Path], *, from_file: bool) -> Backing:
+def _prepare(volume: Volume, served: Collection[Path], *, from_file: bool, grow: bool) -> Backing:
     path = Path(volume.path)
     return prepare(
         path,
         size=volume.size or None,
         block_size=volume.block_size,
         read_only=volume.read_only,
-        grow=from_file,
+        grow=grow,
         served=path.resolve() in served,
         wording=FILE if from_file else OPTIONS,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -16,10 +17,14 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from blockyard.control.acceptor import WorkerUnavailable
-from blockyard.control.errors import ControlError, VolumeError
+from blockyard.control.errors import ControlError, UsageError, VolumeError
 from blockyard.control.gate import Gate
 from blockyard.worker import records
 from blockyard.worker.configuration import Settled, components
@@ -63,6 +68,9 @@ class Worker:
         self._refusal = ""  # what the process said why it cannot serve its targets
         self._last_words = ""  # the last line on stderr that was not a log record
         self._life: asyncio.Task[None] | None = None
+        self._answer: asyncio.Future[str] | None = None  # to a change of what it serves
+        self._replies: dict[int, asyncio.Future[Message | None]] = {}  # to requests, by their numbers
+        self._requests = itertools.count()
 
     async def start(self) -> None:
         """Start the first process and wait until it is ready.
@@ -91,6 +99,43 @@ class Worker:
         except TimeoutError:
             pass
         raise WorkerUnavailable
+
+    async def change(self, configuration: Settled, grace: float) -> None:
+        """Serve this from now on; returns when all that is not served any more is gone, `grace` seconds at most.
+
+        A process that is just being started again begins with it. Raises VolumeError when it cannot be.
+        """
+        if configuration == self.configuration:
+            return
+        self.configuration = configuration
+        if not self._ready.is_set():
+            return
+        self._answer = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(OSError):  # it has just died
+            await self.send_accounts(final=False)
+            message = {"type": "configure", "configuration": records.write(configuration), "grace": grace}
+            await self._send(message)
+            error = await self._answer
+            await self.send_accounts(final=True)
+            if error:
+                raise VolumeError(error)
+
+    async def ask(self, request: Message) -> Message | None:
+        """The reply to one of worker/requests.py; None when no process runs to give it. Raises ControlError."""
+        if not self._ready.is_set():
+            return None
+        number = next(self._requests)
+        self._replies[number] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send({"type": "request", "number": number, **request})
+            reply = await self._replies[number]
+        except OSError:
+            return None
+        finally:
+            del self._replies[number]
+        if reply is not None and "error" in reply:
+            raise ControlError(str(reply["error"]))
+        return reply
 
     async def send_accounts(self, *, final: bool) -> None:
         """Tell the process, if one runs, who may log in (see Gate.accounts_for). Raises OSError when it is just ending."""
@@ -204,6 +249,9 @@ class Worker:
                 received = None
             if received is None:
                 self._ready.clear()
+                self._answered("")  # the next process begins with what it was to change to
+                for reply in self._replies.values():
+                    reply.set_result(None)
                 return was_ready
             message, fds = received
             for fd in fds:
@@ -213,10 +261,18 @@ class Worker:
                 self._ready.set()
             elif message["type"] == "login" and self._gate is not None:
                 self._gate.told(message)
+            elif message["type"] == "configured":
+                self._answered(str(message["error"]))
+            elif message["type"] == "reply" and message["number"] in self._replies:
+                self._replies[message["number"]].set_result(message)
             elif message["type"] == "failed":
                 self._refusal = str(message["error"])
             elif message["type"] == "stopped":
                 self._ready.clear()
+
+    def _answered(self, error: str) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(error)
 
     async def _relay_log(self, process: Process) -> None:
         """What the worker writes to stderr becomes log records here, so that there is one log in one format."""
@@ -263,14 +319,63 @@ class Supervisor:
         poll: bool = False,
         log_level: str = "WARNING",
     ) -> None:
-        together = components(configuration.targets.values())
-        count = max(1, min(count, len(together)))
-        parts = [[name for names in together[number::count] for name in names] for number in range(count)]
-        self.workers = [
-            Worker(number, configuration.part(names), gate=gate, poll=poll, log_level=log_level)
-            for number, names in enumerate(parts)
-        ]
+        self._count = count
+        self._make = partial(Worker, gate=gate, poll=poll, log_level=log_level)
+        self._numbers = itertools.count()
+        self.workers: list[Worker] = []
+        self.workers = list(self._divided(configuration))
+        self._owners: dict[str, Worker] = {}
+        self._take_over()
+
+    def _divided(self, configuration: Settled) -> dict[Worker, Settled]:
+        """Which worker is to serve what. Whatever belongs together stays where the most of it is; what is new is spread."""
+        now = {name: worker for worker in self.workers for name in worker.configuration.targets}
+        names: dict[Worker, list[str]] = {worker: [] for worker in self.workers}
+        new = []
+        for together in components(configuration.targets.values()):
+            owners = Counter(now[name] for name in together if name in now)
+            if owners:
+                names[owners.most_common(1)[0][0]] += together
+            else:
+                new.append(together)
+        for together in new:
+            if len(names) < self._count:
+                worker = self._make(next(self._numbers), Settled())
+                names[worker] = []
+            else:
+                worker = min(names, key=lambda one: len(names[one]))
+            names[worker] += together
+        parts = {worker: configuration.part(part) for worker, part in names.items()}
+        for worker, part in parts.items():
+            if worker not in self.workers:
+                worker.configuration = part
+        return parts
+
+    def _take_over(self) -> None:
         self._owners = {name: worker for worker in self.workers for name in worker.configuration.targets}
+
+    async def change(self, configuration: Settled, grace: float) -> None:
+        """Serve this from now on. What moves from one worker to another is let go of before it is taken up.
+
+        Raises VolumeError or WorkerFailed when it cannot be; then all is as it was.
+        """
+        before = {worker: worker.configuration for worker in self.workers}
+        parts = self._divided(configuration)
+        new = [worker for worker in parts if worker not in before]
+        try:
+            await _all(worker.change(_without_moved(worker, before, parts), grace) for worker in before)
+            self._take_over()
+            await _all(
+                [*(worker.start() for worker in new), *(worker.change(parts[worker], grace) for worker in before)]
+            )
+        except ControlError:
+            await _all(worker.close() for worker in new)
+            await asyncio.gather(*(worker.change(old, grace) for worker, old in before.items()), return_exceptions=True)
+            self._take_over()
+            raise
+        self.workers = [worker for worker in parts if worker.configuration.targets]
+        self._take_over()
+        await _all(worker.stop(0) for worker in parts if worker not in self.workers)
 
     async def start(self) -> None:
         """Start all workers and wait until they are ready. Raises VolumeError or WorkerFailed (see Worker.start)."""
@@ -283,6 +388,16 @@ class Supervisor:
         """End every worker that still runs, at once."""
         await asyncio.gather(*(worker.close() for worker in self.workers))
 
+    async def ask_all(self, request: Message) -> list[Message | None]:
+        """What every worker replies; None for one that is just being started again. Raises ControlError."""
+        return await asyncio.gather(*(worker.ask(request) for worker in self.workers))
+
+    async def ask(self, target: str, request: Message) -> Message | None:
+        """What the owner of `target` replies; None when it is just being started again. Raises ControlError."""
+        if target not in self._owners:
+            raise UsageError(f"there is no target {target}: `blockyard status` lists them")
+        return await self._owners[target].ask(request)
+
     async def send_accounts(self) -> None:
         """Tell all workers who may log in."""
         for worker in self.workers:
@@ -291,7 +406,30 @@ class Supervisor:
 
     async def hand_over(self, target: str, message: Message, fd: int) -> None:
         """Send a connection to the owner of `target`. Raises WorkerUnavailable."""
-        await self._owners[target].hand_over(message, fd)
+        worker = self._owners.get(target)
+        if worker is None:  # it is just moving
+            raise WorkerUnavailable
+        await worker.hand_over(message, fd)
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it, and then raise the first error, if there was any."""
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _without_moved(worker: Worker, before: Mapping[Worker, Settled], after: Mapping[Worker, Settled]) -> Settled:
+    """What a worker serves, without the targets and the files that another one is to take over."""
+    others = [part for other, part in after.items() if other is not worker]
+    targets = {name for part in others for name in part.targets}
+    paths = {volume.path for part in others for volume in part.volumes.values()}
+    now = before[worker]
+    return replace(
+        now,
+        targets={name: target for name, target in now.targets.items() if name not in targets},
+        volumes={name: volume for name, volume in now.volumes.items() if volume.path not in paths},
+    )
 
 
 async def _until(sock: socket.socket, add: Callable[..., None], remove: Callable[[socket.socket], bool]) -> None:

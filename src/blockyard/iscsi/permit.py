@@ -44,7 +44,8 @@ NO_PERMIT = Permit(LunMap({}))  # of a discovery session: there is nothing to se
 class TargetAccess:
     """Who may do what with one target.
 
-    `luns` is the target's own LUN map, `volumes` has the logical units that rules with maps of their own name.
+    `luns` is the target's own LUN map, `volumes` has the logical units that rules with maps of their own name. The maps
+    of `earlier` rules go on in those that have the same LUNs, so that sessions which see through them are told of changes.
     """
 
     def __init__(
@@ -53,14 +54,24 @@ class TargetAccess:
         rules: AccessList | None = None,
         volumes: Mapping[str, LogicalUnit] | None = None,
         cover: Cover = lambda luns, rule: luns,
+        earlier: TargetAccess | None = None,
     ) -> None:
         self.rules = rules or AccessList()
         self._luns = luns
         self._cover = cover
-        self._maps = [
-            LunMap({lun: (volumes or {})[volume] for lun, volume in rule.luns.items()}) if rule.luns else luns
-            for rule in self.rules.rules
-        ]
+        self._maps = [self._map(rule, volumes or {}, earlier) for rule in self.rules.rules]
+
+    def _map(self, rule: Rule, volumes: Mapping[str, LogicalUnit], earlier: TargetAccess | None) -> LunMap:
+        """What a rule lets see. A volume that is just being replaced is not there."""
+        if not rule.luns:
+            return self._luns
+        units = {lun: volumes[volume] for lun, volume in rule.luns.items() if volume in volumes}
+        rules = zip(earlier.rules.rules, earlier._maps, strict=True) if earlier is not None else ()
+        for other, luns in rules:
+            if other.luns == rule.luns:
+                luns.change(units)
+                return luns
+        return LunMap(units)
 
     def permit(self, login: TargetLogin) -> Permit | LoginStatus:
         """What a login is granted, or why it is not."""

@@ -116,6 +116,18 @@ class Session:
         """What its initiator sees of the target."""
         return self.permit.luns
 
+    def luns_changed(self) -> None:
+        """Logical units have come or gone beneath its LUNs: its nexuses with those that have gone are over."""
+        for lun, nexus in list(self._nexuses.items()):
+            if self.luns.unit(lun) is not nexus.unit:
+                nexus.unit.detach(nexus)
+                del self._nexuses[lun]
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.node is not None and self not in self.node.sessions.values()
+
     def _reach(self) -> list[Session]:
         """The sessions by which its initiator may use logical units: this one, and those that it has with other targets.
 

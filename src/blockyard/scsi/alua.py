@@ -102,8 +102,13 @@ class PortGroups:
         self._groups: dict[int, PortGroup] = {}
         self.set_ports(ports)
 
-    def set_ports(self, ports: Iterable[TargetPort]) -> None:
-        """Target ports have come or gone. A group that comes back is in the state that it was in."""
+    def set_ports(self, ports: Iterable[TargetPort], initial: Mapping[int, PortGroup] | None = None) -> None:
+        """Target ports have come or gone. A group that comes back is in the state that it was in.
+
+        `initial`, where it is given, are other states in which groups are before anybody changes them.
+        """
+        if initial is not None:
+            self._initial = dict(initial)
         self._ports = tuple(sorted(ports, key=lambda port: port.relative_port))
         begin = self._initial | self._kept
         self._groups = {port.portal_group: begin.get(port.portal_group, PortGroup()) for port in self._ports}

@@ -33,6 +33,12 @@ class LunMap:
         """The LUNs as 64-bit fields, in ascending order."""
         return [encode_lun(lun) for lun in sorted(self.units)]
 
+    def change(self, units: Mapping[int, LogicalUnit]) -> None:
+        """Other units are seen from now on, and every nexus that sees any of them is told (SPC-5, REPORT LUNS)."""
+        if units != self.units:
+            self.units = dict(units)
+            self.luns_changed()
+
     def close(self) -> None:
         """Nobody sees anything through this map any more."""
 

@@ -587,6 +587,12 @@ class LogicalUnit(Unit):
             if nexus is not but:
                 nexus.establish(asc)
 
+    def set_read_only(self, read_only: bool) -> None:
+        """The administrator lets nobody write, or everybody again. The write protect bit of mode data tells (SBC-4)."""
+        self.read_only = read_only
+        self.update()
+        self.attention(Asc.MODE_PARAMETERS_CHANGED)
+
     def capacity_changed(self) -> None:
         """The device has got another size: take it over and tell every nexus (SBC-4)."""
         blocks = self.device.size >> self.shift

@@ -6,12 +6,11 @@ import base64
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from blockyard.block.device import Device
-from blockyard.block.overlay import Budget, OverlayDevice
+from blockyard.block.overlay import OverlayDevice
 from blockyard.iscsi.access import AccessList, Rule
 from blockyard.iscsi.admission import Admission
 from blockyard.iscsi.chap import NAME_LIMIT, Account, Policy, TargetChap
@@ -67,9 +66,8 @@ class WorkerAdmission:
         self._executor = executor
         self._tell = tell
         self._admission = Admission(os.urandom)
-        self._groups: Mapping[str, frozenset[str]] = {}
+        self._groups: Mapping[str, tuple[str, ...]] = {}
         self._nodes: dict[str, tuple[TargetNode, tuple[Rule, ...], Mapping[str, LogicalUnit]]] = {}
-        self._budgets: dict[tuple[str, str], Budget] = {}  # of virtual writes, by target and rule
         self._overlays: Path | None = None  # where the files of overlays are, which have no names
 
     def configure(self, policy: Policy, overlays: Path | None) -> None:
@@ -84,12 +82,11 @@ class WorkerAdmission:
     def forget(self, name: str) -> None:
         """The target of that name is not served any more."""
         self._nodes.pop(name, None)
-        self._budgets = {key: budget for key, budget in self._budgets.items() if key[0] != name}
 
     def take_accounts(self, message: Message) -> None:
         """Users and groups have changed. Sessions whose right is gone with that end, if the rules stay as they are."""
         self._admission.accounts = {user["name"]: _account(user) for user in message["users"]}
-        self._groups = {group: frozenset(users) for group, users in message["groups"].items()}
+        self._groups = {group: tuple(users) for group, users in message["groups"].items()}
         for node, rules, volumes in self._nodes.values():
             access = self._access(node, rules, volumes)
             if message["final"]:
@@ -110,15 +107,13 @@ class WorkerAdmission:
             self._tell({"type": "login", **asdict(outcome)})
 
     def _access(self, node: TargetNode, rules: tuple[Rule, ...], volumes: Mapping[str, LogicalUnit]) -> TargetAccess:
-        return TargetAccess(node.scsi.luns, AccessList(rules, self._groups), volumes, partial(self._cover, node.name))
+        return TargetAccess(node.scsi.luns, AccessList(rules, self._groups), volumes, self._cover, node.access)
 
-    def _cover(self, target: str, luns: LunMap, rule: Rule) -> LunMap:
-        budget = self._budgets.setdefault((target, repr(rule)), Budget(rule.virtual_write_limit))
-
+    def _cover(self, luns: LunMap, rule: Rule) -> LunMap:
         def cover(device: Device) -> Device:
             if self._overlays is not None:
                 self._overlays.mkdir(mode=0o700, exist_ok=True)
-            return OverlayDevice(device, budget=budget, directory=self._overlays)
+            return OverlayDevice(device, directory=self._overlays, limit=rule.virtual_write_limit)
 
         return VirtualLunMap(luns, cover, self._executor)
 

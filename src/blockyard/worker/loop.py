@@ -223,6 +223,7 @@ class Loop:
         self.receive_buffers: Pool[ReceiveBuffer] = Pool(ReceiveBuffer)
         self.transmit_buffers: Pool[TransmitBuffer] = Pool(TransmitBuffer)
         self.transmit_buffer = self.transmit_buffers.take()  # the one that answers are built in now
+        self.tick_at = 0.0  # the next look at the clock; may be brought forward
         self.on_tick: Callable[[float], None] = lambda now: None
         self.running = True
         self._handlers: dict[int, Callable[[int], None]] = {}
@@ -257,17 +258,17 @@ class Loop:
 
     def run(self) -> None:
         """Serve until `running` is False."""
-        tick_at = self.now + self.patience.tick
+        self.tick_at = self.now + self.patience.tick
         while self.running:
-            events = self._wait(tick_at)
+            events = self._wait(self.tick_at)
             for fd, mask in events:
                 handler = self._handlers.get(fd)  # an earlier event of this round may have closed it
                 if handler is not None:
                     handler(mask)
             while self._awake:
                 self._awake.pop().work()
-            if self.now >= tick_at:
-                tick_at = self.now + self.patience.tick
+            if self.now >= self.tick_at:
+                self.tick_at = self.now + self.patience.tick
                 self._tick()
 
     def _wait(self, until: float) -> list[tuple[int, int]]:

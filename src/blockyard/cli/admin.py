@@ -1,0 +1,147 @@
+"""What a running server is asked by its control socket: `status`, `reload`, `volume`, `session` and `config show`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from blockyard.block.size import format_size
+from blockyard.control.administration import ask
+from blockyard.control.errors import ControlError
+from blockyard.control.state import default_directory
+
+Subparsers = argparse._SubParsersAction  # it has no public name
+
+_EXIT_STATUS = """\
+exit status:
+  0  done
+  2  the server does not take that: no such volume or session, a size that makes no sense
+  4  a volume cannot be served as it shall be
+  6  the configuration file cannot be read or does not make sense
+  7  nobody serves with this state directory, or its user is another one
+"""
+
+
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add `status`, `reload`, `volume` and `session` to the commands."""
+    status = command(commands, "status", _status, "show what is served, and who uses it")
+    status.add_argument("--json", action="store_true", help="as JSON")
+    command(
+        commands, "reload", _reload, "have the server read its configuration file again, and print what has changed"
+    )
+    volume = family(commands, "volume", "volumes that are served")
+    resize = command(volume, "resize", _resize, "let a volume grow while it is served; initiators are told")
+    resize.add_argument("name", metavar="NAME", help="the volume, as `blockyard status` calls it")
+    resize.add_argument("size", metavar="SIZE", help="its new size: bytes, or with K, M, G, T (powers of 1024)")
+    session = family(commands, "session", "sessions of initiators")
+    drop = command(session, "drop", _drop, "end sessions of an initiator; it may log in again")
+    drop.add_argument("initiator", metavar="INITIATOR", help="its iSCSI name")
+    drop.add_argument("--target", metavar="IQN", help="only with this target")
+    drop.add_argument("--tsih", metavar="N", type=int, help="only the session with this identifying handle")
+
+
+def family(commands: Subparsers[argparse.ArgumentParser], name: str, what: str) -> Subparsers[argparse.ArgumentParser]:
+    """A command that has others below it."""
+    parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def command(
+    commands: Subparsers[argparse.ArgumentParser],
+    name: str,
+    action: Callable[[Path, argparse.Namespace], None],
+    what: str,
+) -> argparse.ArgumentParser:
+    """A command that asks the server; `action` gets the state directory by which it is found."""
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=_EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=lambda options: _run(action, options))
+    parser.add_argument(
+        "--state",
+        metavar="DIR",
+        type=Path,
+        help="the state directory of `serve` (default: $XDG_STATE_HOME/blockyard or ~/.local/state/blockyard)",
+    )
+    return parser
+
+
+def _run(action: Callable[[Path, argparse.Namespace], None], options: argparse.Namespace) -> int:
+    try:
+        action(options.state or default_directory(), options)
+    except ControlError as error:
+        print(f"blockyard: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+def config_show(directory: Path, options: argparse.Namespace) -> None:
+    """`blockyard config show`."""
+    sys.stdout.write(ask(directory, "config show"))
+
+
+def _reload(directory: Path, options: argparse.Namespace) -> None:
+    changes = ask(directory, "reload")
+    print("\n".join(changes) if changes else "nothing has changed")
+
+
+def _resize(directory: Path, options: argparse.Namespace) -> None:
+    size = ask(directory, "volume resize", volume=options.name, size=options.size)["size"]
+    print(f"{options.name} has {format_size(size)} now")
+
+
+def _drop(directory: Path, options: argparse.Namespace) -> None:
+    count = ask(directory, "session drop", initiator=options.initiator, target=options.target, tsih=options.tsih)
+    print(f"{count} session{'' if count == 1 else 's'} ended")
+
+
+def _status(directory: Path, options: argparse.Namespace) -> None:
+    found = ask(directory, "status")
+    print(json.dumps(found, indent=2) if options.json else "\n".join(_overview(found)))
+
+
+def _overview(found: dict[str, Any]) -> Iterator[str]:
+    yield f"Blockyard {found['version']}, process {found['pid']}"
+    if found["config"]:
+        yield f"configuration {found['config']}"
+    for tag, portals in found["portal_groups"].items():
+        yield f"portal group {tag}: {', '.join(portals)}"
+    for name, target in found["targets"].items():
+        alias = f" ({target['alias']})" if target["alias"] else ""
+        groups = ", ".join(map(str, target["portal_groups"]))
+        yield from ("", f"target {name}{alias}, portal groups {groups}")
+        luns = [_lun(lun, volume, found["volumes"][volume]) for lun, volume in target["luns"].items()]
+        yield from _table([("LUN", "VOLUME", "SIZE", "ACCESS", "READ", "WRITTEN", "ERRORS"), *luns])
+        sessions = [_session(session) for session in found["sessions"] if session["target"] == name]
+        if sessions:
+            yield from _table([("SESSION", "INITIATOR", "GROUP", "RIGHT", "CONNECTIONS"), *sessions])
+
+
+def _lun(lun: str, name: str, volume: dict[str, Any]) -> tuple[str, ...]:
+    counters = volume["counters"]
+    access = "read-only" if volume["read_only"] else "read-write"
+    if counters is None:  # its worker is just being started
+        return lun, name, format_size(volume["size"]), access, "-", "-", "-"
+    moved = (format_size(counters[key]) for key in ("read_bytes", "write_bytes"))
+    return lun, name, format_size(volume["size"]), access, *moved, str(counters["errors"])
+
+
+def _session(session: dict[str, Any]) -> tuple[str, ...]:
+    who = f"{session['initiator']} as {session['user']}" if session["user"] else session["initiator"]
+    connections = ", ".join(f"{one['peer']} to {one['portal']}" for one in session["connections"])
+    return str(session["tsih"]), who, str(session["portal_group"]), session["right"], connections or "none"
+
+
+def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield f"  {'  '.join(cells)}".rstrip()

@@ -1,0 +1,95 @@
+"""What can be asked of a server that runs, by the control socket: one function for each command, and their table.
+
+A command gets the server and the request, and returns what JSON can say. It raises ControlError for what cannot be done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from blockyard import __version__
+from blockyard.block.size import Size
+from blockyard.control.configuration_file import dump
+from blockyard.control.errors import UsageError
+
+if TYPE_CHECKING:
+    from blockyard.control.administration import Request
+    from blockyard.control.server import Server
+
+T = TypeVar("T")
+
+
+async def status(server: Server, request: Request) -> dict[str, Any]:
+    """Targets, their LUNs and sessions; portals; volumes with their counters."""
+    settled = server.settled
+    told = [report for report in await server.supervisor.ask_all({"name": "statistics"}) if report is not None]
+    volumes = {name: found for report in told for name, found in report["volumes"].items()}
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "config": None if server.options.config is None else str(server.options.config.absolute()),
+        "portal_groups": {str(tag): list(group.portals) for tag, group in settled.portal_groups.items()},
+        "volumes": {
+            name: {"path": volume.path, "size": int(volume.size), "block_size": volume.block_size,
+                   "read_only": volume.read_only, "uuid": volume.uuid, "counters": volumes.get(name)}
+            for name, volume in settled.volumes.items()
+        },
+        "targets": {
+            name: {"alias": target.alias, "portal_groups": list(target.portal_groups),
+                   "luns": {str(lun): volume for lun, volume in sorted(target.luns.items())}}
+            for name, target in settled.targets.items()
+        },
+        "sessions": [session for report in told for session in report["sessions"]],
+    }  # fmt: skip
+
+
+async def reload(server: Server, request: Request) -> list[str]:
+    """Read the configuration file again; what has changed."""
+    return await server.reload()
+
+
+async def config_show(server: Server, request: Request) -> str:
+    """The configuration that is served, as a file."""
+    return dump(server.configuration)
+
+
+async def volume_resize(server: Server, request: Request) -> dict[str, int]:
+    """Let a volume grow."""
+    try:
+        size = Size.read(_field(request, "size", str))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    await server.resize(_field(request, "volume", str), size)
+    return {"size": int(size)}
+
+
+async def session_drop(server: Server, request: Request) -> int:
+    """End sessions of an initiator, or one of them; how many there were."""
+    wanted = {
+        "initiator": _field(request, "initiator", str),
+        "target": request.get("target"),
+        "tsih": request.get("tsih"),
+    }
+    told = await server.supervisor.ask_all({"name": "drop sessions", **wanted})
+    dropped: int = sum(report["dropped"] for report in told if report is not None)
+    if not dropped:
+        raise UsageError(f"there is no such session: `blockyard status` lists them ({wanted['initiator']})")
+    return dropped
+
+
+COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {
+    "status": status,
+    "reload": reload,
+    "config show": config_show,
+    "volume resize": volume_resize,
+    "session drop": session_drop,
+}
+
+
+def _field(request: Request, name: str, kind: type[T]) -> T:
+    value = request.get(name)
+    if not isinstance(value, kind):
+        raise UsageError(f"the request has no {name}")
+    return value

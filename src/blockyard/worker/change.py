@@ -1,0 +1,84 @@
+"""A change of what a worker serves, while it serves: sessions and logical units that have to go are seen off.
+
+Initiators are asked to log out and have a grace for that (RFC 7143 §11.9.1, event 1); tasks on a logical unit that is
+not there any more come to their end. Whatever is left after the grace is cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from blockyard.iscsi.connection import State
+from blockyard.scsi.unit import LogicalUnit
+from blockyard.worker.configuration import Settled
+from blockyard.worker.inventory import Inventory
+from blockyard.worker.loop import Loop
+
+_LOOK = 0.02  # seconds between two looks at what is still there
+
+
+class Change:
+    """From `begin` until `done`, which gets what went wrong, or "". To be told the time meanwhile, by `tick`."""
+
+    def __init__(self, inventory: Inventory, loop: Loop, grace: float, done: Callable[[str], None]) -> None:
+        self._inventory = inventory
+        self._loop = loop
+        self._grace = grace
+        self._deadline = loop.now + grace
+        self._done = done
+        self._closing = False
+
+    def begin(self, settled: Settled) -> None:
+        """Raises OSError or ValueError when it cannot be; then nothing has changed, and `done` is not called."""
+        self._sessions, self._units = self._inventory.begin(settled)
+        if self._sessions:
+            for link in list(self._loop.links.values()):
+                if link.connection.state is State.LOGIN:  # it may be on its way to what is not there any more
+                    link.close("targets or portals have changed")
+        for session in self._sessions:
+            for connection in session.connections.values():
+                connection.request_logout(max(1, int(self._grace)))
+        self.tick(self._loop.now)
+
+    def tick(self, now: float) -> None:
+        """Go on if all that has to go is gone, or has had its time."""
+        if self._closing:
+            return
+        self._loop.tick_at = now + _LOOK
+        late = now >= self._deadline
+        self._sessions = [session for session in self._sessions if not session.over]
+        for session in self._sessions:
+            if late or not session.connections:
+                session.close()
+        if not late and (self._sessions or any(map(self._busy, self._units))):
+            return
+        for unit in self._units:
+            for session in self._inventory.commands_on(unit):
+                session.close()
+        self._closing = True
+        self._loop.executor.submit(self._flush, self._end)
+
+    def _busy(self, unit: LogicalUnit) -> bool:
+        return bool(self._inventory.commands_on(unit)) or (unit.tasks is not None and len(unit.tasks) > 0)
+
+    def _flush(self) -> str:
+        """In a thread, so that closing does not hold up the loop."""
+        for unit in self._units:
+            try:
+                unit.device.flush()
+            except OSError as error:
+                return str(error)
+        return ""
+
+    def _end(self, error: str) -> None:
+        self._inventory.let_go(self._units)
+        try:
+            self._inventory.finish()
+        except (OSError, ValueError) as failure:
+            error = explain(failure)
+        self._done(error)
+
+
+def explain(error: Exception) -> str:
+    """What went wrong, with the file that it went wrong with."""
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)

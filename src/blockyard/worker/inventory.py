@@ -1,0 +1,210 @@
+"""What a worker serves: logical units and targets, brought from one configuration to the next.
+
+`begin` takes over all of a configuration that can be had at once: what is new is opened, LUN maps and rules change,
+initiators are told. It returns what has to go: sessions, and logical units that nothing leads to any more (worker/change.py
+sees them off). `finish` then opens what could not be opened before, as it takes the place of something that had to go.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from blockyard.block.file import FileDevice
+from blockyard.iscsi.directory import Directory, portal_from
+from blockyard.iscsi.login import Found, Moved
+from blockyard.iscsi.node import TargetNode
+from blockyard.iscsi.pdu import LoginStatus
+from blockyard.iscsi.session import Session
+from blockyard.scsi.durable import Durable
+from blockyard.scsi.nexus import target_port
+from blockyard.scsi.target import Target
+from blockyard.scsi.taskset import TaskSet
+from blockyard.scsi.tokens import TokenStore
+from blockyard.scsi.unit import Identity, LogicalUnit
+from blockyard.worker.admission import WorkerAdmission
+from blockyard.worker.configuration import Settled, Volume
+from blockyard.worker.configuration import Target as TargetConfiguration
+from blockyard.worker.executor import ThreadExecutor
+
+log = logging.getLogger(__name__)
+
+
+class Leaving(NamedTuple):
+    """What has to go when a configuration has begun."""
+
+    sessions: list[Session]
+    units: list[LogicalUnit]
+
+
+class Inventory:
+    """Logical units by the names of their volumes: one each, wherever it is a LUN; and target nodes."""
+
+    def __init__(self, executor: ThreadExecutor, admission: WorkerAdmission) -> None:
+        self.units: dict[str, LogicalUnit] = {}
+        self.nodes: dict[str, TargetNode] = {}
+        self.tokens = TokenStore()
+        self._executor = executor
+        self._admission = admission
+        self._volumes: dict[str, Volume] = {}  # as they are open
+        self._settled = Settled()
+        self._directory = Directory((), {})
+
+    # ---- what logins ask
+
+    def find(self, name: str, portal: str) -> Found | Moved | LoginStatus:
+        """The target of that name for a login that has come in on `portal`."""
+        found = self._directory.find(name, portal_from(portal))
+        if isinstance(found, Found):
+            return Found(self.nodes[name], found.portal_group, self._settled.targets[name].preferences)
+        return found
+
+    def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
+        return self._directory.send_targets(name, portal_from(portal))
+
+    # ---- changes
+
+    def begin(self, settled: Settled) -> Leaving:
+        """Take over what can be had at once. Raises OSError or ValueError; then initiators have noticed nothing."""
+        staying = {name for name, volume in settled.volumes.items() if self._stays(volume)}
+        leaving = {name: unit for name, unit in self.units.items() if name not in staying}
+        occupied = {self._volumes[name].path for name in leaving}
+        keep = _directory(settled)
+        opened: dict[str, LogicalUnit] = {}
+        try:
+            for name, volume in settled.volumes.items():
+                if name in staying:
+                    self._adjust(volume)
+                elif volume.path not in occupied:
+                    opened[name] = self._open(volume, keep)
+        except BaseException:
+            self.let_go(opened.values())
+            raise
+        for name in leaving:
+            del self.units[name], self._volumes[name]
+        self.units |= opened
+        self._volumes |= {name: settled.volumes[name] for name in opened}
+        self._settled = settled
+        self._admission.configure(settled.auth.policy, keep)
+        return Leaving(self._arrange(), list(leaving.values()))
+
+    def finish(self) -> None:
+        """What had to go is gone. Raises OSError or ValueError for what cannot be opened in its place."""
+        missing = self._settled.volumes.keys() - self.units.keys()
+        for name in missing:
+            volume = self._settled.volumes[name]
+            self.units[name] = self._open(volume, _directory(self._settled))
+            self._volumes[name] = volume
+        if missing:
+            self._arrange()
+
+    def commands_on(self, unit: LogicalUnit) -> list[Session]:
+        """The sessions that have commands in progress on a unit, whether it leads anywhere or not."""
+        nodes = iter(self.nodes.values())
+        return list(next(nodes).commands_on([unit])) if self.nodes else []
+
+    def let_go(self, units: Iterable[LogicalUnit]) -> None:
+        """Close logical units; one that cannot be closed cleanly is logged."""
+        for unit in units:
+            try:
+                unit.close()
+            except OSError as error:
+                log.error("%s: closing it has failed: %s", unit, error)
+
+    def close(self) -> None:
+        self.let_go(self.units.values())
+
+    # ---- logical units
+
+    def _stays(self, volume: Volume) -> bool:
+        """Whether the logical unit that is open can become that of `volume`."""
+        old = self._volumes.get(volume.name)
+        if old is None or volume.protection:  # protection information is laid out for one size
+            return old == volume
+        return volume == replace(
+            old, size=volume.size, read_only=volume.read_only, background_rate=volume.background_rate
+        )
+
+    def _adjust(self, volume: Volume) -> None:
+        """Bring an open logical unit up to date, and tell initiators. Raises OSError."""
+        if volume == self._volumes[volume.name]:
+            return
+        unit, device = self.units[volume.name], self.units[volume.name].device
+        assert isinstance(device, FileDevice)
+        if volume.read_only != self._volumes[volume.name].read_only:
+            device.reopen(read_only=volume.read_only)
+            unit.set_read_only(volume.read_only)
+        unit.background_rate = volume.background_rate
+        device.refresh()
+        unit.capacity_changed()
+        self._volumes[volume.name] = volume
+
+    def _open(self, volume: Volume, keep: Path | None) -> LogicalUnit:
+        device = FileDevice(volume.path, read_only=volume.read_only)
+        identity = Identity(uuid=uuid.UUID(volume.uuid), name=volume.name)
+        unit = LogicalUnit(
+            device,
+            block_size=volume.block_size,
+            read_only=volume.read_only,
+            write_through=volume.write_through,
+            thick=volume.thick,
+            removable=volume.removable,
+            background_rate=volume.background_rate,
+            soft_threshold=volume.soft_threshold,
+            protection=volume.protection,
+            identity=identity,
+            durable=Durable(keep, identity.uuid),
+            tokens=self.tokens,
+        )
+        unit.tasks = TaskSet(unit, self._executor)
+        unit.resume()
+        return unit
+
+    # ---- targets
+
+    def _arrange(self) -> list[Session]:
+        """Targets, their LUNs, ports and rules as the configuration has them; the sessions that have to go."""
+        self._directory = self._settled.directory()
+        leaving: list[Session] = []
+        for name in self.nodes.keys() - self._settled.targets.keys():
+            leaving += self.nodes.pop(name).sessions.values()
+            self._admission.forget(name)
+        for name, target in self._settled.targets.items():
+            node = self._arrange_one(target)
+            leaving += [session for session in node.sessions.values() if not self._reached(name, session)]
+        return leaving
+
+    def _arrange_one(self, target: TargetConfiguration) -> TargetNode:
+        name = target.name
+        units = {lun: self.units[volume] for lun, volume in target.luns.items() if volume in self.units}
+        relative = self._settled.relative_ports.get(name, {})
+        ports = [target_port(name, tag, relative.get(tag)) for tag in target.portal_groups]
+        node = self.nodes.get(name)
+        if node is None:
+            durable = Durable(_directory(self._settled), name)
+            scsi = Target(name, units, ports, durable, target.target_port_groups)
+            node = self.nodes[name] = TargetNode(name, scsi, relative, self.nodes)
+        else:
+            node.relative_ports = relative
+            node.scsi.ports.set_ports(ports, target.target_port_groups)
+            node.scsi.luns.change(units)
+        self._admission.guard(node, target.access, self.units)
+        for session in node.sessions.values():
+            session.luns_changed()
+        return node
+
+    def _reached(self, name: str, session: Session) -> bool:
+        """Whether all connections of a session have come by portals that still lead to where they have led."""
+        entry = self._directory.targets[name]
+        return session.portal_group in entry.portal_groups and all(
+            self._directory.group_of(portal_from(connection.portal)) == session.portal_group
+            for connection in session.connections.values()
+        )
+
+
+def _directory(settled: Settled) -> Path | None:
+    return Path(settled.units_directory) if settled.units_directory else None

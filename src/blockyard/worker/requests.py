@@ -1,0 +1,60 @@
+"""What control may ask of a worker that serves: one function for each request, and their table.
+
+A request gets what the worker serves and its arguments, and returns the reply. It raises ValueError, LookupError or OSError
+for what cannot be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from blockyard.iscsi.pdu import AsyncEvent
+from blockyard.worker.handoff import Message
+from blockyard.worker.inventory import Inventory
+
+
+def statistics(inventory: Inventory, request: Message) -> Message:
+    """Counters of the logical units by the names of their volumes, and the sessions."""
+    return {
+        "volumes": {name: unit.counters.as_dict() for name, unit in inventory.units.items()},
+        "sessions": [
+            {
+                "target": node.name,
+                "initiator": session.initiator,
+                "tsih": session.tsih,
+                "portal_group": session.portal_group,
+                "user": session.permit.user,
+                "right": str(session.permit.rule.right),
+                "connections": [_connection(cid, connection) for cid, connection in session.connections.items()],
+            }
+            for node in inventory.nodes.values()
+            for session in node.sessions.values()
+        ],
+    }
+
+
+def _connection(cid: int, connection: Any) -> dict[str, Any]:
+    return {"cid": cid, "peer": connection.peer, "portal": connection.portal}
+
+
+def drop_sessions(inventory: Inventory, request: Message) -> Message:
+    """End the sessions of an initiator, with one target or with any, one of them or all (RFC 7143 §11.9.1, event 3)."""
+    dropped = 0
+    for node in inventory.nodes.values():
+        for session in list(node.sessions.values()):
+            if (
+                session.initiator == request["initiator"]
+                and request["target"] in (None, node.name)
+                and request["tsih"] in (None, session.tsih)
+            ):
+                session.announce(AsyncEvent.SESSION_DROPPED)
+                session.close(politely=True)
+                dropped += 1
+    return {"dropped": dropped}
+
+
+REQUESTS: dict[str, Callable[[Inventory, Message], Message]] = {
+    "statistics": statistics,
+    "drop sessions": drop_sessions,
+}
