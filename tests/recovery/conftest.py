@@ -59,7 +59,7 @@ def work(served: ServedTarget) -> Work:
         connections: int = 1,
         seed: int = 0,
         timeout: float = 10.0,
-        retry_after: float = 0.1,
+        retry_after: float = 0.05,
     ) -> Run:
         preferences = replace(
             PREFERENCES,

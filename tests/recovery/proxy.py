@@ -90,9 +90,14 @@ class _Pair:
 
 
 class Proxy:
-    """Listens on `port`, and connects to `target` for each connection that comes in. `digests`: header, data."""
+    """Listens on `port`, or by `server`, and connects to `target` for each connection that comes in.
 
-    def __init__(self, target: tuple[str, int], plan: Plan, *, digests: tuple[bool, bool]) -> None:
+    `digests` are those that will be agreed upon, of headers and data.
+    """
+
+    def __init__(
+        self, target: tuple[str, int], plan: Plan, *, digests: tuple[bool, bool], server: socket.socket | None = None
+    ) -> None:
         self.seen: list[Seen] = []
         self.harmed: list[tuple[Seen, Act]] = []
         self.accepted = 0
@@ -100,7 +105,7 @@ class Proxy:
         self._plan = plan
         self._digests = {"header_digest": digests[0], "data_digest": digests[1]}
         self._pairs: list[_Pair] = []
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = server or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._wake = os.eventfd(0)
         self._failure: BaseException | None = None
@@ -141,7 +146,7 @@ class Proxy:
         reading: list[int | socket.socket] = [flow.source for _, flow in flows if not flow.doomed]
         writing = [flow.sink for _, flow in flows if flow.output]
         holding = any(flow.held for _, flow in flows)
-        ready, writable, _ = select.select([*reading, self._wake, self._server], writing, [], 0.1 if holding else None)
+        ready, writable, _ = select.select([*reading, self._wake, self._server], writing, [], 0.03 if holding else None)
         if self._wake in ready:
             return False
         if self._server in ready:

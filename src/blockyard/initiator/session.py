@@ -473,7 +473,7 @@ class Session:
 
     def _bury(self) -> None:
         """Take leave of connections that have failed."""
-        for connection in [each for each in self.connections if each.failure is not None]:
+        while (connection := next((each for each in self.connections if each.failure is not None), None)) is not None:
             self.connections.remove(connection)
             self._unregister(connection)
             connection.sock.close()

@@ -1,0 +1,21 @@
+# Verified load with digests, while a proxy does harm to connections. Portals are not discovered: they would lead past it.
+must iscsiadm -m node -o new -T "$IQN" -p "$PORTAL"
+set_node "node.conn[0].iscsi.HeaderDigest" CRC32C
+set_node "node.conn[0].iscsi.DataDigest" CRC32C
+set_node node.session.timeo.replacement_timeout 120
+login
+sda=$(disk 0)
+echo 120 >/sys/block/"$(basename "$sda")"/device/timeout
+mkdir -p /mnt/disk
+must mkfs.ext4 -q -F "$sda"
+must mount "$sda" /mnt/disk
+mark "begin"
+step "load begins"
+verified_load /mnt/disk --size=5m --fsync=64
+step "load done"
+mark "end"
+must umount /mnt/disk
+forget_cache
+must e2fsck -fn "$sda"
+dmesg | grep -iE "I/O error, dev|Buffer I/O|EXT4-fs error" && fail "the kernel saw errors"
+logout
