@@ -75,8 +75,9 @@ def work(served: ServedTarget) -> Work:
         with Proxy(served.address, plan, digests=(True, True)) as proxy:
             session = open_session(
                 PortalAddress("127.0.0.1", proxy.port), TARGET, initiator_name=INITIATOR, preferences=preferences,
-                connections=connections, recover=recover, timeout=timeout, retry_after=retry_after,
+                connections=connections, recover=recover, timeout=10.0, retry_after=retry_after,
             )  # fmt: skip
+            session.timeout = timeout  # how long it bears with silence; to log in may take longer
             assert session.recovery_level == level
             tsihs = [session.login.tsih]
             with Lun(session) as lun:

@@ -15,10 +15,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from blockyard.iscsi.digest import DIGEST_LENGTH
-from blockyard.iscsi.pdu import BHS_LENGTH, OPCODE_MASK, Opcode, pdu_length
+from blockyard.iscsi.pdu import BHS_LENGTH, OPCODE_MASK, Opcode, decode, pdu_length
 from blockyard.scsi.task import Status
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: an RST instead of a FIN
@@ -54,8 +54,15 @@ class Seen(NamedTuple):
     """A PDU that went by."""
 
     place: Place
-    opcode: int
-    data_length: int
+    pdu: Any  # a Pdu
+
+    @property
+    def opcode(self) -> int:
+        return int(self.pdu.opcode)
+
+    @property
+    def data_length(self) -> int:
+        return len(self.pdu.data)
 
 
 Plan = Callable[[Seen], Act]
@@ -203,8 +210,7 @@ class Proxy:
                 pair.full_feature = _ends_login(pdu)
 
     def _pass(self, pair: _Pair, flow: _Flow, pdu: bytes) -> None:
-        data_length = int.from_bytes(pdu[5:8], "big")
-        seen = Seen(Place(pair.number, flow.way, flow.number), pdu[0] & OPCODE_MASK, data_length)
+        seen = Seen(Place(pair.number, flow.way, flow.number), decode(pdu, 0, **self._digests))
         flow.number += 1
         self.seen.append(seen)
         act = self._plan(seen)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from blockyard.iscsi.pdu import NopOut
 from tests.recovery.conftest import Work
 from tests.recovery.proxy import Act, Place, Seen, Way, once
 
@@ -69,5 +70,5 @@ def test_level_2(work: Work, act: Act) -> None:
 def test_place_is_what_a_plan_goes_by() -> None:
     place = Place(0, Way.TO_TARGET, 3)
     plan = once(place, Act.CUT)
-    assert plan(Seen(place, 1, 0)) is Act.CUT
-    assert plan(Seen(place._replace(number=4), 1, 0)) is Act.PASS
+    assert plan(Seen(place, NopOut())) is Act.CUT
+    assert plan(Seen(place._replace(number=4), NopOut())) is Act.PASS

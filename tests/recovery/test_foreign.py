@@ -99,7 +99,7 @@ class Harm:
 
 
 def test_linux_comes_back_after_every_kind_of_harm(serving: Serving, network: Network, guest: Guest) -> None:  # noqa: F811
-    harm = Harm(pause=150)
+    harm = Harm(pause=60)
 
     def begin() -> None:
         harm.active = True

@@ -75,6 +75,11 @@ class Connection:
         """What holds for this connection: digests and lengths of data segments; all else is the session's."""
         return self.login.parameters
 
+    def set_segment_length(self, length: int) -> None:
+        """Another MaxRecvDataSegmentLength has been declared; what is on its way may be cut by the one before."""
+        self.parameters.max_recv_data_segment_length = length
+        self._max_segment = max(self._max_segment, length)
+
     def _log_in(self, timeout: float) -> None:
         request: Pdu | None = self.login.start()
         deadline = time.monotonic() + timeout

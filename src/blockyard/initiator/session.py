@@ -278,11 +278,13 @@ class Session:
         answer: NopIn = self.wait(self.start(Exchange(pdu), connection))
         return bytes(answer.data)
 
-    def text(self, pairs: Iterable[tuple[str, str]], *, segment: int | None = None) -> Pairs:
+    def text(
+        self, pairs: Iterable[tuple[str, str]], *, segment: int | None = None, connection: Connection | None = None
+    ) -> Pairs:
         """Send a text request, in PDUs of at most `segment` bytes, and return the whole answer (RFC 7143 §11.10)."""
         accumulator = TextAccumulator(limit=64 << 20)  # a discovery may list very many targets
         accumulator.put(pairs)
-        connection = self._turn()
+        connection = connection or self._turn()
         segment = segment or connection.parameters.peer_max_recv_data_segment_length
         itt, ttt, lun = self.new_tag(), NO_TAG, 0
         while True:
@@ -300,6 +302,12 @@ class Session:
                 raise self._protocol_error("the target cuts its text response short")
             if received:
                 raise self._protocol_error("the target neither ends its text response nor goes on with it")
+
+    def set_segment_length(self, length: int) -> None:
+        """Have all connections bring data in segments of at most `length` bytes from now on (RFC 7143 §13.12)."""
+        for connection in list(self.connections):
+            connection.set_segment_length(length)  # before it is said: the answer may come with what is to be cut anew
+            self.text([("MaxRecvDataSegmentLength", str(length))], connection=connection)
 
     def manage(self, function: int, lun: int = 0, referenced: Exchange | None = None) -> int:
         """Send a task management request, immediate; return the response code (RFC 7143 §11.5, §11.6).

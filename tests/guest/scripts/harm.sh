@@ -11,7 +11,7 @@ must mkfs.ext4 -q -F "$sda"
 must mount "$sda" /mnt/disk
 mark "begin"
 step "load begins"
-verified_load /mnt/disk --size=5m --fsync=64
+verified_load /mnt/disk --size=4m --loops=200 --time_based --runtime=15 --fsync=64
 step "load done"
 mark "end"
 must umount /mnt/disk
