@@ -9,8 +9,11 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from blockyard.scsi import limits
+from blockyard.scsi import transport_id as transport_ids
 from blockyard.scsi.commands import COMMANDS, Command
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.sense import Asc, SenseKey
@@ -332,6 +335,17 @@ def test_spec_i_pt_belongs_to_register_of_an_unregistered_nexus() -> None:
     good(host, REGISTER, 0, 1)
     data = spec_i_pt(1, 5)
     host.fail(pr_out(REGISTER, length=28), SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_PARAMETER_LIST, data)
+
+
+@given(name=st.from_regex(r"iqn\.[a-z0-9.:-]{1,219}", fullmatch=True), isid=st.binary(min_size=6, max_size=6))
+def test_transport_ids_both_ways(name: str, isid: bytes) -> None:
+    port = f"{name},i,0x{isid.hex()}"
+    data = transport_ids.encode(port)
+    assert len(data) >= 24
+    assert len(data) % 4 == 0
+    assert transport_ids.ports(data, ()) == {port}
+    assert list(transport_ids.split(data * 3)) == [data] * 3
+    assert transport_ids.ports(transport_id(name, None), [port, "iqn.other,i,0x000000000000"]) == {port}
 
 
 def move(key: int, new_key: int, port: int, tid: bytes, *, unregister: bool = False) -> bytes:
