@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from blockyard.block.file import FileDevice, create
 from blockyard.block.information import FileStore, MemoryStore, Store
@@ -131,6 +133,43 @@ def test_discarding_and_zeroing() -> None:
     assert data == bytes(4096)
     assert information[:32] == FREE * 4
     assert information[32:40] == struct.pack(">HHI", 0, 0, 4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["write", "discard", "zero", "read"]),
+            st.integers(0, 4095),
+            st.integers(1, 2000),
+            st.integers(1, 255),
+        ),
+        max_size=8,
+    )
+)
+def test_bytes_need_not_be_aligned(steps: list[tuple[str, int, int, int]]) -> None:
+    made = device(size=4096)
+    model = bytearray(4096)
+    for what, offset, length, byte in steps:
+        size = min(length, 4096 - offset)
+        if what == "write":
+            made.pwritev([bytes([byte]) * size], offset)
+            model[offset : offset + size] = bytes([byte]) * size
+        elif what != "read":
+            (made.discard if what == "discard" else made.write_zeroes)(offset, size)
+            model[offset : offset + size] = bytes(size)
+        assert read(made, offset, size) == model[offset : offset + size]
+    assert read(made, 0, 4096) == model
+
+
+def test_a_damaged_block_is_not_made_good_by_writing_a_part_of_it() -> None:
+    made = device()
+    made.pwritev([b"a" * 512], 0)
+    made.below.pwritev([b"z"], 100)
+    with pytest.raises(ProtectionError):
+        made.pwritev([b"b" * 10], 300)
+    with pytest.raises(ProtectionError):
+        read(made, 0, 512)
 
 
 def test_interleaved() -> None:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from blockyard.block.faults import Fault, FaultDevice, Operation
+from blockyard.block.information import MemoryStore
 from blockyard.block.memory import MemoryDevice
+from blockyard.block.protected import ProtectedDevice
 from blockyard.scsi import limits
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import LunMap
@@ -129,6 +131,22 @@ def test_bytes_with_offsets(pair: list[Host]) -> None:
     destination.write(0, b"." * 4096)
     send_copy(source, lid1(both(pair), [segment_with_offsets(0, 1, 1000, (1, 100), (2, 7))]))
     assert destination.read(0, 8) == b"." * 1031 + data[612:1612] + b"." * 2065
+
+
+def test_between_disks_with_protection_information() -> None:
+    """It is checked where bytes come from and made where they go to, also of blocks that change in part."""
+    devices = [ProtectedDevice(MemoryDevice(_SIZE), MemoryStore(), block_size=512, kind=1) for _ in range(2)]
+    pair = hosts(*devices)
+    data = os.urandom(4096)
+    pair[0].write(0, data)
+    pair[1].write(0, b"." * 4096)
+    send_copy(pair[0], lid1(both(pair), [segment(0, 1, 8, 0, 100), segment_with_offsets(0, 1, 1000, (1, 100), (2, 7))]))
+    assert pair[1].read(100, 8) == data
+    assert pair[1].read(0, 8) == b"." * 1031 + data[612:1612] + b"." * 2065
+    devices[0].below.pwritev([b"damage"], 1024)
+    aborted = fail_copy(pair[0], lid1(both(pair), [segment(0, 1, 8, 0, 200)]))
+    assert (aborted.end, aborted.status) == ("source", Status.CHECK_CONDITION)
+    assert pair[1].read(200, 8) == bytes(4096)
 
 
 def test_a_destination_without_write_cache_is_flushed_once() -> None:

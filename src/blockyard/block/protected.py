@@ -193,20 +193,39 @@ class ProtectedDevice(Device):
         count = len(data) // self.block_size
         self.write_blocks(offset // self.block_size, data, b"\xff" * (LENGTH * count))
 
-    # ---- a plain device
+    # ---- a plain device, to which bytes may be written that are no whole blocks (copies with offsets)
 
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
         for buffer in buffers:
-            lba = offset // self.block_size
-            data, _ = self.read_blocks(lba, len(buffer) // self.block_size, self.default_checks(lba))
-            buffer[:] = data
+            lba, count, skip = self._covering(offset, len(buffer))
+            data, _ = self.read_blocks(lba, count, self.default_checks(lba))
+            buffer[:] = memoryview(data)[skip : skip + len(buffer)]
             offset += len(buffer)
 
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
         for buffer in buffers:
-            lba = offset // self.block_size
-            self.write_blocks(lba, buffer, self.generate(buffer, lba))
+            lba, count, skip = self._covering(offset, len(buffer))
+            with self._writing(lba, count):
+                data: Buffer = buffer
+                if count * self.block_size != len(buffer):
+                    data = self._merged(buffer, lba, count, skip)
+                self._store.write(lba, self.generate(data, lba))
+                self.below.pwritev([data], lba * self.block_size)
             offset += len(buffer)
+
+    def _covering(self, offset: int, length: int) -> tuple[int, int, int]:
+        """The blocks that a range of bytes touches: the first, how many, and how far into the first it begins."""
+        lba, skip = divmod(offset, self.block_size)
+        return lba, -(-(skip + length) // self.block_size), skip
+
+    def _merged(self, buffer: Buffer, lba: int, count: int, skip: int) -> bytearray:
+        """The blocks with `buffer` in its place; what of them stays is checked."""
+        data = bytearray(count * self.block_size)
+        self.below.preadv([memoryview(data)], lba * self.block_size)
+        if self.kind:
+            self.check(data, self._store.read(lba, count), lba, self.default_checks(lba))
+        data[skip : skip + len(buffer)] = buffer
+        return data
 
     def flush(self) -> None:
         self._store.flush()
@@ -219,19 +238,35 @@ class ProtectedDevice(Device):
         self.below.prefetch(offset, length)
 
     def discard(self, offset: int, length: int) -> None:
-        lba, count = offset // self.block_size, length // self.block_size
-        with self._writing(lba, count):
-            self._store.erase(lba, count)
-            self.below.discard(offset, length)
+        start, end = self._whole(offset, length)
+        lba, count = start // self.block_size, (end - start) // self.block_size
+        if count:
+            with self._writing(lba, count):
+                self._store.erase(lba, count)
+                self.below.discard(start, end - start)
+        self._write_zeros(offset, start)
+        self._write_zeros(end, offset + length)
 
     def write_zeroes(self, offset: int, length: int) -> None:
-        zeros = bytes(min(length, _PIECE))
-        for at in range(0, length, _PIECE):
-            size = min(_PIECE, length - at)
-            lba = (offset + at) // self.block_size
-            with self._writing(lba, size // self.block_size):
-                self._store.write(lba, self.generate(memoryview(zeros)[:size], lba))
-                self.below.write_zeroes(offset + at, size)
+        start, end = self._whole(offset, length)
+        for at in range(start, end, _PIECE):
+            zeros = bytes(min(_PIECE, end - at))
+            lba = at // self.block_size
+            with self._writing(lba, len(zeros) // self.block_size):
+                self._store.write(lba, self.generate(zeros, lba))
+                self.below.write_zeroes(at, len(zeros))
+        self._write_zeros(offset, start)
+        self._write_zeros(end, offset + length)
+
+    def _whole(self, offset: int, length: int) -> tuple[int, int]:
+        """Where the whole blocks of a range begin and end; both at its end when there are none."""
+        start = offset + -offset % self.block_size
+        end = (offset + length) - (offset + length) % self.block_size
+        return (start, end) if start < end else (offset + length, offset + length)
+
+    def _write_zeros(self, start: int, end: int) -> None:
+        if start < end:
+            self.pwritev([bytes(end - start)], start)
 
     def copy_from(self, source: Device, source_offset: int, offset: int, length: int, *, thin: bool = True) -> None:
         """In whole blocks, holes too: those of the source need not begin where blocks do here."""
@@ -260,6 +295,8 @@ class ProtectedDevice(Device):
             self._open_regions(lba, count)
             try:
                 yield
+            except ProtectionError:  # nothing was written, and what is damaged stays so
+                raise
             except OSError:
                 self._mend(lba, count)
                 raise
