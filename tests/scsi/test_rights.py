@@ -10,11 +10,12 @@ import pytest
 from blockyard.block.device import Device
 from blockyard.block.memory import MemoryDevice
 from blockyard.block.overlay import OverlayDevice
+from blockyard.scsi.device_server import AbsentUnit
 from blockyard.scsi.lun import encode_lun
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import LunMap, Target
 from blockyard.scsi.task import Result, Status
-from blockyard.scsi.unit import AbsentUnit, Identity, LogicalUnit
+from blockyard.scsi.unit import Identity, LogicalUnit
 from blockyard.scsi.virtual import VirtualLunMap, VirtualUnit
 from tests.scsi.host import NAME, UUID_1, Host, inquiry, mode_sense_6, read_16, write_16
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from blockyard.scsi.commands import COMMANDS, Command
+from blockyard.scsi.device_server import AbsentUnit
 from blockyard.scsi.lun import MAX_LUN, decode_lun, encode_lun
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import Target
-from blockyard.scsi.unit import AbsentUnit
 from tests.scsi.host import NAME, Host, cdb_of, inquiry, memory, parse_sense, report_luns, request_sense
 
 

@@ -14,8 +14,8 @@ from blockyard.scsi.nexus import TargetPort, target_port
 
 if TYPE_CHECKING:
     from blockyard.iscsi.login import TargetLogin
+    from blockyard.scsi.device_server import Unit
     from blockyard.scsi.target import Target
-    from blockyard.scsi.unit import Unit
 
 _Ports = tuple[str, bytes, int]  # the two ports that a session joins: initiator name and ISID, portal group tag
 

@@ -10,9 +10,9 @@ from blockyard.scsi.alua import PortGroups
 from blockyard.scsi.sense import Asc, CheckCondition, SenseKey
 
 if TYPE_CHECKING:
+    from blockyard.scsi.device_server import Unit
     from blockyard.scsi.target import LunMap
     from blockyard.scsi.task import Task
-    from blockyard.scsi.unit import Unit
 
 
 _RESET = Asc.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED >> 8

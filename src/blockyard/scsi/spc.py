@@ -18,9 +18,10 @@ from blockyard.scsi.sense import (
 )
 
 if TYPE_CHECKING:
+    from blockyard.scsi.device_server import Unit
     from blockyard.scsi.nexus import Nexus
     from blockyard.scsi.task import Buffer, Task
-    from blockyard.scsi.unit import LogicalUnit, Unit
+    from blockyard.scsi.unit import LogicalUnit
 
 # SAM-5, iSCSI, SPC-4, SBC-3 (SPC-5, version descriptor values); newer standards are followed
 # too, but initiators look for these names

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from blockyard.scsi.alua import PortGroup, PortGroups
+from blockyard.scsi.device_server import AbsentUnit, Unit
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.lun import decode_lun, encode_lun
 from blockyard.scsi.nexus import TargetPort, target_port
 from blockyard.scsi.sense import Asc
-from blockyard.scsi.unit import AbsentUnit, LogicalUnit, Unit
+from blockyard.scsi.unit import LogicalUnit
 
 
 class LunMap:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from blockyard.block.device import Device
+from blockyard.scsi.device_server import Unit
 from blockyard.scsi.reserving import Reservations
 from blockyard.scsi.target import LunMap
 from blockyard.scsi.taskset import Executor, TaskSet
-from blockyard.scsi.unit import LogicalUnit, Unit
+from blockyard.scsi.unit import LogicalUnit
 
 if TYPE_CHECKING:
     from blockyard.scsi.cdb import Command
