@@ -9,6 +9,7 @@ import pytest
 from blockyard.cli.main import main
 from blockyard.initiator import LoginError, ScsiError, connect
 from blockyard.iscsi.pdu import LoginStatus
+from tests.conftest import need, run
 from tests.control.serving import discover, log_in, serve
 from tests.serving import free_port
 
@@ -56,6 +57,9 @@ def test_groups_aliases_shared_volumes_and_redirects(tmp_path: Path) -> None:
             assert redirected.session.parameters.target_portal_group_tag == 7
             with pytest.raises(ScsiError):
                 redirected.write(1 << 40, bytes(512))
+        for program, package, *words in (("iscsi-inq", "libiscsi-bin"), ("qemu-img", "qemu-utils", "info")):
+            told = run([need(program, package), *words, f"iscsi://{first}/{TWO}/5"]).stdout
+            assert "BLOCKYRD" in told or "virtual size: 8 MiB" in told, "they follow the redirection"
         assert served.stop() == 0
 
 

@@ -99,9 +99,15 @@ class Lun:
 
     def luns(self) -> list[int]:
         """REPORT LUNS (SPC-5 §6.33): the numbers of the target's logical units, well-known ones apart."""
-        data = self.execute(b"\xa0" + bytes(5) + (0x10000).to_bytes(4, "big") + bytes(2), read_length=0x10000)
+        data = self._report_luns(0x10000)
+        needed = 8 + int.from_bytes(data[:4], "big")
+        if needed > 0x10000:
+            data = self._report_luns(needed)
         fields = (data[at : at + 2] for at in range(8, 8 + min(int.from_bytes(data[:4], "big"), len(data) - 8), 8))
         return [int.from_bytes(field, "big") & 0x3FFF for field in fields if field[0] >> 6 in (0, 1)]
+
+    def _report_luns(self, length: int) -> bytes:
+        return self.execute(b"\xa0" + bytes(5) + length.to_bytes(4, "big") + bytes(2), read_length=length)
 
     # ---- disks
 

@@ -6,6 +6,8 @@ not there any more come to their end. Whatever is left after the grace is cut of
 
 from __future__ import annotations
 
+import errno
+import resource
 from collections.abc import Callable
 
 from blockyard.iscsi.connection import State
@@ -81,4 +83,10 @@ class Change:
 
 def explain(error: Exception) -> str:
     """What went wrong, with the file that it went wrong with."""
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        return (
+            f"{error.filename}: a process may have {limit} files open, and every volume and session is one: raise that with "
+            "`ulimit -n` or LimitNOFILE=, or have more --workers"
+        )
     return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
