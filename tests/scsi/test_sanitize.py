@@ -190,7 +190,8 @@ def test_immed_returns_at_once_and_others_are_told(laboratory: Laboratory) -> No
     assert [result.status for result in results] == [Status.GOOD]
     for cdb in (TEST_UNIT_READY, read_10(0, 1), start_stop(0), sanitize(BLOCK_ERASE), mode_sense_6(0x3F)):
         assert laboratory.condition(cdb) == IN_PROGRESS
-    for cdb in (inquiry(), report_luns(), supported_opcodes()):
+    temperature, functions = bytes([0x4D, 0, 0x4D, 0, 0, 0, 0, 0, 64, 0]), bytes([0xA3, 0x0D, *[0] * 7, 16, 0, 0])
+    for cdb in (inquiry(), report_luns(), supported_opcodes(), temperature, functions):
         assert laboratory.condition(cdb) == (0, 0)
     assert not laboratory.unit.fast_read
     seen = []
