@@ -419,6 +419,17 @@ class TestTaskManagement:
         first.send(DataOut(bytes(512), final=True, itt=pdu.itt, ttt=r2t.ttt))
         assert first.receive() == []
 
+    def test_that_a_task_has_ended_is_said_after_its_response(self, rig: Rig) -> None:
+        first, other = pair(rig)
+        pdu = command(other, TEST_UNIT_READY)
+        other.send(pdu)
+        first.send(manage(first, TaskFunction.ABORT_TASK, referenced_task_tag=pdu.itt, ref_cmd_sn=pdu.cmd_sn))
+        assert answer_pings(first) == []
+        assert [answer.itt for answer in answer_pings(other)] == [pdu.itt]
+        (answer,) = answer_pings(first)
+        assert isinstance(answer, TaskManagementResponse)
+        assert answer.response == TaskResponse.NO_SUCH_TASK
+
     def test_abort_task_that_is_held(self, rig: Rig) -> None:
         first, other = pair(rig)
         missing, early = ping(first), command(other, TEST_UNIT_READY)

@@ -33,7 +33,7 @@ from blockyard.iscsi.acknowledgement import Acknowledgements
 from blockyard.iscsi.command import Command, make_task
 from blockyard.iscsi.login import LoginState, TargetLogin
 from blockyard.iscsi.logout import log_out
-from blockyard.iscsi.management import FENCED, ON_MANY, manage
+from blockyard.iscsi.management import ON_MANY, fenced, manage
 from blockyard.iscsi.order import MASK
 from blockyard.iscsi.output import Completion, LoginOutput, Output, Single
 from blockyard.iscsi.pdu import (
@@ -478,7 +478,7 @@ class Connection:
             if pdu.function == TaskFunction.TARGET_COLD_RESET and response == TaskResponse.COMPLETE:
                 then = end_all
             output = Single(TaskManagementResponse(itt=pdu.itt, final=True, response=response), packed=then)
-            if pdu.function in FENCED:
+            if fenced(pdu.function, response):
                 session.fence.raise_for((self, output))
             else:
                 session.respond(self, output)

@@ -36,7 +36,14 @@ ON_MANY = frozenset(  # functions that end the tasks of many (RFC 7143 §4.2.3.3
 
 _ON_OTHERS = ON_MANY - {TaskFunction.ABORT_TASK_SET}  # they end tasks of other sessions too
 
-FENCED = ON_MANY | {TaskFunction.CLEAR_ACA}  # functions whose response stands behind a fence (RFC 7143 §4.2.2.3.3)
+
+def fenced(function: int, response: TaskResponse) -> bool:
+    """Whether a response stands behind a fence (RFC 7143 §4.2.2.3.3).
+
+    So does one that says that there is no task to be aborted: the task's own response, on another connection, comes first.
+    """
+    ended = function == TaskFunction.ABORT_TASK and response == TaskResponse.NO_SUCH_TASK
+    return ended or function in ON_MANY or function == TaskFunction.CLEAR_ACA
 
 
 def manage(session: Session, pdu: TaskManagementRequest, answer: Answer) -> None:
