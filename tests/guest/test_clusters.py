@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from blockyard.cli.main import main
 from tests.conftest import TargetFactory, run
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
@@ -66,6 +67,12 @@ def alua(tmp_path: Path, network: Network) -> Iterator[Callable[[list[int], str]
             print(serving.tail())  # noqa: T201  (pytest shows it)
 
 
+def _set_states(directory: Path, *states: str) -> None:
+    """What the administrator does."""
+    for group, state in enumerate(states, 1):
+        assert main(["alua", "set", IQN, str(group), state, "--state", str(directory / "state")]) == 0
+
+
 def _register(network: Network, directory: Path, key: int) -> None:
     """Another node comes and registers with a key."""
     data = directory / "parameters"
@@ -103,6 +110,9 @@ def test_multipath(
         marks={
             "pull": lambda: network.link(0, up=False),
             "plug": lambda: network.link(0, up=True),
+            "switch": lambda: _set_states(tmp_path, "active/non-optimized", "active/optimized"),
+            "standby": lambda: _set_states(tmp_path, "standby", "active/optimized"),
+            "back": lambda: _set_states(tmp_path, "active/optimized", "active/non-optimized"),
             "rival": lambda: _register(network, tmp_path, 2),
         },
         seconds=150,

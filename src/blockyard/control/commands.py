@@ -79,12 +79,35 @@ async def session_drop(server: Server, request: Request) -> int:
     return dropped
 
 
+async def alua_show(server: Server, request: Request) -> dict[str, Any]:
+    """The target port groups by target and tag."""
+    told = await server.supervisor.ask_all({"name": "port groups"})
+    return {name: groups for report in told if report is not None for name, groups in report["targets"].items()}
+
+
+async def alua_set(server: Server, request: Request) -> None:
+    """Change a target port group of a target, while initiators are logged in."""
+    change = {
+        "group": _field(request, "group", int),
+        "state": request.get("state"),
+        "preferred": request.get("preferred"),
+    }
+    if change["state"] is None and change["preferred"] is None:
+        raise UsageError("there is nothing to change: give a state, or say whether the group is preferred")
+    reply = await server.supervisor.ask(_field(request, "target", str), {"name": "set port group", **change,
+                                                                         "target": request["target"]})  # fmt: skip
+    if reply is None:
+        raise UsageError("the worker of that target is just being started: try again")
+
+
 COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {
     "status": status,
     "reload": reload,
     "config show": config_show,
     "volume resize": volume_resize,
     "session drop": session_drop,
+    "alua show": alua_show,
+    "alua set": alua_set,
 }
 
 

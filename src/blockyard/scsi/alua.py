@@ -103,17 +103,18 @@ class PortGroups:
         self.set_ports(ports)
 
     def set_ports(self, ports: Iterable[TargetPort], initial: Mapping[int, PortGroup] | None = None) -> None:
-        """Target ports have come or gone. A group that comes back is in the state that it was in.
-
-        `initial`, where it is given, are other states in which groups are before anybody changes them.
-        """
+        """Target ports have come or gone, or the `initial` states are others. What was changed since stays as it is."""
         if initial is not None:
             self._initial = dict(initial)
+        before = self._groups
         self._ports = tuple(sorted(ports, key=lambda port: port.relative_port))
         begin = self._initial | self._kept
         self._groups = {port.portal_group: begin.get(port.portal_group, PortGroup()) for port in self._ports}
+        changed = any(before[tag] != group for tag, group in self._groups.items() if tag in before)
         for nexus in tuple(self._nexuses):
             self._update_gate(nexus)
+            if changed:
+                nexus.establish(Asc.ASYMMETRIC_ACCESS_STATE_CHANGED)
 
     def all(self) -> tuple[TargetPort, ...]:
         """The target ports."""
@@ -122,6 +123,11 @@ class PortGroups:
     def find(self, relative_port: int) -> TargetPort | None:
         """The target port with this relative identifier."""
         return next((port for port in self._ports if port.relative_port == relative_port), None)
+
+    @property
+    def groups(self) -> Mapping[int, PortGroup]:
+        """The groups by their tags."""
+        return self._groups
 
     def group(self, tag: int) -> PortGroup:
         """A group by its tag. Raises LookupError when there is none."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from blockyard.iscsi.pdu import AsyncEvent
+from blockyard.scsi.alua import STATES
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 
@@ -54,7 +55,36 @@ def drop_sessions(inventory: Inventory, request: Message) -> Message:
     return {"dropped": dropped}
 
 
+def port_groups(inventory: Inventory, request: Message) -> Message:
+    """The target port groups of each target: state, whether preferred, and the sessions that come by them."""
+    return {
+        "targets": {
+            node.name: {
+                str(tag): {
+                    "state": group.state.text,
+                    "preferred": group.preferred,
+                    "sessions": sum(session.portal_group == tag for session in node.sessions.values()),
+                }
+                for tag, group in node.scsi.ports.groups.items()
+            }
+            for node in inventory.nodes.values()
+        }
+    }
+
+
+def set_port_group(inventory: Inventory, request: Message) -> Message:
+    """Change the state of a target port group, and whether it is preferred, where that is not None."""
+    state = request["state"]
+    if state is not None and state not in STATES:
+        raise ValueError(f"a state is one of {', '.join(STATES)}, not {state}")
+    ports = inventory.nodes[request["target"]].scsi.ports
+    ports.set(request["group"], None if state is None else STATES[state], preferred=request["preferred"])
+    return {}
+
+
 REQUESTS: dict[str, Callable[[Inventory, Message], Message]] = {
     "statistics": statistics,
     "drop sessions": drop_sessions,
+    "port groups": port_groups,
+    "set port group": set_port_group,
 }

@@ -1,5 +1,6 @@
 # multipathd with $PATHS paths in two target port groups: grouped by priority; I/O goes on while a cable is pulled and plugged
-# in, and returns to the first group by itself where that is $PREFERRED, else by an explicit switch; mpathpersist.
+# in, and returns to the first group by itself where that is $PREFERRED, else by explicit
+# switches; then the administrator's, and mpathpersist.
 sed -i 's/^defaults {/defaults {\n path_grouping_policy group_by_prio\n prio alua\n path_checker tur\n failback immediate\n reservation_key file/' /etc/multipath.conf
 must iscsiadm -m discovery -t sendtargets -p "$PORTAL"
 set_node node.session.timeo.replacement_timeout 2
@@ -26,10 +27,10 @@ sd_of() {
     [ "$(cat "$session/tpgt")" != "$1" ] || ls "$session"/device/target*/*/block | sed 's,^,/dev/,'
   done
 }
-# at TAG PRIORITY NUMBER: so many paths through a portal group are ready and have this priority
+# at TAG PRIORITY NUMBER: so many paths through a portal group are ready, or in standby, and have this priority
 at() {
   multipathd show paths format '%d %T %p' 2>/dev/null >/tmp/paths
-  [ "$(for d in $(sd_of "$1"); do grep "^${d#/dev/} *ready *$2 *$" /tmp/paths; done | wc -l)" = "$3" ]
+  [ "$(for d in $(sd_of "$1"); do grep -E "^${d#/dev/} +(ready|ghost) +$2 *$" /tmp/paths; done | wc -l)" = "$3" ]
 }
 both() { at 1 "$1" $half && at 2 "$2" $half; }
 eventually 20 test -b $D
@@ -37,14 +38,14 @@ eventually 20 both 50 10 # active/optimized; active/non-optimized
 multipath -ll
 [ "$(multipath -ll | grep -c 'prio=')" = 2 ] || fail "not two groups of paths"
 good=$(sd_of 1 | head -1) worse=$(sd_of 2 | head -1)
-# reads TAG: how many have gone through a portal group
-reads() { for d in $(sd_of "$1"); do cat "/sys/block/${d#/dev/}/stat"; done | awk '{s += $1} END {print s}'; }
+# requests TAG: how many reads and writes have gone through a portal group
+requests() { for d in $(sd_of "$1"); do cat "/sys/block/${d#/dev/}/stat"; done | awk '{s += $1 + $5} END {print s}'; }
 # only TAG: reads go through this portal group
 only() {
   local before
-  before=$(reads "$1")
+  before=$(requests "$1")
   must dd if=$D of=/dev/null bs=64k count=32 iflag=direct status=none
-  [ "$(reads "$1")" -ge $((before + 32)) ] || fail "nothing was read through portal group $1"
+  [ "$(requests "$1")" -ge $((before + 32)) ] || fail "nothing was read through portal group $1"
 }
 step "reads take the optimized paths"
 only 1
@@ -53,14 +54,17 @@ step "a cable is pulled under load"
 must mkfs.ext4 -q -F $D
 mkdir -p /mnt/m
 must mount $D /mnt/m
-verified_load /mnt/m --size=8m --loops=100 --time_based --runtime=25 >/tmp/load.out 2>&1 &
+(until [ -e /tmp/enough ]; do verified_load /mnt/m --size=6m --unlink=1; done) >/tmp/load.out 2>&1 &
 load=$!
-sleep 2
+before=$(requests 1)
+busy() { [ "$(requests 1)" -gt $((before + 500)) ]; }
+eventually 20 busy
 mark pull
 eventually 20 at 2 50 $half # the kernel has made them active/optimized, and with that the others non-optimized
 step "paths are gone, I/O goes on by the others"
-kill -0 $load || fail "the load has ended"
-sleep 1
+before=$(requests 2)
+busy() { [ "$(requests 2)" -gt $((before + 500)) ]; }
+eventually 20 busy
 mark plug
 if [ "$PREFERRED" = true ]; then
   eventually 30 both 50 10 # the kernel has moved the load back
@@ -69,6 +73,7 @@ else
   eventually 30 settled # where the load is now is for multipathd to say
 fi
 step "paths are back"
+touch /tmp/enough
 wait $load || fail "the load failed: $(cat /tmp/load.out /tmp/fio.out)"
 must umount /mnt/m
 must e2fsck -fn $D
@@ -83,6 +88,14 @@ if [ "$PREFERRED" = false ]; then
   sg_rtpg --decode "$good" | grep -q 'changed by SET TARGET PORT GROUPS' || fail "no status code"
   eventually 15 both 50 10
   only 1
+  step "the administrator's switch"
+  mark switch
+  eventually 15 both 10 50
+  mark standby
+  eventually 15 both 1 50
+  only 2
+  mark back
+  eventually 15 both 50 10
 fi
 
 step "mpathpersist"
