@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from blockyard.block.device import Device
+from blockyard.block.file import FileDevice, create
 from blockyard.block.memory import MemoryDevice
 from blockyard.block.overlay import OverlayDevice
 from blockyard.scsi.device_server import AbsentUnit
@@ -184,6 +186,21 @@ def test_a_reset_of_the_overlay_leaves_the_base_alone(target: Target) -> None:
     writer.unit.reset()
     assert real.nexus.gate is None
     assert ready(writer).send(read_16(0, 1)).status == Status.RESERVATION_CONFLICT
+
+
+def test_a_covered_unit_grows_with_its_base(tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    create(path, 1 << 20)
+    unit = LogicalUnit(device := FileDevice(path), identity=Identity(UUID_1, "disk"))
+    target = Target(NAME, {0: unit})
+    writer = ready(Host(target, luns=virtual(target)))
+    os.truncate(path, 2 << 20)
+    device.refresh()
+    unit.capacity_changed()
+    writer.fail(read_16(4000, 8), SenseKey.UNIT_ATTENTION, Asc.CAPACITY_DATA_HAS_CHANGED)
+    writer.write(4000, b"x" * 4096)
+    assert writer.read(4000, 96) == b"x" * 4096 + bytes(88 * 512)
+    device.close()
 
 
 def test_news_of_the_target_reach_virtual_writers(target: Target) -> None:

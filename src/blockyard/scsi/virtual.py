@@ -53,6 +53,12 @@ class VirtualUnit(LogicalUnit):
         self.base = base
         self.reservations = _Reservations(self)
 
+    def _begin(self, task: Task) -> None:
+        if self.device.size != self.base.device.size:
+            self.device.size = self.base.device.size
+            self.capacity_changed()
+        super()._begin(task)
+
     def attach(self, nexus: Nexus) -> None:
         if nexus not in self._nexuses:
             self._nexuses.append(nexus)
