@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from blockyard.block import overlay
 from blockyard.block.device import Run
 from blockyard.block.memory import MemoryDevice
-from blockyard.block.overlay import GRANULE, OverlayDevice, RangeSet
+from blockyard.block.overlay import GRANULE, Budget, OverlayDevice, RangeSet
 
 SIZE = 12 * GRANULE + 1536  # the last granule is not a whole one
 BASE = bytes(n % 251 + 1 for n in range(SIZE))
@@ -42,11 +42,11 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)  # a machine under load is no failure
 @given(ACTIONS)
 def test_it_is_what_was_written_over_what_is_below(actions: list[tuple[str, tuple[int, int], int]]) -> None:
     below = base()
-    device = OverlayDevice(below, limit=1 << 20)
+    device = OverlayDevice(below, budget=Budget(1 << 20))
     model = bytearray(BASE)
     for action, (offset, length), value in actions:
         if action == "write":
@@ -69,6 +69,7 @@ def test_it_is_what_was_written_over_what_is_below(actions: list[tuple[str, tupl
     device.close()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=30))
 def test_range_sets(ranges: list[tuple[int, int]]) -> None:
     kept = RangeSet()
@@ -83,9 +84,9 @@ def test_range_sets(ranges: list[tuple[int, int]]) -> None:
 
 
 def test_it_takes_no_more_than_its_limit_and_gives_back_what_is_discarded() -> None:
-    device = OverlayDevice(base(), limit=2 * GRANULE)
+    device = OverlayDevice(base(), budget=Budget(2 * GRANULE))
     device.pwritev([b"x" * 2 * GRANULE], 0)
-    with pytest.raises(OSError, match="limit") as raised:
+    with pytest.raises(OSError, match="All that may be written") as raised:
         device.pwritev([b"y" * GRANULE], 4 * GRANULE)
     assert raised.value.errno == errno.ENOSPC
     device.pwritev([b"z" * GRANULE], GRANULE)  # what it has already can be written anew
@@ -101,10 +102,21 @@ def test_it_takes_no_more_than_its_limit_and_gives_back_what_is_discarded() -> N
     )
 
 
+def test_several_share_one_budget() -> None:
+    budget = Budget(2 * GRANULE)
+    one, other = OverlayDevice(base(), budget=budget), OverlayDevice(base(), budget=budget)
+    one.pwritev([b"x" * GRANULE], 0)
+    other.pwritev([b"x" * GRANULE], 0)
+    with pytest.raises(OSError, match="All that may be written"):
+        other.pwritev([b"x" * GRANULE], GRANULE)
+    one.close()
+    other.pwritev([b"x" * GRANULE], GRANULE)
+
+
 def test_a_disk_of_an_exbibyte_is_discarded_as_fast_as_a_small_one() -> None:
     below = MemoryDevice(0, granularity=4096)
     below.size = 1 << 60
-    device = OverlayDevice(below, limit=1 << 20)
+    device = OverlayDevice(below, budget=Budget(1 << 20))
     device.discard(0, 1 << 60)
     device.pwritev([b"x" * 512], 1 << 59)
     assert list(device.runs(0, 1 << 60)) == [
@@ -115,7 +127,7 @@ def test_a_disk_of_an_exbibyte_is_discarded_as_fast_as_a_small_one() -> None:
 
 def test_the_map_of_what_is_discarded_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlay, "_MAX_RANGES", 2)
-    device = OverlayDevice(base(), limit=1 << 20)
+    device = OverlayDevice(base(), budget=Budget(1 << 20))
     for granule in (0, 2, 4, 6):
         device.discard(granule * GRANULE, GRANULE)
     assert device.written == 2 * GRANULE  # what did not fit the map was written out
@@ -123,7 +135,7 @@ def test_the_map_of_what_is_discarded_is_bounded(monkeypatch: pytest.MonkeyPatch
 
 
 def test_its_file_has_no_name_and_ends_with_it(tmp_path: Path) -> None:
-    device = OverlayDevice(base(), directory=tmp_path, limit=1 << 20)
+    device = OverlayDevice(base(), directory=tmp_path, budget=Budget(1 << 20))
     device.pwritev([b"x" * GRANULE], 0)
     assert list(tmp_path.iterdir()) == []
     fd = device._fd
@@ -134,13 +146,13 @@ def test_its_file_has_no_name_and_ends_with_it(tmp_path: Path) -> None:
 
 
 def test_a_device_that_frees_nothing_stays_one() -> None:
-    assert OverlayDevice(base(granularity=0), limit=1).granularity == 0
-    assert OverlayDevice(base(), limit=1 << 20).granularity == GRANULE
+    assert OverlayDevice(base(granularity=0), budget=Budget(1)).granularity == 0
+    assert OverlayDevice(base(), budget=Budget(1 << 20)).granularity == GRANULE
 
 
 def test_a_write_that_fails_below_leaves_the_granule_as_it_was() -> None:
     below = base()
-    device = OverlayDevice(below, limit=1 << 20)
+    device = OverlayDevice(below, budget=Budget(1 << 20))
     whole, below.preadv = below.preadv, _failing  # type: ignore[method-assign, assignment]
     with pytest.raises(OSError, match="broken"):
         device.pwritev([b"x" * 512], 0)
@@ -154,7 +166,7 @@ def _failing(*_: object) -> None:
 
 
 def test_several_threads_write_side_by_side() -> None:
-    device = OverlayDevice(base(), limit=1 << 20)
+    device = OverlayDevice(base(), budget=Budget(1 << 20))
 
     def fill(number: int) -> None:
         for sector in range(number, SIZE // 512, 4):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockyard.iscsi import chap
@@ -66,6 +66,7 @@ def test_a_response_is_the_hash_of_identifier_secret_and_challenge(algorithm: in
     assert len(response) == chap.ALGORITHMS[algorithm].length
 
 
+@settings(deadline=None)
 @given(st.integers(0, 255), st.binary(min_size=1, max_size=1024), st.sampled_from(["hex", "HEX", "base64", "BASE64"]))
 def test_challenges_are_read_in_every_form(identifier: int, value: bytes, form: str) -> None:
     text = f"0x{value.hex()}" if "hex" in form.lower() else "0b" + base64.b64encode(value).decode()
@@ -79,6 +80,7 @@ def test_challenges_are_read_in_every_form(identifier: int, value: bytes, form: 
 NAMES = st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\0"), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(
     st.one_of(NAMES, st.builds("0x{}".format, NAMES), st.builds("0b{}".format, NAMES)),
     st.binary(min_size=1, max_size=64),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.block.device import Device
-from blockyard.block.overlay import OverlayDevice
+from blockyard.block.overlay import Budget, OverlayDevice
 from blockyard.iscsi.access import AccessList, Right, Rule
 from blockyard.iscsi.pdu import ScsiResponse, TaskFunction, TaskManagementRequest, TaskManagementResponse, TaskResponse
 from blockyard.iscsi.permit import TargetAccess
@@ -32,7 +32,7 @@ def give(rig: Rig, right: Right) -> None:
     """The right of all sessions that are still to come."""
 
     def cover(device: Device) -> Device:
-        return OverlayDevice(device, limit=1 << 20)
+        return OverlayDevice(device, budget=Budget(1 << 20))
 
     def virtual(luns: LunMap, rule: Rule) -> LunMap:
         return VirtualLunMap(luns, cover, rig.executor)

@@ -10,7 +10,7 @@ import pytest
 
 from blockyard.block.faults import Fault, FaultDevice, Operation
 from blockyard.block.memory import MemoryDevice
-from blockyard.block.overlay import OverlayDevice
+from blockyard.block.overlay import Budget, OverlayDevice
 from blockyard.scsi import limits, tokens
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.tokens import TokenStore
@@ -361,7 +361,7 @@ def test_tokens_of_a_unit_that_is_closed(pair: list[Host]) -> None:
 
 
 def test_an_overlay_makes_no_tokens() -> None:
-    (host,) = hosts(OverlayDevice(MemoryDevice(_SIZE), limit=_SIZE))
+    (host,) = hosts(OverlayDevice(MemoryDevice(_SIZE), budget=Budget(_SIZE)))
     parameters = populate_list((0, 1))
     host.fail(
         populate(len(parameters)),

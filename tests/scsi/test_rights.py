@@ -11,7 +11,7 @@ import pytest
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice, create
 from blockyard.block.memory import MemoryDevice
-from blockyard.block.overlay import OverlayDevice
+from blockyard.block.overlay import Budget, OverlayDevice
 from blockyard.scsi.device_server import AbsentUnit
 from blockyard.scsi.lun import encode_lun
 from blockyard.scsi.sense import Asc, SenseKey
@@ -47,7 +47,7 @@ def ready(host: Host) -> Host:
 
 def virtual(target: Target, directory: Path | None = None, *, limit: int = 1 << 20) -> VirtualLunMap:
     def cover(device: Device) -> Device:
-        return OverlayDevice(device, directory=directory, limit=limit)
+        return OverlayDevice(device, directory=directory, budget=Budget(limit))
 
     return VirtualLunMap(target.luns, cover, _NoThreads())
 

@@ -2,9 +2,9 @@
 
 The range is divided into granules. `_slots` says of each granule that has been written where in the file it is;
 `_zeros` holds the ranges of granules that have been discarded; all others are read from below. The
-file has no name and is sparse: it takes the space that writes have taken, up to a limit, and is gone
-with the layer. Both maps are bounded, the first by that limit, the second by `_MAX_RANGES`, beyond
-which zeros are written out.
+file has no name and is as long as what has been written, up to a limit that several layers may share; it is
+gone with the layer. Both maps are bounded, the first by that limit, the second by `_MAX_RANGES`, beyond which
+zeros are written out.
 """
 
 from __future__ import annotations
@@ -55,6 +55,26 @@ class RangeSet:
             yield from edges[bisect_right(edges, start) : bisect_left(edges, end)]
 
 
+class Budget:
+    """Bytes that may be written, by all overlays together that share it."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._left = limit
+        self._lock = Lock()
+
+    def take(self, length: int) -> None:
+        """Raises OSError (ENOSPC) when there are not so many left."""
+        with self._lock:
+            if self._left < length:
+                raise OSError(errno.ENOSPC, f"All that may be written is written: {self.limit} bytes")
+            self._left -= length
+
+    def give_back(self, length: int) -> None:
+        with self._lock:
+            self._left += length
+
+
 class _Piece(NamedTuple):
     """A part of the device that comes from one place."""
 
@@ -65,22 +85,22 @@ class _Piece(NamedTuple):
 
 
 class OverlayDevice(Device):
-    """The device `below`, with writes of its own on top: at most `limit` bytes of them, in a file in `directory`.
+    """The device `below`, with writes of its own on top, in a file in `directory` that takes its space from `budget`.
 
     It does not own `below`: closing it drops what was written, and nothing else. Raises OSError when there can be no
-    file. Beyond the limit, writes fail with ENOSPC.
+    file. When the budget is used up, writes fail with ENOSPC.
     """
 
     stable = False  # what was not written here changes with the device below
 
-    def __init__(self, below: Device, *, directory: Path | None = None, limit: int) -> None:
+    def __init__(self, below: Device, *, budget: Budget, directory: Path | None = None) -> None:
         self.below = below
         self.size = below.size
         self.granularity = max(below.granularity, GRANULE) if below.granularity else 0
         self.rotational = below.rotational
         self._file = tempfile.TemporaryFile(dir=directory, prefix="overlay-", buffering=0)  # noqa: SIM115
         self._fd = self._file.fileno()
-        self._limit = limit // GRANULE
+        self._budget = budget
         self._slots: dict[int, int] = {}  # number of a granule → where it is in the file, in granules
         self._free: list[int] = []
         self._used = 0  # granules of the file that were ever in use
@@ -143,6 +163,8 @@ class OverlayDevice(Device):
         with self._lock:
             self._file.close()
             self._fd = -1
+            self._budget.give_back(self._used * GRANULE)
+            self._used = 0
 
     # ---- under the lock
 
@@ -188,8 +210,7 @@ class OverlayDevice(Device):
     def _allocate(self) -> int:
         if self._free:
             return self._free.pop()
-        if self._used >= self._limit:
-            raise OSError(errno.ENOSPC, f"The session has written {self._limit * GRANULE} bytes, its limit")
+        self._budget.take(GRANULE)
         self._used += 1
         return self._used - 1
 

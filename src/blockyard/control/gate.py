@@ -49,7 +49,7 @@ class Gate:
     def configure(self, configuration: Configuration) -> None:
         """Other rules hold from now on."""
         self.configuration = configuration
-        groups = self._accounts.groups
+        groups = {group: frozenset(users) for group, users in self._accounts.groups.items()}
         self._admission.policy = configuration.auth.policy
         self._admission.accounts = self._accounts.users
         self._discovery = AccessList(configuration.discovery.access, groups)

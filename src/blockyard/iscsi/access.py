@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -51,7 +51,7 @@ class Rule:
     groups: tuple[str, ...] = ()  # of users
     mutual: bool = False  # the initiator has to let the target prove itself as well
     luns: dict[int, str] = field(default_factory=dict)  # LUN → name of a volume
-    virtual_write_limit: int = 1 << 30  # bytes that a session with that right may write to each logical unit
+    virtual_write_limit: int = 1 << 30  # bytes that sessions with this rule may write, all together
 
     def __post_init__(self) -> None:
         """Raises ValueError, with a message for whoever wrote the rule."""
@@ -148,10 +148,8 @@ class AccessList:
             for rule in self.rules
         )
 
-    def _matching(self, host: Host) -> Sequence[Rule]:
-        if not self.rules:
-            return (_EVERYTHING,)
-        return [rule for rule in self.rules if _meets(rule, host)]
+    def _matching(self, host: Host) -> Iterator[Rule]:
+        return (rule for rule in self.rules or (_EVERYTHING,) if _meets(rule, host))
 
     def _is_one(self, rule: Rule, user: str) -> bool:
         if not user:

@@ -6,11 +6,12 @@ import base64
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from blockyard.block.device import Device
-from blockyard.block.overlay import OverlayDevice
+from blockyard.block.overlay import Budget, OverlayDevice
 from blockyard.iscsi.access import AccessList, Rule
 from blockyard.iscsi.admission import Admission
 from blockyard.iscsi.chap import NAME_LIMIT, Account, Policy, TargetChap
@@ -66,8 +67,9 @@ class WorkerAdmission:
         self._executor = executor
         self._tell = tell
         self._admission = Admission(os.urandom)
-        self._groups: Mapping[str, tuple[str, ...]] = {}
+        self._groups: Mapping[str, frozenset[str]] = {}
         self._nodes: dict[str, tuple[TargetNode, tuple[Rule, ...], Mapping[str, LogicalUnit]]] = {}
+        self._budgets: dict[tuple[str, str], Budget] = {}  # of virtual writes, by target and rule
         self._overlays: Path | None = None  # where the files of overlays are, which have no names
 
     def configure(self, policy: Policy, overlays: Path | None) -> None:
@@ -82,11 +84,12 @@ class WorkerAdmission:
     def forget(self, name: str) -> None:
         """The target of that name is not served any more."""
         self._nodes.pop(name, None)
+        self._budgets = {key: budget for key, budget in self._budgets.items() if key[0] != name}
 
     def take_accounts(self, message: Message) -> None:
         """Users and groups have changed. Sessions whose right is gone with that end, if the rules stay as they are."""
         self._admission.accounts = {user["name"]: _account(user) for user in message["users"]}
-        self._groups = {group: tuple(users) for group, users in message["groups"].items()}
+        self._groups = {group: frozenset(users) for group, users in message["groups"].items()}
         for node, rules, volumes in self._nodes.values():
             access = self._access(node, rules, volumes)
             if message["final"]:
@@ -107,13 +110,16 @@ class WorkerAdmission:
             self._tell({"type": "login", **asdict(outcome)})
 
     def _access(self, node: TargetNode, rules: tuple[Rule, ...], volumes: Mapping[str, LogicalUnit]) -> TargetAccess:
-        return TargetAccess(node.scsi.luns, AccessList(rules, self._groups), volumes, self._cover, node.access)
+        access = AccessList(rules, self._groups)
+        return TargetAccess(node.scsi.luns, access, volumes, partial(self._cover, node.name), node.access)
 
-    def _cover(self, luns: LunMap, rule: Rule) -> LunMap:
+    def _cover(self, target: str, luns: LunMap, rule: Rule) -> LunMap:
+        budget = self._budgets.setdefault((target, repr(rule)), Budget(rule.virtual_write_limit))
+
         def cover(device: Device) -> Device:
             if self._overlays is not None:
                 self._overlays.mkdir(mode=0o700, exist_ok=True)
-            return OverlayDevice(device, directory=self._overlays, limit=rule.virtual_write_limit)
+            return OverlayDevice(device, budget=budget, directory=self._overlays)
 
         return VirtualLunMap(luns, cover, self._executor)
 
