@@ -97,6 +97,9 @@ def test_lists_show_everything_but_secrets(run: Run) -> None:
     run("group", "remove", "all", "bob")
     run("user", "remove", "alice")
     run("group", "remove", "ops")
+    events = [json.loads(line) for line in run("events", "--json").stdout.splitlines()]
+    assert [event["what"] for event in events] == ["users-changed"] * 7
+    assert events[1]["text"].startswith("the user alice was made, by ")
     assert json.loads(run("group", "list", "--json").stdout) == {"all": []}
 
 

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from blockyard.cli.credentials import CredentialsError, read_secret
 from blockyard.control.errors import ControlError, UsageError
+from blockyard.control.events import EventLog, Severity
 from blockyard.control.state import State, default_directory
 from blockyard.control.users import Accounts, Users, generate_secret
 from blockyard.iscsi.chap import MIN_SECRET, Account
 
 Subparsers = argparse._SubParsersAction  # it has no public name
+_Action = Callable[[Users, argparse.Namespace], str]  # does it, and says what was changed, for the events
 
 _EXIT_STATUS = """\
 exit status:
@@ -67,7 +69,7 @@ def _family(commands: Subparsers[argparse.ArgumentParser], name: str, what: str)
 def _command(
     commands: Subparsers[argparse.ArgumentParser],
     name: str,
-    action: Callable[[Users, argparse.Namespace], None],
+    action: _Action,
     what: str,
     *,
     epilog: str = "",
@@ -103,10 +105,14 @@ def _secret_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run(action: Callable[[Users, argparse.Namespace], None], options: argparse.Namespace) -> int:
+def _run(action: _Action, options: argparse.Namespace) -> int:
     try:
         with contextlib.closing(State(options.state or default_directory())) as state:
-            action(Users(state), options)
+            done = action(Users(state), options)
+            if done:
+                events = EventLog(state)
+                events.record(Severity.INFO, "users-changed", f"{done}, by {getpass.getuser()}", who=getpass.getuser())
+                events.flush()
     except ControlError as error:
         print(f"blockyard: {error}", file=sys.stderr)
         return error.exit_status
@@ -116,17 +122,19 @@ def _run(action: Callable[[Users, argparse.Namespace], None], options: argparse.
 # ---- users
 
 
-def _add(users: Users, options: argparse.Namespace) -> None:
+def _add(users: Users, options: argparse.Namespace) -> str:
     secret = _secret(options, options.secret_file, f"Secret of {options.name}")
     users.add(_account(options, secret, None), options.group)
+    return f"the user {options.name} was made"
 
 
-def _set(users: Users, options: argparse.Namespace) -> None:
+def _set(users: Users, options: argparse.Namespace) -> str:
     old = users.get(options.name)
     if options.keep and options.secret_file:
         raise UsageError("--keep and --secret-file do not go together")
     secret = old.secret if options.keep else _secret(options, options.secret_file, f"New secret of {options.name}")
     users.set(_account(options, secret, old), options.group)
+    return f"the user {options.name} was changed"
 
 
 def _account(options: argparse.Namespace, secret: bytes, old: Account | None) -> Account:
@@ -168,11 +176,12 @@ def _of_terminal(prompt: str) -> bytes:
     return secret.encode()
 
 
-def _remove(users: Users, options: argparse.Namespace) -> None:
+def _remove(users: Users, options: argparse.Namespace) -> str:
     users.remove(options.name)
+    return f"the user {options.name} was removed"
 
 
-def _list_users(users: Users, options: argparse.Namespace) -> None:
+def _list_users(users: Users, options: argparse.Namespace) -> str:
     accounts = users.load()
     rows = [
         {"name": name, "mutual": user.target_name, "groups": _groups_of(name, accounts)}
@@ -180,11 +189,12 @@ def _list_users(users: Users, options: argparse.Namespace) -> None:
     ]
     if options.json:
         print(json.dumps(rows, ensure_ascii=False))
-        return
+        return ""
     for row in rows:
         mutual = f"  mutual: {row['mutual']}" if row["mutual"] else ""
         groups = f"  groups: {', '.join(row['groups'])}" if row["groups"] else ""
         print(f"{row['name']}{mutual}{groups}")
+    return ""
 
 
 def _groups_of(name: str, accounts: Accounts) -> list[str]:
@@ -194,18 +204,25 @@ def _groups_of(name: str, accounts: Accounts) -> list[str]:
 # ---- groups
 
 
-def _group_add(users: Users, options: argparse.Namespace) -> None:
+def _group_add(users: Users, options: argparse.Namespace) -> str:
     users.add_to_group(options.group, options.users)
+    return f"the group {options.group} was given {', '.join(options.users) or 'nobody yet'}"
 
 
-def _group_remove(users: Users, options: argparse.Namespace) -> None:
+def _group_remove(users: Users, options: argparse.Namespace) -> str:
     users.remove_from_group(options.group, options.users)
+    return (
+        f"{', '.join(options.users)} left the group {options.group}"
+        if options.users
+        else f"the group {options.group} is gone"
+    )
 
 
-def _list_groups(users: Users, options: argparse.Namespace) -> None:
+def _list_groups(users: Users, options: argparse.Namespace) -> str:
     groups = users.load().groups
     if options.json:
         print(json.dumps(groups, ensure_ascii=False))
-        return
+        return ""
     for name, members in groups.items():
         print(f"{name}: {', '.join(members) or '(nobody)'}")
+    return ""
