@@ -276,3 +276,22 @@ def test_algorithms_and_their_order_are_policy(target: TargetFactory, tmp_path: 
         assert len(lun.read(0, 1)) == 512
     with pytest.raises(LoginError):
         connect(url(serving), account=ALICE, algorithms=(8, 5))
+
+
+def test_a_reload_ends_the_sessions_whose_right_has_changed(serving: Serving, tmp_path: Path) -> None:
+    with connect(url(serving), account=ALICE) as alice, connect(url(serving), account=BOB) as bob:
+        configuration = tmp_path / "serve-0.toml"
+        carol = 'access = [{ users = ["carol"] }]'
+        changed = configuration.read_text().replace('users = ["0xb0b"]\nright = "read-only"', 'users = ["0xb0b"]')
+        configuration.write_text(f'{changed}\n[targets."{DISK}-new"]\nluns = {{ 0 = "two" }}\n{carol}\n')
+        state = str(tmp_path / "state-0")
+        blockyard("user", "add", "carol", "--state", state, stdin="secret of carol\n")
+        blockyard("reload", "--state", state)
+        with pytest.raises(SessionLost):
+            while True:  # it is asked to log out first
+                bob.read(0, 1)
+        assert len(alice.read(0, 1)) == 512
+        with connect(url(serving), account=BOB) as again:
+            again.write(0, b"bob may write now".ljust(512))
+        with connect(serving.url(target=f"{DISK}-new"), account=Account("carol", b"secret of carol")) as new:
+            assert new.read(0, 1).startswith(b"bob may write now")

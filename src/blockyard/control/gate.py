@@ -40,6 +40,7 @@ class Gate:
         self._admission = Admission(os.urandom)
         self._changes = state.changes()
         self._accounts = Users(state).load()
+        self._untold = False  # users have changed, and workers are not told yet
         self._discovery = AccessList()
         self._targets: dict[str, AccessList] = {}
         self.configure(configuration)
@@ -47,7 +48,11 @@ class Gate:
     # ---- what it goes by
 
     def configure(self, configuration: Configuration) -> None:
-        """Other rules hold from now on."""
+        """Other rules hold from now on, for the users that there are now."""
+        self._look()
+        self._go_by(configuration)
+
+    def _go_by(self, configuration: Configuration) -> None:
         self.configuration = configuration
         groups = {group: frozenset(users) for group, users in self._accounts.groups.items()}
         self._admission.policy = configuration.auth.policy
@@ -73,20 +78,27 @@ class Gate:
     def refresh(self) -> bool:
         """Write pending events, and look whether users have changed: True when workers are to be told."""
         self.events.flush()
+        self._look()
+        if not self._untold:
+            return False
+        self._untold = False
+        self._go_by(self.configuration)
+        return True
+
+    def _look(self) -> None:
+        """Read the users again if another process has written anything."""
         try:
             changes = self._state.changes()
             if changes == self._changes:
-                return False
+                return
             self._changes = changes
             accounts = Users(self._state).load()
         except ControlError as error:
             log.error("users cannot be read, those known go on: %s", error)
-            return False
-        if accounts == self._accounts:
-            return False
-        self._accounts = accounts
-        self.configure(self.configuration)
-        return True
+            return
+        if accounts != self._accounts:
+            self._accounts = accounts
+            self._untold = True
 
     def accounts_for(self, part: Configuration, *, final: bool) -> Message:
         """The message that tells a worker of the users whom its targets' rules speak of, and of no others.
