@@ -57,7 +57,7 @@ SUITES = {
     "ReceiveCopyResults": Suite(2),
     "ReportSupportedOpcodes": Suite(4),
     "Reserve6": Suite(7),
-    # Reset wants SANITIZE to last for more than four seconds. When it is then not over, it sleeps for a minute.
+    # Reset wants SANITIZE to last for more than four seconds. When it is then not over, it sleeps for a minute (see hasten.c).
     "Sanitize": Suite(11, kinds=(("--background-rate", "10M"),)),
     "StartStopUnit": Suite(3, kinds=(("--removable",),)),
     "TestUnitReady": Suite(1),
