@@ -26,6 +26,7 @@ modules=(
   virtio_pci virtio_net virtio_blk
   iscsi_tcp sd_mod sr_mod st ch sg ses crc32c_generic crc32c-intel crct10dif_generic crct10dif-pclmul
   dm_mod dm_multipath dm_round_robin dm_service_time dm_queue_length dm_snapshot scsi_dh_alua scsi_dh_rdac
+  target_core_mod target_core_file iscsi_target_mod
   ext4 xfs btrfs vfat nls_utf8 nls_iso8859-1 nls_ascii nls_cp437 isofs udf loop sch_netem sch_tbf
 )
 

@@ -68,9 +68,27 @@ class Seen(NamedTuple):
 Plan = Callable[[Seen], Act]
 
 
+def harmful(seen: Seen, act: Act) -> bool:
+    """Whether an act does anything to a PDU: there has to be data to be damaged."""
+    return bool(seen.data_length) or act not in (Act.DAMAGE_DATA, Act.DAMAGE_DATA_DIGEST)
+
+
 def once(place: Place, act: Act) -> Plan:
-    """Harm one PDU only."""
-    return lambda seen: act if seen.place == place else Act.PASS
+    """Harm one PDU only: the one at that place, or after it the first that the act can do anything to.
+
+    On a busy machine a timer may strike and another PDU stand in its place.
+    """
+    done = False
+
+    def plan(seen: Seen) -> Act:
+        nonlocal done
+        there = seen.place[:2] == place[:2] and seen.place.number >= place.number
+        if done or not there or not harmful(seen, act):
+            return Act.PASS
+        done = True
+        return act
+
+    return plan
 
 
 @dataclass(eq=False)

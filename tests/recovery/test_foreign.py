@@ -13,8 +13,7 @@ import pytest
 from tests.conftest import TargetFactory, need, run
 from tests.guest.conftest import Guest, guest, network  # noqa: F401  (fixtures)
 from tests.guest.network import HOST, Network
-from tests.recovery.proxy import Act, Proxy, Seen, Way, once
-from tests.recovery.test_faults import harmful
+from tests.recovery.proxy import Act, Proxy, Seen, Way, harmful, once
 from tests.serving import IQN, Serving
 
 PATTERNS = ("-c", "write -P 0xa1 0 64k", "-c", "write -P 0xb2 1M 1M", "-c", "flush", "-c", "read -P 0xa1 0 64k", "-c",

@@ -138,3 +138,12 @@ def test_nothing_is_asked_for_without_need(lun: Unit) -> None:
         unit.session.ping()
     assert all(snack.type == SnackType.DATA_ACK for snack in snacks(proxy))
     assert not rejects(proxy)
+
+
+def test_what_is_lost_again_is_asked_for_again(lun: Unit) -> None:
+    unit, proxy, drops = lun
+    unit.session.recovery.retry_after = 0.05
+    drops += data_in(2, 2, 2)
+    assert unit.read(0, BLOCKS) == DATA
+    asked = [snack for snack in snacks(proxy) if snack.type == SnackType.DATA]
+    assert [(snack.beg_run, snack.run_length) for snack in asked][:3] == [(2, 1)] * 3

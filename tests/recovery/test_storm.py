@@ -8,8 +8,8 @@ import time
 import pytest
 
 from tests.recovery.conftest import Work
-from tests.recovery.proxy import Act, Plan, Seen
-from tests.recovery.test_faults import BREAKING, WITHIN, harmful
+from tests.recovery.proxy import Act, Plan, Seen, harmful
+from tests.recovery.test_faults import BREAKING, WITHIN
 
 SOAK_SECONDS = 1800.0
 

@@ -62,7 +62,7 @@ class Recovery:
         self._session = session
         self._dial = dial
         self._reconnect = reconnect and dial is not None
-        self._retry_after = retry_after
+        self.retry_after = retry_after
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self._look_at = 0.0
         self._attempts = 0
@@ -85,9 +85,9 @@ class Recovery:
                 action()
         self._send_pending()
         if self._session.recovery_level and now >= self._look_at:
-            self._look_at = now + self._retry_after / 4
+            self._look_at = now + self.retry_after / 4
             for exchange in list(self._session.exchanges.values()):
-                patience = self._retry_after * min(1 + exchange.stalls, _PATIENCE)
+                patience = self.retry_after * min(1 + exchange.stalls, _PATIENCE)
                 since = now - max(exchange.touched, exchange.looked_after)
                 if exchange.connection in self._session.connections and since > patience:
                     self._look_after(exchange, now)
@@ -190,6 +190,8 @@ class Recovery:
         else:
             connection.asked = connection.exp_stat_sn
             exchange.asked = exchange.data_sn
+            self.ask_for_status(connection)  # what was asked for may have been lost again
+            self.ask_for_data(exchange, exchange.end)
             self._probe(connection)
             if exchange.data_out:
                 self._ask_for_r2ts(exchange, connection)

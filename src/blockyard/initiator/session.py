@@ -101,6 +101,7 @@ class Session:
     def begin(self, leading: Connection) -> None:
         """Start with a session's first connection."""
         self._leading = leading.login
+        self._last_cid = leading.cid
         self.cmd_sn = leading.login.cmd_sn
         self.exp_cmd_sn = leading.login.exp_cmd_sn
         self.max_cmd_sn = leading.login.max_cmd_sn
@@ -150,9 +151,9 @@ class Session:
         self._check()
         if self._dial is None:
             raise RuntimeError("this session was not opened by open_session")
-        used = {connection.cid for connection in self.connections}
-        cid = next(number for number in range(1 << 16) if number not in used)
-        connection = self._dial(portal, tsih=self._leading.tsih, cid=cid, cmd_sn=self.cmd_sn)
+        # A CID that has been used would mean reinstatement to a target that has not quite done with the old connection.
+        self._last_cid = (self._last_cid + 1) & 0xFFFF
+        connection = self._dial(portal, tsih=self._leading.tsih, cid=self._last_cid, cmd_sn=self.cmd_sn)
         self.add(connection)
         return connection
 
