@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +56,13 @@ def test_valid_names_are_normalised(name: str, result: str) -> None:
         "iqn.2024-01.com.example:a,b",
         "iqn.2024-01.com.example:\ud800",
         "iqn.2024-01.com.example:\u2028",
+        "iqn.2024-01.com.example:a\u3002b",  # ideographic full stop (RFC 3722 §5)
+        "iqn.2024-01.com.example:\u05d0",  # Hebrew beside Latin (RFC 3722 §6)
+        "iqn.2024-01.com.example:\u0627",  # Arabic
+        "iqn.2024-01.com.example:\u0221",  # not assigned in Unicode 3.2 (RFC 3722 §7)
+        "iqn.2024-01.com.example:\ue000",  # private use
+        "iqn.2024-01.com.example:\u202e",  # changes display properties
+        "iqn.2024-01.com.example:\U000e0061",  # tagging
         "iqn.2024-01.com.example:" + "a" * NAME_LIMIT,
         "eui.02004567A425678",
         "eui.02004567A425678DA",
@@ -64,6 +74,52 @@ def test_valid_names_are_normalised(name: str, result: str) -> None:
 def test_invalid_names_are_refused(name: str) -> None:
     with pytest.raises(InvalidName):
         validate(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("\u0130", "i\u0307"),  # I with a dot: folded into two characters
+        ("\u00df", "ss"),
+        ("\u2126", "\u03c9"),  # the sign of ohm: omega, in lower case
+        ("\ufb01", "fi"),  # a ligature
+        ("a\u0301", "\u00e1"),  # composed
+        ("\u1e9e", None),  # capital sharp s: came after Unicode 3.2
+        ("\u10a0", "\u10a0"),  # Georgian: its lower case came after Unicode 3.2
+        ("\u05d0\u05d1", "\u05d0\u05d1"),
+        ("\u05d01\u05d1", "\u05d01\u05d1"),  # digits have no direction
+        ("\u05d01", None),
+        ("\u05d0a\u05d1", None),
+    ],
+)
+def test_what_the_profile_maps(name: str, result: str | None) -> None:
+    """RFC 3722 with RFC 3454: tables B.1 and B.2, normalisation KC, tables C and A.1, and writing from right to left."""
+    if result is None:
+        with pytest.raises(InvalidName):
+            normalise(name)
+    else:
+        assert normalise(name) == result
+
+
+def test_every_character_is_treated_as_libidn_does() -> None:
+    """libidn has the profile of RFC 3722 too. The underscore is let pass here: it is in too many names."""
+    found = ctypes.util.find_library("idn")
+    assert found, "libidn is not installed: apt-get install libidn12"
+    profile = ctypes.CDLL(found).stringprep_profile
+    profile.argtypes = (ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p), ctypes.c_char_p, ctypes.c_int)
+    no_unassigned = 4
+    for code in range(1, 0x3400):
+        if code == ord("_"):
+            continue
+        for name in (chr(code), f"iqn.a{chr(code)}b"):
+            out = ctypes.c_void_p()
+            failed = profile(name.encode(), ctypes.byref(out), b"iSCSI", no_unassigned)
+            expected = None if failed or out.value is None else ctypes.string_at(out.value).decode()
+            try:
+                result = normalise(name)
+            except InvalidName:
+                result = ""
+            assert result == (expected or ""), f"{name!r}"
 
 
 def test_login_takes_names_of_no_standard_form() -> None:

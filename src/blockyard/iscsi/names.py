@@ -25,10 +25,11 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 # RFC 3722 §6.2: of ASCII only letters, digits, dash, dot and colon. The underscore is not among them, but is
 # so widespread in the names that people give that refusing it would only do harm.
 _ASCII = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.:_")
+_FULL_STOP = "\u3002"  # ideographic; too much like a dot (RFC 3722 §5)
 _PROHIBITED = (
     stringprep.in_table_c12, stringprep.in_table_c22, stringprep.in_table_c3, stringprep.in_table_c4,
     stringprep.in_table_c5, stringprep.in_table_c6, stringprep.in_table_c7, stringprep.in_table_c8,
-    stringprep.in_table_c9, stringprep.in_table_a1,
+    stringprep.in_table_c9,
 )  # fmt: skip
 
 
@@ -41,16 +42,41 @@ def normalise(name: str) -> str:
 
     Raises InvalidName for an empty name, one longer than 223 bytes, and for characters that no name has.
     """
-    mapped = "".join(stringprep.map_table_b2(c) for c in name if not stringprep.in_table_b1(c))
+    for c in name:
+        if stringprep.in_table_a1(c):
+            raise InvalidName(f"an iSCSI name cannot have the character {c!r}: {name!r}")
+    mapped = "".join(map(_fold, name))
     result = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
     if not result:
         raise InvalidName("an iSCSI name cannot be empty")
     if len(result.encode("utf-8", "surrogatepass")) > NAME_LIMIT:
         raise InvalidName(f"an iSCSI name has at most {NAME_LIMIT} bytes: {result[:64]!r}…")
     for c in result:
-        if c not in _ASCII if c.isascii() else any(prohibited(c) for prohibited in _PROHIBITED):
+        if c not in _ASCII if c.isascii() else c == _FULL_STOP or any(prohibited(c) for prohibited in _PROHIBITED):
             raise InvalidName(f"an iSCSI name cannot have the character {c!r}: {name!r}")
+    _check_direction(result)
     return result
+
+
+def _fold(c: str) -> str:
+    """A character without case: tables B.1 and B.2 of RFC 3454, which know Unicode 3.2.
+
+    Python's B.2 follows the Unicode that it has, where more characters have a lower case.
+    """
+    if stringprep.in_table_b1(c):
+        return ""
+    folded = stringprep.map_table_b2(c)
+    return c if any(map(stringprep.in_table_a1, folded)) else folded
+
+
+def _check_direction(name: str) -> None:
+    """RFC 3722 §6: text from right to left does not mix with text from left to right, and begins and ends the name.
+
+    As every name of a standard form begins with Latin letters, such text can be in none of them.
+    """
+    rightward = [stringprep.in_table_d1(c) for c in name]
+    if any(rightward) and not (rightward[0] and rightward[-1] and not any(map(stringprep.in_table_d2, name))):
+        raise InvalidName(f"an iSCSI name cannot mix writing from right to left with other writing: {name!r}")
 
 
 def validate(name: str) -> str:
