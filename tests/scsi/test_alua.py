@@ -226,6 +226,7 @@ def test_a_port_that_is_gone_is_unavailable() -> None:
     target = shared_disk()
     host = join(target, "a", 2)
     target.ports.set_ports([target_port(NAME, 1)])
+    host.fail(read_16(0, 1), SenseKey.UNIT_ATTENTION, Asc.INQUIRY_DATA_HAS_CHANGED)
     host.fail(read_16(0, 1), SenseKey.NOT_READY, _NOT_READY[UNAVAILABLE])
 
 

@@ -9,7 +9,8 @@ import pytest
 from blockyard.block.memory import MemoryDevice
 from blockyard.scsi import vpd
 from blockyard.scsi.nexus import TargetPort
-from tests.scsi.host import NAME, PORT, UUID_1, disk, inquiry, memory
+from blockyard.scsi.sense import Asc, SenseKey
+from tests.scsi.host import NAME, PORT, TEST_UNIT_READY, UUID_1, disk, inquiry, memory
 
 
 def test_supported_pages() -> None:
@@ -85,7 +86,11 @@ def test_scsi_ports() -> None:
 def test_more_than_one_port() -> None:
     host = memory()
     assert not host.ok(inquiry())[6] & 0x10
-    host.nexus.ports.set_ports([PORT, TargetPort(f"{NAME},t,0x0002", 2, 2)])
+    ports = [PORT, TargetPort(f"{NAME},t,0x0002", 2, 2)]
+    for _ in range(2):
+        host.nexus.ports.set_ports(ports)
+    host.fail(TEST_UNIT_READY, SenseKey.UNIT_ATTENTION, Asc.INQUIRY_DATA_HAS_CHANGED)
+    host.ok(TEST_UNIT_READY)
     assert host.ok(inquiry())[6] & 0x10  # MULTIP
     data = host.ok(inquiry(0x88))
     assert data.count(b",t,0x000") == 2

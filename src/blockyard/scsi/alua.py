@@ -106,7 +106,7 @@ class PortGroups:
         """Target ports have come or gone, or the `initial` states are others. What was changed since stays as it is."""
         if initial is not None:
             self._initial = dict(initial)
-        before = self._groups
+        before, ports_before = self._groups, self._ports
         self._ports = tuple(sorted(ports, key=lambda port: port.relative_port))
         begin = self._initial | self._kept
         self._groups = {port.portal_group: begin.get(port.portal_group, PortGroup()) for port in self._ports}
@@ -115,6 +115,8 @@ class PortGroups:
             self._update_gate(nexus)
             if changed:
                 nexus.establish(Asc.ASYMMETRIC_ACCESS_STATE_CHANGED)
+            if ports_before != self._ports:  # MULTIP and VPD page 88h tell of them
+                nexus.establish(Asc.INQUIRY_DATA_HAS_CHANGED)
 
     def all(self) -> tuple[TargetPort, ...]:
         """The target ports."""

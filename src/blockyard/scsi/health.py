@@ -44,6 +44,7 @@ class Health:
         self.errors = {"read": 0, "write": 0, "verify": 0}  # commands that the medium has failed
         self.medium_errors: deque[MediumError] = deque(maxlen=_REMEMBERED)
         self._media = self._space = self._test = False
+        self.armed = False  # whether initiators are to be told without asking when space runs out
 
     @property
     def minutes(self) -> int:
@@ -85,15 +86,11 @@ class Health:
             with contextlib.suppress(OSError):
                 self.look(self._unit.device.space())
 
-    @property
-    def armed(self) -> bool:
-        """Whether initiators are to be told of themselves when space runs out."""
-        return self._unit.thin and self._unit.mode.get(PAGE, "mrie") == BY_UNIT_ATTENTION
-
     def update(self) -> None:
         """The mode page may have changed."""
         before = self.exception
         self._test = bool(self._unit.mode.get(PAGE, "test"))
+        self.armed = self._unit.thin and self._unit.mode.get(PAGE, "mrie") == BY_UNIT_ATTENTION
         self._tell(before)
 
     def _tell(self, before: int) -> None:
