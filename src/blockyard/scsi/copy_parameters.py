@@ -7,6 +7,7 @@ the initiator itself may use, and nowhere else: a copy must not reach what a REA
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from blockyard.scsi import limits
@@ -22,7 +23,7 @@ from blockyard.scsi.sense import (
 )
 
 if TYPE_CHECKING:
-    from blockyard.scsi.nexus import Nexus
+    from blockyard.scsi.nexus import Nexus, Reach
     from blockyard.scsi.unit import LogicalUnit
 
 BLOCK_TO_BLOCK, VERIFY_CSCD, BLOCK_TO_BLOCK_WITH_OFFSETS = 0x02, 0x07, 0x0A  # segment descriptor type codes
@@ -145,6 +146,7 @@ def _illegal(asc: Asc, at: int) -> CheckCondition:
 
 def _cscds(unit: LogicalUnit, nexus: Nexus, data: bytes, at: int, end: int) -> list[Cscd]:
     found: list[Cscd] = []
+    reachable = _Reachable(unit, nexus)
     while at < end:
         if data[at] != IDENTIFICATION:
             raise _illegal(Asc.UNSUPPORTED_TARGET_DESCRIPTOR_TYPE_CODE, at)
@@ -152,33 +154,46 @@ def _cscds(unit: LogicalUnit, nexus: Nexus, data: bytes, at: int, end: int) -> l
             raise _illegal(Asc.TOO_MANY_TARGET_DESCRIPTORS, at)
         if at + _CSCD_LENGTH > end:
             raise parameter_list_length_error()
-        found.append(_cscd(unit, nexus, data[at : at + _CSCD_LENGTH], at))
+        found.append(_cscd(reachable, data[at : at + _CSCD_LENGTH], at))
         at += _CSCD_LENGTH
     return found
 
 
-def _cscd(unit: LogicalUnit, nexus: Nexus, data: bytes, at: int) -> Cscd:
+def _cscd(reachable: _Reachable, data: bytes, at: int) -> Cscd:
     """An identification descriptor CSCD descriptor. LU ID TYPE and NUL are obsolete, and ignored."""
     length = data[7]
     if length > 20:
         raise invalid_parameter(at + 7)
     designator = bytes([data[4] & 0x0F, data[5] & 0x3F, 0, length]) + data[8 : 8 + length]
-    found = _reach(unit, nexus, designator)
+    found = reachable.find(designator)
     block_length = int.from_bytes(data[29:32], "big")
     if found is not None and block_length not in (0, 1 << found.unit.shift):
         raise invalid_parameter(at + 29)
     return Cscd(found, bool(data[28] & 0x04), data[1] & 0x1F == 0)
 
 
-def _reach(unit: LogicalUnit, nexus: Nexus, designator: bytes) -> Nexus | None:
-    """The initiator's nexus with the logical unit of this name, among those that it may use (CVE-2020-28374)."""
-    if designator in unit_designators(unit.identity):
-        return nexus
-    for session in nexus.reach():
-        for lun, candidate in session.luns.source.units.items():
-            if designator in unit_designators(candidate.identity):
-                return session.nexus(encode_lun(lun))
-    return None
+class _Reachable:
+    """The logical units that an initiator may use, by their names (CVE-2020-28374)."""
+
+    def __init__(self, unit: LogicalUnit, nexus: Nexus) -> None:
+        self._nexus = nexus
+        self._own = unit_designators(unit.identity)
+
+    def find(self, designator: bytes) -> Nexus | None:
+        """The initiator's nexus with the unit of this name, or None."""
+        if designator in self._own:
+            return self._nexus
+        session, lun = self._others.get(designator, (None, 0))
+        return None if session is None else session.nexus(encode_lun(lun))
+
+    @cached_property
+    def _others(self) -> dict[bytes, tuple[Reach, int]]:
+        return {
+            designator: (session, lun)
+            for session in reversed(list(self._nexus.reach()))  # the first, which is its own, has the last word
+            for lun, unit in session.luns.source.units.items()
+            for designator in unit_designators(unit.identity)
+        }
 
 
 # ---- segments
