@@ -144,6 +144,14 @@ def test_only_units_that_are_used_are_covered(target: Target) -> None:
     assert isinstance(luns.unit(encode_lun(7)), AbsentUnit)
 
 
+def test_a_reset_of_the_target_concerns_what_was_used(target: Target) -> None:
+    luns = virtual(target)
+    assert list(luns.resettable()) == []
+    used = luns.unit(encode_lun(1))
+    assert list(luns.resettable()) == [used]
+    assert list(target.luns.resettable()) == list(target.luns.units.values())
+
+
 def test_a_unit_that_cannot_be_covered_is_not_there(target: Target, tmp_path: Path) -> None:
     host = Host(target, luns=virtual(target, tmp_path / "nowhere"))
     assert isinstance(host.unit, AbsentUnit)

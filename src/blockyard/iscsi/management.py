@@ -125,7 +125,7 @@ def _reset_target(requester: Session, answer: Answer) -> None:
     That is, of the units that the requester sees: what others have is not its business, and a session with the right
     of virtual write has units of its own.
     """
-    units = list(requester.luns.units.values())
+    units = list(requester.luns.resettable())
 
     def finish() -> None:
         for unit in units:

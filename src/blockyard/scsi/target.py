@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from blockyard.scsi.alua import PortGroup, PortGroups
 from blockyard.scsi.device_server import AbsentUnit, Unit
@@ -29,6 +29,10 @@ class LunMap:
     def unit(self, lun_field: int) -> Unit:
         """The logical unit that the 64-bit LUN field of a transport names, or what stands for one that is not there."""
         return self.units.get(decode_lun(lun_field), self._absent)
+
+    def resettable(self) -> Collection[LogicalUnit]:
+        """The logical units that a reset of the target concerns, as whoever asks for it sees them."""
+        return self.units.values()
 
     def inventory(self) -> list[int]:
         """The LUNs as 64-bit fields, in ascending order."""

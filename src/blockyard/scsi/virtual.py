@@ -8,7 +8,7 @@ that is gone with the session. A unit is covered when it is first used, as most 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from blockyard.block.device import Device
@@ -96,6 +96,10 @@ class VirtualLunMap(LunMap):
         except OSError as error:
             log.error("%s cannot be covered for virtual writes, so that it is not there: %s", base, error)
             return self._absent
+
+    def resettable(self) -> Collection[LogicalUnit]:
+        """Those that have been used: the others are as they were at first."""
+        return tuple(self._own.values())
 
     def inventory(self) -> list[int]:
         return self.source.inventory()
