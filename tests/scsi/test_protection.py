@@ -246,6 +246,28 @@ def test_the_other_commands_of_32_bytes() -> None:
 # ---- other commands
 
 
+@pytest.mark.parametrize(("kind", "changed"), [(1, (514,)), (3, (514, 517))])
+def test_verify_compares_tags_that_are_the_initiators(kind: int, changed: tuple[int, ...]) -> None:
+    host = protected(kind)
+    sent = image(os.urandom(1024), 2, tag=5)
+    host.ok(write_16(2, 2, 0x20), sent)
+    for at in changed:
+        other = bytearray(sent)
+        other[520 + at] ^= 1
+        host.ok(verify_16(2, 2, 1 | 1 << 4), bytes(other))
+    control = bytearray(host.ok(mode_sense_6(0x0A, dbd=True))[4:])
+    control[5] |= 0x80  # ATO
+    host.ok(mode_select_6(4 + len(control)), bytes(4) + bytes(control))
+    host.ok(verify_16(2, 2, 1 | 1 << 4), sent)
+    for at in changed:
+        other = bytearray(sent)
+        other[520 + at] ^= 1
+        sense = host.fail(
+            verify_16(2, 2, 1 | 1 << 4), SenseKey.MISCOMPARE, Asc.MISCOMPARE_DURING_VERIFY_OPERATION, bytes(other)
+        )
+        assert sense.information == 520 + at
+
+
 def test_verify_compares() -> None:
     host = protected()
     data = os.urandom(1024)

@@ -131,6 +131,23 @@ def received(unit: LogicalUnit, task: Task, sent: Buffer) -> tuple[Buffer, bytes
     return data, information
 
 
+def comparable(unit: LogicalUnit, task: Task, lba: int, sent: Buffer) -> bytes:
+    """The medium from `lba` on as it would have to be sent: application tags count where ATO says that they are the initiator's.
+
+    So do reference tags of type 3, which nobody checks (SBC-4, VERIFY with BYTCHK 01b).
+    """
+    size = unit.block_size
+    data, own = read(unit, task, lba, len(sent) // (size + LENGTH))
+    if not unit.mode.get(0x0A, "ato"):
+        _, theirs = split(sent, size)
+        end = 8 if _protected(unit).kind == 3 else 4
+        own = b"".join(
+            own[at : at + 2] + theirs[at + 2 : at + end] + own[at + end : at + LENGTH]
+            for at in range(0, len(own), LENGTH)
+        )
+    return join(data, own, size)
+
+
 def transmitted(unit: LogicalUnit, task: Task, data: Buffer, information: bytes) -> Buffer:
     """Blocks as a read returns them."""
     assert task.command is not None

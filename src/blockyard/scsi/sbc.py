@@ -177,19 +177,21 @@ def _read_for(unit: LogicalUnit, task: Task, lba: int, length: int) -> bytearray
 
 
 def _compare(unit: LogicalUnit, task: Task, sent: Buffer) -> None:
-    """Compare the medium from the task's LBA on with what was sent, which may end inside a block.
-
-    Where protection information was sent it has to pass the same checks as that on the medium, and so says the same.
-    """
-    expected, _ = protection.received(unit, task, sent)
-    view = memoryview(expected)
-    lba = task.fields["lba"]
-    for at in range(0, len(view), limits.PIECE):
-        piece = view[at : at + limits.PIECE]
-        length = len(piece) + -len(piece) % unit.block_size
-        data = memoryview(_read_for(unit, task, lba + (at >> unit.shift), length))[: len(piece)]
+    """Compare the medium from the task's LBA on with what was sent, which may end inside a block."""
+    step = unit.block_size + protection.interval(task.fields, _command(task).protect)
+    if step != unit.block_size:
+        protection.received(unit, task, sent)  # for its checks
+    view, blocks_at_once = memoryview(sent), limits.PIECE // unit.block_size
+    for number in range(0, -(-len(view) // step), blocks_at_once):
+        lba = task.fields["lba"] + number
+        piece = view[number * step : (number + blocks_at_once) * step]
+        if step != unit.block_size:
+            data: Buffer = protection.comparable(unit, task, lba, piece)
+        else:
+            length = len(piece) + -len(piece) % unit.block_size
+            data = memoryview(_read_for(unit, task, lba, length))[: len(piece)]
         if (offset := first_difference(data, piece)) < len(piece):
-            raise _miscompare(at + offset)
+            raise _miscompare(number * step + offset)
 
 
 def check_write_and_verify(unit: LogicalUnit, task: Task) -> None:
