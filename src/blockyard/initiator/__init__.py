@@ -8,7 +8,9 @@
     with connect("iscsi://192.0.2.1:3260/iqn.2024-01.com.example:disk/0") as lun:
         print(lun.capacity(), lun.read(lba=0, blocks=8))
 
-`connect` gives a Lun with everyday commands, whose `session` takes any command, several at a time.
+`connect` gives a Lun with everyday commands, whose `session` takes any command, several at a time. It can have several
+connections (`connections=4`), authenticate itself (`account=Account("user", b"secret…")`), and come back when it was lost
+(`recover=True`; see recovery.py for that, and for ErrorRecoveryLevel 1 and 2).
 Sockets raise OSError, and TimeoutError after `timeout` seconds of silence; everything else that goes
 wrong is an InitiatorError.
 """
