@@ -520,3 +520,25 @@ def test_flushes_that_come_together_share_one(device: FileDevice, monkeypatch: p
     assert len(calls) == 2
     device.flush()
     assert len(calls) == 3, "a flush after all others are over must sync anew"
+
+
+def test_reading_only_and_writing_again_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"a" * 4096)
+    device = FileDevice(path)
+    fd = device.fd
+    device.reopen(read_only=True)
+    with pytest.raises(OSError, match="reading only"):
+        device.pwritev([b"b"], 0)
+    reader = FileDevice(path, read_only=True)  # readers may share it
+    with pytest.raises(OSError, match="in use by process"):
+        device.reopen(read_only=False)
+    assert device.read_only
+    reader.close()
+    device.reopen(read_only=False)
+    device.pwritev([b"b"], 0)
+    with pytest.raises(OSError, match="in use by process"):
+        FileDevice(path)
+    assert device.fd == fd, "whoever holds the descriptor goes on with it"
+    device.close()
+    assert path.read_bytes()[:2] == b"ba"
