@@ -8,6 +8,7 @@ import ipaddress
 import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -266,3 +267,30 @@ def test_what_is_no_server(wrong: str, tmp_path: Path) -> None:
     assert process.returncode == 2
     assert "isns.server" in errors
     assert not (tmp_path / "disk.img").exists()
+
+
+def test_what_a_reload_changes_is_registered_anew(server: NameServer, tmp_path: Path) -> None:
+    file = tmp_path / "blockyard.toml"
+    portal = f"127.0.0.1:{free_port()}"
+
+    def write(*targets: str, isns: str = f'isns = {{server = "{server.portal}"}}') -> None:
+        volumes = "".join(f'[volumes.{name[-1]}]\npath = "{name[-1]}.img"\nsize = "4M"\n' for name in targets)
+        luns = "".join(f'[targets."{name}"]\nluns = {{0 = "{name[-1]}"}}\n' for name in targets)
+        file.write_text(f'{isns}\nportal_groups = {{1 = {{portals = ["{portal}"]}}}}\n{volumes}{luns}')
+
+    def reload() -> None:
+        run([sys.executable, "-m", "blockyard", "reload", "--state", tmp_path / "state"], seconds=LIMIT)
+
+    write(A)
+    with serve(tmp_path / "state", "--config", str(file), portal=None) as served:
+        _await(lambda: _names(server.list("nodes")) == {A})
+        write(A, B)
+        reload()
+        _await(lambda: _names(server.list("nodes")) == {A, B})
+        write(B)
+        reload()
+        _await(lambda: _names(server.list("nodes")) == {B})
+        write(B, isns="")
+        reload()
+        assert not _names(server.list("nodes"))
+        assert served.stop() == 0
