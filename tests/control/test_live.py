@@ -19,6 +19,7 @@ import pytest
 from blockyard.cli.main import main
 from blockyard.initiator import InitiatorError, LoginError, Lun, ScsiError, connect
 from blockyard.scsi.sense import Asc
+from tests.conftest import need, run
 from tests.control.serving import Served, discover, serve
 from tests.serving import free_port, workers_of
 
@@ -111,6 +112,8 @@ def test_luns_come_and_go(site: Site) -> None:
         fresh = Lun(lun.session, 5)
         fresh.write(0, b"2" * 512)
         assert fresh.read(0) == b"2" * 512
+        listed = run([need("iscsi-ls", "libiscsi-bin"), "-s", f"iscsi://{site.portals[0]}"]).stdout
+        assert [line.split()[0] for line in listed.splitlines()[1:]] == ["Lun:0", "Lun:5", f"Lun:{0x4000 | 300}"]
         assert served.workers() == workers
         assert site.reload() == ["nothing has changed"]
         lun.close()
@@ -175,6 +178,8 @@ def test_volume_resize(tmp_path: Path) -> None:
         assert main(["volume", "resize", "disk.img", "5M", *state]) == 0
         assert attention(lun) == Asc.CAPACITY_DATA_HAS_CHANGED
         assert lun.capacity().size == 5 << 20
+        url = f"iscsi://{served.portals[0]}/{served.targets[0]}/0"
+        assert f"Total size:{5 << 20}" in run([need("iscsi-readcapacity16", "libiscsi-bin"), url]).stdout
         assert main(["volume", "resize", "disk.img", "1M", *state]) == 4
         assert main(["volume", "resize", "disk.img", "1000", *state]) == 2
         assert main(["volume", "resize", "disk.img", "much", *state]) == 2
