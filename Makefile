@@ -48,6 +48,7 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python -m blockyard.cli.document > docs/command-line.md
 	$(BIN)/python -m blockyard.scsi.document > docs/supported-commands.md
 	$(BIN)/python -m tests.interop.conformance > docs/conformance.md
+	$(BIN)/python -m tests.guest.compared > docs/compared-with-lio.md
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -28,3 +28,24 @@ verified_load() {
     --direct=1 --verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=0 --minimal --output=/tmp/fio.out "$@"
   echo "fio: verified"
 }
+
+# make_lio IQN ADDRESS MIB: LIO, the kernel's own target, with a thin file as LUN 0; it serves once 1 is written to $lio_group/enable.
+# Its directories in configfs: $lio_core has the logical unit, $lio_group the portal group.
+make_lio() {
+  local pair
+  mkdir -p /etc/target/pr /var/target/pr /var/target/alua # where it keeps what outlives power loss
+  must modprobe -a target_core_mod target_core_file iscsi_target_mod
+  mount -t configfs configfs /sys/kernel/config 2>/dev/null
+  lio_core=/sys/kernel/config/target/core/fileio_0/disk
+  lio_group=/sys/kernel/config/target/iscsi/$1/tpgt_1
+  must truncate -s "$3M" /tmp/lio.img
+  must mkdir -p $lio_core
+  echo "fd_dev_name=/tmp/lio.img,fd_dev_size=$(($3 << 20))" >$lio_core/control || fail "the file of LIO"
+  echo 6001405a-1234-4321-8765-0123456789ab >$lio_core/wwn/vpd_unit_serial || fail "the serial number of LIO"
+  echo 1 >$lio_core/enable || fail "the backstore cannot be enabled"
+  must mkdir -p "$lio_group/lun/lun_0" "$lio_group/np/$2:3260"
+  must ln -s $lio_core "$lio_group/lun/lun_0/disk"
+  for pair in authentication=0 generate_node_acls=1 demo_mode_write_protect=0 cache_dynamic_acls=1; do
+    echo "${pair#*=}" >"$lio_group/attrib/${pair%%=*}" || fail "$pair"
+  done
+}
