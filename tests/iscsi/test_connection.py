@@ -37,6 +37,7 @@ from blockyard.iscsi.pdu import (
     TextResponse,
     extended_cdb_ahs,
 )
+from blockyard.scsi.sense import Asc
 from blockyard.scsi.task import Status
 from tests.iscsi.commands import TEST_UNIT_READY, command, logged_in, read, read_10, sense, write, write_10
 from tests.wire import TARGET, Rig, Wire, pieces
@@ -304,6 +305,39 @@ class TestDamage:
 
     def test_snack_is_rejected(self, wire: Wire) -> None:
         assert wire.ask(SnackRequest(final=True, itt=NO_TAG), Reject).reason == RejectReason.SNACK_REJECT
+
+
+FORMS_OF_LUN_0 = (0x4000 << 48, 0xD2 << 56, 0xE2 << 56)  # flat space, extended, long extended (SAM-5 4.7.7)
+
+
+@pytest.mark.parametrize("lun", FORMS_OF_LUN_0)
+class TestFormsOfLuns:
+    """However an initiator writes a LUN, it is one nexus."""
+
+    def test_a_unit_attention_is_told_once(self, rig: Rig, wire: Wire, lun: int) -> None:
+        assert wire.ask(command(wire, TEST_UNIT_READY, lun=lun), ScsiResponse).status == Status.GOOD
+        rig.units[0].attention(Asc.CAPACITY_DATA_HAS_CHANGED)
+        assert sense(wire.ask(command(wire, TEST_UNIT_READY, lun=lun), ScsiResponse)) == "062a09"
+        assert wire.ask(command(wire, TEST_UNIT_READY), ScsiResponse).status == Status.GOOD
+        assert len(rig.units[0].nexuses) == 1
+
+    def test_reads_and_writes(self, wire: Wire, lun: int) -> None:
+        data = bytes([lun >> 56]) * 4096
+        pdu = command(wire, write_10(8, 8), data, write=True, edtl=4096, lun=lun)
+        assert wire.ask(pdu, ScsiResponse).status == Status.GOOD
+        assert read(wire, 8, 8) == data
+
+    def test_tasks_are_managed_by_any_form(self, rig: Rig, lun: int) -> None:
+        wire = logged_in(rig, ImmediateData="No")
+        for function, fields in ((TaskFunction.ABORT_TASK, True), (TaskFunction.ABORT_TASK_SET, False)):
+            pdu = command(wire, write_10(0, 1), write=True, edtl=512)
+            wire.ask(pdu, R2T)
+            request = TaskManagementRequest(
+                final=True, immediate=True, function=function, itt=wire.itt, cmd_sn=wire._cmd_sn, lun=lun,
+                referenced_task_tag=pdu.itt if fields else NO_TAG, ref_cmd_sn=pdu.cmd_sn,
+            )  # fmt: skip
+            assert wire.ask(request, TaskManagementResponse).response == TaskResponse.COMPLETE
+            assert pdu.itt not in wire.connection.session.commands  # type: ignore[union-attr]
 
 
 class TestTaskManagement:

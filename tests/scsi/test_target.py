@@ -6,7 +6,7 @@ import pytest
 
 from blockyard.scsi.commands import COMMANDS, Command
 from blockyard.scsi.device_server import AbsentUnit
-from blockyard.scsi.lun import MAX_LUN, decode_lun, encode_lun
+from blockyard.scsi.lun import MAX_LUN, canonical, decode_lun, encode_lun
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import Target
 from tests.scsi.host import NAME, Host, cdb_of, inquiry, memory, parse_sense, report_luns, request_sense
@@ -25,12 +25,31 @@ def test_luns_both_ways(lun: int) -> None:
         (0x0105 << 48, -1),  # another bus
         (0x8005 << 48, -1),  # logical unit addressing
         (0xC101 << 48, -1),  # extended: a well known logical unit
+        (0xD2000005 << 32, 5),  # extended flat space
+        (0xD2003FFF << 32, MAX_LUN),
+        (0xD2004000 << 32, MAX_LUN + 1),  # a number that no unit has
+        (0xD2000005_00010000, -1),
+        (0xE20000000005 << 16, 5),  # long extended flat space
+        (0xE20000000005_0001, -1),
+        (0xE2FFFFFFFFFF << 16, (1 << 40) - 1),
+        (0xFF << 56, -1),  # no logical unit specified
         (0x0005_0001 << 32, -1),  # a second level
         (1, -1),
     ],
 )
 def test_forms_of_luns(field: int, lun: int) -> None:
     assert decode_lun(field) == lun
+
+
+@pytest.mark.parametrize("lun", [0, 255, 256, MAX_LUN])
+def test_one_form_stands_for_all(lun: int) -> None:
+    forms = {encode_lun(lun), (0x4000 | lun) << 48, (0xD2 << 24 | lun) << 32, (0xE2 << 40 | lun) << 16}
+    assert {canonical(form) for form in forms} == {encode_lun(lun)}
+
+
+@pytest.mark.parametrize("field", [0x8005 << 48, 0xD2004000 << 32, 1, (1 << 64) - 1])
+def test_what_names_no_unit_stays_as_it_is(field: int) -> None:
+    assert canonical(field) == field
 
 
 def test_a_lun_that_cannot_be() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from blockyard.iscsi.access import Right
 from blockyard.iscsi.pdu import AsyncEvent, TaskFunction, TaskManagementRequest, TaskResponse
+from blockyard.scsi.lun import canonical
 from blockyard.scsi.sense import Asc
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _abort_task(session: Session, pdu: TaskManagementRequest, answer: Answer) ->
     """The task may have come on any connection (RFC 7143 §11.5.1)."""
     command = session.commands.get(pdu.referenced_task_tag)
     if command is not None:
-        if command.lun == pdu.lun:
+        if canonical(command.lun) == canonical(pdu.lun):
             session.withdraw(command, lambda: answer(TaskResponse.COMPLETE))
         else:
             answer(TaskResponse.NO_SUCH_TASK)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from blockyard.iscsi.command import Command
 from blockyard.iscsi.output import Completion
 from blockyard.iscsi.pdu import TaskManagementRequest, TaskResponse
+from blockyard.scsi.lun import canonical
 
 if TYPE_CHECKING:
     from blockyard.iscsi.connection import Connection
@@ -107,7 +108,7 @@ class LostConnections:
         if holder is None:
             allegiant = any(connection.has_task(itt) for connection in self._session.connections.values())
             return TaskResponse.STILL_ALLEGIANT if allegiant else TaskResponse.NO_SUCH_TASK, _nothing
-        if holder.tasks[itt].lun != pdu.lun:
+        if canonical(holder.tasks[itt].lun) != canonical(pdu.lun):
             return TaskResponse.NO_SUCH_TASK, _nothing
         if not holder.recoverable:
             return TaskResponse.STILL_ALLEGIANT, _nothing

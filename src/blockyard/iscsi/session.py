@@ -33,6 +33,7 @@ from blockyard.iscsi.pdu import (
 )
 from blockyard.iscsi.permit import NO_PERMIT, Permit
 from blockyard.iscsi.reassign import LostConnections
+from blockyard.scsi.lun import canonical
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.sense import Asc
 from blockyard.scsi.task import Result, Status, Task
@@ -97,6 +98,10 @@ class Session:
     def nexus(self, lun: int) -> Nexus:
         """The I_T_L nexus for the 64-bit LUN field of a PDU."""
         nexus = self._nexuses.get(lun)
+        if nexus is None and lun != (usual := canonical(lun)):  # one nexus, whatever form an initiator gives the LUN
+            nexus = self.nexus(usual)
+            if nexus.unit.tasks is not None:
+                self._nexuses[lun] = nexus
         if nexus is None:
             assert self.node is not None
             port = self.node.port(self.portal_group)
@@ -225,7 +230,8 @@ class Session:
 
     def on(self, lun: int) -> list[Command]:
         """The commands in progress on one LUN."""
-        return [command for command in self.commands.values() if command.lun == lun]
+        usual = canonical(lun)
+        return [command for command in self.commands.values() if canonical(command.lun) == usual]
 
     def withdraw(self, command: Command, ended: Callable[[], None], *, by_other: bool = False) -> None:
         """Abort one command: no response will be sent for it. `ended` is called when it can do nothing any more.
