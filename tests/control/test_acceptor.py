@@ -333,3 +333,21 @@ def test_discovery_may_name_a_target() -> None:
         assert ("TargetName", TARGET) in pairs
 
     run(scene)
+
+
+def test_who_has_come_by_a_portal_that_is_gone_is_dropped() -> None:
+    async def scene(connect: Connect, inbox: Inbox, acceptor: Acceptor) -> None:
+        asking, half = connect(), connect()
+        await asking.send(serving.login_request(None))
+        assert (await asking.login_response()).status == 0
+        await half.send(serving.login_request(None)[:40])
+        await until(lambda: acceptor.half_open == 1)
+        await acceptor.drop_stranded()
+        assert acceptor.half_open == 1, "the portal is still there"
+        acceptor.directory = Directory([], {1: [parse_portal("192.0.2.1")]})
+        await acceptor.drop_stranded()
+        assert acceptor.half_open == 0
+        assert await asking.closed()
+        assert await half.closed()
+
+    run(scene, deadline=20)

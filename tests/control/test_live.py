@@ -20,7 +20,7 @@ from blockyard.cli.main import main
 from blockyard.initiator import InitiatorError, LoginError, Lun, ScsiError, connect
 from blockyard.scsi.sense import Asc
 from tests.conftest import need, run
-from tests.control.serving import Served, discover, serve
+from tests.control.serving import Served, discover, log_in, serve
 from tests.serving import free_port, workers_of
 
 ONE, TWO, THREE = (f"iqn.2026-11.test:{name}" for name in ("one", "two", "three"))
@@ -322,9 +322,13 @@ def test_portals_come_and_go(site: Site) -> None:
         other = site.connect(ONE, portal=1)
         other.write(0, b"x" * 512)
         (follower,) = follow_requests([other])
+        host, port = second.split(":")
+        asking, _ = log_in((host, int(port)), None)
         began = time.monotonic()
         site.write(one("0 = 'a'"))
         site.reload()
+        with asking:
+            assert asking.recv(1) == b"", "a discovery session by that portal is over too"
         follower.join(20)
         assert time.monotonic() - began < 4, "an initiator that logs out is not waited for"
         with pytest.raises(OSError, match="refused"):

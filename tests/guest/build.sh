@@ -15,7 +15,7 @@ tools=(
   bash tar gzip find openssl dd cmp md5sum sha256sum timeout stty head hostname strace ip ss tc
   iscsid iscsiadm iscsistart iscsi-iname multipathd multipath mpathpersist kpartx dmsetup
   lsscsi mtx scsitape mt-st wodim growisofs dvd+rw-mediainfo dvd+rw-format xorriso isoinfo genisoimage
-  mkfs.ext4 e2fsck tune2fs dumpe2fs debugfs mkfs.xfs xfs_repair xfs_db xfs_io fio
+  mkfs.ext4 e2fsck resize2fs tune2fs dumpe2fs debugfs mkfs.xfs xfs_repair xfs_db xfs_io fio
   blkid lsblk blockdev blkdiscard wipefs fstrim udevadm modprobe rmmod lsmod insmod
   sg_inq sg_vpd sg_readcap sg_raw sg_persist sg_reset sg_luns sg_modes sg_opcodes sg_rtpg sg_stpg sg_turs sg_unmap
   sg_write_same sg_xcopy sg_copy_results sg_compare_and_write sg_dd sg_logs sg_requests sg_start sg_sync sg_verify

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from blockyard.iscsi.connection import LOGIN_DATA_LIMIT, Connection, State
-from blockyard.iscsi.directory import Directory, portal_from, portal_of
+from blockyard.iscsi.directory import Directory, Portal, portal_from, portal_of
 from blockyard.iscsi.login import Authenticator, Found, Moved, TargetLogin
 from blockyard.iscsi.pdu import BHS_LENGTH, MAX_AHS_LENGTH, LoginStatus
 from blockyard.iscsi.transmit import TransmitBuffer
@@ -108,8 +108,8 @@ class Acceptor:
         self._listeners = listeners  # until `start`
         self._max_half_open = max_half_open
         self._accepting: dict[socket.socket, asyncio.Task[None]] = {}
-        self._receptions: dict[asyncio.Task[None], None] = {}  # in order of arrival
-        self._discoveries: dict[asyncio.Task[None], None] = {}
+        self._receptions: dict[asyncio.Task[None], Portal] = {}  # by which portal they have come; in order of arrival
+        self._discoveries: dict[asyncio.Task[None], Portal] = {}
         self._scratch = TransmitBuffer()
 
     @property
@@ -131,6 +131,14 @@ class Acceptor:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         listener.close()
+
+    async def drop_stranded(self) -> None:
+        """End what has come by portals that the directory does not have any more."""
+        connections = self._receptions | self._discoveries
+        stranded = [task for task, portal in connections.items() if self.directory.group_of(portal) is None]
+        for task in stranded:
+            task.cancel()
+        await asyncio.gather(*stranded, return_exceptions=True)
 
     async def close(self) -> None:
         """Stop accepting and drop what has not been handed over."""
@@ -164,7 +172,7 @@ class Acceptor:
             log.warning("%d logins are under way: the oldest is dropped", len(self._receptions))
             _drop_oldest(self._receptions)
         task = asyncio.create_task(reception.run())
-        self._receptions[task] = None
+        self._receptions[task] = reception.portal
         task.add_done_callback(self._forget)
         task.add_done_callback(lambda _: sock.close())  # here, as a task that is cancelled at once never runs
 
@@ -179,8 +187,7 @@ class Acceptor:
         if len(self._discoveries) >= MAX_DISCOVERY:
             log.warning("%d discovery sessions are open: the oldest is dropped", len(self._discoveries))
             _drop_oldest(self._discoveries)
-        self._receptions.pop(task, None)
-        self._discoveries[task] = None
+        self._discoveries[task] = self._receptions.pop(task)
 
     def output(self, connection: Connection) -> bytes:
         """What `connection` has to send."""
@@ -204,7 +211,7 @@ class _Reception:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._acceptor = acceptor
         self._sock = sock
-        self._portal = portal_of(sock.getsockname())
+        self.portal = portal_of(sock.getsockname())
         self._peer = str(portal_of(sock.getpeername()))
         self._received = b""  # since the connection began
         self._answered = 0  # bytes
@@ -249,7 +256,7 @@ class _Reception:
             log.debug("%s: connection ended: %s", self._peer, error)
 
     async def _serve(self) -> None:
-        connection = Connection(self, str(self._portal), self._peer)
+        connection = Connection(self, str(self.portal), self._peer)
         try:
             async with asyncio.timeout(self._acceptor.login_deadline):
                 at = await self._log_in(connection)
@@ -281,7 +288,7 @@ class _Reception:
     async def _hand_over(self) -> None:
         message = {
             "type": "connection",
-            "portal": str(self._portal),
+            "portal": str(self.portal),
             "peer": self._peer,
             "received": base64.b64encode(self._received).decode(),
             "answered": self._answered,
@@ -295,7 +302,7 @@ class _Reception:
     async def _refuse(self) -> None:
         """Go through the login again, now to the answer that the target's owner is away."""
         self._owner_is_away = True
-        connection = Connection(self, str(self._portal), self._peer)
+        connection = Connection(self, str(self.portal), self._peer)
         at, after = -1, 0
         while after != at:
             at, after = after, connection.receive(self._received, after, len(self._received))
@@ -345,7 +352,7 @@ class _Reception:
                     await self._more()
 
 
-def _drop_oldest(tasks: dict[asyncio.Task[None], None]) -> None:
+def _drop_oldest(tasks: dict[asyncio.Task[None], Portal]) -> None:
     oldest = next(iter(tasks))
     del tasks[oldest]
     oldest.cancel()

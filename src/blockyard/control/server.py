@@ -238,6 +238,7 @@ class Server:
                 self._acceptor.listen(sock)
             for sock in self._listeners.commit(opening):
                 await self._acceptor.cease(sock)
+            await self._acceptor.drop_stranded()
             await self._register_again(before)
 
     def _look(self, configuration: Configuration, opening: Opening, grow: bool) -> Found:
