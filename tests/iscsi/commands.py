@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from blockyard.iscsi.pdu import NO_TAG, R2T, DataIn, NopOut, ScsiCommand, ScsiResponse
+from blockyard.iscsi.pdu import NO_TAG, R2T, DataIn, DataOut, NopOut, ScsiCommand, ScsiResponse
 from blockyard.scsi.task import Status
 from tests.wire import Rig, Wire, pieces
 
@@ -88,6 +88,23 @@ def read(wire: Wire, lba: int, blocks: int) -> bytes:
     assert answers[-1].has_status
     assert answers[-1].final
     return data
+
+
+def clear_tas(wire: Wire, *others: Wire) -> None:
+    """MODE SELECT: tasks that another nexus aborts end without a status. `others` take the unit attention about it."""
+    page = bytes.fromhex("0a0a 0210 0000 0000 ffff 0000")  # Control
+    data = bytes(4) + page
+    immediate = wire.connection.session.parameters.immediate_data  # type: ignore[union-attr]
+    cdb = bytes([0x15, 0x10, 0, 0, len(data)]).ljust(16, b"\0")
+    pdu = command(wire, cdb, data if immediate else b"", write=True, edtl=len(data))
+    if immediate:
+        answer = wire.ask(pdu, ScsiResponse)
+    else:
+        ttt = wire.ask(pdu, R2T).ttt
+        answer = wire.ask(DataOut(data, final=True, itt=pdu.itt, ttt=ttt), ScsiResponse)
+    assert answer.status == Status.GOOD
+    for other in others:
+        assert sense(other.ask(command(other, TEST_UNIT_READY), ScsiResponse)) == "062a01"  # mode parameters changed
 
 
 def joined(wire: Wire, cid: int, **keys: str) -> Wire:

@@ -39,7 +39,7 @@ from blockyard.iscsi.pdu import (
 )
 from blockyard.scsi.sense import Asc
 from blockyard.scsi.task import Status
-from tests.iscsi.commands import TEST_UNIT_READY, command, logged_in, read, read_10, sense, write, write_10
+from tests.iscsi.commands import TEST_UNIT_READY, clear_tas, command, logged_in, read, read_10, sense, write, write_10
 from tests.wire import TARGET, Rig, Wire, pieces
 
 
@@ -380,6 +380,7 @@ class TestTaskManagement:
         assert wire.receive() == [], "a command ran after it was aborted"
         assert wire.ask(command(wire, TEST_UNIT_READY), ScsiResponse).status == Status.GOOD
 
+    @pytest.mark.parametrize("tas", [0, 1])
     @pytest.mark.parametrize(
         ("function", "attention"),
         [
@@ -389,9 +390,12 @@ class TestTaskManagement:
             (TaskFunction.TARGET_WARM_RESET, "29"),
         ],
     )
-    def test_a_whole_task_set(self, rig: Rig, function: TaskFunction, attention: str | None) -> None:
+    def test_a_whole_task_set(self, rig: Rig, function: TaskFunction, attention: str | None, tas: int) -> None:
+        """SAM-5, TAS bit: TASK ABORTED, or a unit attention; neither for tasks of the nexus that asks."""
         wire = logged_in(rig, ImmediateData="No")
         other = logged_in(rig, ImmediateData="No", isid=b"\x80\0\0\0\0\7")
+        if not tas:  # 1 is the default
+            clear_tas(wire, other)
         mine, theirs = self.waiting_write(wire), self.waiting_write(other)
         assert self.manage(wire, function) == TaskResponse.COMPLETE
         answer = wire.ask(command(wire, TEST_UNIT_READY), ScsiResponse)
@@ -405,26 +409,24 @@ class TestTaskManagement:
             (answer,) = other.receive()  # type: ignore[assignment]
             assert answer.status == Status.GOOD, "another nexus' task was aborted"
         else:
-            assert other.receive() == []
+            told = [(pdu.itt, getattr(pdu, "status", None)) for pdu in other.receive()]
+            assert told == ([(theirs.itt, Status.TASK_ABORTED)] if tas else [])
             answer = other.ask(command(other, TEST_UNIT_READY), ScsiResponse)
-            cleared = "2f" if function == TaskFunction.CLEAR_TASK_SET else "29"
-            assert sense(answer)[2:4] == cleared
+            if tas and function == TaskFunction.CLEAR_TASK_SET:
+                assert answer.status == Status.GOOD
+            else:
+                assert sense(answer)[2:4] == ("2f" if function == TaskFunction.CLEAR_TASK_SET else "29")
         wire.send(DataOut(bytes(512), final=True, itt=mine.itt, ttt=0))
         assert wire.receive() == []
 
-    def select_control(self, wire: Wire, page: str) -> None:
-        """MODE SELECT of the Control mode page."""
-        data = bytes(4) + bytes.fromhex(page)
-        pdu = command(wire, b"\x15\x10\0\0\x10".ljust(16, b"\0"), data, write=True, edtl=len(data))
-        assert wire.ask(pdu, ScsiResponse).status == Status.GOOD
-
-    def test_tas_has_other_nexuses_tasks_answered(self, rig: Rig) -> None:
-        """SAM-5, TAS bit: TASK ABORTED in place of a unit attention; not for tasks of the nexus that asks."""
+    def test_a_task_of_another_nexus_that_runs(self, rig: Rig) -> None:
+        """It is answered when it can do nothing any more, and the function after that (RFC 7143 §11.5.1)."""
         wire = logged_in(rig)
-        other = logged_in(rig, ImmediateData="No", isid=b"\x80\0\0\0\0\7")
-        self.select_control(wire, "0a0a021000400000ffff0000")
-        other.ask(command(other, TEST_UNIT_READY), ScsiResponse)  # MODE PARAMETERS CHANGED
-        theirs = self.waiting_write(other)
+        other = logged_in(rig, isid=b"\x80\0\0\0\0\7")
+        fua = bytes([0x2A, 0x08]) + write_10(0, 1)[2:]  # that the write waits for the medium, in a thread
+        theirs = command(other, fua, bytes(512), write=True, edtl=512)
+        other.send(theirs)
+        assert rig.executor.busy
         assert self.manage(wire, TaskFunction.CLEAR_TASK_SET) == TaskResponse.COMPLETE
         (answer,) = other.receive()
         assert isinstance(answer, ScsiResponse)

@@ -39,7 +39,18 @@ from blockyard.iscsi.pdu import (
     TaskResponse,
 )
 from blockyard.scsi.task import Status
-from tests.iscsi.commands import TEST_UNIT_READY, acknowledge, command, joined, logged_in, read, sense, write, write_10
+from tests.iscsi.commands import (
+    TEST_UNIT_READY,
+    acknowledge,
+    clear_tas,
+    command,
+    joined,
+    logged_in,
+    read,
+    sense,
+    write,
+    write_10,
+)
 from tests.wire import Rig, Wire, pieces
 
 
@@ -506,20 +517,31 @@ class TestTaskManagement:
         assert not first.session.detour
         assert first.ask(command(first, TEST_UNIT_READY), ScsiResponse).status == Status.CHECK_CONDITION
 
+    @pytest.mark.parametrize("tas", [0, 1])
     @pytest.mark.parametrize("reporting", ["RFC3720", "ResponseFence", "FastAbort"])
-    def test_other_sessions_are_fenced_and_told(self, rig: Rig, reporting: str) -> None:
+    def test_other_sessions_are_fenced_and_told(self, rig: Rig, reporting: str, tas: int) -> None:
         mine = logged_in(rig)
         first = logged_in(rig, isid=b"\x80\0\0\0\0\7", ImmediateData="No", MaxConnections="2", TaskReporting=reporting)
+        if not tas:  # 1 is the default
+            clear_tas(mine, first)
         other = joined(first, 1)
-        waiting_write(first)
+        theirs, _ = waiting_write(first)
         assert mine.ask(manage(mine, TaskFunction.CLEAR_TASK_SET), TaskManagementResponse).response == 0
-        other.send(command(other, TEST_UNIT_READY))
+        ready = command(other, TEST_UNIT_READY)
+        other.send(ready)
         told = [answer_pings(first), answer_pings(other)]
         events = [(m.event, m.lun) for m in told[0] + told[1][:-1] if isinstance(m, AsyncMessage)]
         assert events == ([(AsyncEvent.TASKS_TERMINATED, 0)] * (2 if reporting == "FastAbort" else 0))[: len(events)]
         rest = [*told[1], *answer_pings(other), *answer_pings(first)]
-        (answer,) = [pdu for pdu in rest if isinstance(pdu, ScsiResponse)]
-        assert sense(answer)[:4] == "062f"
+        answers = [pdu for pdu in rest if isinstance(pdu, ScsiResponse)]
+        if tas:
+            assert sorted((answer.itt, answer.status) for answer in answers) == [
+                (theirs.itt, Status.TASK_ABORTED),
+                (ready.itt, Status.GOOD),
+            ]
+        else:
+            (answer,) = answers
+            assert sense(answer)[:4] == "062f"
         assert not first.session.commands
 
     def test_cold_reset_ends_all_connections(self, rig: Rig) -> None:

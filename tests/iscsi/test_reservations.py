@@ -9,7 +9,7 @@ import pytest
 
 from blockyard.iscsi.pdu import R2T, DataOut, ScsiCommand, ScsiResponse
 from blockyard.scsi.task import Status
-from tests.iscsi.commands import TEST_UNIT_READY, command, logged_in, sense, write, write_10
+from tests.iscsi.commands import TEST_UNIT_READY, clear_tas, command, logged_in, sense, write, write_10
 from tests.scsi.cluster import PREEMPT, PREEMPT_AND_ABORT, REGISTER, RESERVE, WERO, parameters, pr_in, pr_out
 from tests.wire import Rig, Wire
 
@@ -50,13 +50,19 @@ def send_data(wire: Wire, pdu: ScsiCommand, request: R2T) -> None:
     wire.send(DataOut(b"\xff" * 4096, final=True, itt=pdu.itt, ttt=request.ttt))
 
 
-def test_preempt_and_abort_ends_what_the_other_has_begun(nodes: list[Wire], tmp_path: Path) -> None:
+@pytest.mark.parametrize("tas", [0, 1])
+def test_preempt_and_abort_ends_what_the_other_has_begun(nodes: list[Wire], tmp_path: Path, tas: int) -> None:
     first, second = nodes
+    if not tas:  # 1 is the default: whoever is fenced off need not wait for what will not come
+        clear_tas(second, first)
     mine, theirs = begin_write(second), begin_write(first)
     assert reserve_out(second, PREEMPT_AND_ABORT, 2, 1).status == Status.GOOD
+    told = [(pdu.itt, getattr(pdu, "status", None)) for pdu in first.receive()]
+    assert told == ([(theirs[0].itt, Status.TASK_ABORTED)] if tas else [])
     send_data(first, *theirs)
-    assert first.receive() == []  # it is aborted: no data, no status
-    for expected in ("062a05", "062f00"):  # registrations preempted, commands cleared by another initiator
+    assert first.receive() == []  # it is aborted: no data, no other status
+    attentions = ("062a05",) if tas else ("062a05", "062f00")
+    for expected in attentions:  # registrations preempted, commands cleared by another initiator
         assert sense(first.ask(command(first, TEST_UNIT_READY), ScsiResponse)) == expected
     assert first.ask(command(first, TEST_UNIT_READY), ScsiResponse).status == Status.GOOD
     assert write(first, 0, bytes(512)).status == Status.RESERVATION_CONFLICT

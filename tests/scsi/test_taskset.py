@@ -119,11 +119,14 @@ class Setting:
 
     def control(self, **fields: int) -> None:
         """Change the Control mode page, and have every nexus know it."""
-        places = {"tst": (2, 5), "qam": (3, 4), "qerr": (3, 1), "ua_intlck_ctrl": (4, 4), "tas": (5, 6)}
+        places = {
+            "tst": (2, 5, 0b111), "qam": (3, 4, 0b1111), "qerr": (3, 1, 0b11), "ua_intlck_ctrl": (4, 4, 0b11),
+            "tas": (5, 6, 0b1),
+        }  # fmt: skip
         page = bytearray(self.one.ok(mode_sense_6(0x0A, dbd=True))[4:])
         for name, value in fields.items():
-            byte, shift = places[name]
-            page[byte] = page[byte] & (0x0F if name == "qam" else 0xFF) | value << shift
+            byte, shift, mask = places[name]
+            page[byte] = page[byte] & ~(mask << shift) | value << shift
         data = bytes(4) + bytes(page)
         self.one.ok(mode_select_6(len(data)), data)
         for host in (self.one, self.two, self.three):
@@ -486,6 +489,7 @@ def test_an_error_of_a_command_that_ran(s: Setting) -> None:
     assert running.aborted
     assert running.result is None
     s.drain()
+    assert running.status == Status.TASK_ABORTED
 
 
 # ---- unit attention interlock

@@ -70,6 +70,7 @@ _NOTES = f"""\
   (5Dh/03h). They are told when REQUEST SENSE asks, or by a unit attention, as MRIE says.
 - **Task sets**: all task attributes, with QERR, TAS, TST, UA_INTLCK_CTRL and the queue algorithm modifier as set in the
   Control mode page, and ACA (NACA). A command whose data is still to come holds back only commands of its own nexus.
+  Commands that another nexus aborts end with TASK ABORTED, unless TAS is set to 0.
 """
 
 

@@ -110,7 +110,8 @@ PAGES: dict[tuple[int, int], ModePage] = {
                 ModeField("ua_intlck_ctrl", 4, 5, 2, changeable=True, values=(0, 2, 3)),
                 ModeField("swp", 4, 3, 1, changeable=True),
                 ModeField("ato", 5, 7, 1, changeable=True),  # likewise: whose the application tags are
-                ModeField("tas", 5, 6, 1, changeable=True),  # aborted by another nexus: a status, or a unit attention
+                # aborted by another nexus: a unit attention only, or a status, so that nobody waits for what will not come
+                ModeField("tas", 5, 6, 1, default=1, changeable=True),
                 ModeField("busy_timeout_period", 8, 7, 16, default=0xFFFF),  # not limited
             ),
             "SPC-5",

@@ -53,8 +53,14 @@ done
 key1=c0de000${node1#/dev/sd} key2=c0de000${node2#/dev/sd}
 out --reserve --param-rk="$key1" --prout-type=5 "$node1"
 check "$node2" yes yes
-must udevadm settle # what is aborted gets no answer (TAS=0), and would be waited for
+must udevadm settle # what udev reads would be among what is aborted
+in_flight() { [ "$(awk '{ print $1 + $2 }' "/sys/block/${node2#/dev/}/inflight")" -gt 0 ]; }
+for _ in $(seq 6); do (while dd if=/dev/zero of="$node2" bs=256k count=8 oflag=direct status=none 2>/dev/null; do :; done) & done
+until in_flight; do :; done
 out --preempt-abort --param-rk="$key1" --param-sark="$key2" --prout-type=5 "$node1"
+wait # until every writer has failed
+timeouts=$(cat "/sys/block/${node2#/dev/}/device/iotmo_cnt") || fail "no count of time-outs"
+[ $((timeouts)) = 0 ] || fail "$timeouts commands of the fenced node had to time out"
 check "$node2" no yes
 check "$node1" yes yes
 [ "$(pr --in --read-keys "$node1" | grep -c 0xc0de)" = 1 ] || fail "the fenced node is registered"
