@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import struct
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from blockyard.iscsi.connection import State
 from blockyard.iscsi.login import COMMAND_WINDOW
-from blockyard.iscsi.negotiation import decode_text, encode_text
+from blockyard.iscsi.negotiation import Preferences, decode_text, encode_text
 from blockyard.iscsi.pdu import (
     NO_TAG,
     R2T,
@@ -38,8 +39,19 @@ from blockyard.iscsi.pdu import (
     extended_cdb_ahs,
 )
 from blockyard.scsi.sense import Asc
-from blockyard.scsi.task import Status
-from tests.iscsi.commands import TEST_UNIT_READY, clear_tas, command, logged_in, read, read_10, sense, write, write_10
+from blockyard.scsi.task import Status, Task
+from tests.iscsi.commands import (
+    TEST_UNIT_READY,
+    acknowledge,
+    clear_tas,
+    command,
+    logged_in,
+    read,
+    read_10,
+    sense,
+    write,
+    write_10,
+)
 from tests.wire import TARGET, Rig, Wire, pieces
 
 
@@ -612,3 +624,19 @@ class TestLife:
         wire.close()
         assert not rig.node.sessions
         assert not rig.units[0].nexuses
+
+    @pytest.mark.parametrize("level", ["0", "1"])
+    def test_a_command_that_has_ended_is_free_without_the_garbage_collector(self, rig: Rig, level: str) -> None:
+        rig.preferences = Preferences(error_recovery_level=1)
+        wire = logged_in(rig, fast=False, ErrorRecoveryLevel=level)
+        acknowledge(wire)
+        gc.collect()
+        gc.disable()
+        try:
+            before = sum(isinstance(thing, Task) for thing in gc.get_objects())
+            for _ in range(3):
+                assert wire.ask(command(wire, TEST_UNIT_READY), ScsiResponse).status == Status.GOOD
+            acknowledge(wire)
+            assert sum(isinstance(thing, Task) for thing in gc.get_objects()) == before
+        finally:
+            gc.enable()

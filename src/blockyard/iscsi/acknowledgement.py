@@ -19,12 +19,12 @@ class Acknowledgements:
     """Those that are waited for on one connection."""
 
     def __init__(self) -> None:
-        self._awaited: list[_Awaited] = []
+        self.awaited: list[_Awaited] = []  # mostly none: then nobody has to look at what is acknowledged
 
     def expect(self, then: Callable[[], None]) -> Callable[[int], None]:
         """Have `then` called when all has come that stands before a StatSN, for which call what is returned."""
         awaited = _Awaited(then)
-        self._awaited.append(awaited)
+        self.awaited.append(awaited)
 
         def known(stat_sn: int) -> None:
             awaited.stat_sn = stat_sn
@@ -33,15 +33,15 @@ class Acknowledgements:
 
     def reach(self, exp_stat_sn: int) -> None:
         """The initiator has got everything before this StatSN."""
-        if not self._awaited:
+        if not self.awaited:
             return
-        reached = [a for a in self._awaited if a.stat_sn is not None and not serial_less(exp_stat_sn, a.stat_sn)]
-        self._awaited = [a for a in self._awaited if a not in reached]
+        reached = [a for a in self.awaited if a.stat_sn is not None and not serial_less(exp_stat_sn, a.stat_sn)]
+        self.awaited = [a for a in self.awaited if a not in reached]
         for awaited in reached:
             awaited.then()
 
     def abandon(self) -> None:
         """The connection is gone: there is nobody any more who could get things in a wrong order."""
-        abandoned, self._awaited = self._awaited, []
+        abandoned, self.awaited = self.awaited, []
         for awaited in abandoned:
             awaited.then()

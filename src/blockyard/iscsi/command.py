@@ -83,18 +83,15 @@ class Command:
 
 def make_task(nexus: Nexus, pdu: ScsiCommand) -> Task:
     """The SCSI task that a command PDU carries. Raises ValueError for an AHS that cannot be understood."""
+    cdb, read, write, length = pdu.cdb, pdu.read, pdu.write, pdu.edtl
     segments = parse_ahs(pdu.ahs) if pdu.ahs else {}
-    cdb = pdu.cdb + segments.get(AhsType.EXTENDED_CDB, b"")
-    read_length = pdu.edtl if pdu.read and not pdu.write else 0
-    if pdu.read and pdu.write:
+    if segments:
+        cdb += segments.get(AhsType.EXTENDED_CDB, b"")
+    read_length = length if read else 0
+    if read and write:
         bidirectional = segments.get(AhsType.BIDI_READ_LENGTH, b"")
         if len(bidirectional) != 4:
             raise ValueError("a bidirectional command has no read data length (RFC 7143 §11.2.2.4)")
         read_length = int.from_bytes(bidirectional, "big")
-    return Task(
-        nexus,
-        cdb,
-        attribute=pdu.attribute,
-        data_out_length=pdu.edtl if pdu.write else 0,
-        read_length=read_length,
-    )
+    data_out_length = length if write else 0
+    return Task(nexus, cdb, attribute=pdu.attribute, data_out_length=data_out_length, read_length=read_length)

@@ -23,6 +23,7 @@ the same state. This module is the whole truth, that one a shortcut.
 from __future__ import annotations
 
 import logging
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -76,6 +77,8 @@ from blockyard.scsi import sense
 
 log = logging.getLogger(__name__)
 
+# What every PDU of a target has at bytes 24 and 28: StatSN; ExpCmdSN and MaxCmdSN (RFC 7143 §11.4)
+_STAT_SN, _COMMAND_NUMBERS = struct.Struct(">I"), struct.Struct(">II")
 LOGIN_DATA_LIMIT = 8192  # MaxRecvDataSegmentLength before it is negotiated (RFC 7143 §13.12)
 
 
@@ -84,6 +87,10 @@ class State(Enum):
     FULL_FEATURE = "full feature"
     LOGOUT = "logout"  # nothing more is taken in; the answer is due when all tasks have ended
     CLOSING = "closing"  # nothing more is taken in; closed once all output has left
+
+
+_DEAF = State.LOGOUT, State.CLOSING
+_ANSWERING = State.FULL_FEATURE, State.LOGOUT
 
 
 class Service(Protocol):
@@ -134,7 +141,7 @@ class Connection:
 
     def receive(self, buffer: Buffer, at: int, end: int) -> int:
         """Take the PDU at `buffer[at:end]`; return where the next begins, or `at` when this one is not all there."""
-        if end - at < BHS_LENGTH or self.state in (State.LOGOUT, State.CLOSING):
+        if end - at < BHS_LENGTH or self.state in _DEAF:
             return at
         if int.from_bytes(buffer[at + 5 : at + 8], "big") > self.segment:
             self._fail(f"a data segment is longer than {self.segment} bytes")
@@ -163,7 +170,7 @@ class Connection:
             return
         session = self.session
         assert session is not None
-        if isinstance(pdu, _REQUESTS):
+        if (self.retention is not None or self._acknowledgements.awaited) and isinstance(pdu, _REQUESTS):
             self._acknowledge(pdu.exp_stat_sn)
         if not isinstance(pdu, _NUMBERED):
             self._handle(pdu, damaged=damaged)
@@ -174,6 +181,8 @@ class Connection:
             self._handle(pdu, damaged=damaged)
         else:
             session.order.hold(self, pdu, pdu.cmd_sn, damaged=damaged)
+        if not session.order:
+            return
         for held in session.order.due():
             held.connection._handle(held.pdu, damaged=held.damaged)
 
@@ -223,7 +232,7 @@ class Connection:
 
     def pack(self, tx: TransmitBuffer, pdu: Pdu, *, advances: bool) -> None:
         """Give a PDU its numbers and put it into `tx`."""
-        pdu.bhs[24:28] = self.stat_sn.to_bytes(4, "big")
+        _STAT_SN.pack_into(pdu.bhs, 24, self.stat_sn)
         if advances:
             self.stat_sn = (self.stat_sn + 1) & MASK
             if self.retention is not None:
@@ -233,13 +242,12 @@ class Connection:
     def pack_again(self, tx: TransmitBuffer, pdu: Pdu) -> None:
         """Put a PDU that has its StatSN into `tx`, with the current command numbers."""
         if self.session is not None:
-            pdu.bhs[28:32] = self.session.exp_cmd_sn.to_bytes(4, "big")
-            pdu.bhs[32:36] = self.session.max_cmd_sn.to_bytes(4, "big")
+            _COMMAND_NUMBERS.pack_into(pdu.bhs, 28, self.session.exp_cmd_sn, self.session.max_cmd_sn)
         tx.append(pdu.encode(header_digest=self.header_digest, data_digest=self.data_digest))
 
     def put(self, output: Output) -> None:
         """Have something sent when what was put before it has been."""
-        if self.state in (State.FULL_FEATURE, State.LOGOUT):
+        if self.state in _ANSWERING:
             self.backlog.append(output)
             self.wake()
 
@@ -400,7 +408,8 @@ class Connection:
         if session.node is None:
             self.reject(pdu, RejectReason.PROTOCOL_ERROR)  # a discovery session has no SCSI (RFC 7143 §4.3)
             return
-        if pdu.itt in session.commands:
+        itt = pdu.itt
+        if itt in session.commands:
             self.reject(pdu, RejectReason.TASK_IN_PROGRESS)
             return
         if pdu.immediate and len(session.commands) - session.outstanding >= MAX_IMMEDIATE:
@@ -413,7 +422,7 @@ class Connection:
             self.reject(pdu, RejectReason.INVALID_PDU_FIELD)
             return
         command = Command(pdu, task, self)
-        task.abort = partial(session.abort, command)
+        task.abort = partial(session.abort, itt)
         session.add(command)
         failure = sense.PROTOCOL_SERVICE_CRC_ERROR if damaged else None
         command.failure = failure or session.data.refuse(pdu) or task.nexus.unit.begin(task)

@@ -48,18 +48,22 @@ class DataOutCollector:
 
     def begin(self, command: Command, pdu: ScsiCommand) -> None:
         """Take the command PDU with its immediate data, and go on with it."""
-        limit = min(self._session.parameters.first_burst_length, command.task.data_out_length)
         if pdu.write and not pdu.final:
-            command.unsolicited = Sequence(limit)
-        command.store(memoryview(pdu.data))
+            command.unsolicited = Sequence(
+                min(self._session.parameters.first_burst_length, command.task.data_out_length)
+            )
+        if pdu.data:
+            command.store(memoryview(pdu.data))
         self.advance(command)
 
     def refuse(self, pdu: ScsiCommand) -> Result | None:
         """What to answer to data that was not agreed upon at login (RFC 7143 §11.4.7.2, §13.10, §13.11, §13.14)."""
         parameters = self._session.parameters
-        limit = min(parameters.first_burst_length, pdu.edtl) if pdu.write else 0
-        early = len(pdu.data) > limit or (pdu.data and not parameters.immediate_data)
-        if early or (pdu.write and not pdu.final and parameters.initial_r2t):
+        if pdu.data:
+            limit = min(parameters.first_burst_length, pdu.edtl) if pdu.write else 0
+            if len(pdu.data) > limit or not parameters.immediate_data:
+                return sense.UNEXPECTED_UNSOLICITED_DATA
+        if parameters.initial_r2t and pdu.write and not pdu.final:
             return sense.UNEXPECTED_UNSOLICITED_DATA
         return None
 

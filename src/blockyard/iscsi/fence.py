@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from blockyard.iscsi.output import Output
     from blockyard.iscsi.session import Session
 
-_PREEMPT_AND_ABORT = 0x5F, 0x05  # PERSISTENT RESERVE OUT, and its service action (SPC-5)
+_PERSISTENT_RESERVE_OUT, _PREEMPT_AND_ABORT = 0x5F, 0x05  # operation code and service action (SPC-5)
 _Response = tuple["Connection", "Output"]
 
 
 def wants_fence(task: Task, result: Result) -> bool:
     """Whether the response to a command is to stand behind a fence (RFC 7143 §4.2.2.3.3)."""
-    begins_aca = result.status == Status.CHECK_CONDITION and task.naca
-    return begins_aca or result.status == Status.ACA_ACTIVE or (task.cdb[0], task.cdb[1] & 0x1F) == _PREEMPT_AND_ABORT
+    if task.cdb[0] == _PERSISTENT_RESERVE_OUT and task.cdb[1] & 0x1F == _PREEMPT_AND_ABORT:
+        return True
+    if result.status == Status.GOOD:
+        return False
+    return result.status == Status.ACA_ACTIVE or (result.status == Status.CHECK_CONDITION and task.naca)
 
 
 class ResponseFence:

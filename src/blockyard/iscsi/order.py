@@ -55,8 +55,10 @@ class CommandOrder:
             return False
         self._session.exp_cmd_sn = (cmd_sn + 1) & MASK
         turn = self._turns.pop(cmd_sn, None)
+        if turn is None:
+            return True
         self._session.look()
-        return turn is None or not turn.aborted
+        return not turn.aborted
 
     def _expects(self, cmd_sn: int) -> bool:
         """Whether a CmdSN is in the window."""

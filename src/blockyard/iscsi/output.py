@@ -101,14 +101,13 @@ class Completion:
         return True
 
     def _emit_status(self, connection: Connection, tx: TransmitBuffer) -> None:
-        response = ScsiResponse(
-            itt=self.command.itt,
-            final=True,
-            status=self.result.status,
-            snack_tag=self.command.snack_tag,
-            exp_data_sn=self.data_sn,
-            data=len(self.result.sense).to_bytes(2, "big") + self.result.sense if self.result.sense else b"",
-        )
+        sense = self.result.sense
+        response = ScsiResponse(len(sense).to_bytes(2, "big") + sense if sense else b"")
+        response.final = True
+        response.itt = self.command.itt
+        response.status = self.result.status
+        response.snack_tag = self.command.snack_tag
+        response.exp_data_sn = self.data_sn
         self._set_residuals(response)
         if self.response is None:
             connection.pack(tx, response, advances=True)
@@ -143,10 +142,9 @@ class Completion:
         return collapse
 
     def _data_in(self, data_sn: int, offset: int, length: int) -> DataIn:
-        return DataIn(
-            itt=self.command.itt, ttt=NO_TAG, data_sn=data_sn, buffer_offset=offset,
-            data=self.data[offset : offset + length],
-        )  # fmt: skip
+        pdu = DataIn(self.data[offset : offset + length])
+        pdu.itt, pdu.ttt, pdu.data_sn, pdu.buffer_offset = self.command.itt, NO_TAG, data_sn, offset
+        return pdu
 
     def replica(self, data_sn: int) -> DataIn:
         """The Data-In PDU with that DataSN as it was sent."""
@@ -173,14 +171,15 @@ class Completion:
         self.sent = sum(self.pieces[-1][:2]) if self.pieces else 0
 
     def _set_residuals(self, pdu: ScsiResponse | DataIn) -> None:
-        """RFC 7143 §11.4.5: how far the data moved falls short of, or exceeds, what the initiator expected."""
+        """Say in a new PDU how far the data moved falls short of, or exceeds, what was expected (RFC 7143 §11.4.5)."""
         task = self.command.task
         reading = len(self.result.data) - task.read_length
         writing = self.result.expected - task.data_out_length
         excess = writing if task.data_out_length or not self.command.read else reading
-        pdu.overflow = excess > 0
-        pdu.underflow = excess < 0
-        pdu.residual = min(abs(excess), _MASK)  # a CDB can ask for more than the field can tell
+        if excess:
+            pdu.overflow = excess > 0
+            pdu.underflow = excess < 0
+            pdu.residual = min(abs(excess), _MASK)  # a CDB can ask for more than the field can tell
         if task.data_out_length and task.read_length and isinstance(pdu, ScsiResponse):
             pdu.bidi_overflow = reading > 0
             pdu.bidi_underflow = reading < 0

@@ -178,7 +178,9 @@ class _Field(Generic[V]):
 
     def __init__(self, offset: int, code: str) -> None:
         self._offset = offset
-        self._struct = struct.Struct(">" + code)
+        layout = struct.Struct(">" + code)
+        self._unpack = layout.unpack_from
+        self._pack = layout.pack_into
 
     @overload
     def __get__(self, pdu: None, owner: type[Pdu]) -> _Field[V]: ...
@@ -187,11 +189,11 @@ class _Field(Generic[V]):
     def __get__(self, pdu: Pdu | None, owner: type[Pdu]) -> _Field[V] | V:
         if pdu is None:
             return self
-        value: V = self._struct.unpack_from(pdu.bhs, self._offset)[0]
+        value: V = self._unpack(pdu.bhs, self._offset)[0]
         return value
 
     def __set__(self, pdu: Pdu, value: V) -> None:
-        self._struct.pack_into(pdu.bhs, self._offset, value)
+        self._pack(pdu.bhs, self._offset, value)
 
 
 class U8(_Field[int]):
@@ -263,7 +265,8 @@ class Bits:
 class Pdu:
     """What all PDUs have in common (RFC 7143 §11.2).
 
-    `bhs` is a bytearray of 48; `ahs` and `data` are without padding and digests.
+    `bhs` is a bytearray of 48; `ahs` and `data` are without padding and digests. No class has a `__dict__`, so that a
+    name that is no field cannot be set.
     """
 
     __slots__ = ("ahs", "bhs", "data")
@@ -285,8 +288,6 @@ class Pdu:
         self.ahs = ahs
         self.data = data
         for name, value in fields.items():
-            if not isinstance(getattr(type(self), name, None), _Field | Flag | Bits):
-                raise AttributeError(f"{type(self).__name__} has no field {name}")
             setattr(self, name, value)
 
     @property
@@ -299,6 +300,8 @@ class Pdu:
         self.bhs[4] = len(self.ahs) // 4
         self.bhs[5:8] = length.to_bytes(3, "big")
         header = bytes(self.bhs) + self.ahs
+        if not (length or header_digest):
+            return header
         parts: list[Buffer] = [header]
         if header_digest:
             parts.append(crc32c(header).to_bytes(DIGEST_LENGTH, "little"))
@@ -322,6 +325,7 @@ class Pdu:
 class NopOut(Pdu):
     """RFC 7143 §11.18."""
 
+    __slots__ = ()
     OPCODE = Opcode.NOP_OUT
     ttt = U32(20)
     cmd_sn = U32(24)
@@ -331,6 +335,7 @@ class NopOut(Pdu):
 class ScsiCommand(Pdu):
     """RFC 7143 §11.3."""
 
+    __slots__ = ()
     OPCODE = Opcode.SCSI_COMMAND
     read = Flag(1, 6)
     write = Flag(1, 5)
@@ -344,6 +349,7 @@ class ScsiCommand(Pdu):
 class TaskManagementRequest(Pdu):
     """RFC 7143 §11.5."""
 
+    __slots__ = ()
     OPCODE = Opcode.TASK_MANAGEMENT_REQUEST
     function = Bits(1, 0, 7)
     referenced_task_tag = U32(20)
@@ -356,6 +362,7 @@ class TaskManagementRequest(Pdu):
 class LoginRequest(Pdu):
     """RFC 7143 §11.12. `final` is the T (transit) bit."""
 
+    __slots__ = ()
     OPCODE = Opcode.LOGIN_REQUEST
     continued = Flag(1, 6)
     csg = Bits(1, 2, 2)
@@ -372,6 +379,7 @@ class LoginRequest(Pdu):
 class TextRequest(Pdu):
     """RFC 7143 §11.10."""
 
+    __slots__ = ()
     OPCODE = Opcode.TEXT_REQUEST
     continued = Flag(1, 6)
     ttt = U32(20)
@@ -382,6 +390,7 @@ class TextRequest(Pdu):
 class DataOut(Pdu):
     """RFC 7143 §11.7."""
 
+    __slots__ = ()
     OPCODE = Opcode.DATA_OUT
     ttt = U32(20)
     exp_stat_sn = U32(28)
@@ -392,6 +401,7 @@ class DataOut(Pdu):
 class LogoutRequest(Pdu):
     """RFC 7143 §11.14."""
 
+    __slots__ = ()
     OPCODE = Opcode.LOGOUT_REQUEST
     reason = Bits(1, 0, 7)
     cid = U16(20)
@@ -402,6 +412,7 @@ class LogoutRequest(Pdu):
 class SnackRequest(Pdu):
     """RFC 7143 §11.16."""
 
+    __slots__ = ()
     OPCODE = Opcode.SNACK_REQUEST
     type = Bits(1, 0, 4)
     snack_tag = U32(20)
@@ -413,6 +424,7 @@ class SnackRequest(Pdu):
 class _Response(Pdu):
     """The numbering that every PDU from a target carries (RFC 7143 §11.4.8 to §11.4.10)."""
 
+    __slots__ = ()
     stat_sn = U32(24)
     exp_cmd_sn = U32(28)
     max_cmd_sn = U32(32)
@@ -421,6 +433,7 @@ class _Response(Pdu):
 class NopIn(_Response):
     """RFC 7143 §11.19."""
 
+    __slots__ = ()
     OPCODE = Opcode.NOP_IN
     ttt = U32(20)
 
@@ -428,6 +441,7 @@ class NopIn(_Response):
 class ScsiResponse(_Response):
     """RFC 7143 §11.4."""
 
+    __slots__ = ()
     OPCODE = Opcode.SCSI_RESPONSE
     overflow = Flag(1, 2)
     underflow = Flag(1, 1)
@@ -444,6 +458,7 @@ class ScsiResponse(_Response):
 class TaskManagementResponse(_Response):
     """RFC 7143 §11.6."""
 
+    __slots__ = ()
     OPCODE = Opcode.TASK_MANAGEMENT_RESPONSE
     response = U8(2)
 
@@ -451,6 +466,7 @@ class TaskManagementResponse(_Response):
 class LoginResponse(_Response):
     """RFC 7143 §11.13. `final` is the T (transit) bit."""
 
+    __slots__ = ()
     OPCODE = Opcode.LOGIN_RESPONSE
     continued = Flag(1, 6)
     csg = Bits(1, 2, 2)
@@ -465,6 +481,7 @@ class LoginResponse(_Response):
 class TextResponse(_Response):
     """RFC 7143 §11.11."""
 
+    __slots__ = ()
     OPCODE = Opcode.TEXT_RESPONSE
     continued = Flag(1, 6)
     ttt = U32(20)
@@ -473,6 +490,7 @@ class TextResponse(_Response):
 class DataIn(_Response):
     """RFC 7143 §11.7."""
 
+    __slots__ = ()
     OPCODE = Opcode.DATA_IN
     acknowledge = Flag(1, 6)
     overflow = Flag(1, 2)
@@ -488,6 +506,7 @@ class DataIn(_Response):
 class LogoutResponse(_Response):
     """RFC 7143 §11.15."""
 
+    __slots__ = ()
     OPCODE = Opcode.LOGOUT_RESPONSE
     response = U8(2)
     time2wait = U16(40)
@@ -497,6 +516,7 @@ class LogoutResponse(_Response):
 class R2T(_Response):
     """RFC 7143 §11.8."""
 
+    __slots__ = ()
     OPCODE = Opcode.R2T
     ttt = U32(20)
     r2t_sn = U32(36)
@@ -507,6 +527,7 @@ class R2T(_Response):
 class AsyncMessage(_Response):
     """RFC 7143 §11.9."""
 
+    __slots__ = ()
     OPCODE = Opcode.ASYNC_MESSAGE
     event = U8(36)
     vendor_code = U8(37)
@@ -518,6 +539,7 @@ class AsyncMessage(_Response):
 class Reject(_Response):
     """RFC 7143 §11.17. The data segment is the header of the rejected PDU."""
 
+    __slots__ = ()
     OPCODE = Opcode.REJECT
     reason = U8(2)
     data_sn = U32(36)
@@ -603,22 +625,25 @@ def decode(buffer: Buffer, at: int, *, header_digest: bool = False, data_digest:
     plain `Pdu`. Raises PduError when a digest does not match: without a PDU for the header's (RFC 7143 §7.8
     lets a target with ErrorRecoveryLevel 0 do no less), with it for the data's.
     """
-    ahs_end = at + BHS_LENGTH + buffer[at + 4] * 4
-    header = bytes(buffer[at:ahs_end])
+    bhs_end = at + BHS_LENGTH
+    start = ahs_end = bhs_end + buffer[at + 4] * 4
     if header_digest:
-        if int.from_bytes(buffer[ahs_end : ahs_end + DIGEST_LENGTH], "little") != crc32c(header):
+        if int.from_bytes(buffer[ahs_end : ahs_end + DIGEST_LENGTH], "little") != crc32c(bytes(buffer[at:ahs_end])):
             raise PduError("header digest error", RejectReason.PROTOCOL_ERROR)
-        ahs_end += DIGEST_LENGTH
-    length = int.from_bytes(header[5:8], "big")
-    view = memoryview(buffer)
-    cls = PDU_CLASSES.get(header[0] & OPCODE_MASK, Pdu)
+        start += DIGEST_LENGTH
+    cls = PDU_CLASSES.get(buffer[at] & OPCODE_MASK, Pdu)
     pdu = cls.__new__(cls)
-    pdu.bhs = bytearray(header[:BHS_LENGTH])
-    pdu.ahs = header[BHS_LENGTH:]
-    pdu.data = view[ahs_end : ahs_end + length]
-    if length and data_digest:
-        end = ahs_end + length + (-length % 4)
-        if int.from_bytes(view[end : end + DIGEST_LENGTH], "little") != crc32c(view[ahs_end:end]):
+    pdu.bhs = bytearray(buffer[at:bhs_end])
+    pdu.ahs = bytes(buffer[bhs_end:ahs_end]) if ahs_end > bhs_end else b""
+    length = int.from_bytes(pdu.bhs[5:8], "big")
+    if not length:
+        pdu.data = b""
+        return pdu
+    view = memoryview(buffer)
+    pdu.data = view[start : start + length]
+    if data_digest:
+        end = start + length + (-length % 4)
+        if int.from_bytes(view[end : end + DIGEST_LENGTH], "little") != crc32c(view[start:end]):
             raise PduError("data digest error", RejectReason.DATA_DIGEST_ERROR, pdu)
     return pdu
 

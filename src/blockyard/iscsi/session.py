@@ -159,7 +159,8 @@ class Session:
         self.commands[command.itt] = command
         if not command.immediate:
             self.outstanding += 1
-            self.look()
+            if self.outstanding >= COMMAND_WINDOW:
+                self.look()
 
     def remove(self, command: Command, result: Result | None = None) -> None:
         """The command is over, with `result` or aborted: its tag and its place in the window are free."""
@@ -170,7 +171,8 @@ class Session:
             tasks.end(command.task, result)
         if not command.immediate:
             self.outstanding -= 1
-            self.look()
+            if self.detour:
+                self.look()
         self.data.forget(command)
         if command.lost is not None and command.lost.get(command.itt) is command:
             del command.lost[command.itt]
@@ -188,9 +190,11 @@ class Session:
 
     def complete(self, command: Command, result: Result) -> None:
         """A command has ended: answer it, unless it was aborted meanwhile."""
-        self.remove(command, None if command.aborted else result)
         if not command.aborted:
+            self.remove(command, result)
             self._answer(command, result)
+            return
+        self.remove(command)
         for ended in command.aborted:
             ended()
 
@@ -250,9 +254,15 @@ class Session:
         else:
             ended()
 
-    def abort(self, command: Command, by_other: bool) -> None:
-        """The task set aborts a command because of an error (SAM-5, QERR)."""
-        self.withdraw(command, lambda: None, by_other=by_other)
+    def abort(self, itt: int, by_other: bool) -> None:
+        """The task set aborts a command because of an error (SAM-5, QERR).
+
+        It knows the command by its tag: were it to know the command itself, which knows its task, no command and no
+        buffer would be free before the garbage collector has run.
+        """
+        command = self.commands.get(itt)
+        if command is not None:  # else it has ended because of others that were aborted before it
+            self.withdraw(command, lambda: None, by_other=by_other)
 
     def _report_aborted(self, command: Command, ended: Callable[[], None]) -> None:
         self._answer(command, Result(Status.TASK_ABORTED))

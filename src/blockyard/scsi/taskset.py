@@ -49,6 +49,7 @@ _PREVIOUS_STATUS = {
     Status.TASK_SET_FULL: Asc.PREVIOUS_TASK_SET_FULL_STATUS,
     Status.RESERVATION_CONFLICT: Asc.PREVIOUS_RESERVATION_CONFLICT_STATUS,
 }
+_SIMPLE = frozenset({Attribute.SIMPLE, Attribute.UNTAGGED})
 _LOWEST = 0x10  # below every COMMAND PRIORITY
 _PREEMPT_AND_ABORT = (0x5F, 0x05)  # the one command that passes an ACA of another nexus
 
@@ -104,7 +105,7 @@ class TaskSet:
 
     def admit(self, task: Task) -> None:
         """Raise StatusCondition or CheckCondition when the task set cannot take a command that has come (SAM-5)."""
-        faulted = self._faulted(task.nexus)
+        faulted = self._faulted(task.nexus) if self._contingent else None
         if faulted is None:
             if task.attribute == Attribute.ACA:
                 raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_MESSAGE_ERROR)
@@ -125,10 +126,10 @@ class TaskSet:
 
     def accept(self, task: Task) -> None:
         """Nothing stands in the way of the command: it counts in the order of commands."""
-        simple = task.attribute in (Attribute.SIMPLE, Attribute.UNTAGGED)
-        task.special = task.exclusive or not simple or self._unit.queueing.restricted
-        self._special += task.special
-        self._update_gate()
+        task.special = task.exclusive or task.attribute not in _SIMPLE or self._unit.queueing.restricted
+        if task.special:
+            self._special += 1
+            self._update_gate()
 
     def submit(self, task: Task, done: Done) -> None:
         """Run `task` as soon as the rules allow; `done` gets its result, perhaps before this returns."""
@@ -172,7 +173,7 @@ class TaskSet:
         self._waiting.discard(task)
         self._outlasted.discard(task)
         self._special -= task.special
-        if result is not None:
+        if result is not None and result.status != Status.GOOD:
             if result.status == Status.CHECK_CONDITION:
                 self._failed(task)
             elif self._unit.queueing.ua_interlock == UA_KEPT_AND_ESTABLISHED and result.status in _PREVIOUS_STATUS:
@@ -188,6 +189,11 @@ class TaskSet:
         """Start what may start, of several the one with the highest priority first."""
         if self._advancing:  # a task that has just been started has ended at once: the loop below goes on
             return
+        if self._waiting:
+            self._start_ready()
+        self._update_gate()
+
+    def _start_ready(self) -> None:
         self._advancing = True
         try:
             while self._waiting and (ready := list(self._ready())):
@@ -201,7 +207,6 @@ class TaskSet:
                     self._start(chosen)
         finally:
             self._advancing = False
-        self._update_gate()
 
     def _priority(self, waiter: Task | _Visit) -> int:
         own = waiter.nexus.priority if isinstance(waiter, Task) else 0
