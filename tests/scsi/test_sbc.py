@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -476,10 +477,7 @@ def test_no_fast_path_without_descriptor() -> None:
     [
         (write_10(8, 16), 8192, False),
         (write_10(8, 16, 0x08), 8192, True),  # FUA
-        (write_10(8, 15), 7680, True),  # part of a page
-        (write_10(4, 16), 8192, True),
         (write_10(8, 16), 4096, True),  # less data than it says
-        (read_10(8, 16), 0, True),
         (_ten(0x2E)(8, 16, 0), 8192, True),
         (TEST_UNIT_READY, 0, False),
         (inquiry(), 0, False),
@@ -489,6 +487,33 @@ def test_what_runs_in_a_thread(tmp_path: Path, cdb: bytes, length: int, blocking
     task, result = _file_host(tmp_path).begin(cdb, length)
     assert result is None
     assert task.blocking is blocking
+
+
+@pytest.mark.parametrize(
+    ("cdb", "length"),
+    [
+        (read_10(8, 16), 0),
+        (read_10(9, 1), 0),
+        (write_10(8, 15), 7680),  # part of the last page
+        (write_10(4, 20), 10240),  # of the first
+        (write_10(9, 2), 1024),
+    ],
+)
+def test_what_needs_old_data_runs_in_a_thread_unless_it_is_cached(tmp_path: Path, cdb: bytes, length: int) -> None:
+    host = _file_host(tmp_path)
+    host.write(0, bytes(32 * 512))
+    assert not host.begin(cdb, length)[0].blocking
+    os.fsync(host.disk.fd)
+    os.posix_fadvise(host.disk.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    has_disk = host.disk.read_flags == os.RWF_NOWAIT
+    assert host.begin(cdb, length)[0].blocking is has_disk
+
+
+def test_large_reads_run_in_a_thread(tmp_path: Path) -> None:
+    host = disk(file_device(tmp_path, 8 << 20))
+    host.write(0, bytes(256 * 512))
+    assert host.begin(read_10(0, 256), 0)[0].blocking
+    assert host.begin(read_10(0, 128, 0x08), 0)[0].blocking  # FUA
 
 
 def test_large_writes_run_in_a_thread(tmp_path: Path) -> None:

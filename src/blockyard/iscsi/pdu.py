@@ -300,17 +300,14 @@ class Pdu:
         self.bhs[4] = len(self.ahs) // 4
         self.bhs[5:8] = length.to_bytes(3, "big")
         header = bytes(self.bhs) + self.ahs
-        if not (length or header_digest):
-            return header
-        parts: list[Buffer] = [header]
         if header_digest:
-            parts.append(crc32c(header).to_bytes(DIGEST_LENGTH, "little"))
-        if length:
-            padding = bytes(-length % 4)
-            parts += [self.data, padding]
-            if data_digest:
-                parts.append(crc32c(padding, crc32c(self.data)).to_bytes(DIGEST_LENGTH, "little"))
-        return b"".join(parts)
+            header += crc32c(header).to_bytes(DIGEST_LENGTH, "little")
+        if not length:
+            return header
+        rest = bytes(-length % 4)
+        if data_digest:
+            rest += crc32c(rest, crc32c(self.data)).to_bytes(DIGEST_LENGTH, "little")
+        return b"".join((header, self.data, rest))
 
     def __repr__(self) -> str:
         fields = ", ".join(

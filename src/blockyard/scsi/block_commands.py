@@ -31,7 +31,7 @@ _SYNCHRONIZE = (Field("sync_nv", 1, 2, 1, Kind.IGNORED), Field("immed", 1, 1, 1)
 
 def _read(opcode: int, name: str, length: int, *fields: Field) -> Command:
     return Command(
-        opcode, name, length, fields, sbc.read,
+        opcode, name, length, fields, sbc.read, check=sbc.check_read,
         blocking=True, medium=True, ranged=True, transfers=True, conflict=Conflict.EXCLUSIVE_ACCESS, timeout=30,
     )  # fmt: skip
 

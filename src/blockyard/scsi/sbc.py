@@ -105,6 +105,10 @@ def read_capacity_16(unit: LogicalUnit, task: Task) -> Buffer:
 # ---- READ and WRITE
 
 
+def check_read(unit: LogicalUnit, task: Task) -> None:
+    task.blocking = not unit.may_inline_read(task)
+
+
 def read(unit: LogicalUnit, task: Task) -> Buffer:
     fields = task.fields
     if fields.get("fua") and not unit.read_only:
@@ -116,7 +120,7 @@ def read(unit: LogicalUnit, task: Task) -> Buffer:
 
 
 def check_write(unit: LogicalUnit, task: Task) -> None:
-    task.blocking = not unit.may_inline(task)
+    task.blocking = not unit.may_inline_write(task)
     if task.data_out_length < task.expected and task.data_out_length % unit.block_size:
         task.exclusive = True  # the last block is read, changed in part, and written
 
