@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -59,6 +60,14 @@ def is_gone(pid: int) -> bool:
     return False
 
 
+async def give_connection(supervisor: Supervisor, target: str) -> None:
+    """Hand over a connection on which nothing has been said yet."""
+    message = {"type": "connection", "portal": "127.0.0.1:3260", "peer": "127.0.0.1:1", "received": "", "answered": 0}
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        await supervisor.hand_over(target, message, theirs.fileno())
+
+
 def test_targets_are_spread_over_workers() -> None:
     volumes = [Volume(name, f"/{name}") for name in "abcde"]
     configuration = configure(*volumes)
@@ -90,16 +99,30 @@ def test_a_worker_that_is_killed_is_started_again_and_the_other_left_alone(tmp_p
         assert first is not None
         os.kill(first, signal.SIGKILL)
         await until(lambda: one.pid not in (first, None))
-        ours, theirs = os.pipe()
-        message = {"type": "nothing"}  # a message like any other, that leaves the descriptor alone
-        await supervisor.hand_over(next(iter(one.configuration.targets)), message, ours)
-        os.close(ours)
-        os.close(theirs)
+        await give_connection(supervisor, next(iter(one.configuration.targets)))
         assert one.restarts == 1
         assert (other.pid, other.restarts) == (untouched, 0)
         await supervisor.stop(0)
 
     run(scene, [make_volume(tmp_path, name) for name in "ab"], 2)
+
+
+def test_a_connection_that_a_worker_dies_with_goes_to_the_next(tmp_path: Path) -> None:
+    async def scene(supervisor: Supervisor) -> None:
+        await supervisor.start()
+        worker = supervisor.workers[0]
+        first = worker.pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)  # what is sent to it now it will never read
+        given = asyncio.create_task(give_connection(supervisor, "iqn.2026-11.test:a"))
+        await asyncio.sleep(0.05)
+        assert not given.done()
+        os.kill(first, signal.SIGKILL)
+        await given
+        assert worker.pid not in (first, None)
+        await supervisor.stop(0)
+
+    run(scene, [make_volume(tmp_path, "a")], 1)
 
 
 def test_one_that_dies_again_and_again_is_given_time(tmp_path: Path) -> None:
@@ -130,11 +153,11 @@ def test_a_connection_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest
         await asyncio.sleep(0.05)
         began = time.monotonic()
         with pytest.raises(WorkerUnavailable):
-            await supervisor.hand_over("iqn.2026-11.test:a", {"type": "nothing"}, 0)
+            await give_connection(supervisor, "iqn.2026-11.test:a")
         assert 0.2 < time.monotonic() - began < 3
         (tmp_path / "away.img").rename(volume.path)
         monkeypatch.setattr("blockyard.control.supervisor.PATIENCE", 20.0)
-        await supervisor.hand_over("iqn.2026-11.test:a", {"type": "nothing"}, 0)
+        await give_connection(supervisor, "iqn.2026-11.test:a")
         await supervisor.stop(0)
 
     run(scene, [volume], 1)

@@ -53,11 +53,12 @@ class Worker:
         """Give it a connection of which `received` has been read already."""
         ours, theirs = socket.socketpair()
         message = {
-            "type": "connection", "portal": "127.0.0.1:3260", "peer": "test",
+            "type": "connection", "number": 7, "portal": "127.0.0.1:3260", "peer": "test",
             "received": base64.b64encode(received).decode(), "answered": answered,
         }  # fmt: skip
         with theirs:
             send_message(self.control, message, [theirs.fileno()])
+        assert self.receive() == {"type": "reply", "number": 7}
         return Peer(ours)
 
 

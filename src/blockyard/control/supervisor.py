@@ -87,15 +87,19 @@ class Worker:
             ready.cancel()
 
     async def hand_over(self, message: Message, fd: int) -> None:
-        """Send a connection to the process that runs, or to the next one. Raises WorkerUnavailable."""
+        """Give a connection to the process that runs, or to the next one. Raises WorkerUnavailable.
+
+        A process that dies with the connection still unread in its socket has not answered a byte of it, so that it is
+        as good as new for the next one. Once one has taken it, it is that one's.
+        """
         try:
-            async with asyncio.timeout(PATIENCE):
-                while not self._stopping:
+            while not self._stopping:
+                async with asyncio.timeout(PATIENCE):
                     await self._ready.wait()
-                    with contextlib.suppress(OSError):  # it has just died: wait for the next
-                        await self._send(message, (fd,))
+                with contextlib.suppress(OSError):  # it has just died: wait for the next
+                    if await self._exchange(message, (fd,)) is not None:
                         return
-                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)
         except TimeoutError:
             pass
         raise WorkerUnavailable
@@ -124,18 +128,23 @@ class Worker:
         """The reply to one of worker/requests.py; None when no process runs to give it. Raises ControlError."""
         if not self._ready.is_set():
             return None
-        number = next(self._requests)
-        self._replies[number] = asyncio.get_running_loop().create_future()
         try:
-            await self._send({"type": "request", "number": number, **request})
-            reply = await self._replies[number]
+            reply = await self._exchange({"type": "request", **request})
         except OSError:
             return None
-        finally:
-            del self._replies[number]
         if reply is not None and "error" in reply:
             raise ControlError(str(reply["error"]))
         return reply
+
+    async def _exchange(self, message: Message, fds: tuple[int, ...] = ()) -> Message | None:
+        """Send what has a reply; the reply, None when the process has ended without one. Raises OSError when it had before."""
+        number = next(self._requests)
+        self._replies[number] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send({"number": number, **message}, fds)
+            return await self._replies[number]
+        finally:
+            del self._replies[number]
 
     async def send_accounts(self, *, final: bool) -> None:
         """Tell the process, if one runs, who may log in (see Gate.accounts_for). Raises OSError when it is just ending."""
@@ -242,7 +251,9 @@ class Worker:
             except BlockingIOError:
                 await _until(control, asyncio.get_running_loop().add_reader, asyncio.get_running_loop().remove_reader)
                 continue
-            except OSError:  # it ended without having read all that it was sent
+            except ConnectionResetError:  # it has left something unread; its last words are still to come
+                continue
+            except OSError:
                 received = None
             except ValueError as error:
                 log.error("worker %d: %s", self.number, error)
@@ -251,7 +262,8 @@ class Worker:
                 self._ready.clear()
                 self._answered("")  # the next process begins with what it was to change to
                 for reply in self._replies.values():
-                    reply.set_result(None)
+                    if not reply.done():
+                        reply.set_result(None)
                 return was_ready
             message, fds = received
             for fd in fds:

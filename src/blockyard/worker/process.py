@@ -7,9 +7,10 @@ Started as `python -m blockyard.worker FD` with one end of handoff.pair(). Messa
     {"type": "configure", "configuration": {...}, "grace": seconds}
                                        later: what to serve from now on; answered by "configured", when all that
                                        is not served any more is gone
-    {"type": "connection", "portal", "peer", "received", "answered"} + socket
+    {"type": "connection", "number", "portal", "peer", "received", "answered"} + socket
                                        a login whose first bytes (base64) control has read, and
-                                       answered so many bytes of
+                                       answered so many bytes of; answered by "reply" with the same number
+                                       before anything else happens to it
     {"type": "accounts", "users": [...], "groups": {...}, "final": bool}
                                        whom the rules of its targets speak of, with their secrets (base64); not final
                                        where rules that they are for follow
@@ -148,6 +149,7 @@ class Worker:
 
     def _accept(self, message: Message, fd: int) -> None:
         assert self._loop is not None
+        self._tell({"type": "reply", "number": message["number"]})  # before a byte of it is answered
         link = self._loop.add(socket.socket(fileno=fd), self, message["portal"], message["peer"])
         link.skip = message["answered"]
         link.feed(base64.b64decode(message["received"]))
