@@ -96,9 +96,10 @@ class Player:
         return pdu
 
     def send(self, pdu: Any, *, advances: bool = True) -> None:
-        pdu.stat_sn = self.stat_sn
-        pdu.exp_cmd_sn = self.exp_cmd_sn
-        pdu.max_cmd_sn = self.exp_cmd_sn + self.window - 1
+        if hasattr(pdu, "stat_sn"):  # else it is one that only initiators send
+            pdu.stat_sn = self.stat_sn
+            pdu.exp_cmd_sn = self.exp_cmd_sn
+            pdu.max_cmd_sn = self.exp_cmd_sn + self.window - 1
         self.stat_sn += advances
         self.sock.sendall(pdu.encode(**self.digests))
 
