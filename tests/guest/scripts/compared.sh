@@ -11,6 +11,7 @@ echo 1 >"$lio_group/enable" || fail "the portal group cannot be enabled"
 must iscsiadm -m discovery -t sendtargets -p 127.0.0.1
 must iscsiadm -m node -T $lio -p 127.0.0.1 --login
 discover
+patient
 login
 udevadm settle
 reference=$(readlink -f /dev/disk/by-path/ip-127.0.0.1:3260-iscsi-$lio-lun-0)

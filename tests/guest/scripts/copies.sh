@@ -1,6 +1,7 @@
 # Copies within the target, as sg3_utils and ddpt ask for them; provisioning; COMPARE AND WRITE from two nexuses at once.
 # LUN 0 and 1 are disks of 32 MiB, with one portal on each of the two networks.
 discover
+patient
 must iscsiadm -m node -T "$IQN" --login
 udevadm settle
 a=$(disk 0) b=$(disk 1)

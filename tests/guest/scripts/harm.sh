@@ -2,7 +2,7 @@
 must iscsiadm -m node -o new -T "$IQN" -p "$PORTAL"
 set_node "node.conn[0].iscsi.HeaderDigest" CRC32C
 set_node "node.conn[0].iscsi.DataDigest" CRC32C
-set_node node.session.timeo.replacement_timeout 120
+patient
 login
 sda=$(disk 0)
 echo 120 >/sys/block/"$(basename "$sda")"/device/timeout

@@ -12,6 +12,10 @@ discover() { must iscsiadm -m discovery -t sendtargets -p "${1:-$PORTAL}"; }
 # set_node KEY VALUE: of the target's record, before login
 set_node() { must iscsiadm -m node -T "$IQN" -o update -n "$1" -v "$2"; }
 
+# Wait for a target that is silent for a while, as Linux does by default, instead of failing its I/O after 5 seconds: a disk of
+# the host that stalls is not what most tests are about.
+patient() { set_node node.session.timeo.replacement_timeout 120; }
+
 login() { must iscsiadm -m node -T "$IQN" -p "${1:-$PORTAL}" --login; must udevadm settle; }
 logout() { must iscsiadm -m node -T "$IQN" --logout; }
 

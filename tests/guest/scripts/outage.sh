@@ -1,6 +1,6 @@
 # Verified load while the target goes away and comes back, several times; the file system is intact afterwards.
 discover
-set_node node.session.timeo.replacement_timeout 120
+patient
 set_node node.session.err_timeo.abort_timeout 60
 login
 sda=$(disk 0)

@@ -1,5 +1,6 @@
 # The commands of SPC-5 that are not about data, as sg3_utils and smartmontools use them.
 discover
+patient
 login
 sda=$(disk 0)
 

@@ -1,6 +1,7 @@
 # Commands on the medium as a whole, and those that change a range in one step, as sg3_utils send them. LUN 0 is a removable
 # disk of 16 MiB whose SANITIZE and FORMAT UNIT are held back to 4 MiB a second.
 discover
+patient
 login
 disk=$(disk 0)
 size=$(blockdev --getsize64 "$disk")
