@@ -26,11 +26,11 @@ from crc32c import crc32c
 
 _MAGIC = b"BYINTENT"
 _HEADER = struct.Struct("<8sIQ36s")  # magic, version, sequence, boot id; then CRC32C
-_RECORD = struct.Struct("<QQQQ")  # sequence, volume, chunk, place; then CRC32C
+_RECORD = struct.Struct("<QQQQQI")  # sequence, then the fields of Record; then CRC32C
 _CRC = struct.Struct("<I")
 _START = 4096  # bytes: where records begin
 _STEP = _RECORD.size + _CRC.size
-_VERSION = 1
+_VERSION = 2
 
 
 class Record(NamedTuple):
@@ -39,6 +39,8 @@ class Record(NamedTuple):
     volume: int
     chunk: int
     place: int
+    time: int = 0  # when, in nanoseconds since 1970
+    sum: int = 0  # checksum of what is there, 32 bits, if the volume has such
 
 
 def boot_id() -> str:
@@ -103,10 +105,10 @@ class Journal:
             block = os.pread(fd, _STEP * 4096, at)
             for start in range(0, len(block) - _STEP + 1, _STEP):
                 packed = block[start : start + _RECORD.size]
-                of, volume, chunk, place = _RECORD.unpack(packed)
+                of, *fields = _RECORD.unpack(packed)
                 if of != sequence or _CRC.unpack_from(block, start + _RECORD.size)[0] != crc32c(packed):
                     return
-                yield Record(volume, chunk, place)
+                yield Record._make(fields)
             if len(block) < _STEP * 4096:
                 return
             at += len(block)

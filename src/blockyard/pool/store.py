@@ -8,7 +8,7 @@ into one commit.
     volumes     name                     → tree
     snapshots   tree, generation         → JSON of records.Snapshot
     maps        tree, page               → places and births of 256 chunks (livemap.Page)
-    lost        tree, chunk, generation  → place, birth: what the chunk was up to that generation
+    lost        tree, chunk, generation  → place, birth, checksum: what the chunk was up to that generation
     deltas      tree, generation, chunk  → nothing: the same in the other order
     slabs       member, slab             → shift, bitmap
 """
@@ -29,6 +29,7 @@ _TABLES = ("pool", "trees", "volumes", "snapshots", "maps", "lost", "deltas", "s
 _LIMIT = 1 << 40  # bytes of address space, not of disk: the most that the metadata of a pool can come to
 _TWO = struct.Struct(">QQ")
 _THREE = struct.Struct(">QQQ")
+_LOST = struct.Struct(">QQI")
 _SLAB = struct.Struct(">IQ")
 
 
@@ -40,6 +41,7 @@ class Lost(NamedTuple):
     last: int
     place: int
     birth: int
+    sum: int = 0  # checksum of what is there, 32 bits, if the volume has such
 
 
 class Transaction:
@@ -90,11 +92,11 @@ class Transaction:
         """The first entry of a chunk that reaches to `generation` or beyond."""
         prefix = _TWO.pack(tree, chunk)
         for key, value in self.items("lost", prefix, _THREE.pack(tree, chunk, generation)):
-            return Lost(tree, chunk, _THREE.unpack(key)[2], *_TWO.unpack(value))
+            return Lost(tree, chunk, _THREE.unpack(key)[2], *_LOST.unpack(value))
         return None
 
     def put_lost(self, lost: Lost) -> None:
-        self.put("lost", _THREE.pack(lost.tree, lost.chunk, lost.last), _TWO.pack(lost.place, lost.birth))
+        self.put("lost", _THREE.pack(lost.tree, lost.chunk, lost.last), _LOST.pack(lost.place, lost.birth, lost.sum))
         self.put("deltas", _THREE.pack(lost.tree, lost.last, lost.chunk), b"")
 
     def delete_lost(self, lost: Lost) -> None:
@@ -108,14 +110,14 @@ class Transaction:
             chunk = _THREE.unpack(key)[2]
             value = self.get("lost", _THREE.pack(tree, chunk, generation))
             assert value is not None
-            found.append(Lost(tree, chunk, generation, *_TWO.unpack(value)))
+            found.append(Lost(tree, chunk, generation, *_LOST.unpack(value)))
             if len(found) == limit:
                 break
         return found
 
     def losses(self, tree: int) -> Iterator[Lost]:
         for key, value in self.items("lost", tree.to_bytes(8, "big")):
-            yield Lost(*_THREE.unpack(key), *_TWO.unpack(value))
+            yield Lost(*_THREE.unpack(key), *_LOST.unpack(value))
 
     # ---- slabs
 
