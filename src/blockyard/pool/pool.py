@@ -22,14 +22,17 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import lmdb
 
 from blockyard.block.device import Device
+from blockyard.pool import catalog
+from blockyard.pool.catalog import Snapshot, Volume
 from blockyard.pool.intent import Journal, Record
 from blockyard.pool.space import NOWHERE, Freed, Space, member_of, offset_of
 from blockyard.pool.store import Store, Transaction
@@ -55,25 +58,6 @@ class DeviceMedium:
             return False
         self.device.discard(offset, length)
         return True
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A snapshot of a volume of `size` bytes; `time` is in seconds since 1970."""
-
-    name: str
-    tree: int
-    generation: int
-    size: int
-    time: float
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A volume: the tree that it is now, and its size in bytes."""
-
-    tree: int
-    size: int
 
 
 class Pool:
@@ -119,13 +103,8 @@ class Pool:
             for stored in transaction.slabs():
                 self._space.load(stored)
             self._load_trees(transaction)
-            for key, value in transaction.items("volumes"):
-                self._volumes[key.decode()] = Volume(**json.loads(value))
-            for _, value in transaction.items("snapshots"):
-                fields = json.loads(value)
-                volume = fields.pop("volume")
-                snapshot = Snapshot(**fields)
-                self._snapshots.setdefault(volume, {})[snapshot.name] = snapshot
+            found = catalog.load(transaction)
+            self._volumes, self._snapshots = found.volumes, found.snapshots
         records = list(self._journal.replay(self._sequence))
         self._journal.begin(self._sequence + 1)
         for record in records:
@@ -176,7 +155,7 @@ class Pool:
 
         def change(transaction: Transaction) -> None:
             self._check_new(name)
-            self._bind(transaction, name, size, self._plant(shift, None, 0))
+            self._bind(transaction, name, Volume(self._plant(shift, None, 0), size, str(uuid4())))
 
         self.commit(change)
 
@@ -186,8 +165,7 @@ class Pool:
         def change(transaction: Transaction) -> None:
             taken = self._snapshots[source][snapshot]
             self._check_new(name)
-            origin = self._trees[taken.tree]
-            self._bind(transaction, name, taken.size, self._plant(origin.shift, origin, taken.generation))
+            self._bind(transaction, name, Volume(self._plant_on(taken), taken.size, str(uuid4())))
 
         self.commit(change)
 
@@ -196,9 +174,9 @@ class Pool:
 
         def change(transaction: Transaction) -> None:
             taken = self._snapshots[name][snapshot]
-            self._graves.append(self._volumes[name].tree)
-            origin = self._trees[taken.tree]
-            self._bind(transaction, name, taken.size, self._plant(origin.shift, origin, taken.generation))
+            volume = self._volumes[name]
+            self._graves.append(volume.tree)
+            self._bind(transaction, name, replace(volume, tree=self._plant_on(taken), size=taken.size))
 
         self.commit(change)
 
@@ -220,7 +198,7 @@ class Pool:
 
     def resize(self, name: str, size: int) -> None:
         """Give a volume another size. What lies beyond a smaller one is discarded by whoever calls this."""
-        self.commit(lambda transaction: self._bind(transaction, name, size, self._volumes[name].tree))
+        self.commit(lambda transaction: self._bind(transaction, name, replace(self._volumes[name], size=size)))
 
     def volume(self, name: str) -> Volume:
         """Raises KeyError where there is none."""
@@ -244,9 +222,13 @@ class Pool:
         self._trees[number] = Tree(number, self._store, shift, origin=origin, origin_generation=generation)
         return number
 
-    def _bind(self, transaction: Transaction, name: str, size: int, tree: int) -> None:
-        """A volume has this tree and size from now on."""
-        volume = self._volumes[name] = Volume(tree, size)
+    def _plant_on(self, snapshot: Snapshot) -> int:
+        origin = self._trees[snapshot.tree]
+        return self._plant(origin.shift, origin, snapshot.generation)
+
+    def _bind(self, transaction: Transaction, name: str, volume: Volume) -> None:
+        """A volume is this from now on."""
+        self._volumes[name] = volume
         transaction.put("volumes", name.encode(), json.dumps(volume.__dict__).encode())
 
     # ---- snapshots

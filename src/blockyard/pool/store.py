@@ -15,6 +15,7 @@ into one commit.
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,10 +139,8 @@ class Store:
     """The LMDB environment in `directory`. One process has it open at a time (pool.py sees to that)."""
 
     def __init__(self, directory: Path) -> None:
-        self._environment = lmdb.open(
-            str(directory), map_size=_LIMIT, max_dbs=len(_TABLES), subdir=True, mode=0o600, max_readers=64,
-            readahead=False,
-        )  # fmt: skip
+        self._environment = _open(directory, read_only=False)
+        self._environment.reader_check()  # a reader that was killed would keep old pages from being used again
         self._tables = {name: self._environment.open_db(name.encode()) for name in _TABLES}
 
     @contextmanager
@@ -157,3 +156,31 @@ class Store:
 
     def close(self) -> None:
         self._environment.close()
+
+
+@contextmanager
+def reading(directory: Path) -> Iterator[Transaction]:
+    """A view of what is stored in `directory`, whoever else has it open in another process.
+
+    Raises OSError. One at a time in a process, and not where the process has it open itself.
+    """
+    try:
+        environment = _open(directory, read_only=True)
+    except lmdb.Error as error:
+        raise OSError(errno.EIO, str(error), str(directory)) from error
+    try:
+        with environment.begin() as inner:
+            yield Transaction(
+                inner, {name: environment.open_db(name.encode(), inner, create=False) for name in _TABLES}
+            )
+    except lmdb.Error as error:
+        raise OSError(errno.EIO, str(error), str(directory)) from error
+    finally:
+        environment.close()
+
+
+def _open(directory: Path, *, read_only: bool) -> Any:
+    return lmdb.open(
+        str(directory), map_size=_LIMIT, max_dbs=len(_TABLES), subdir=True, mode=0o600, max_readers=64,
+        readahead=False, readonly=read_only, create=not read_only,
+    )  # fmt: skip

@@ -14,7 +14,8 @@ from threading import Condition, Lock
 from typing import NamedTuple
 
 from blockyard.block.device import Device, Run
-from blockyard.pool.pool import Pool, Snapshot
+from blockyard.pool.catalog import Snapshot
+from blockyard.pool.pool import Pool
 from blockyard.pool.space import NOWHERE
 
 
