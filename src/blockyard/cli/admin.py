@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from blockyard.block.size import format_size
+from blockyard.cli import parsers
+from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
-from blockyard.control.errors import ControlError
-from blockyard.control.state import default_directory
-
-Subparsers = argparse._SubParsersAction  # it has no public name
 
 _EXIT_STATUS = """\
 exit status:
@@ -44,43 +42,11 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     drop.add_argument("--tsih", metavar="N", type=int, help="only the session with this identifying handle")
 
 
-def family(commands: Subparsers[argparse.ArgumentParser], name: str, what: str) -> Subparsers[argparse.ArgumentParser]:
-    """A command that has others below it."""
-    parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-
 def command(
-    commands: Subparsers[argparse.ArgumentParser],
-    name: str,
-    action: Callable[[Path, argparse.Namespace], None],
-    what: str,
+    commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str
 ) -> argparse.ArgumentParser:
-    """A command that asks the server; `action` gets the state directory by which it is found."""
-    parser = commands.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.",
-        epilog=_EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=lambda options: _run(action, options))
-    parser.add_argument(
-        "--state",
-        metavar="DIR",
-        type=Path,
-        help="the state directory of `serve` (default: $XDG_STATE_HOME/blockyard or ~/.local/state/blockyard)",
-    )
-    return parser
-
-
-def _run(action: Callable[[Path, argparse.Namespace], None], options: argparse.Namespace) -> int:
-    try:
-        action(options.state or default_directory(), options)
-    except ControlError as error:
-        print(f"blockyard: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    """A command that asks the server."""
+    return parsers.command(commands, name, action, what, epilog=_EXIT_STATUS)
 
 
 def config_show(directory: Path, options: argparse.Namespace) -> None:

@@ -6,7 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from blockyard.cli.admin import Subparsers, command, family
+from blockyard.cli.admin import command
+from blockyard.cli.parsers import Subparsers, family
 from blockyard.control.administration import ask
 from blockyard.scsi.alua import STATES
 

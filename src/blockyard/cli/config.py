@@ -6,11 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from blockyard.cli.admin import command, config_show, family
+from blockyard.cli.admin import command, config_show
+from blockyard.cli.parsers import Subparsers, family
 from blockyard.control.configuration_file import dump, load
 from blockyard.control.errors import ControlError
-
-Subparsers = argparse._SubParsersAction  # it has no public name
 
 _EXIT_STATUS = """\
 exit status:

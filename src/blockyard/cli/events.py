@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 import time
 from pathlib import Path
 
-from blockyard.control.errors import ControlError
+from blockyard.cli.parsers import Subparsers, command
 from blockyard.control.events import Event, read_events
-from blockyard.control.state import State, default_directory
+from blockyard.control.state import State
 
 _EPILOG = """\
 exit status:
@@ -22,36 +21,18 @@ exit status:
 _INTERVAL = 0.5  # seconds between two looks at the database
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `events` to the commands."""
-    parser = commands.add_parser(
-        "events",
-        help="show what has been recorded: failed logins and the like",
-        description="Show what `serve` has recorded: failed logins, blocked addresses and the like, the latest last.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
+    what = "show what `serve` has recorded, the latest last: failed logins, blocked addresses and the like"
+    parser = command(commands, "events", _show, what, epilog=_EPILOG)
     parser.add_argument("--count", metavar="N", type=int, default=100, help="of the last N events (default: 100)")
     parser.add_argument("--follow", action="store_true", help="go on with new ones as they come")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument(
-        "--state",
-        metavar="DIR",
-        type=Path,
-        help="the state directory of `serve` (default: $XDG_STATE_HOME/blockyard or ~/.local/state/blockyard)",
-    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print events. Returns the exit status."""
-    try:
-        with contextlib.closing(State(options.state or default_directory())) as state:
-            _print(state, options)
-    except ControlError as error:
-        print(f"blockyard: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+def _show(directory: Path, options: argparse.Namespace) -> None:
+    with contextlib.closing(State(directory)) as state:
+        _print(state, options)
 
 
 def _print(state: State, options: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     admin.add_commands(commands)
     alua.add_commands(commands)
     users.add_commands(commands)
-    events.add_command(commands)
+    events.add_commands(commands)
     client.add_commands(commands)
     return parser
 

@@ -12,16 +12,18 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from blockyard.cli import parsers
 from blockyard.cli.credentials import CredentialsError, read_secret
-from blockyard.control.errors import ControlError, UsageError
+from blockyard.cli.parsers import Subparsers, family
+from blockyard.control.errors import UsageError
 from blockyard.control.events import EventLog, Severity
-from blockyard.control.state import State, default_directory
+from blockyard.control.state import State
 from blockyard.control.users import Accounts, Users, generate_secret
 from blockyard.iscsi.chap import MIN_SECRET, Account
 
-Subparsers = argparse._SubParsersAction  # it has no public name
 _Action = Callable[[Users, argparse.Namespace], str]  # does it, and says what was changed, for the events
 
 _EXIT_STATUS = """\
@@ -39,7 +41,7 @@ line of standard input, and that of --mutual the next line. A running `blockyard
 
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `user` and `group` to the commands."""
-    user = _family(commands, "user", "users who log in by CHAP")
+    user = family(commands, "user", "users who log in by CHAP")
     add = _command(user, "add", _add, "make a user", epilog=_SECRETS)
     add.add_argument("name", metavar="NAME", help="what the initiator sends as its CHAP name")
     _secret_options(add)
@@ -51,7 +53,7 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     show.add_argument("--json", action="store_true", help="as JSON")
     remove = _command(user, "remove", _remove, "remove a user, and end its sessions")
     remove.add_argument("name", metavar="NAME", help="the user")
-    group = _family(commands, "group", "groups of users, which rules of access can name")
+    group = family(commands, "group", "groups of users, which rules of access can name")
     into = _command(group, "add", _group_add, "make a group, or put users into it")
     out = _command(group, "remove", _group_remove, "take users out of a group, or remove it")
     for parser, members in ((into, "users to put into it"), (out, "users to take out; without any, the group goes")):
@@ -61,34 +63,12 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     groups.add_argument("--json", action="store_true", help="as JSON")
 
 
-def _family(commands: Subparsers[argparse.ArgumentParser], name: str, what: str) -> Subparsers[argparse.ArgumentParser]:
-    parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-
 def _command(
-    commands: Subparsers[argparse.ArgumentParser],
-    name: str,
-    action: _Action,
-    what: str,
-    *,
-    epilog: str = "",
+    commands: Subparsers[argparse.ArgumentParser], name: str, action: _Action, what: str, *, epilog: str = ""
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.",
-        epilog=f"{epilog.lstrip()}\n{_EXIT_STATUS}".lstrip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    return parsers.command(
+        commands, name, partial(_change, action), what, epilog=f"{epilog.lstrip()}\n{_EXIT_STATUS}".lstrip()
     )
-    parser.set_defaults(run=lambda options: _run(action, options))
-    parser.add_argument(
-        "--state",
-        metavar="DIR",
-        type=Path,
-        help="the state directory of `serve` (default: $XDG_STATE_HOME/blockyard or ~/.local/state/blockyard)",
-    )
-    return parser
 
 
 def _secret_options(parser: argparse.ArgumentParser) -> None:
@@ -105,18 +85,13 @@ def _secret_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run(action: _Action, options: argparse.Namespace) -> int:
-    try:
-        with contextlib.closing(State(options.state or default_directory())) as state:
-            done = action(Users(state), options)
-            if done:
-                events = EventLog(state)
-                events.record(Severity.INFO, "users-changed", f"{done}, by {getpass.getuser()}", who=getpass.getuser())
-                events.flush()
-    except ControlError as error:
-        print(f"blockyard: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+def _change(action: _Action, directory: Path, options: argparse.Namespace) -> None:
+    with contextlib.closing(State(directory)) as state:
+        done = action(Users(state), options)
+        if done:
+            events = EventLog(state)
+            events.record(Severity.INFO, "users-changed", f"{done}, by {getpass.getuser()}", who=getpass.getuser())
+            events.flush()
 
 
 # ---- users

@@ -1,0 +1,50 @@
+"""What the commands of `blockyard` have in common: families, the option --state, errors as one line and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from blockyard.control.errors import ControlError
+from blockyard.control.state import default_directory
+
+Subparsers = argparse._SubParsersAction  # it has no public name
+Action = Callable[[Path, argparse.Namespace], None]  # gets the state directory; raises ControlError
+
+
+def family(commands: Subparsers[argparse.ArgumentParser], name: str, what: str) -> Subparsers[argparse.ArgumentParser]:
+    """A command that has others below it."""
+    parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def command(
+    commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str, *, epilog: str
+) -> argparse.ArgumentParser:
+    """A command that works with the state directory of `serve`; `epilog` says its exit statuses."""
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=lambda options: _run(action, options))
+    parser.add_argument(
+        "--state",
+        metavar="DIR",
+        type=Path,
+        help="the state directory of `serve` (default: $XDG_STATE_HOME/blockyard or ~/.local/state/blockyard)",
+    )
+    return parser
+
+
+def _run(action: Action, options: argparse.Namespace) -> int:
+    try:
+        action(options.state or default_directory(), options)
+    except ControlError as error:
+        print(f"blockyard: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
