@@ -17,6 +17,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from blockyard.pool.gate import Gate
 from blockyard.pool.livemap import HOLE, PAGE_SHIFT, LiveMap
 from blockyard.pool.space import NOWHERE
 from blockyard.pool.store import Lost, Store, Transaction
@@ -32,18 +33,21 @@ class Tree:
         shift: int,
         *,
         generation: int = 1,
+        snapshots: Sequence[int] = (),
         origin: Tree | None = None,
         origin_generation: int = 0,
     ) -> None:
         self.number = number
         self.shift = shift  # of a chunk's size in bytes
         self.generation = generation
-        self.snapshots: list[int] = []  # generations, ascending
+        self.snapshots = list(snapshots)  # generations, ascending
+        self.newest = max(snapshots, default=0)
         self.origin = origin
         self.origin_generation = origin_generation
         self.buried = False  # no volume's any more, and its live map is empty
         self.changed = True  # what `describe` says is not stored yet
         self.map = LiveMap(self._load)
+        self.gate = Gate()  # for those who write in place
         self._store = store
         self._lost: dict[int, list[Lost]] = {}  # chunk → entries that are not committed, ascending
         self._sealed: dict[int, list[Lost]] = {}  # those of a commit that is under way
@@ -51,11 +55,6 @@ class Tree:
     def _load(self, page: int) -> bytes | None:
         with self._store.read() as transaction:
             return transaction.page(self.number, page)
-
-    @property
-    def newest(self) -> int:
-        """Generation of the newest snapshot; 0 without one."""
-        return self.snapshots[-1] if self.snapshots else 0
 
     # ---- reading
 
@@ -127,13 +126,15 @@ class Tree:
 
     def take_snapshot(self) -> int:
         """The generation of a snapshot of now."""
-        self.snapshots.append(self.generation)
+        self.newest = self.generation
+        self.snapshots.append(self.newest)
         self.generation += 1
         self.changed = True
-        return self.snapshots[-1]
+        return self.newest
 
     def delete_snapshot(self, generation: int) -> None:
         self.snapshots.remove(generation)
+        self.newest = self.snapshots[-1] if self.snapshots else 0
         self.changed = True
 
     def describe(self) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from threading import Condition, Lock
+from threading import Lock
 from typing import NamedTuple
 
 from blockyard.block.device import Device, Run
@@ -55,50 +54,15 @@ class _Cursor:
         return taken
 
 
-class Gate:
-    """Lets writers in side by side, and keeps them out while somebody needs there to be none."""
-
-    def __init__(self) -> None:
-        self._condition = Condition()
-        self._writers = 0
-        self._closed = 0
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        with self._condition:
-            while self._closed:
-                self._condition.wait()
-            self._writers += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._writers -= 1
-                self._condition.notify_all()
-
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        with self._condition:
-            self._closed += 1
-            while self._writers:
-                self._condition.wait()
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._closed -= 1
-                self._condition.notify_all()
-
-
 class VolumeDevice(Device):
-    """A volume, as it is until it is rolled back. `gate` is for whoever takes a snapshot of it."""
+    """A volume, as it is until it is rolled back."""
 
     def __init__(self, pool: Pool, name: str) -> None:
         volume = pool.volume(name)
         tree = pool.tree(volume.tree)
         self.size = volume.size
         self.granularity = 1 << tree.shift
-        self.gate = Gate()
+        self._gate = tree.gate
         self._pool = pool
         self._tree = tree
         self._remapping = Lock()
@@ -114,7 +78,7 @@ class VolumeDevice(Device):
         cursor = _Cursor(buffers)
         epoch = pool.enter()
         try:
-            with self.gate.writing():
+            with self._gate.writing():
                 for part in _parts(tree.shift, offset, sum(map(len, buffers))):
                     data = cursor.take(part.length)
                     place = pool.place_to_overwrite(tree, part.chunk)
@@ -167,7 +131,7 @@ class VolumeDevice(Device):
         for part in _parts(tree.shift, offset, length):
             whole = part.length == 1 << tree.shift or (part.chunk << tree.shift) + part.length == self.size
             if whole:
-                with self.gate.writing(), self._remapping:
+                with self._gate.writing(), self._remapping:
                     pool.unmap(tree, part.chunk)
             elif pool.place(tree, part.chunk) != NOWHERE:
                 self.pwritev([bytes(part.length)], (part.chunk << tree.shift) + part.inside)

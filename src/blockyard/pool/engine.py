@@ -1,0 +1,357 @@
+"""The engine of a pool: members that hold data, a store that holds maps, and trees.
+
+Theory of operation. Three things keep a crash from doing harm:
+
+* A chunk that something else still needs (a snapshot, or the map of the last commit) is never written over: what is written
+  goes to a new place, and freed places are used again only when a commit that does without them is durable.
+* A change of a map is written to the intent journal before it is acknowledged (pool/intent.py), so that it survives the death
+  of the process.
+* A commit first makes the data stable and then, in one transaction of the store, everything that leads to it.
+
+Locks. `_committing` is held through a commit, so that there is one at a time. `_lock` guards maps, space and journal; it is held
+for microseconds, and taken after the other. Data is read and written outside of it, between `enter` and `leave`: a place that
+was looked up stays what it was until `leave`, even if it is freed meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import lmdb
+
+from blockyard.block.device import Device
+from blockyard.pool.gate import Gate
+from blockyard.pool.intent import Journal, Record
+from blockyard.pool.space import NOWHERE, Freed, Space, member_of, offset_of
+from blockyard.pool.store import Store, Transaction
+from blockyard.pool.tree import Tree
+
+_ID = 8  # bytes of a number in a key
+
+
+class DeviceMedium:
+    """A device as a member."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    @property
+    def size(self) -> int:
+        return self.device.size
+
+    def punch(self, offset: int, length: int) -> bool:
+        if not self.device.granularity:
+            return False
+        self.device.discard(offset, length)
+        return True
+
+
+class Engine:
+    """What is below the names of a pool (pool.py). `open_member` opens what the members are called, in order.
+
+    Raises OSError when it cannot be opened, ValueError when what is stored of it makes no sense.
+    """
+
+    def __init__(self, directory: Path, open_member: Callable[[str], Device], *, boot: str | None = None) -> None:
+        self.directory = directory
+        self._lock = threading.RLock()
+        self._committing = threading.Lock()
+        self._own = _lock_directory(directory)
+        self._store = Store(directory)
+        self._journal = Journal(directory, boot)
+        self._space = Space()
+        self._devices: list[Device] = []
+        self._trees: dict[int, Tree] = {}
+        self._doomed: list[tuple[int, int]] = []  # tree and generation of snapshots that are deleted and not worked off
+        self._graves: list[int] = []  # trees that are no volume's any more; some have snapshots still
+        self._sequence = 0  # of the last commit that is durable
+        self._sealed = 0  # of the last that has begun
+        self._next_tree = 1
+        self._epoch = 0
+        self._inside: dict[int, int] = {}  # epoch → operations that began in it and have not ended
+        self._releases: deque[tuple[int, list[Freed]]] = deque()
+        self._failed: OSError | None = None
+        self._open_member = open_member
+        self._open()
+
+    # ---- opening
+
+    def _open(self) -> None:
+        with self._store.read() as transaction:
+            head = _head(transaction)
+            for name in head["members"]:
+                self._add(name)
+            self._sequence = self._sealed = head["sequence"]
+            self._next_tree = head["next_tree"]
+            self._doomed = [(tree, generation) for tree, generation in head["doomed"]]
+            self._graves = head["graves"]
+            for stored in transaction.slabs():
+                self._space.load(stored)
+            self._load_trees(transaction)
+        records = list(self._journal.replay(self._sequence))
+        self._journal.begin(self._sequence + 1)
+        for record in records:
+            self._redo(record)
+        if records:
+            self.commit()
+
+    def _load_trees(self, transaction: Transaction) -> None:
+        described = {int.from_bytes(key, "big"): json.loads(value) for key, value in transaction.items("trees")}
+        for number in sorted(described):  # an origin is older than what has been cloned from it
+            fields = described[number]
+            origin = self._trees[fields["origin"]] if fields["origin"] else None
+            tree = Tree(
+                number, self._store, fields["shift"], generation=fields["generation"], snapshots=fields["snapshots"],
+                origin=origin, origin_generation=fields["origin_generation"],
+            )  # fmt: skip
+            tree.buried = fields["buried"]
+            tree.changed = False
+            self._trees[number] = tree
+
+    def _redo(self, record: Record) -> None:
+        """Do again what had been acknowledged and not been committed when the process died."""
+        tree = self._trees[record.volume]
+        if record.place not in (NOWHERE, tree.unmapped()):
+            self._space.claim(record.place, tree.shift)
+        self._journal.append([record])
+        tree.remap(record.chunk, record.place, self._space.free)
+
+    def _add(self, name: str) -> None:
+        device = self._open_member(name)
+        self._devices.append(device)
+        self._space.add(DeviceMedium(device))
+
+    def add_member(self, name: str) -> None:
+        """Take in another member; what it holds is lost. Durable when this returns."""
+
+        def change(transaction: Transaction) -> None:
+            self._add(name)
+            change_head(transaction, lambda head: head["members"].append(name))
+
+        self.commit(change)
+
+    # ---- data
+
+    def enter(self) -> int:
+        """Begin an operation: what is looked up from now on stays what it is until `leave`."""
+        with self._lock:
+            epoch = self._epoch
+            self._inside[epoch] = self._inside.get(epoch, 0) + 1
+            return epoch
+
+    def leave(self, epoch: int) -> None:
+        with self._lock:
+            self._inside[epoch] -= 1
+            if not self._inside[epoch]:
+                del self._inside[epoch]
+                self._release()
+
+    def _release(self) -> None:
+        oldest = min(self._inside, default=self._epoch + 1)
+        while self._releases and self._releases[0][0] < oldest:
+            self._space.release(self._releases.popleft()[1])
+
+    def place(self, tree: Tree, chunk: int) -> int:
+        with self._lock:
+            return tree.where(chunk)
+
+    def place_at(self, tree: Tree, chunk: int, generation: int) -> int:
+        with self._lock:
+            return tree.where_at(chunk, generation)
+
+    def place_to_overwrite(self, tree: Tree, chunk: int) -> int:
+        with self._lock:
+            self._check()
+            return tree.in_place(chunk)
+
+    def allocate(self, tree: Tree) -> tuple[int, bool]:
+        """A new place for a chunk, which belongs to nobody until `remap`; whether it reads as zeros."""
+        with self._lock:
+            self._check()
+            return self._space.allocate(tree.shift)
+
+    def give_back(self, tree: Tree, place: int) -> None:
+        """A place was not needed after all."""
+        with self._lock:
+            self._space.free(place, tree.shift)
+
+    def remap(self, tree: Tree, chunk: int, place: int) -> None:
+        """A chunk is at `place` from now on, also if the process dies."""
+        with self._lock:
+            self._check()
+            self._journal.append([Record(tree.number, chunk, place)])
+            tree.remap(chunk, place, self._space.free)
+
+    def unmap(self, tree: Tree, chunk: int) -> None:
+        """A chunk reads as zeros from now on, and takes no space."""
+        with self._lock:
+            place, _ = tree.map.get(chunk)
+            if place != tree.unmapped():
+                self.remap(tree, chunk, tree.unmapped())
+
+    def read(self, place: int, buffers: Sequence[memoryview], inside: int) -> None:
+        """Read from byte `inside` of a place on."""
+        self._devices[member_of(place)].preadv(buffers, offset_of(place) + inside)
+
+    def write(self, place: int, buffers: Sequence[memoryview | bytes], inside: int) -> None:
+        self._devices[member_of(place)].pwritev(buffers, offset_of(place) + inside)
+
+    # ---- commits
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise OSError(
+                self._failed.errno, f"The pool has failed to commit: {self._failed.strerror}", str(self.directory)
+            )
+
+    @property
+    def used(self) -> int:
+        """Bytes of data that the pool holds."""
+        return self._space.used
+
+    @property
+    def dirty(self) -> int:
+        """How much a commit would have to store, in map pages and the like."""
+        return sum(tree.dirty for tree in self._trees.values())
+
+    def flush(self) -> None:
+        """All that was written is on stable storage when this returns.
+
+        One commit serves all who ask while another is under way.
+        """
+        with self._lock:
+            needed = self._sealed + bool(self.dirty)  # the commit that has what is in the maps now
+        if self._sequence < needed:
+            with self._committing:
+                if (
+                    self._sealed < needed
+                ):  # else somebody has been quicker, and that commit has begun after all was written
+                    self._commit()
+                    return
+        self._check()
+        self._flush_members()
+
+    def _flush_members(self) -> None:
+        for device in self._devices:
+            device.flush()
+
+    def commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
+        """Make data and maps stable, and with them what `change` does to the pool and the store, under the lock.
+
+        Nobody is inside of `gates` when `change` is made. An exception of `change`, which must not have changed anything
+        then, leaves all as it was. Once a commit has failed in another way, none is tried again and nothing can be written
+        until the pool is opened anew: what the page cache has lost nobody can tell.
+        """
+        with self._committing:
+            self._commit(change, gates)
+
+    def _commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
+        self._check()
+        try:
+            with self._store.write() as transaction:
+                with ExitStack() as stack:
+                    for gate in gates:
+                        stack.enter_context(gate.closed())
+                    stack.enter_context(self._lock)
+                    if change is not None:
+                        change(transaction)
+                    store, freed = self._seal()
+                try:
+                    self._flush_members()
+                    store(transaction)
+                except OSError as error:
+                    self._failed = error
+                    raise
+        except lmdb.Error as error:
+            self._failed = OSError(errno.EIO, str(error))
+            raise self._failed from error
+        with self._lock:
+            self._sequence += 1
+            for tree in self._trees.values():
+                tree.settle()
+            self._releases.append((self._epoch, freed))
+            self._epoch += 1
+            self._release()
+
+    def _seal(self) -> tuple[Callable[[Transaction], None], list[Freed]]:
+        """Close the list of what the commit has to store, and begin the next: how to store it, and what is free after it."""
+        sequence = self._sealed = self._sequence + 1
+        trees = [
+            (tree.number, *tree.seal(), tree.describe()) for tree in self._trees.values() if tree.dirty or tree.changed
+        ]
+        slabs, freed = self._space.seal()
+        head = {
+            "sequence": sequence,
+            "next_tree": self._next_tree,
+            "doomed": list(self._doomed),
+            "graves": list(self._graves),
+        }
+        self._journal.begin(sequence + 1)
+
+        def store(transaction: Transaction) -> None:
+            for number, pages, lost, description in trees:
+                for page, data in pages:
+                    transaction.put_page(number, page, data)
+                for each in lost:
+                    transaction.put_lost(each)
+                transaction.put("trees", number.to_bytes(_ID, "big"), json.dumps(description).encode())
+            for slab in slabs:
+                transaction.put_slab(slab)
+            change_head(transaction, lambda found: found.update(head))
+
+        return store, freed
+
+    # ---- end
+
+    def close(self) -> None:
+        """Commit, if that can be done, and let go of everything."""
+        try:
+            if self._failed is None:
+                self.commit()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of everything as it is, as the death of the process would."""
+        self._journal.close()
+        self._store.close()
+        for device in self._devices:
+            device.close()
+        os.close(self._own)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _lock_directory(directory: Path) -> int:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise OSError(errno.EBUSY, "Another process has this pool open", str(directory)) from None
+    return fd
+
+
+def _head(transaction: Transaction) -> dict[str, Any]:
+    value = transaction.get("pool", b"head")
+    fields: dict[str, Any] = {"members": [], "sequence": 0, "next_tree": 1, "doomed": [], "graves": []}
+    return fields | (json.loads(value) if value else {})
+
+
+def change_head(transaction: Transaction, change: Callable[[dict[str, Any]], object]) -> None:
+    head = _head(transaction)
+    change(head)
+    transaction.put("pool", b"head", json.dumps(head).encode())
