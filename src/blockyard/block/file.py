@@ -18,7 +18,7 @@ from threading import Condition
 
 from blockyard.block.device import Device, Extent, Run, Space
 
-_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
+KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 _BLKSSZGET = 0x1268  # linux/fs.h: logical block size of a block device
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 _ZEROS = bytes(1 << 20)
@@ -142,7 +142,7 @@ class FileDevice(Device):
         if self.read_only:  # cannot be tried, and nothing will be freed: but holes are told from data
             return block
         try:  # beyond the end of the file, where there is nothing to free
-            fallocate(self._fd, _PUNCH_HOLE | _KEEP_SIZE, (status.st_size + block) & -block, block)
+            fallocate(self._fd, _PUNCH_HOLE | KEEP_SIZE, (status.st_size + block) & -block, block)
         except OSError:
             return 0
         return block
@@ -218,10 +218,10 @@ class FileDevice(Device):
         os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_WILLNEED)
 
     def discard(self, offset: int, length: int) -> None:
-        self._fallocate(_PUNCH_HOLE | _KEEP_SIZE, offset, length)
+        self._fallocate(_PUNCH_HOLE | KEEP_SIZE, offset, length)
 
     def write_zeroes(self, offset: int, length: int) -> None:
-        self._fallocate(_ZERO_RANGE | _KEEP_SIZE, offset, length)
+        self._fallocate(_ZERO_RANGE | KEEP_SIZE, offset, length)
 
     def _fallocate(self, mode: int, offset: int, length: int) -> None:
         """Make a range read as zeros; by writing them where the file system or the alignment leaves no other way."""

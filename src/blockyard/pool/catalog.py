@@ -6,7 +6,6 @@ durable before anybody is told that it is done.
 
 from __future__ import annotations
 
-import errno
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +60,5 @@ def load(transaction: Transaction) -> Catalog:
 
 def read(directory: Path) -> Catalog:
     """What there is in the pool in `directory`. Raises OSError, ValueError for what makes no sense."""
-    if not (directory / "data.mdb").exists():
-        raise FileNotFoundError(errno.ENOENT, "There is no pool", str(directory))
     with reading(directory) as transaction:
         return load(transaction)

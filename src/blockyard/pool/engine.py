@@ -26,13 +26,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-import lmdb
-
 from blockyard.block.device import Device
 from blockyard.pool.gate import Gate
 from blockyard.pool.intent import Journal, Record
 from blockyard.pool.space import NOWHERE, Freed, Space, member_of, offset_of
-from blockyard.pool.store import Store, Transaction
+from blockyard.pool.store import Store, StoreError, Transaction
 from blockyard.pool.tree import Tree
 
 _ID = 8  # bytes of a number in a key
@@ -65,9 +63,7 @@ class Engine:
         self.directory = directory
         self._lock = threading.RLock()
         self._committing = threading.Lock()
-        self._own = _lock_directory(directory)
-        self._store = Store(directory)
-        self._journal = Journal(directory, boot)
+        self._own, self._store, self._journal = _take(directory, boot)
         self._space = Space()
         self._devices: list[Device] = []
         self._trees: dict[int, Tree] = {}
@@ -81,7 +77,11 @@ class Engine:
         self._releases: deque[tuple[int, list[Freed]]] = deque()
         self._failed: OSError | None = None
         self._open_member = open_member
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self.abandon()
+            raise
 
     # ---- opening
 
@@ -97,12 +97,13 @@ class Engine:
             for stored in transaction.slabs():
                 self._space.load(stored)
             self._load_trees(transaction)
-        records = list(self._journal.replay(self._sequence))
-        self._journal.begin(self._sequence + 1)
+        last, records = self._journal.replay(self._sequence)
         for record in records:
             self._redo(record)
         if records:
-            self.commit()
+            self._make_durable(last)
+        self._journal.prepare(self._sequence + 1)
+        self._journal.begin(self._sequence + 1)
 
     def _load_trees(self, transaction: Transaction) -> None:
         described = {int.from_bytes(key, "big"): json.loads(value) for key, value in transaction.items("trees")}
@@ -122,7 +123,6 @@ class Engine:
         tree = self._trees[record.volume]
         if record.place not in (NOWHERE, tree.unmapped()):
             self._space.claim(record.place, tree.shift)
-        self._journal.append([record])
         tree.remap(record.chunk, record.place, self._space.free)
 
     def _add(self, name: str) -> None:
@@ -247,15 +247,24 @@ class Engine:
     def commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
         """Make data and maps stable, and with them what `change` does to the pool and the store, under the lock.
 
-        Nobody is inside of `gates` when `change` is made. An exception of `change`, which must not have changed anything
-        then, leaves all as it was. Once a commit has failed in another way, none is tried again and nothing can be written
-        until the pool is opened anew: what the page cache has lost nobody can tell.
+        Nobody is inside of `gates` when `change` is made. What may fail for lack of space is done first; then, and for an
+        exception of `change`, which must not have changed anything, all is as it was. Once a commit has failed in another way,
+        none is tried again and nothing can be written until the pool is opened anew: what the page cache has lost nobody can
+        tell.
         """
         with self._committing:
             self._commit(change, gates)
 
     def _commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
         self._check()
+        self._store.reserve(self.dirty)
+        self._journal.prepare(self._sequence + 2)
+        self._make_durable(self._sequence + 1, change, gates)
+
+    def _make_durable(
+        self, sequence: int, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()
+    ) -> None:
+        """Commit number `sequence`, which has all that was written before it began."""
         try:
             with self._store.write() as transaction:
                 with ExitStack() as stack:
@@ -264,27 +273,25 @@ class Engine:
                     stack.enter_context(self._lock)
                     if change is not None:
                         change(transaction)
-                    store, freed = self._seal()
-                try:
-                    self._flush_members()
-                    store(transaction)
-                except OSError as error:
-                    self._failed = error
-                    raise
-        except lmdb.Error as error:
-            self._failed = OSError(errno.EIO, str(error))
-            raise self._failed from error
+                    store, freed = self._seal(sequence)
+                self._flush_members()
+                store(transaction)
+        except OSError as error:
+            if self._sealed == sequence or isinstance(error, StoreError):
+                self._failed = error
+            raise
         with self._lock:
-            self._sequence += 1
+            self._sequence = sequence
             for tree in self._trees.values():
                 tree.settle()
             self._releases.append((self._epoch, freed))
             self._epoch += 1
             self._release()
 
-    def _seal(self) -> tuple[Callable[[Transaction], None], list[Freed]]:
-        """Close the list of what the commit has to store, and begin the next: how to store it, and what is free after it."""
-        sequence = self._sealed = self._sequence + 1
+    def _seal(self, sequence: int) -> tuple[Callable[[Transaction], None], list[Freed]]:
+        """Close the list of what a commit has to store, and begin the next: how to store it, and what is free after it."""
+        self._sealed = sequence
+        self._journal.begin(sequence + 1)
         trees = [
             (tree.number, *tree.seal(), tree.describe()) for tree in self._trees.values() if tree.dirty or tree.changed
         ]
@@ -295,7 +302,6 @@ class Engine:
             "doomed": list(self._doomed),
             "graves": list(self._graves),
         }
-        self._journal.begin(sequence + 1)
 
         def store(transaction: Transaction) -> None:
             for number, pages, lost, description in trees:
@@ -322,17 +328,30 @@ class Engine:
 
     def abandon(self) -> None:
         """Let go of everything as it is, as the death of the process would."""
-        self._journal.close()
-        self._store.close()
-        for device in self._devices:
-            device.close()
-        os.close(self._own)
+        with ExitStack() as stack:  # whatever fails to close, the rest is closed
+            stack.callback(os.close, self._own)
+            for device in self._devices:
+                stack.callback(device.close)
+            stack.callback(self._store.close)
+            stack.callback(self._journal.close)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _take(directory: Path, boot: str | None) -> tuple[int, Store, Journal]:
+    """Have a pool's directory for oneself: the lock, the store, the journal."""
+    with ExitStack() as stack:
+        own = _lock_directory(directory)
+        stack.callback(os.close, own)
+        store = Store(directory)
+        stack.callback(store.close)
+        journal = Journal(directory, boot)
+        stack.pop_all()
+        return own, store, journal
 
 
 def _lock_directory(directory: Path) -> int:

@@ -10,7 +10,8 @@ changes go to the other. Whoever opens a pool whose last commit is n replays wha
 The page cache survives a process and not the machine: after a loss of power records may be there whose data never reached
 its place. Nobody was promised any of it, so records of another boot are ignored.
 
-A file is a header and records, little endian; each has a CRC32C over itself, and the first without a right one ends the file.
+A file is a header and records, little endian; each has a CRC32C, and the first without a right one ends the file. Those of
+records go on from that of the header, so that none is taken for one of this boot and commit that an earlier use of the file left.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def boot_id() -> str:
 class Journal:
     """The two files of a pool's intent journal, in `directory`.
 
-    `append` is for one thread at a time; so are `begin` and `replay`.
+    `append` is for one thread at a time; so are `prepare`, `begin` and `replay`.
     """
 
     def __init__(self, directory: Path, boot: str | None = None) -> None:
@@ -61,52 +62,66 @@ class Journal:
         self._sequence = 0
         self._end = _START
         self._fd = -1
+        self._seed = 0  # where the checksums of records begin
 
     @property
     def length(self) -> int:
         """Bytes of records since `begin`."""
         return self._end - _START
 
+    def prepare(self, sequence: int) -> None:
+        """Make the file ready for commit `sequence`; what it held was of commit `sequence` - 2 at the latest.
+
+        Raises OSError; then changes go where they went.
+        """
+        header = self._header(sequence)
+        _write(self._files[sequence % 2], header, 0)
+
     def begin(self, sequence: int) -> None:
-        """Changes belong to commit `sequence` from now on. What the file held was of commit `sequence` - 2 at the latest."""
-        fd = self._files[sequence % 2]
+        """Changes belong to commit `sequence` from now on, for which the file has been prepared."""
+        self._fd, self._sequence, self._end = self._files[sequence % 2], sequence, _START
+        self._seed = crc32c(self._header(sequence))
+
+    def _header(self, sequence: int) -> bytes:
         header = _HEADER.pack(_MAGIC, _VERSION, sequence, self._boot)
-        os.pwrite(fd, header + _CRC.pack(crc32c(header)), 0)
-        self._fd, self._sequence, self._end = fd, sequence, _START
+        return header + _CRC.pack(crc32c(header))
 
     def append(self, records: list[Record]) -> None:
         """Write changes down. Raises OSError; then none of them will be replayed."""
         data = bytearray()
         for record in records:
             packed = _RECORD.pack(self._sequence, *record)
-            data += packed + _CRC.pack(crc32c(packed))
-        written = os.pwrite(self._fd, data, self._end)
-        if written < len(data):  # the file system is full
-            os.ftruncate(self._fd, self._end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            data += packed + _CRC.pack(crc32c(packed, self._seed))
+        _write(self._fd, data, self._end)
         self._end += len(data)
 
-    def replay(self, after: int) -> Iterator[Record]:
-        """The changes that commit `after` does not have, in order."""
+    def replay(self, after: int) -> tuple[int, list[Record]]:
+        """The changes that commit `after` does not have, in order, and the last commit that any of them was for.
+
+        They stay where they are until that commit is durable: opening a pool may be cut short as well.
+        """
+        last, found = after, []
         for sequence in (after + 1, after + 2):
             fd = self._files[sequence % 2]
             if not self._is_of(fd, sequence):
-                return
-            yield from self._records(fd, sequence)
+                break
+            records = list(self._records(fd, sequence))
+            if records:
+                last = sequence
+                found += records
+        return last, found
 
     def _is_of(self, fd: int, sequence: int) -> bool:
-        data = os.pread(fd, _HEADER.size + _CRC.size, 0)
-        expected = _HEADER.pack(_MAGIC, _VERSION, sequence, self._boot)
-        return data == expected + _CRC.pack(crc32c(expected))
+        return os.pread(fd, _HEADER.size + _CRC.size, 0) == self._header(sequence)
 
     def _records(self, fd: int, sequence: int) -> Iterator[Record]:
-        at = _START
+        at, seed = _START, crc32c(self._header(sequence))
         while True:
             block = os.pread(fd, _STEP * 4096, at)
             for start in range(0, len(block) - _STEP + 1, _STEP):
                 packed = block[start : start + _RECORD.size]
                 of, *fields = _RECORD.unpack(packed)
-                if of != sequence or _CRC.unpack_from(block, start + _RECORD.size)[0] != crc32c(packed):
+                if of != sequence or _CRC.unpack_from(block, start + _RECORD.size)[0] != crc32c(packed, seed):
                     return
                 yield Record._make(fields)
             if len(block) < _STEP * 4096:
@@ -117,3 +132,11 @@ class Journal:
         for fd in self._files:
             os.close(fd)
         self._files.clear()
+
+
+def _write(fd: int, data: bytes | bytearray, offset: int) -> None:
+    """Write all of it, or nothing that a reader would see."""
+    written = os.pwrite(fd, data, offset)
+    if written < len(data):  # the file system is full
+        os.ftruncate(fd, offset)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -195,7 +195,7 @@ class Pool(Engine):
 
 def create(directory: Path, members: Sequence[str]) -> None:
     """Make an empty pool in an existing, empty directory."""
-    store = Store(directory)
+    store = Store(directory, create=True)
     with store.write() as transaction:
         change_head(transaction, lambda head: head.update(members=list(members)))
     store.close()

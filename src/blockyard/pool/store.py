@@ -11,6 +11,9 @@ into one commit.
     lost        tree, chunk, generation  → place, birth, checksum: what the chunk was up to that generation
     deltas      tree, generation, chunk  → nothing: the same in the other order
     slabs       member, slab             → shift, bitmap
+
+LMDB has no checksums: what a disk or a memory cell has falsified it hands out as it is. So each value is followed by a CRC32C
+over table, key and value, which is compared whenever one is read. Entries that are missing are found by pool/check.py.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lmdb
+from crc32c import crc32c
 
+from blockyard.pool import datafile
+from blockyard.pool.datafile import Damaged
 from blockyard.pool.space import Slab, Stored
 
 _TABLES = ("pool", "trees", "volumes", "snapshots", "maps", "lost", "deltas", "slabs")
@@ -32,6 +38,17 @@ _TWO = struct.Struct(">QQ")
 _THREE = struct.Struct(">QQQ")
 _LOST = struct.Struct(">QQI")
 _SLAB = struct.Struct(">IQ")
+_CRC = struct.Struct("<I")
+_PAGES_A_CHANGE = (
+    8  # of the store that an entry may touch: a map page has two of its own, a lost chunk is in two tables
+)
+_PAGES_A_COMMIT = 2048  # beyond that: what is deleted, the list of free pages
+_AHEAD = 4 << 20  # bytes: so that it need not be done for every commit
+_SEEDS = {name: crc32c(name.encode()) for name in _TABLES}  # so that no entry passes for one of another table
+
+
+class StoreError(OSError):
+    """LMDB could not do what it was told: nothing is known of what it has stored since its last commit."""
 
 
 class Lost(NamedTuple):
@@ -48,16 +65,18 @@ class Lost(NamedTuple):
 class Transaction:
     """A view of everything, or with `write` a change of it."""
 
-    def __init__(self, inner: Any, tables: dict[str, Any]) -> None:
+    def __init__(self, inner: Any, tables: dict[str, Any], directory: Path) -> None:
         self._inner = inner
         self._tables = tables
+        self._directory = directory
 
     def get(self, table: str, key: bytes) -> bytes | None:
+        """Raises Damaged for what is not as it was stored."""
         value: bytes | None = self._inner.get(key, db=self._tables[table])
-        return value
+        return None if value is None else self._checked(table, key, value)
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
-        self._inner.put(key, value, db=self._tables[table])
+        self._inner.put(key, value + _CRC.pack(_sum(table, key, value)), db=self._tables[table])
 
     def delete(self, table: str, key: bytes) -> None:
         self._inner.delete(key, db=self._tables[table])
@@ -70,7 +89,29 @@ class Transaction:
             for key, value in cursor:
                 if not key.startswith(prefix):
                     return
-                yield key, value
+                yield key, self._checked(table, key, value)
+
+    def suspects(self, table: str, start: bytes = b"") -> Iterator[tuple[bytes, bytes | None]]:
+        """All keys from `start` on, and their values where these are as they were stored: for who looks for damage."""
+        with self._inner.cursor(db=self._tables[table]) as cursor:
+            if not cursor.set_range(start):
+                return
+            for key, value in cursor:
+                yield key, value[:-4] if _is_sound(table, key, value) else None
+
+    def count(self, table: str) -> int:
+        """How many entries a table has, by LMDB's own count."""
+        entries: int = self._inner.stat(self._tables[table])["entries"]
+        return entries
+
+    def damaged(self, what: str) -> Damaged:
+        """An error that says what does not make sense."""
+        return Damaged(self._directory, what)
+
+    def _checked(self, table: str, key: bytes, value: bytes) -> bytes:
+        if not _is_sound(table, key, value):
+            raise self.damaged(f"entry {key.hex()} of table {table}")
+        return value[:-4]
 
     # ---- maps
 
@@ -110,7 +151,8 @@ class Transaction:
         for key, _ in self.items("deltas", _TWO.pack(tree, generation)):
             chunk = _THREE.unpack(key)[2]
             value = self.get("lost", _THREE.pack(tree, chunk, generation))
-            assert value is not None
+            if value is None:
+                raise self.damaged(f"entry {key.hex()} of table deltas leads nowhere")
             found.append(Lost(tree, chunk, generation, *_LOST.unpack(value)))
             if len(found) == limit:
                 break
@@ -136,23 +178,51 @@ class Transaction:
 
 
 class Store:
-    """The LMDB environment in `directory`. One process has it open at a time (pool.py sees to that)."""
+    """The LMDB environment in `directory`. One process has it open at a time (pool.py sees to that).
 
-    def __init__(self, directory: Path) -> None:
-        self._environment = _open(directory, read_only=False)
-        self._environment.reader_check()  # a reader that was killed would keep old pages from being used again
-        self._tables = {name: self._environment.open_db(name.encode()) for name in _TABLES}
+    Raises FileNotFoundError where there is none and none is to be made, Damaged for one that cannot be.
+    """
+
+    def __init__(self, directory: Path, *, create: bool = False) -> None:
+        self._directory = directory
+        self._reserved = 0  # bytes of the file that have room on the disk
+        if not create:
+            datafile.examine(directory)
+        with _translated(directory):
+            self._environment = _open(directory, read_only=False)
+            try:
+                self._environment.reader_check()  # a reader that was killed would keep old pages from being used again
+                self._tables = {name: self._environment.open_db(name.encode(), create=create) for name in _TABLES}
+            except BaseException:
+                self._environment.close()
+                raise
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
-        with self._environment.begin() as inner:
-            yield Transaction(inner, self._tables)
+        """A view of everything as it is now."""
+        with _translated(self._directory), self._environment.begin() as inner:
+            yield Transaction(inner, self._tables, self._directory)
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """A transaction that is on stable storage when this ends, or has left no trace when it ended with an exception."""
-        with self._environment.begin(write=True) as inner:
-            yield Transaction(inner, self._tables)
+        """A transaction that is on stable storage when this ends, or has left no trace when it ended with an exception.
+
+        Raises StoreError when it could not be stored.
+        """
+        with _translated(self._directory), self._environment.begin(write=True) as inner:
+            yield Transaction(inner, self._tables, self._directory)
+
+    def reserve(self, changes: int) -> None:
+        """Have room on the disk for a transaction that changes so many entries. Raises OSError (ENOSPC).
+
+        LMDB would find out too late: in the middle of a commit. A file system that copies what it writes may break this
+        promise; then that commit fails.
+        """
+        info = self._environment.info()
+        needed = (info["last_pgno"] + changes * _PAGES_A_CHANGE + _PAGES_A_COMMIT) * self._environment.stat()["psize"]
+        if needed > self._reserved:
+            datafile.allocate(self._directory, needed + _AHEAD)
+            self._reserved = needed + _AHEAD
 
     def close(self) -> None:
         self._environment.close()
@@ -164,19 +234,15 @@ def reading(directory: Path) -> Iterator[Transaction]:
 
     Raises OSError. One at a time in a process, and not where the process has it open itself.
     """
-    try:
+    datafile.examine(directory)
+    with _translated(directory):
         environment = _open(directory, read_only=True)
-    except lmdb.Error as error:
-        raise OSError(errno.EIO, str(error), str(directory)) from error
-    try:
-        with environment.begin() as inner:
-            yield Transaction(
-                inner, {name: environment.open_db(name.encode(), inner, create=False) for name in _TABLES}
-            )
-    except lmdb.Error as error:
-        raise OSError(errno.EIO, str(error), str(directory)) from error
-    finally:
-        environment.close()
+        try:
+            with environment.begin() as inner:
+                tables = {name: environment.open_db(name.encode(), inner, create=False) for name in _TABLES}
+                yield Transaction(inner, tables, directory)
+        finally:
+            environment.close()
 
 
 def _open(directory: Path, *, read_only: bool) -> Any:
@@ -184,3 +250,24 @@ def _open(directory: Path, *, read_only: bool) -> Any:
         str(directory), map_size=_LIMIT, max_dbs=len(_TABLES), subdir=True, mode=0o600, max_readers=64,
         readahead=False, readonly=read_only, create=not read_only,
     )  # fmt: skip
+
+
+@contextmanager
+def _translated(directory: Path) -> Iterator[None]:
+    """LMDB's exceptions as OSErrors."""
+    try:
+        yield
+    except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.NotFoundError) as error:
+        raise Damaged(directory, f"{datafile.NAME}: {error}") from error
+    except lmdb.Error as error:
+        full = isinstance(error, (lmdb.DiskError, lmdb.MapFullError))
+        raise StoreError(errno.ENOSPC if full else errno.EIO, f"{datafile.NAME}: {error}", str(directory)) from error
+
+
+def _sum(table: str, key: bytes, value: bytes) -> int:
+    total: int = crc32c(value, crc32c(key, _SEEDS[table]))
+    return total
+
+
+def _is_sound(table: str, key: bytes, value: bytes) -> bool:
+    return len(value) >= _CRC.size and value[-4:] == _CRC.pack(_sum(table, key, value[:-4]))
