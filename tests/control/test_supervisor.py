@@ -125,6 +125,23 @@ def test_a_connection_that_a_worker_dies_with_goes_to_the_next(tmp_path: Path) -
     run(scene, [make_volume(tmp_path, "a")], 1)
 
 
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blockyard.control.supervisor.PULSE", 0.05)
+    monkeypatch.setattr("blockyard.control.supervisor.HANG", 1.0)
+
+    async def scene(supervisor: Supervisor) -> None:
+        await supervisor.start()
+        (worker,) = supervisor.workers
+        first = worker.pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)
+        await until(lambda: worker.pid not in (None, first))
+        assert is_gone(first)
+        assert worker.restarts == 1
+
+    run(scene, [make_volume(tmp_path, "a")], 1)
+
+
 def test_one_that_dies_again_and_again_is_given_time(tmp_path: Path) -> None:
     async def scene(supervisor: Supervisor) -> None:
         await supervisor.start()

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 PATIENCE = 5.0  # seconds that a new connection waits for a worker that is being restarted
 FIRST_DELAY, LAST_DELAY = 0.1, 3.0  # seconds between restarts, from the second in a row on; doubles, below PATIENCE
 SETTLED = 60.0  # seconds after which a worker's death counts as the first one again
+PULSE = 5.0  # seconds between two questions whether a worker is alive
+HANG = 60.0  # seconds without an answer after which a worker counts as hung: longer than any disk should stall
 _LOG_LINE = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL):([\w.]+):(.*)")  # logging.BASIC_FORMAT
 
 
@@ -221,6 +223,7 @@ class Worker:
         self.pid = process.pid
         messages = asyncio.create_task(self._listen(ours))
         errors = asyncio.create_task(self._relay_log(process))
+        pulse = asyncio.create_task(self._watch(process))
         try:
             configuration = records.write(self.configuration)
             with contextlib.suppress(OSError):
@@ -236,9 +239,9 @@ class Worker:
         finally:
             self.pid = None
             self._ready.clear()
-            messages.cancel()
-            errors.cancel()
-            await asyncio.gather(messages, errors, return_exceptions=True)
+            for task in (messages, errors, pulse):
+                task.cancel()
+            await asyncio.gather(messages, errors, pulse, return_exceptions=True)
             async with self._sending:  # nobody waits for room in it any more: the event loop has forgotten it
                 ours.close()
 
@@ -285,6 +288,22 @@ class Worker:
     def _answered(self, error: str) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(error)
+
+    async def _watch(self, process: Process) -> None:
+        """End a process that lives and does nothing any more, so that another takes its place."""
+        await self._ready.wait()
+        while True:
+            await asyncio.sleep(PULSE)
+            try:
+                async with asyncio.timeout(HANG):
+                    await self._exchange({"type": "request", "name": "alive"})
+            except TimeoutError:
+                if self._answer is None or self._answer.done():  # else it opens volumes, and there may be many
+                    log.error("worker %d has not answered for %.0f s: it is killed", self.number, HANG)
+                    process.kill()
+                    return
+            except OSError:  # it is just ending
+                return
 
     async def _relay_log(self, process: Process) -> None:
         """What the worker writes to stderr becomes log records here, so that there is one log in one format."""

@@ -82,7 +82,13 @@ def set_port_group(inventory: Inventory, request: Message) -> Message:
     return {}
 
 
+def alive(inventory: Inventory, request: Message) -> Message:
+    """Nothing: that there is a reply tells all."""
+    return {}
+
+
 REQUESTS: dict[str, Callable[[Inventory, Message], Message]] = {
+    "alive": alive,
     "statistics": statistics,
     "drop sessions": drop_sessions,
     "port groups": port_groups,
