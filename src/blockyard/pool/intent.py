@@ -80,11 +80,16 @@ class Journal:
     def begin(self, sequence: int) -> None:
         """Changes belong to commit `sequence` from now on, for which the file has been prepared."""
         self._fd, self._sequence, self._end = self._files[sequence % 2], sequence, _START
-        self._seed = crc32c(self._header(sequence))
+        self._seed = self._seed_of(sequence)
 
     def _header(self, sequence: int) -> bytes:
         header = _HEADER.pack(_MAGIC, _VERSION, sequence, self._boot)
         return header + _CRC.pack(crc32c(header))
+
+    def _seed_of(self, sequence: int) -> int:
+        """Where the checksums of records begin. (That of a header with its own is the same for all of them.)"""
+        seed: int = crc32c(self._header(sequence)[: -_CRC.size])
+        return seed
 
     def append(self, records: list[Record]) -> None:
         """Write changes down. Raises OSError; then none of them will be replayed."""
@@ -115,7 +120,7 @@ class Journal:
         return os.pread(fd, _HEADER.size + _CRC.size, 0) == self._header(sequence)
 
     def _records(self, fd: int, sequence: int) -> Iterator[Record]:
-        at, seed = _START, crc32c(self._header(sequence))
+        at, seed = _START, self._seed_of(sequence)
         while True:
             block = os.pread(fd, _STEP * 4096, at)
             for start in range(0, len(block) - _STEP + 1, _STEP):
