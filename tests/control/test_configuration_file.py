@@ -100,7 +100,7 @@ def test_an_empty_file_serves_on_loopback(tmp_path: Path) -> None:
             "portals[1]: 0.0.0.0:3260 takes all addresses with this port, and portal_groups.1.portals[0] has another",
         ),
         ("[volumes.a]", "volumes.a.path: it is missing"),
-        ("[volumes.a]\npath = ''", "volumes.a.path: the path of a file or block device belongs here"),
+        ("[volumes.a]\npath = ''", "volumes.a.path: it is missing: name a file"),
         ("[volumes.a]\npath = 'x'\nname = 'b'", "volumes.a.name: the name is the key already"),
         ("[volumes.'']\npath = 'x'", 'volumes."": the name of a volume has 1 to 64 characters'),
         ("[volumes.a]\npath = 'x'\nblock_size = 1024", "volumes.a.block_size: 1024 is neither 512 nor 4096"),

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from blockyard.control.configuration_file import load
-from blockyard.worker.configuration import Authentication, Configuration, Isns, PortalGroup, Redirect, Target, Volume
+from blockyard.worker.configuration import (
+    Authentication,
+    Configuration,
+    Isns,
+    Pool,
+    PortalGroup,
+    Redirect,
+    Target,
+    Volume,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 
@@ -22,7 +31,7 @@ def test_the_example_makes_sense(tmp_path: Path) -> None:
         assert getattr(configuration, field.name) != field.default, f"the example has no {field.name}"
 
 
-@pytest.mark.parametrize("kind", [PortalGroup, Volume, Target, Redirect, Authentication, Isns])
+@pytest.mark.parametrize("kind", [PortalGroup, Pool, Volume, Target, Redirect, Authentication, Isns])
 def test_every_key_is_explained(kind: type) -> None:
     for field in dataclasses.fields(kind):
         if field.name != "name":

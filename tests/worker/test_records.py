@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockyard.worker.configuration import Configuration, PortalGroup, Target, Volume, components
+from blockyard.worker.configuration import Configuration, Pool, PortalGroup, Target, Volume, components
 from blockyard.worker.records import RecordError, read, write
 
 
@@ -111,7 +111,14 @@ def test_a_configuration_survives_being_sent(
     assert read(Configuration, json.loads(json.dumps(write(configuration)))) == configuration
 
 
-def test_targets_that_share_volumes_belong_together() -> None:
-    shares = {"a": "1", "b": "2", "c": "13", "d": "45", "e": "52", "f": ""}
-    targets = [Target(name, dict(enumerate(volumes))) for name, volumes in shares.items()]
-    assert sorted(map(sorted, components(targets))) == [["a", "c"], ["b", "d", "e"], ["f"]]
+def test_targets_that_share_volumes_or_pools_belong_together() -> None:
+    shares = {"a": "1", "b": "2", "c": "13", "d": "45", "e": "52", "f": "", "g": "x", "h": "y"}
+    pools = {"x": "fast", "y": "fast"}
+    configuration = Configuration(
+        volumes={name: Volume(name, pool=pools.get(name, "")) for name in "12345xy"},
+        targets={name: Target(name, dict(enumerate(volumes))) for name, volumes in shares.items()},
+        pools={name: Pool(name, "") for name in ("fast", "idle")},
+    )
+    assert sorted(sorted([*together.targets, *together.pools]) for together in components(configuration)) == [
+        ["a", "c"], ["b", "d", "e"], ["f"], ["fast", "g", "h"], ["idle"],
+    ]  # fmt: skip

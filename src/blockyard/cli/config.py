@@ -46,6 +46,7 @@ def _check(options: argparse.Namespace) -> int:
         counts = {
             "target": len(configuration.targets),
             "volume": len(configuration.volumes),
+            **({"pool": len(configuration.pools)} if configuration.pools else {}),
             "portal": len(configuration.portals),
         }
         found = ", ".join(f"{number} {noun}{'' if number == 1 else 's'}" for noun, number in counts.items())

@@ -36,17 +36,17 @@ def overview(found: Found) -> str:
 
 def _table(luns: dict[int, str], found: Found) -> Iterator[str]:
     rows = [("LUN", "SIZE", "BLOCK", "ACCESS", "VOLUME")]
-    rows += [_row(lun, found.settled.volumes[name], found.backings[name]) for lun, name in luns.items()]
+    rows += [_row(lun, found.settled.volumes[name], found.backings.get(name)) for lun, name in luns.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[:3], widths, strict=False)]
         yield "  " + "   ".join(["", *cells, row[3].ljust(widths[3]), row[4]])
 
 
-def _row(lun: int, volume: Volume, backing: Backing) -> tuple[str, str, str, str, str]:
+def _row(lun: int, volume: Volume, backing: Backing | None) -> tuple[str, str, str, str, str]:
     access = "read-only" if volume.read_only else "write-through" if volume.write_through else "read-write"
-    note = " (new)" if backing.created else ""
-    return str(lun), format_size(backing.size), str(volume.block_size), access, f"{backing.path}{note}"
+    note = " (new)" if backing is not None and backing.created else ""
+    return str(lun), format_size(volume.size), str(volume.block_size), access, f"{volume.source}{note}"
 
 
 def usage(settled: Settled) -> str:

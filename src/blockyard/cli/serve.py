@@ -25,7 +25,7 @@ from blockyard.control.settling import Found
 from blockyard.control.state import State, default_directory
 from blockyard.control.volumes import missing_space
 from blockyard.iscsi.names import validate
-from blockyard.worker.configuration import PORTAL_GROUP, Configuration, Isns, PortalGroup, Target, Volume
+from blockyard.worker.configuration import PORTAL_GROUP, Configuration, Isns, Pool, PortalGroup, Target, Volume
 from blockyard.worker.records import RecordError
 
 DEMO_SIZE = 1 << 30  # bytes
@@ -46,6 +46,7 @@ examples:
   blockyard serve a.img b.img /dev/sdc              one target with LUNs 0, 1 and 2
   blockyard serve iqn.2024-01.com.example:a=a.img iqn.2024-01.com.example:b=b.img
                                                     two targets, each in a worker process of its own
+  blockyard serve --pool /srv/fast                  all volumes of a pool (blockyard pool --help)
   blockyard serve --config /etc/blockyard.toml      what a configuration file says (docs/configuration.md)
   blockyard serve disk.img --portal 192.0.2.1       for other machines: anyone who can reach it can read and write
 """
@@ -79,6 +80,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="FILE",
         type=Path,
         help="serve what this file says instead; SIGHUP and `blockyard reload` read it again (docs/configuration.md)",
+    )
+    parser.add_argument(
+        "--pool",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="export every volume of the pool in this directory, each as a target of its own, now and whenever one is created; "
+        "may be repeated (docs/pools.md)",
     )
     disks = parser.add_argument_group("disks")
     disks.add_argument(
@@ -224,6 +233,8 @@ def _from_file(options: argparse.Namespace) -> Configuration:
     """Raises UsageError for options that the file has in it, ConfigurationError."""
     if options.volumes:
         raise UsageError(f"{options.volumes[0]}: with --config, volumes stand in the file")
+    if options.pool:
+        raise UsageError(f"--pool {options.pool[0]}: with --config, pools stand in the file")
     in_file = {"isns": None, "size": None, "block_size": Volume.block_size, "target": None, "background_rate": None}
     in_file["soft_threshold"] = None
     in_file |= {"protection": Volume.protection}
@@ -242,7 +253,8 @@ def _from_arguments(options: argparse.Namespace) -> Configuration:
         portals = tuple(parse_portal(text).written for text in options.portal or [DEFAULT_PORTAL])
         volumes: dict[str, Volume] = {}
         luns: dict[str, dict[int, str]] = {}
-        for target, path in _wanted(options.volumes, options.target):
+        wanted = _wanted(options.volumes, options.target) if options.volumes or not options.pool else []
+        for target, path in wanted:
             volume = Volume(
                 name=_volume_name(path or _DEMO, volumes),
                 path=path,
@@ -271,7 +283,22 @@ def _from_arguments(options: argparse.Namespace) -> Configuration:
         for name, units in luns.items()
     }
     isns = None if options.isns is None else Isns(options.isns)
-    return Configuration({PORTAL_GROUP: PortalGroup(portals)}, volumes, targets, isns=isns)
+    pools = _pools(options.pool, options.target or "")
+    return Configuration({PORTAL_GROUP: PortalGroup(portals)}, volumes, targets, isns=isns, pools=pools)
+
+
+def _pools(directories: Iterable[str], target: str) -> dict[str, Pool]:
+    """Pools that were given by their directories only, which name them."""
+    pools: dict[str, Pool] = {}
+    for directory in directories:
+        path = os.path.abspath(directory)
+        base = name = re.sub(r"[^A-Za-z0-9._-]|^[._-]+", "", os.path.basename(path))[:_NAME_LENGTH] or "pool"
+        count = 1
+        while name in pools:
+            count += 1
+            name = f"{base}-{count}"
+        pools[name] = Pool(name, path, export=True, target=target)
+    return pools
 
 
 def _with_defaults(configuration: Configuration, directory: Path) -> Configuration:

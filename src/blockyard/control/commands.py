@@ -31,8 +31,9 @@ async def status(server: Server, request: Request) -> dict[str, Any]:
         "pid": os.getpid(),
         "config": None if server.options.config is None else str(server.options.config.absolute()),
         "portal_groups": {str(tag): list(group.portals) for tag, group in settled.portal_groups.items()},
+        "pools": {name: {"directory": pool.directory} for name, pool in settled.pools.items()},
         "volumes": {
-            name: {"path": volume.path, "size": int(volume.size), "block_size": volume.block_size,
+            name: {"path": volume.path, "source": volume.source, "size": int(volume.size), "block_size": volume.block_size,
                    "read_only": volume.read_only, "uuid": volume.uuid, "counters": volumes.get(name)}
             for name, volume in settled.volumes.items()
         },

@@ -52,10 +52,14 @@ def _make(data: dict[str, Any], directory: Path, portals: tuple[str, ...]) -> Co
         raise RecordError("portal_groups", "the portals stand here: leave out --portal")
     configuration = checked(configuration)
     volumes = {
-        name: replace(volume, path=os.path.abspath(directory / volume.path))
+        name: replace(volume, path=volume.path and os.path.abspath(directory / volume.path))
         for name, volume in configuration.volumes.items()
     }
-    return replace(configuration, volumes=volumes)
+    pools = {
+        name: replace(pool, directory=os.path.abspath(directory / pool.directory))
+        for name, pool in configuration.pools.items()
+    }
+    return replace(configuration, pools=pools, volumes=volumes)
 
 
 def dump(configuration: Configuration) -> str:

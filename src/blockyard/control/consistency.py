@@ -15,8 +15,9 @@ from dataclasses import replace
 from blockyard.iscsi import isns as isns_protocol
 from blockyard.iscsi.directory import Portal, portal_from
 from blockyard.iscsi.names import DEFAULT_PORT, InvalidName, parse_portal, validate
+from blockyard.pool.names import check_snapshot_name, check_volume_name
 from blockyard.scsi.lun import MAX_LUN
-from blockyard.worker.configuration import Configuration, Isns, PortalGroup, Redirect, Target, Volume
+from blockyard.worker.configuration import Configuration, Isns, Pool, PortalGroup, Redirect, Target, Volume
 from blockyard.worker.records import RecordError, join, key
 
 MAX_TAG = 65535  # portal group tags have 16 bits (RFC 7143 §13.9)
@@ -29,8 +30,10 @@ _ALIAS_LIMIT = 255  # bytes (RFC 7143 §13.6)
 def checked(configuration: Configuration) -> Configuration:
     """The configuration in its normal form. Raises RecordError."""
     groups = _portal_groups(configuration)
+    pools = {name: _pool(join("pools", key(name)), pool) for name, pool in configuration.pools.items()}
     for name, volume in configuration.volumes.items():
-        _check_volume(join("volumes", key(name)), volume)
+        _check_volume(join("volumes", key(name)), volume, pools)
+    _check_sources(configuration.volumes.values())
     _check_identities(configuration.volumes.values())
     targets: dict[str, Target] = {}
     for name, target in configuration.targets.items():
@@ -40,7 +43,7 @@ def checked(configuration: Configuration) -> Configuration:
             raise RecordError(at, f"the target {made.name} stands here twice: names do not differ by case alone")
         targets[made.name] = made
     isns = configuration.isns and _isns(configuration.isns)
-    return replace(configuration, portal_groups=groups, targets=targets, isns=isns)
+    return replace(configuration, portal_groups=groups, pools=pools, targets=targets, isns=isns)
 
 
 def _isns(isns: Isns) -> Isns:
@@ -96,14 +99,40 @@ def _check_apart(at: str, portal: Portal, others: dict[Portal, str]) -> None:
             raise RecordError(at, f"{wildcard} takes all addresses with this port, and {place} has another of them")
 
 
+# ---- pools
+
+
+def _pool(at: str, pool: Pool) -> Pool:
+    try:
+        check_volume_name(pool.name)
+    except ValueError as error:
+        raise RecordError(at, str(error)) from None
+    if not pool.directory or "\0" in pool.directory:
+        raise RecordError(join(at, "directory"), "the directory that `blockyard pool create` has made belongs here")
+    for option in ("target", "access"):
+        if getattr(pool, option) and not pool.export:
+            raise RecordError(join(at, option), "that is for pools that are exported: add `export = true`")
+    try:
+        return replace(pool, target=pool.target and validate(pool.target))
+    except InvalidName as error:
+        raise RecordError(join(at, "target"), str(error)) from None
+
+
 # ---- volumes
 
 
-def _check_volume(at: str, volume: Volume) -> None:
+def _check_volume(at: str, volume: Volume, pools: Collection[str]) -> None:
     if not _VOLUME_NAME.match(volume.name):
         raise RecordError(at, "the name of a volume has 1 to 64 characters, none of which is a control character")
-    if not volume.path or "\0" in volume.path:
-        raise RecordError(join(at, "path"), "the path of a file or block device belongs here")
+    if volume.pool:
+        _check_pool_volume(at, volume, pools)
+    elif volume.volume or volume.snapshot:
+        option = "volume" if volume.volume else "snapshot"
+        raise RecordError(join(at, option), "that is for volumes of pools: say by `pool` which one it is in")
+    elif not volume.path:
+        raise RecordError(join(at, "path"), "it is missing: name a file or block device here, or a pool by `pool`")
+    elif "\0" in volume.path:
+        raise RecordError(join(at, "path"), "no path has a NUL in it")
     if volume.block_size not in BLOCK_SIZES:
         raise RecordError(join(at, "block_size"), f"{volume.block_size} is neither 512 nor 4096")
     if not 0 <= volume.protection <= 3:
@@ -117,6 +146,44 @@ def _check_volume(at: str, volume: Volume) -> None:
         except ValueError:
             example = "5e3a7c1e-6f0b-4c55-9a39-0f0c9a2d7b11"
             raise RecordError(join(at, "uuid"), f'{volume.uuid!r} is not a UUID, such as "{example}"') from None
+
+
+def _check_pool_volume(at: str, volume: Volume, pools: Collection[str]) -> None:
+    if volume.pool not in pools:
+        raise RecordError(join(at, "pool"), f"there is no pool {volume.pool!r}{_hint('pools', volume.pool, pools)}")
+    if volume.path:
+        raise RecordError(join(at, "path"), "a volume is in a pool or has a path, not both")
+    if volume.size:
+        change = f"`blockyard volume resize {volume.pool}/{volume.in_pool} SIZE` changes it"
+        raise RecordError(join(at, "size"), f"the pool knows the size: leave this out; {change}")
+    if volume.protection:
+        raise RecordError(join(at, "protection"), "volumes of pools have none: it could not go back with a snapshot")
+    for option, name, check in (
+        ("volume", volume.volume, check_volume_name),
+        ("snapshot", volume.snapshot, check_snapshot_name),
+    ):
+        try:
+            if name:
+                check(name)
+        except ValueError as error:
+            raise RecordError(join(at, option), str(error)) from None
+
+
+def _check_sources(volumes: Iterable[Volume]) -> None:
+    """That no two are the same volume of a pool. Files that are the same only show when they are looked at."""
+    seen: dict[str, str] = {}
+    for volume in volumes:
+        if volume.pool:
+            if volume.source in seen:
+                at = join("volumes", key(volume.name))
+                other = join("volumes", key(seen[volume.source]))
+                raise RecordError(at, f"{other} is {volume.source} too: name it once, and let targets share it")
+            seen[volume.source] = volume.name
+
+
+def _hint(table: str, name: str, there: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, there, 1)
+    return f"; did you mean {close[0]!r}?" if close else f": add [{join(table, key(name))}], or correct the name"
 
 
 def _check_identities(volumes: Iterable[Volume]) -> None:
@@ -168,9 +235,7 @@ def _check_luns(at: str, luns: dict[int, str], volumes: Collection[str]) -> None
         if not 0 <= lun <= MAX_LUN:
             raise RecordError(join(at, str(lun)), f"a LUN is from 0 to {MAX_LUN}")
         if volume not in volumes:
-            close = difflib.get_close_matches(volume, volumes, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else f": add [volumes.{key(volume)}], or correct the name"
-            raise RecordError(join(at, str(lun)), f"there is no volume {volume!r}{hint}")
+            raise RecordError(join(at, str(lun)), f"there is no volume {volume!r}{_hint('volumes', volume, volumes)}")
 
 
 def _redirect(at: str, redirect: Redirect) -> Redirect:

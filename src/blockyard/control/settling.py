@@ -1,4 +1,4 @@
-"""From a configuration to what workers are told: files looked at or made, identities and numbers looked up.
+"""From a configuration to what workers are told: files looked at or made, pools read, identities and numbers looked up.
 
 Volumes that are served already are in use by a worker, which has them locked: of these only the size is looked at.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from blockyard.block.size import Size
 from blockyard.control.errors import VolumeError
+from blockyard.control.pools import described, exported, read_catalogs
 from blockyard.control.state import State
 from blockyard.control.volumes import FILE, OPTIONS, Backing, prepare
 from blockyard.worker.configuration import Configuration, PortalGroup, Settled, Target, Volume
@@ -20,7 +21,7 @@ from blockyard.worker.configuration import Configuration, PortalGroup, Settled, 
 
 @dataclass(frozen=True)
 class Found:
-    """A configuration that can be served, and what its volumes are made of, by their names."""
+    """A configuration that can be served, and what those of its volumes that are in no pool are made of, by their names."""
 
     settled: Settled
     backings: dict[str, Backing]
@@ -45,14 +46,19 @@ def settle(
     already. Raises VolumeError or StateError; then
     no file has been made or changed.
     """
+    catalogs = read_catalogs(configuration.pools)
+    configuration = exported(configuration, catalogs, state)
+    of_pools = described(configuration, catalogs)
     backings: dict[str, Backing] = {}
     try:
         for name, volume in configuration.volumes.items():
-            backings[name] = _prepare(volume, served, from_file=from_file, grow=grow)
+            if volume.path:
+                backings[name] = _prepare(volume, served, from_file=from_file, grow=grow)
         _check_apart(configuration.volumes, backings)
         settled = Settled(
             portal_groups=dict(portals),
-            volumes=_identified(configuration.volumes, backings, state),
+            pools=configuration.pools,
+            volumes=configuration.volumes | _identified(configuration.volumes, backings, state) | of_pools,
             targets=configuration.targets,
             discovery=configuration.discovery,
             auth=configuration.auth,
@@ -82,28 +88,28 @@ def _prepare(volume: Volume, served: Collection[Path], *, from_file: bool, grow:
 def _check_apart(volumes: Mapping[str, Volume], backings: Mapping[str, Backing]) -> None:
     """That no two volumes are one file or device."""
     seen: dict[tuple[int, int], Volume] = {}
-    for name, volume in volumes.items():
-        info = backings[name].path.stat()
+    for name, backing in backings.items():
+        info = backing.path.stat()
         identity = (info.st_dev, info.st_rdev or info.st_ino)
         if identity in seen:
-            other = seen[identity].path
-            raise VolumeError(f"{volume.path} and {other} are one volume: name it once, and let targets share it")
-        seen[identity] = volume
+            path, other = volumes[name].path, seen[identity].path
+            raise VolumeError(f"{path} and {other} are one volume: name it once, and let targets share it")
+        seen[identity] = volumes[name]
 
 
 def _identified(volumes: Mapping[str, Volume], backings: Mapping[str, Backing], state: State) -> dict[str, Volume]:
     uuids = state.volume_uuids(
-        (backings[name].key for name, volume in volumes.items() if not volume.uuid),
+        (backing.key for name, backing in backings.items() if not volumes[name].uuid),
         new=(backing.key for backing in backings.values() if backing.created),
     )
     return {
         name: replace(
-            volume,
-            path=str(backings[name].path),
-            size=Size(backings[name].size),
-            uuid=volume.uuid or str(uuids[backings[name].key]),
+            volumes[name],
+            path=str(backing.path),
+            size=Size(backing.size),
+            uuid=volumes[name].uuid or str(uuids[backing.key]),
         )
-        for name, volume in volumes.items()
+        for name, backing in backings.items()
     }
 
 

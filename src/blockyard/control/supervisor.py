@@ -27,7 +27,7 @@ from blockyard.control.acceptor import WorkerUnavailable
 from blockyard.control.errors import ControlError, UsageError, VolumeError
 from blockyard.control.gate import Gate
 from blockyard.worker import records
-from blockyard.worker.configuration import Settled, components
+from blockyard.worker.configuration import Settled, Share, components
 from blockyard.worker.handoff import Message, pair, receive_message, send_message
 
 log = logging.getLogger(__name__)
@@ -360,23 +360,23 @@ class Supervisor:
 
     def _divided(self, configuration: Settled) -> dict[Worker, Settled]:
         """Which worker is to serve what. Whatever belongs together stays where the most of it is; what is new is spread."""
-        now = {name: worker for worker in self.workers for name in worker.configuration.targets}
-        names: dict[Worker, list[str]] = {worker: [] for worker in self.workers}
+        now = {name: worker for worker in self.workers for name in _holdings(worker.configuration)}
+        shares: dict[Worker, Share] = {worker: Share([], []) for worker in self.workers}
         new = []
-        for together in components(configuration.targets.values()):
-            owners = Counter(now[name] for name in together if name in now)
+        for together in components(configuration):
+            owners = Counter(now[name] for name in _holdings(configuration.part(together)) if name in now)
             if owners:
-                names[owners.most_common(1)[0][0]] += together
+                _give(shares[owners.most_common(1)[0][0]], together)
             else:
                 new.append(together)
         for together in new:
-            if len(names) < self._count:
+            if len(shares) < self._count:
                 worker = self._make(next(self._numbers), Settled())
-                names[worker] = []
+                shares[worker] = Share([], [])
             else:
-                worker = min(names, key=lambda one: len(names[one]))
-            names[worker] += together
-        parts = {worker: configuration.part(part) for worker, part in names.items()}
+                worker = min(shares, key=lambda one: sum(map(len, shares[one])))
+            _give(shares[worker], together)
+        parts = {worker: configuration.part(share) for worker, share in shares.items()}
         for worker, part in parts.items():
             if worker not in self.workers:
                 worker.configuration = part
@@ -404,7 +404,7 @@ class Supervisor:
             await asyncio.gather(*(worker.change(old, grace) for worker, old in before.items()), return_exceptions=True)
             self._take_over()
             raise
-        self.workers = [worker for worker in parts if worker.configuration.targets]
+        self.workers = [worker for worker in parts if _holdings(worker.configuration)]
         self._take_over()
         await _all(worker.stop(0) for worker in parts if worker not in self.workers)
 
@@ -451,16 +451,33 @@ async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 
 def _without_moved(worker: Worker, before: Mapping[Worker, Settled], after: Mapping[Worker, Settled]) -> Settled:
-    """What a worker serves, without the targets and the files that another one is to take over."""
+    """What a worker serves, without the targets, the files and the pools that another one is to take over."""
     others = [part for other, part in after.items() if other is not worker]
     targets = {name for part in others for name in part.targets}
-    paths = {volume.path for part in others for volume in part.volumes.values()}
+    sources = {volume.source for part in others for volume in part.volumes.values()}
+    directories = {pool.directory for part in others for pool in part.pools.values()}
     now = before[worker]
+    pools = {name: pool for name, pool in now.pools.items() if pool.directory not in directories}
     return replace(
         now,
+        pools=pools,
         targets={name: target for name, target in now.targets.items() if name not in targets},
-        volumes={name: volume for name, volume in now.volumes.items() if volume.path not in paths},
+        volumes={
+            name: volume
+            for name, volume in now.volumes.items()
+            if volume.source not in sources and (not volume.pool or volume.pool in pools)
+        },
     )
+
+
+def _holdings(configuration: Settled) -> list[str]:
+    """What a worker has, so that it stays there: targets and pools, told apart."""
+    return [*configuration.targets, *(f"pool {name}" for name in configuration.pools)]
+
+
+def _give(share: Share, more: Share) -> None:
+    share.targets.extend(more.targets)
+    share.pools.extend(more.pools)
 
 
 async def _until(sock: socket.socket, add: Callable[..., None], remove: Callable[[socket.socket], bool]) -> None:

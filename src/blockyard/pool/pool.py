@@ -143,6 +143,10 @@ class Pool(Engine):
         """The snapshots of a volume, the oldest first."""
         return sorted(self._snapshots.get(name, {}).values(), key=lambda found: (found.time, found.generation))
 
+    def find_snapshot(self, name: str, snapshot: str) -> Snapshot:
+        """Raises KeyError where there is none."""
+        return self._snapshots.get(name, {})[snapshot]
+
     def delete_snapshot(self, name: str, snapshot: str) -> None:
         """Delete a snapshot. It is gone when this returns; its space comes back by `work_off`.
 

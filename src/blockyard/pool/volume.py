@@ -64,8 +64,12 @@ class VolumeDevice(Device):
         self.granularity = 1 << tree.shift
         self._gate = tree.gate
         self._pool = pool
+        self._name = name
         self._tree = tree
         self._remapping = Lock()
+
+    def refresh(self) -> None:
+        self.size = self._pool.volume(self._name).size
 
     def _where(self, chunk: int) -> int:
         return self._pool.place(self._tree, chunk)

@@ -4,14 +4,14 @@ Control makes one of the configuration file or of the command line. Each worker 
 message (records.write), and brings itself to that state.
 
 A volume may stand in several targets and under several LUNs. It is one logical unit all the same, in one worker, with one
-task set: so what must be atomic among all who use it is so by construction. `components` says which targets therefore
-belong together.
+task set: so what must be atomic among all who use it is so by construction. A pool is open in one worker likewise. `components`
+says which targets therefore belong together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from blockyard.block.size import Size
 from blockyard.iscsi.access import Right, Rule
@@ -30,11 +30,27 @@ PORTAL_GROUP = 1  # the one that all portals are in unless something else was sa
 
 
 @dataclass(frozen=True)
-class Volume:
-    """A file or block device as a logical unit."""
+class Pool:
+    """A storage pool: thin volumes, their snapshots and clones."""
 
     name: str
-    path: str
+    directory: str  # where its metadata is
+    export: bool = False  # each of its volumes is a target of its own,
+    target: str = ""  # with a name that begins like this; "": like that of the default target
+    access: tuple[Rule, ...] = ()  # and with these rules
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if any(rule.luns for rule in self.access):
+            raise ValueError("access: targets that are exported have one LUN: rules have no luns here")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A file, a block device or a volume or snapshot of a pool as a logical unit."""
+
+    name: str
+    path: str = ""  # of a file or block device, unless it is in a pool
     size: Size = ANY_SIZE  # of a file: it is made with this size when it is missing, and grows to it
     uuid: str = ""  # its identity for initiators; control fills in what the state database has
     block_size: int = 512  # of a logical block, in bytes
@@ -45,6 +61,21 @@ class Volume:
     soft_threshold: Size = NO_WARNING  # initiators are warned when so little, or less, is left on its file system
     protection: int = 0  # type of protection information (DIF): 1, 2 or 3; 0: none
     removable: bool = False  # initiators may eject its medium and load it
+    pool: str = ""  # instead of `path`: the name of the pool that it is in,
+    volume: str = ""  # what it is called there, if otherwise,
+    snapshot: str = ""  # and which snapshot of it this is, if not itself
+
+    @property
+    def in_pool(self) -> str:
+        """What it is called in its pool."""
+        return self.volume or self.name
+
+    @property
+    def source(self) -> str:
+        """What is shown, as people write it: a path, POOL/VOLUME or POOL/VOLUME@SNAPSHOT."""
+        if not self.pool:
+            return self.path
+        return f"{self.pool}/{self.in_pool}{f'@{self.snapshot}' if self.snapshot else ''}"
 
 
 @dataclass(frozen=True)
@@ -188,6 +219,12 @@ class Configuration:
     discovery: Discovery = Discovery()
     auth: Authentication = Authentication()
     isns: Isns | None = None
+    pools: dict[str, Pool] = field(default_factory=dict)
+
+    def shared_by(self, volume: str) -> str:
+        """What all who use a volume share: its pool, or itself."""
+        pool = self.volumes[volume].pool
+        return f"pool {pool}" if pool else f"volume {volume}"
 
     @property
     def portals(self) -> list[Portal]:
@@ -210,24 +247,37 @@ class Settled(Configuration):
     relative_ports: dict[str, dict[int, int]] = field(default_factory=dict)  # target → tag → identifier (SPC-5)
     units_directory: str = ""  # where logical units keep what outlives the process (scsi/durable.py); "": nowhere
 
-    def part(self, targets: Iterable[str]) -> Settled:
-        """What a worker has to know that serves these targets."""
-        chosen = {name: self.targets[name] for name in targets}
+    def part(self, share: Share) -> Settled:
+        """What a worker has to know that serves this share."""
+        chosen = {name: self.targets[name] for name in share.targets}
         volumes = {name: self.volumes[name] for target in chosen.values() for name in target.volumes}
+        pools = {name: self.pools[name] for name in share.pools}
         ports = {name: self.relative_ports[name] for name in chosen if name in self.relative_ports}
-        return replace(self, volumes=volumes, targets=chosen, relative_ports=ports)
+        return replace(self, pools=pools, volumes=volumes, targets=chosen, relative_ports=ports)
 
 
-def components(targets: Iterable[Target]) -> list[list[str]]:
-    """The names of the targets, those together that share a volume, be it by way of others."""
-    found: dict[int, tuple[list[str], set[str]]] = {}  # by the target that came last: targets, and all their volumes
-    place: dict[str, int] = {}  # volume → where it is in `found`
-    for number, target in enumerate(targets):
-        names, volumes = [target.name], target.volumes
-        for other in {place[volume] for volume in volumes & place.keys()}:
-            other_names, other_volumes = found.pop(other)
+class Share(NamedTuple):
+    """Targets and pools that one worker has, by their names."""
+
+    targets: list[str]
+    pools: list[str]
+
+
+def components(configuration: Configuration) -> list[Share]:
+    """What belongs together: targets that share a volume or a pool, be it by way of others, and those pools.
+
+    A pool of which no target shows anything stands alone.
+    """
+    found: dict[int, tuple[list[str], set[str]]] = {}  # by the target that came last: targets, and all that they use
+    place: dict[str, int] = {}  # what is used → where it is in `found`
+    for number, target in enumerate(configuration.targets.values()):
+        names, used = [target.name], set(map(configuration.shared_by, target.volumes))
+        for other in {place[each] for each in used & place.keys()}:
+            other_names, other_used = found.pop(other)
             names = other_names + names
-            volumes |= other_volumes
-        found[number] = names, volumes
-        place.update(dict.fromkeys(volumes, number))
-    return [names for names, _ in found.values()]
+            used |= other_used
+        found[number] = names, used
+        place.update(dict.fromkeys(used, number))
+    pools = {f"pool {name}": name for name in configuration.pools}
+    shares = [Share(names, [pools[each] for each in pools if each in used]) for names, used in found.values()]
+    return shares + [Share([], [name]) for used, name in pools.items() if used not in place]

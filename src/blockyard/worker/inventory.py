@@ -1,4 +1,4 @@
-"""What a worker serves: logical units and targets, brought from one configuration to the next.
+"""What a worker serves: pools, logical units and targets, brought from one configuration to the next.
 
 `begin` takes over all of a configuration that can be had at once: what is new is opened, LUN maps and rules change,
 initiators are told. It returns what has to go: sessions, and logical units that nothing leads to any more (worker/change.py
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
 from blockyard.iscsi.directory import Directory, portal_from
 from blockyard.iscsi.login import Found, Moved
@@ -30,6 +31,7 @@ from blockyard.worker.admission import WorkerAdmission
 from blockyard.worker.configuration import Settled, Volume
 from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.executor import ThreadExecutor
+from blockyard.worker.pools import OpenPool
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class Inventory:
         self.tokens = TokenStore()
         self._executor = executor
         self._admission = admission
+        self.pools: dict[str, OpenPool] = {}
+        self._closing: list[OpenPool] = []  # pools that have to go as soon as their units have
         self._volumes: dict[str, Volume] = {}  # as they are open
         self._settled = Settled()
         self._directory = Directory((), {})
@@ -70,34 +74,42 @@ class Inventory:
 
     def begin(self, settled: Settled) -> Leaving:
         """Take over what can be had at once. Raises OSError or ValueError; then initiators have noticed nothing."""
-        staying = {name for name, volume in settled.volumes.items() if self._stays(volume)}
+        closing = [pool for pool in self.pools.values() if not pool.is_of(settled.pools.get(pool.name))]
+        staying = {name for name, volume in settled.volumes.items() if self._stays(volume, closing)}
         leaving = {name: unit for name, unit in self.units.items() if name not in staying}
-        occupied = {self._volumes[name].path for name in leaving}
+        occupied = {self._volumes[name].source for name in leaving}
         keep = _directory(settled)
+        pools = {pool.name: pool for pool in self.pools.values() if pool not in closing}
         opened: dict[str, LogicalUnit] = {}
         try:
+            self._open_pools(pools, settled, {pool.directory for pool in closing})
             for name, volume in settled.volumes.items():
                 if name in staying:
                     self._adjust(volume)
-                elif volume.path not in occupied:
-                    opened[name] = self._open(volume, keep)
+                elif volume.source not in occupied and (not volume.pool or volume.pool in pools):
+                    opened[name] = self._open(volume, pools, keep)
         except BaseException:
             self.let_go(opened.values())
+            _close(pool for name, pool in pools.items() if self.pools.get(name) is not pool)
             raise
         for name in leaving:
             del self.units[name], self._volumes[name]
         self.units |= opened
         self._volumes |= {name: settled.volumes[name] for name in opened}
+        self.pools, self._closing = pools, closing
         self._settled = settled
         self._admission.configure(settled.auth.policy, keep)
         return Leaving(self._arrange(), list(leaving.values()))
 
     def finish(self) -> None:
         """What had to go is gone. Raises OSError or ValueError for what cannot be opened in its place."""
+        _close(self._closing)
+        self._closing = []
+        self._open_pools(self.pools, self._settled, set())
         missing = self._settled.volumes.keys() - self.units.keys()
         for name in missing:
             volume = self._settled.volumes[name]
-            self.units[name] = self._open(volume, _directory(self._settled))
+            self.units[name] = self._open(volume, self.pools, _directory(self._settled))
             self._volumes[name] = volume
         if missing:
             self._arrange()
@@ -117,15 +129,24 @@ class Inventory:
 
     def close(self) -> None:
         self.let_go(self.units.values())
+        _close([*self.pools.values(), *self._closing])
+
+    # ---- pools
+
+    def _open_pools(self, pools: dict[str, OpenPool], settled: Settled, occupied: Collection[str]) -> None:
+        """Add those that are not open yet, except those whose directories are occupied. Raises OSError or ValueError."""
+        for name, pool in settled.pools.items():
+            if name not in pools and pool.directory not in occupied:
+                pools[name] = OpenPool(pool)
 
     # ---- logical units
 
-    def _stays(self, volume: Volume) -> bool:
+    def _stays(self, volume: Volume, closing: Sequence[OpenPool]) -> bool:
         """Whether the logical unit that is open can become that of `volume`."""
         old = self._volumes.get(volume.name)
         if old is None or volume.protection:  # protection information is laid out for one size
             return old == volume
-        return volume == replace(
+        return volume.pool not in (pool.name for pool in closing) and volume == replace(
             old, size=volume.size, read_only=volume.read_only, background_rate=volume.background_rate
         )
 
@@ -134,22 +155,26 @@ class Inventory:
         if volume == self._volumes[volume.name]:
             return
         unit, device = self.units[volume.name], self.units[volume.name].device
-        assert isinstance(device, FileDevice)
         if volume.read_only != self._volumes[volume.name].read_only:
-            device.reopen(read_only=volume.read_only)
-            unit.set_read_only(volume.read_only)
+            if isinstance(device, FileDevice):
+                device.reopen(read_only=volume.read_only)
+            unit.set_read_only(volume.read_only or device.read_only)
         unit.background_rate = volume.background_rate
         device.refresh()
         unit.capacity_changed()
         self._volumes[volume.name] = volume
 
-    def _open(self, volume: Volume, keep: Path | None) -> LogicalUnit:
-        device = FileDevice(volume.path, read_only=volume.read_only)
+    def _open(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> LogicalUnit:
+        device: Device
+        if volume.pool:
+            device = pools[volume.pool].device(volume.in_pool, volume.snapshot)
+        else:
+            device = FileDevice(volume.path, read_only=volume.read_only)
         identity = Identity(uuid=uuid.UUID(volume.uuid), name=volume.name)
         unit = LogicalUnit(
             device,
             block_size=volume.block_size,
-            read_only=volume.read_only,
+            read_only=volume.read_only or device.read_only,
             write_through=volume.write_through,
             thick=volume.thick,
             removable=volume.removable,
@@ -204,6 +229,14 @@ class Inventory:
             self._directory.group_of(portal_from(connection.portal)) == session.portal_group
             for connection in session.connections.values()
         )
+
+
+def _close(pools: Iterable[OpenPool]) -> None:
+    for pool in pools:
+        try:
+            pool.close()
+        except OSError as error:
+            log.error("%s: closing the pool has failed: %s", pool.name, error)
 
 
 def _directory(settled: Settled) -> Path | None:
