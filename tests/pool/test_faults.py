@@ -57,6 +57,23 @@ def test_records_of_an_earlier_boot_stay_ignored(tmp_path: Path) -> None:
         pool.abandon()
 
 
+def test_a_commit_between_a_place_and_its_map(tmp_path: Path) -> None:
+    """What it stores as taken nobody would ever give back; and what is replayed would find its place in use."""
+    _pool(tmp_path)
+    for remapped in (False, True):
+        pool = Pool(tmp_path, FileDevice)
+        used, tree = pool.used, pool.tree(pool.volume("a").tree)
+        place, _ = pool.allocate(tree)
+        _write(pool, 0, 1)
+        pool.flush()
+        if remapped:
+            pool.remap(tree, 5, place)
+        pool.abandon()
+        pool = Pool(tmp_path, FileDevice)
+        assert pool.used - used <= CHUNK
+        pool.abandon()
+
+
 def test_opening_may_be_cut_short_too(tmp_path: Path) -> None:
     """A pool that died within a commit has records of two; dying again while they are replayed must not lose or repeat any."""
     _pool(tmp_path)

@@ -46,6 +46,7 @@ class Allocations(RuleBasedStateMachine):
         for medium in self.media:
             self.space.add(medium)
         self.live: dict[int, int] = {}  # place → shift
+        self.loose: dict[int, int] = {}  # allocated, not settled
         self.unusable: dict[int, int] = {}  # freed, not released
         self.disk: dict[Slab, Stored] = {}
         self.committing: tuple[list[Stored], list[Freed], dict[int, int]] | None = None
@@ -65,13 +66,21 @@ class Allocations(RuleBasedStateMachine):
         for other, other_shift in {**self.live, **self.unusable}.items():
             assert units.isdisjoint(_units(other, other_shift)), "it is in use"
         medium.write(place, shift)
-        self.live[place] = shift
+        self.live[place] = self.loose[place] = shift
+
+    @precondition(lambda self: self.loose)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        place = data.draw(st.sampled_from(sorted(self.loose)))
+        self.space.settle(place)
+        del self.loose[place]
 
     @precondition(lambda self: self.live)
     @rule(data=st.data())
     def free(self, data: st.DataObject) -> None:
         place = data.draw(st.sampled_from(sorted(self.live)))
         shift = self.live.pop(place)
+        self.loose.pop(place, None)
         self.space.free(place, shift)
         self.unusable[place] = shift
         with pytest.raises(ValueError, match="not in use"):
@@ -80,7 +89,7 @@ class Allocations(RuleBasedStateMachine):
     @precondition(lambda self: self.committing is None)
     @rule()
     def begin_commit(self) -> None:
-        self.committing = (*self.space.seal(), dict(self.live))
+        self.committing = (*self.space.seal(), {place: self.live[place] for place in self.live.keys() - self.loose})
 
     @precondition(lambda self: self.committing is not None)
     @rule(fails=st.booleans())
@@ -130,6 +139,8 @@ def test_all_of_it_can_be_used_and_comes_back() -> None:
     space = Space()
     space.add(Medium(2))
     places = [space.allocate(16)[0] for _ in range(2 * SLAB >> 16)]
+    for place in places:
+        space.settle(place)
     assert len(set(places)) == len(places)
     assert places == sorted(places), "what is written in order lies in order"
     with pytest.raises(OSError, match="full"):

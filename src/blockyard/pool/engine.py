@@ -189,6 +189,7 @@ class Engine:
         with self._lock:
             self._check()
             self._journal.append([Record(tree.number, chunk, place)])
+            self._space.settle(place)
             tree.remap(chunk, place, self._space.free)
 
     def unmap(self, tree: Tree, chunk: int) -> None:

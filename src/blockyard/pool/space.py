@@ -93,6 +93,7 @@ class Space:
             Slab, int
         ] = {}  # chunks that are freed and not released: bits that are set in the bitmap still
         self._dirty: set[Slab] = set()
+        self._loose: set[int] = set()  # places that are allocated, and in no map yet
         self.used = 0  # bytes in chunks that cannot be allocated, those included that wait for a release
         self.waiting = 0  # of these, the bytes that wait for a release
 
@@ -142,7 +143,11 @@ class Space:
     # ---- chunks
 
     def allocate(self, shift: int) -> tuple[int, bool]:
-        """A place for a chunk of 1 << `shift` bytes, and whether it reads as zeros. Raises OSError (ENOSPC)."""
+        """A place for a chunk of 1 << `shift` bytes, and whether it reads as zeros. Raises OSError (ENOSPC).
+
+        To be settled when a map leads there, or freed. Until then no commit stores it as taken: if the process died, it would
+        be nobody's for ever.
+        """
         partial = self._partial.get(shift)
         slab = next(iter(partial)) if partial else self._take_slab(shift)
         member = self._members[slab.member]
@@ -150,8 +155,13 @@ class Space:
         bit = ~bitmap & (bitmap + 1)  # the lowest that is not set
         self._put(slab, bitmap | bit)
         self.used += 1 << shift
-        offset = (slab.number << SLAB_SHIFT) + ((bit.bit_length() - 1) << shift)
-        return place_of(slab.member, offset), slab.number in member.clean
+        place = place_of(slab.member, (slab.number << SLAB_SHIFT) + ((bit.bit_length() - 1) << shift))
+        self._loose.add(place)
+        return place, slab.number in member.clean
+
+    def settle(self, place: int) -> None:
+        """A map leads to a place that was allocated."""
+        self._loose.discard(place)
 
     def free(self, place: int, shift: int) -> None:
         """A chunk is used no more; its place can be allocated again after the next commit."""
@@ -161,6 +171,7 @@ class Space:
             or self._members[slab.member].shifts[slab.number] != shift
         ):
             raise ValueError(f"place {place:#x} is not in use")
+        self._loose.discard(place)
         self._pending[slab] = self._pending.get(slab, 0) | bit
         self._freed.append(Freed(place, shift))
         self._dirty.add(slab)
@@ -179,13 +190,17 @@ class Space:
 
     def seal(self) -> tuple[list[Stored], list[Freed]]:
         """What a commit has to store of slabs, and what is to be released once it is durable."""
+        loose: dict[Slab, int] = {}
+        for place in self._loose:
+            slab, bit = self._locate(place, self._members[member_of(place)].shifts[offset_of(place) >> SLAB_SHIFT])
+            loose[slab] = loose.get(slab, 0) | bit
         stored = []
         for slab in self._dirty:
-            bitmap = self._bitmap(slab) & ~self._pending.get(slab, 0)
+            bitmap = self._bitmap(slab) & ~self._pending.get(slab, 0) & ~loose.get(slab, 0)
             stored.append(Stored(slab, self._members[slab.member].shifts[slab.number], bitmap))
         freed = self._freed
         self._freed = []
-        self._dirty.clear()
+        self._dirty = set(loose)
         return stored, freed
 
     def unseal(self, stored: Iterable[Stored], freed: Iterable[Freed]) -> None:
