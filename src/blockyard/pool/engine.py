@@ -8,7 +8,7 @@ Theory of operation. Three things keep a crash from doing harm:
   of the process.
 * A commit first makes the data stable and then, in one transaction of the store, everything that leads to it.
 
-Locks. `_committing` is held through a commit, so that there is one at a time. `_lock` guards maps, space and journal; it is held
+Locks. `_committing` is held through a commit, so that there is one at a time. `lock` guards maps, space and journal; it is held
 for microseconds, and taken after the other. Data is read and written outside of it, between `enter` and `leave`: a place that
 was looked up stays what it was until `leave`, even if it is freed meanwhile.
 """
@@ -22,13 +22,15 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from blockyard.block.device import Device
+from blockyard.pool.clock import Clock
 from blockyard.pool.gate import Gate
 from blockyard.pool.intent import Journal, Record
+from blockyard.pool.recorder import Recorder
 from blockyard.pool.space import NOWHERE, Freed, Space, member_of, offset_of
 from blockyard.pool.store import Store, StoreError, Transaction
 from blockyard.pool.tree import Tree
@@ -59,9 +61,16 @@ class Engine:
     Raises OSError when it cannot be opened, ValueError when what is stored of it makes no sense.
     """
 
-    def __init__(self, directory: Path, open_member: Callable[[str], Device], *, boot: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        open_member: Callable[[str], Device],
+        *,
+        boot: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.directory = directory
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._committing = threading.Lock()
         self._own, self._store, self._journal = _take(directory, boot)
         self._space = Space()
@@ -77,6 +86,7 @@ class Engine:
         self._releases: deque[tuple[int, list[Freed]]] = deque()
         self._failed: OSError | None = None
         self._open_member = open_member
+        self._recorder = Recorder(clock or Clock())
         try:
             self._open()
         except BaseException:
@@ -97,6 +107,7 @@ class Engine:
             for stored in transaction.slabs():
                 self._space.load(stored)
             self._load_trees(transaction)
+            self._recorder.load(transaction, self._trees)
         last, records = self._journal.replay(self._sequence)
         for record in records:
             self._redo(record)
@@ -114,6 +125,7 @@ class Engine:
                 number, self._store, fields["shift"], generation=fields["generation"], snapshots=fields["snapshots"],
                 origin=origin, origin_generation=fields["origin_generation"],
             )  # fmt: skip
+            tree.moment = fields["moment"]
             tree.buried = fields["buried"]
             tree.changed = False
             self._trees[number] = tree
@@ -123,7 +135,8 @@ class Engine:
         tree = self._trees[record.volume]
         if record.place not in (NOWHERE, tree.unmapped()):
             self._space.claim(record.place, tree.shift)
-        tree.remap(record.chunk, record.place, self._space.free)
+        self._recorder.clock.reached(record.time)
+        tree.remap(record.chunk, record.place, self._space.free, record.time, record.sum)
 
     def _add(self, name: str) -> None:
         device = self._open_member(name)
@@ -143,13 +156,13 @@ class Engine:
 
     def enter(self) -> int:
         """Begin an operation: what is looked up from now on stays what it is until `leave`."""
-        with self._lock:
+        with self.lock:
             epoch = self._epoch
             self._inside[epoch] = self._inside.get(epoch, 0) + 1
             return epoch
 
     def leave(self, epoch: int) -> None:
-        with self._lock:
+        with self.lock:
             self._inside[epoch] -= 1
             if not self._inside[epoch]:
                 del self._inside[epoch]
@@ -161,40 +174,41 @@ class Engine:
             self._space.release(self._releases.popleft()[1])
 
     def place(self, tree: Tree, chunk: int) -> int:
-        with self._lock:
+        with self.lock:
             return tree.where(chunk)
 
     def place_at(self, tree: Tree, chunk: int, generation: int) -> int:
-        with self._lock:
+        with self.lock:
             return tree.where_at(chunk, generation)
 
     def place_to_overwrite(self, tree: Tree, chunk: int) -> int:
-        with self._lock:
+        with self.lock:
             self._check()
             return tree.in_place(chunk)
 
     def allocate(self, tree: Tree) -> tuple[int, bool]:
         """A new place for a chunk, which belongs to nobody until `remap`; whether it reads as zeros."""
-        with self._lock:
+        with self.lock:
             self._check()
             return self._space.allocate(tree.shift)
 
     def give_back(self, tree: Tree, place: int) -> None:
         """A place was not needed after all."""
-        with self._lock:
+        with self.lock:
             self._space.free(place, tree.shift)
 
     def remap(self, tree: Tree, chunk: int, place: int) -> None:
         """A chunk is at `place` from now on, also if the process dies."""
-        with self._lock:
+        with self.lock:
             self._check()
-            self._journal.append([Record(tree.number, chunk, place)])
+            time = self._recorder.clock.now() if tree.segment is not None else 0
+            self._journal.append([Record(tree.number, chunk, place, time)])
             self._space.settle(place)
-            tree.remap(chunk, place, self._space.free)
+            tree.remap(chunk, place, self._space.free, time)
 
     def unmap(self, tree: Tree, chunk: int) -> None:
         """A chunk reads as zeros from now on, and takes no space."""
-        with self._lock:
+        with self.lock:
             place, _ = tree.map.get(chunk)
             if place != tree.unmapped():
                 self.remap(tree, chunk, tree.unmapped())
@@ -205,6 +219,10 @@ class Engine:
 
     def write(self, place: int, buffers: Sequence[memoryview | bytes], inside: int) -> None:
         self._devices[member_of(place)].pwritev(buffers, offset_of(place) + inside)
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """A view of what the last commit has stored."""
+        return self._store.read()
 
     # ---- commits
 
@@ -222,14 +240,14 @@ class Engine:
     @property
     def dirty(self) -> int:
         """How much a commit would have to store, in map pages and the like."""
-        return sum(tree.dirty for tree in self._trees.values())
+        return sum(tree.dirty for tree in self._trees.values()) + self._recorder.dirty
 
     def flush(self) -> None:
         """All that was written is on stable storage when this returns.
 
         One commit serves all who ask while another is under way.
         """
-        with self._lock:
+        with self.lock:
             needed = self._sealed + bool(self.dirty)  # the commit that has what is in the maps now
         if self._sequence < needed:
             with self._committing:
@@ -256,6 +274,10 @@ class Engine:
         with self._committing:
             self._commit(change, gates)
 
+    def reserve(self, changes: int) -> None:
+        """Have room for a commit that changes so many entries more than have been written. Raises OSError (ENOSPC)."""
+        self._store.reserve(self.dirty + changes)
+
     def _commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
         self._check()
         self._store.reserve(self.dirty)
@@ -271,7 +293,7 @@ class Engine:
                 with ExitStack() as stack:
                     for gate in gates:
                         stack.enter_context(gate.closed())
-                    stack.enter_context(self._lock)
+                    stack.enter_context(self.lock)
                     if change is not None:
                         change(transaction)
                     store, freed = self._seal(sequence)
@@ -281,10 +303,11 @@ class Engine:
             if self._sealed == sequence or isinstance(error, StoreError):
                 self._failed = error
             raise
-        with self._lock:
+        with self.lock:
             self._sequence = sequence
             for tree in self._trees.values():
                 tree.settle()
+            self._recorder.settle()
             self._releases.append((self._epoch, freed))
             self._epoch += 1
             self._release()
@@ -297,6 +320,7 @@ class Engine:
             (tree.number, *tree.seal(), tree.describe()) for tree in self._trees.values() if tree.dirty or tree.changed
         ]
         slabs, freed = self._space.seal()
+        store_segments = self._recorder.seal()
         head = {
             "sequence": sequence,
             "next_tree": self._next_tree,
@@ -313,6 +337,7 @@ class Engine:
                 transaction.put("trees", number.to_bytes(_ID, "big"), json.dumps(description).encode())
             for slab in slabs:
                 transaction.put_slab(slab)
+            store_segments(transaction)
             change_head(transaction, lambda found: found.update(head))
 
         return store, freed

@@ -13,6 +13,8 @@ from uuid import uuid4
 from blockyard.block.device import Device
 from blockyard.pool import catalog
 from blockyard.pool.catalog import Snapshot, Volume
+from blockyard.pool.cdp import Cdp
+from blockyard.pool.clock import Clock
 from blockyard.pool.engine import Engine, change_head
 from blockyard.pool.store import Store, Transaction
 from blockyard.pool.tree import Tree, forget_delta
@@ -28,10 +30,19 @@ class Pool(Engine):
     Raises OSError when it cannot be opened, ValueError when what is stored of it makes no sense.
     """
 
-    def __init__(self, directory: Path, open_member: Callable[[str], Device], *, boot: str | None = None) -> None:
-        super().__init__(directory, open_member, boot=boot)
+    def __init__(
+        self,
+        directory: Path,
+        open_member: Callable[[str], Device],
+        *,
+        boot: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(directory, open_member, boot=boot, clock=clock)
+        self.cdp = Cdp(self, self._recorder)
         with self._store.read() as transaction:
             found = catalog.load(transaction)
+            self.cdp.load(transaction)
         self._volumes, self._snapshots = found.volumes, found.snapshots
 
     # ---- trees and volumes
@@ -40,8 +51,8 @@ class Pool(Engine):
         """A new, empty volume of `size` bytes, in chunks of 1 << `shift`. Durable when this returns. Raises FileExistsError."""
 
         def change(transaction: Transaction) -> None:
-            self._check_new(name)
-            self._bind(transaction, name, Volume(self._plant(shift, None, 0), size, str(uuid4())))
+            self.check_new(name)
+            self.bind(transaction, name, Volume(self.plant(shift, None, 0).number, size, str(uuid4())))
 
         self.commit(change)
 
@@ -50,8 +61,8 @@ class Pool(Engine):
 
         def change(transaction: Transaction) -> None:
             taken = self._snapshots[source][snapshot]
-            self._check_new(name)
-            self._bind(transaction, name, Volume(self._plant_on(taken), taken.size, str(uuid4())))
+            self.check_new(name)
+            self.bind(transaction, name, Volume(self._plant_on(taken), taken.size, str(uuid4())))
 
         self.commit(change)
 
@@ -60,9 +71,8 @@ class Pool(Engine):
 
         def change(transaction: Transaction) -> None:
             taken = self._snapshots[name][snapshot]
-            volume = self._volumes[name]
-            self._graves.append(volume.tree)
-            self._bind(transaction, name, replace(volume, tree=self._plant_on(taken), size=taken.size))
+            volume = replace(self._volumes[name], tree=self._plant_on(taken), size=taken.size)
+            self.replace_tree(transaction, name, volume)
 
         self.commit(change)
 
@@ -78,13 +88,20 @@ class Pool(Engine):
                 raise OSError(errno.EBUSY, "It has snapshots", name)
             del self._volumes[name]
             self._graves.append(volume.tree)
+            self.cdp.forget(transaction, name, self._trees[volume.tree])
             transaction.delete("volumes", name.encode())
 
         self.commit(change)
 
     def resize(self, name: str, size: int) -> None:
         """Give a volume another size. What lies beyond a smaller one is discarded by whoever calls this."""
-        self.commit(lambda transaction: self._bind(transaction, name, replace(self._volumes[name], size=size)))
+
+        def change(transaction: Transaction) -> None:
+            volume = self._volumes[name]
+            self.bind(transaction, name, replace(volume, size=size))
+            self.cdp.cut(self._trees[volume.tree], size)
+
+        self.commit(change)
 
     def volume(self, name: str) -> Volume:
         """Raises KeyError where there is none."""
@@ -94,25 +111,36 @@ class Pool(Engine):
         return self._trees[number]
 
     @property
+    def trees(self) -> list[Tree]:
+        return list(self._trees.values())
+
+    @property
     def volumes(self) -> list[str]:
         return sorted(self._volumes)
 
-    def _check_new(self, name: str) -> None:
+    def check_new(self, name: str) -> None:
         if name in self._volumes:
             raise FileExistsError(errno.EEXIST, "There is a volume of this name", name)
 
-    def _plant(self, shift: int, origin: Tree | None, generation: int) -> int:
-        """A new tree, empty or on a snapshot; its number."""
-        number = self._next_tree
+    def plant(self, shift: int, origin: Tree | None, generation: int) -> Tree:
+        """A new tree, empty or on a snapshot."""
+        tree = Tree(self._next_tree, self._store, shift, origin=origin, origin_generation=generation)
         self._next_tree += 1
-        self._trees[number] = Tree(number, self._store, shift, origin=origin, origin_generation=generation)
-        return number
+        self._trees[tree.number] = tree
+        return tree
+
+    def replace_tree(self, transaction: Transaction, name: str, volume: Volume) -> None:
+        """A volume is this from now on, with another tree; the one that it had is nobody's any more."""
+        old = self._trees[self._volumes[name].tree]
+        self._graves.append(old.number)
+        self.bind(transaction, name, volume)
+        self.cdp.move(name, old, self._trees[volume.tree], volume.size)
 
     def _plant_on(self, snapshot: Snapshot) -> int:
         origin = self._trees[snapshot.tree]
-        return self._plant(origin.shift, origin, snapshot.generation)
+        return self.plant(origin.shift, origin, snapshot.generation).number
 
-    def _bind(self, transaction: Transaction, name: str, volume: Volume) -> None:
+    def bind(self, transaction: Transaction, name: str, volume: Volume) -> None:
         """A volume is this from now on."""
         self._volumes[name] = volume
         transaction.put("volumes", name.encode(), json.dumps(volume.__dict__).encode())
@@ -134,6 +162,7 @@ class Pool(Engine):
                 tree = self._trees[volume.tree]
                 taken = Snapshot(snapshot, tree.number, tree.take_snapshot(), volume.size, time)
                 self._snapshots.setdefault(name, {})[snapshot] = taken
+                self.cdp.turn(tree)
                 fields = {"volume": name, **taken.__dict__}
                 transaction.put("snapshots", _snapshot_key(taken), json.dumps(fields).encode())
 
@@ -157,23 +186,37 @@ class Pool(Engine):
             found = self._snapshots[name][snapshot]
             tree = self._trees[found.tree]
             if any(
-                clone.origin is tree and clone.origin_generation == found.generation for clone in self._trees.values()
+                clone.origin is tree and clone.origin_generation == found.generation and not clone.moment
+                for clone in self._trees.values()
             ):
                 raise OSError(errno.EBUSY, "A clone stands on it", f"{name}@{snapshot}")
             del self._snapshots[name][snapshot]
-            tree.delete_snapshot(found.generation)
-            self._doomed.append((tree.number, found.generation))
+            if not self._recorder.needs(tree, found.generation):
+                self.doom(tree, found.generation)
             transaction.delete("snapshots", _snapshot_key(found))
 
         self.commit(change)
 
     def work_off(self) -> bool:
-        """Free some of what deleted snapshots and volumes held; whether there is more to be done now."""
+        """Free some of what deleted snapshots and volumes held, and move on the windows of journals.
+
+        Whether there is more to be done now. While a volume has a journal this is to be called at least once a second.
+        """
         if self._doomed:
             self.commit(self._work_off_snapshot)
         elif grave := next((number for number in self._graves if self._can_be_cleared(number)), None):
             self.commit(lambda transaction: self._clear(transaction, self._trees[grave]))
-        return bool(self._doomed) or any(map(self._can_be_cleared, self._graves))
+        more = self.cdp.work_off()
+        return more or bool(self._doomed) or any(map(self._can_be_cleared, self._graves))
+
+    def doom(self, tree: Tree, generation: int) -> None:
+        """A snapshot of a tree is nobody's any more."""
+        tree.delete_snapshot(generation)
+        self._doomed.append((tree.number, generation))
+
+    def named_snapshots(self, tree: int) -> list[Snapshot]:
+        """The snapshots of a tree that have names."""
+        return [each for named in self._snapshots.values() for each in named.values() if each.tree == tree]
 
     def _work_off_snapshot(self, transaction: Transaction) -> None:
         number, generation = self._doomed[0]

@@ -11,6 +11,9 @@ into one commit.
     lost        tree, chunk, generation  → place, birth, checksum: what the chunk was up to that generation
     deltas      tree, generation, chunk  → nothing: the same in the other order
     slabs       member, slab             → shift, bitmap
+    journals    volume                   → JSON of cdp.Journal
+    segments    tree, generation         → JSON of segment.Segment
+    notes       tree, generation, number → some notes of a segment, from that number on
 
 LMDB has no checksums: what a disk or a memory cell has falsified it hands out as it is. So each value is followed by a CRC32C
 over table, key and value, which is compared whenever one is read. Entries that are missing are found by pool/check.py.
@@ -32,7 +35,7 @@ from blockyard.pool import datafile
 from blockyard.pool.datafile import Damaged
 from blockyard.pool.space import Slab, Stored
 
-_TABLES = ("pool", "trees", "volumes", "snapshots", "maps", "lost", "deltas", "slabs")
+_TABLES = ("pool", "trees", "volumes", "snapshots", "maps", "lost", "deltas", "slabs", "journals", "segments", "notes")
 _LIMIT = 1 << 40  # bytes of address space, not of disk: the most that the metadata of a pool can come to
 _TWO = struct.Struct(">QQ")
 _THREE = struct.Struct(">QQQ")

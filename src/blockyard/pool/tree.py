@@ -8,7 +8,12 @@ the history says up to which generation it was there.
 Read a snapshot of generation g: of a chunk, the first entry of its history that reaches to g or beyond tells, if it was born
 by then; otherwise the live map does, if what is there was born by then; otherwise there was nothing.
 
-A clone is a tree with an origin: where its own map and history have nothing, its origin's snapshot is seen.
+A clone is a tree with an origin: where its own map and history have nothing, its origin's snapshot is seen. A clone of a
+moment begins with a map of what had changed since that snapshot: these places are *borrowed*, which a birth of 0 says, and
+not the clone's to free.
+
+While continuous data protection is on, a tree has a segment (pool/segment.py), nothing is written in place, and the segment
+gets to know of each write.
 """
 
 from __future__ import annotations
@@ -19,8 +24,11 @@ from typing import Any
 
 from blockyard.pool.gate import Gate
 from blockyard.pool.livemap import HOLE, PAGE_SHIFT, LiveMap
+from blockyard.pool.segment import Segment
 from blockyard.pool.space import NOWHERE
 from blockyard.pool.store import Lost, Store, Transaction
+
+NEVER = 1 << 64  # no birth is later
 
 
 class Tree:
@@ -44,6 +52,10 @@ class Tree:
         self.newest = max(snapshots, default=0)
         self.origin = origin
         self.origin_generation = origin_generation
+        self.moment = 0  # generation of the origin's segment that places are borrowed from
+        self.segment: Segment | None = None  # that is being written
+        self.floor = self.newest  # what was born later is the live map's alone, and written in place
+        self._fading = 0  # as `floor`, for snapshots whose deletion is not durable: a crash would bring them back
         self.buried = False  # no volume's any more, and its live map is empty
         self.changed = True  # what `describe` says is not stored yet
         self.map = LiveMap(self._load)
@@ -85,16 +97,25 @@ class Tree:
     def in_place(self, chunk: int) -> int:
         """The place of a chunk where it may be written; NOWHERE when it needs a new one."""
         place, birth = self.map.get(chunk)
-        return place if birth > self.newest and place != HOLE else NOWHERE
+        return place if birth > self.floor and place != HOLE else NOWHERE
 
-    def remap(self, chunk: int, place: int, free: Callable[[int, int], None]) -> None:
-        """A chunk is at `place` from now on. What was there before becomes history, or is freed."""
+    def remap(self, chunk: int, place: int, free: Callable[[int, int], None], time: int = 0, sum: int = 0) -> None:
+        """A chunk is at `place` from now on. What was there before becomes history, is the segment's, or is freed."""
         old, birth = self.map.get(chunk)
+        owned = NOWHERE
         if old != NOWHERE:
             if birth <= self.newest:
-                self._lose(Lost(self.number, chunk, self.newest, old, birth))
+                if self.newest:  # else it is borrowed
+                    self._lose(Lost(self.number, chunk, self.newest, old, birth))
             elif old != HOLE:
-                free(old, self.shift)
+                if self.segment is None:
+                    free(old, self.shift)
+                else:
+                    owned = old
+        if self.segment is not None:
+            if old not in (NOWHERE, HOLE) and birth > self.segment.kept:
+                self.segment.held += 1
+            self.segment.note(time, chunk, place, owned, sum)
         self.map.set(chunk, place, self.generation)
 
     def unmapped(self) -> int:
@@ -121,6 +142,8 @@ class Tree:
     def settle(self) -> None:
         self.map.settle()
         self._sealed = {}
+        self._fading = 0
+        self._set_floor()
 
     # ---- snapshots
 
@@ -130,12 +153,25 @@ class Tree:
         self.snapshots.append(self.newest)
         self.generation += 1
         self.changed = True
+        self._set_floor()
         return self.newest
 
     def delete_snapshot(self, generation: int) -> None:
         self.snapshots.remove(generation)
         self.newest = self.snapshots[-1] if self.snapshots else 0
         self.changed = True
+        self._fading = max(self._fading, generation)
+        self._set_floor()
+
+    def record(self, segment: Segment | None) -> None:
+        """Tell `segment` of all writes from now on; or nobody."""
+        if segment is None and self.segment is not None:
+            self._fading = NEVER
+        self.segment = segment
+        self._set_floor()
+
+    def _set_floor(self) -> None:
+        self.floor = NEVER if self.segment is not None else max(self.newest, self._fading)
 
     def describe(self) -> dict[str, Any]:
         """What is stored of the tree itself."""
@@ -145,6 +181,7 @@ class Tree:
             "snapshots": list(self.snapshots),
             "origin": self.origin.number if self.origin is not None else 0,
             "origin_generation": self.origin_generation,
+            "moment": self.moment,
             "buried": self.buried,
         }
 
@@ -178,6 +215,6 @@ def forget_delta(
         transaction.delete_lost(lost)
         if below and lost.birth <= below:
             transaction.put_lost(lost._replace(last=below))
-        elif lost.place not in (NOWHERE, HOLE):
+        elif lost.place not in (NOWHERE, HOLE) and lost.birth:
             free(lost.place, tree.shift)
     return len(entries) == limit

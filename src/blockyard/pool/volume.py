@@ -75,7 +75,7 @@ class VolumeDevice(Device):
         return self._pool.place(self._tree, chunk)
 
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
-        _read(self._pool, self._where, self._tree.shift, buffers, offset)
+        read_chunks(self._pool, self._where, self._tree.shift, buffers, offset)
 
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
         pool, tree = self._pool, self._tree
@@ -173,7 +173,7 @@ class SnapshotDevice(Device):
         return self._pool.place_at(self._tree, chunk, self._generation)
 
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
-        _read(self._pool, self._where, self._tree.shift, buffers, offset)
+        read_chunks(self._pool, self._where, self._tree.shift, buffers, offset)
 
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
         raise OSError(errno.EROFS, "A snapshot does not change")
@@ -188,7 +188,9 @@ class SnapshotDevice(Device):
         """Nothing to let go of."""
 
 
-def _read(pool: Pool, where: Callable[[int], int], shift: int, buffers: Sequence[memoryview], offset: int) -> None:
+def read_chunks(
+    pool: Pool, where: Callable[[int], int], shift: int, buffers: Sequence[memoryview], offset: int
+) -> None:
     """Fill `buffers` from `offset` on; `where` tells the place of a chunk."""
     cursor = _Cursor(buffers)
     epoch = pool.enter()

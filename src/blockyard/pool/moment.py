@@ -1,0 +1,48 @@
+"""A moment of a protected volume as a block device."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+
+from blockyard.block.device import Device
+from blockyard.pool.pool import Pool
+from blockyard.pool.volume import read_chunks
+
+
+class MomentDevice(Device):
+    """What a volume was at `time` (nanoseconds since 1970), to be read only. It stays until it is closed.
+
+    Raises KeyError for no volume, NoMoment for a time that its journal does not reach.
+    """
+
+    read_only = True
+
+    def __init__(self, pool: Pool, name: str, time: int) -> None:
+        self._pool = pool
+        self._moment = pool.cdp.hold(name, time)
+        self._tree = pool.tree(self._moment.segment.tree)
+        self._open = True
+        self.size = self._moment.segment.size
+        self.granularity = 1 << self._tree.shift
+
+    def _where(self, chunk: int) -> int:
+        found = self._moment.table.get(chunk)
+        return self._pool.place_at(self._tree, chunk, self._moment.base) if found is None else found[0]
+
+    def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
+        read_chunks(self._pool, self._where, self._tree.shift, buffers, offset)
+
+    def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
+        raise OSError(errno.EROFS, "What has been does not change")
+
+    def flush(self) -> None:
+        """There is nothing that could be written."""
+
+    def write_zeroes(self, offset: int, length: int) -> None:
+        raise OSError(errno.EROFS, "What has been does not change")
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._pool.cdp.release(self._moment.segment)
