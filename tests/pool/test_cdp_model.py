@@ -11,7 +11,7 @@ from blockyard.pool.clock import Clock
 from blockyard.pool.moment import MomentDevice
 from blockyard.pool.pool import Pool
 from blockyard.pool.volume import VolumeDevice
-from tests.pool.test_model import SIZE, Volumes
+from tests.pool.test_model import CHUNKS, SHIFT, SIZE, Volumes
 
 
 class Protected(Volumes):
@@ -64,6 +64,20 @@ class Protected(Volumes):
         name = data.draw(st.sampled_from(sorted(self.windows)))
         self.pool.cdp.turn_off(name)
         del self.windows[name], self.history[name]
+
+    @precondition(lambda self: self.windows)
+    @rule(data=st.data(), chunks=st.lists(st.integers(0, CHUNKS - 1), min_size=2, max_size=6), dies=st.booleans())
+    def writes_come_fast(self, data: st.DataObject, chunks: list[int], dies: bool) -> None:
+        """And the process dies before any of them is committed."""
+        name = data.draw(st.sampled_from(sorted(self.windows)))
+        for number, chunk in enumerate(chunks):
+            image = bytearray(self.now[name])
+            image[chunk << SHIFT : (chunk + 1) << SHIFT] = bytes([number + 1]) * (1 << SHIFT)
+            self.devices[name].pwritev([image[chunk << SHIFT : (chunk + 1) << SHIFT]], chunk << SHIFT)
+            self.now[name] = bytes(image)
+            self.a_moment_passes()
+        if dies:
+            self.the_process_dies()
 
     @rule(seconds=st.integers(1, 20))
     def time_passes(self, seconds: int) -> None:

@@ -185,6 +185,9 @@ class Cdp:
     def turn_on(self, name: str, time: int = WINDOW, size: int = 0) -> None:
         """Protect a volume, or give its journal another window: `time` in nanoseconds, `size` in bytes, 0 for no limit."""
 
+        if time < 0 or size < 0:
+            raise ValueError("a window cannot be negative")
+
         def change(transaction: Transaction) -> None:
             volume = self._pool.volume(name)
             journal = self._journals.setdefault(name, Journal())
@@ -341,7 +344,7 @@ class Cdp:
     def _plant(self, transaction: Transaction, moment: Moment) -> Tree:
         """A new tree that begins as a moment: on its snapshot, with places borrowed from its segment."""
         origin = self._pool.tree(moment.segment.tree)
-        if origin.segment is moment.segment:
+        if origin.segment is moment.segment:  # it will be kept: no longer than need be
             self.cut(origin)
         tree = self._pool.plant(origin.shift, origin, moment.base)
         tree.moment = moment.segment.generation

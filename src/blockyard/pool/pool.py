@@ -40,9 +40,13 @@ class Pool(Engine):
     ) -> None:
         super().__init__(directory, open_member, boot=boot, clock=clock)
         self.cdp = Cdp(self, self._recorder)
-        with self._store.read() as transaction:
-            found = catalog.load(transaction)
-            self.cdp.load(transaction)
+        try:
+            with self._store.read() as transaction:
+                found = catalog.load(transaction)
+                self.cdp.load(transaction)
+        except BaseException:
+            self.abandon()
+            raise
         self._volumes, self._snapshots = found.volumes, found.snapshots
 
     # ---- trees and volumes
