@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from blockyard.block.device import Device
 from blockyard.scsi.designators import unit_designators
+from blockyard.scsi.primary import PrimaryUnit
 from blockyard.scsi.target import Target
 from blockyard.scsi.tokens import TokenStore
 from blockyard.scsi.unit import Identity, LogicalUnit
@@ -40,11 +41,11 @@ def hosts(*devices: Device, block_sizes: Sequence[int] = (), protection: Sequenc
 
 
 def cscd(
-    unit: LogicalUnit, *, number: int = 0, pad: bool = False, kind: int = 0, block_length: int | None = None
+    unit: PrimaryUnit, *, number: int = 0, pad: bool = False, kind: int = 0, block_length: int | None = None
 ) -> bytes:
     """An identification descriptor CSCD descriptor, by designator `number` of VPD page 83h."""
     designator = unit_designators(unit.identity)[number]
-    length = unit.block_size if block_length is None else block_length
+    length = unit.block_length if block_length is None else block_length
     tail = bytes([pad << 2]) + length.to_bytes(3, "big")
     return bytes([0xE4, kind, 0, 0]) + designator.ljust(24, b"\0") + tail
 

@@ -13,8 +13,8 @@ from blockyard.iscsi.access import AccessList, Host, Right, Rule
 from blockyard.iscsi.admission import host_of
 from blockyard.iscsi.login import TargetLogin
 from blockyard.iscsi.pdu import LoginStatus
+from blockyard.scsi.primary import PrimaryUnit
 from blockyard.scsi.target import LunMap
-from blockyard.scsi.unit import LogicalUnit
 
 Cover = Callable[[LunMap, Rule], LunMap]  # what a session with the right of virtual write sees of a LUN map
 
@@ -52,7 +52,7 @@ class TargetAccess:
         self,
         luns: LunMap,
         rules: AccessList | None = None,
-        volumes: Mapping[str, LogicalUnit] | None = None,
+        volumes: Mapping[str, PrimaryUnit] | None = None,
         cover: Cover = lambda luns, rule: luns,
         earlier: TargetAccess | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class TargetAccess:
         self._cover = cover
         self._maps = [self._map(rule, volumes or {}, earlier) for rule in self.rules.rules]
 
-    def _map(self, rule: Rule, volumes: Mapping[str, LogicalUnit], earlier: TargetAccess | None) -> LunMap:
+    def _map(self, rule: Rule, volumes: Mapping[str, PrimaryUnit], earlier: TargetAccess | None) -> LunMap:
         """What a rule lets see. A volume that is just being replaced is not there."""
         if not rule.luns:
             return self._luns

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from blockyard.scsi.cdb import Command
     from blockyard.scsi.durable import Durable
     from blockyard.scsi.nexus import Nexus, TargetPort
+    from blockyard.scsi.primary import PrimaryUnit
     from blockyard.scsi.task import Buffer, Task
-    from blockyard.scsi.unit import LogicalUnit
 
 log = logging.getLogger(__name__)
 
@@ -257,7 +257,7 @@ _LENGTH_ONLY, _EXTENDED = 0, 1  # PARAMETER DATA FORMAT
 _TRANSITION_SECONDS = 0  # IMPLICIT TRANSITION TIME is not specified: a change is one event
 
 
-def report_target_port_groups(unit: LogicalUnit, task: Task) -> Buffer:
+def report_target_port_groups(unit: PrimaryUnit, task: Task) -> Buffer:
     """REPORT TARGET PORT GROUPS (SPC-4 6.37), with either header."""
     groups = task.nexus.ports.describe()
     if task.fields["parameter_data_format"] == _EXTENDED:
@@ -265,20 +265,20 @@ def report_target_port_groups(unit: LogicalUnit, task: Task) -> Buffer:
     return struct.pack(">I", len(groups)) + groups
 
 
-def check_report(unit: LogicalUnit, task: Task) -> None:
+def check_report(unit: PrimaryUnit, task: Task) -> None:
     assert task.command is not None
     if task.fields["parameter_data_format"] not in (_LENGTH_ONLY, _EXTENDED):
         raise task.command.invalid("parameter_data_format")
 
 
-def check_set(unit: LogicalUnit, task: Task) -> None:
+def check_set(unit: PrimaryUnit, task: Task) -> None:
     if task.expected and (task.expected < 4 or task.expected % 4 or task.expected > 4 + 4 * 0xFFFF):
         raise parameter_list_length_error()
     if task.data_out_length < task.expected:
         raise parameter_list_length_error()
 
 
-def set_target_port_groups(unit: LogicalUnit, task: Task) -> Buffer:
+def set_target_port_groups(unit: PrimaryUnit, task: Task) -> Buffer:
     """SET TARGET PORT GROUPS (SPC-4 6.45): all the changes or none."""
     ports = task.nexus.ports
     data = bytes(task.data_out)

@@ -11,8 +11,8 @@ from blockyard.scsi.sense import Asc, CheckCondition, SenseKey, invalid_field, p
 
 if TYPE_CHECKING:
     from blockyard.scsi.nexus import Nexus
+    from blockyard.scsi.primary import PrimaryUnit
     from blockyard.scsi.task import Buffer, Task
-    from blockyard.scsi.unit import LogicalUnit
 
 DATA, DESCRIPTOR, ECHO, ECHO_DESCRIPTOR = 0x02, 0x03, 0x0A, 0x0B  # MODE
 CAPACITY = 1 << 16  # bytes of the data buffer
@@ -35,7 +35,7 @@ class Buffers:
         self.echo.clear()
 
 
-def check_read(unit: LogicalUnit, task: Task) -> None:
+def check_read(unit: PrimaryUnit, task: Task) -> None:
     fields = task.fields
     if fields["mode"] not in (DATA, DESCRIPTOR, ECHO, ECHO_DESCRIPTOR):
         raise invalid_field(1, 4)
@@ -54,7 +54,7 @@ def _check_place(number: int, offset: int, length: int) -> None:
         raise invalid_field(6)
 
 
-def read_buffer(unit: LogicalUnit, task: Task) -> Buffer:
+def read_buffer(unit: PrimaryUnit, task: Task) -> Buffer:
     mode, number, offset = (task.fields[name] for name in ("mode", "buffer_id", "buffer_offset"))
     if mode == DESCRIPTOR:
         return CAPACITY.to_bytes(4, "big") if not number else bytes(4)  # OFFSET BOUNDARY 0: any byte
@@ -65,7 +65,7 @@ def read_buffer(unit: LogicalUnit, task: Task) -> Buffer:
     return bytes(unit.buffers.data.ljust(CAPACITY, b"\0"))[offset:]
 
 
-def check_write(unit: LogicalUnit, task: Task) -> None:
+def check_write(unit: PrimaryUnit, task: Task) -> None:
     fields = task.fields
     if fields["mode"] == DATA:
         _check_place(fields["buffer_id"], fields["buffer_offset"], task.expected)
@@ -78,7 +78,7 @@ def check_write(unit: LogicalUnit, task: Task) -> None:
         raise parameter_list_length_error()
 
 
-def write_buffer(unit: LogicalUnit, task: Task) -> Buffer:
+def write_buffer(unit: PrimaryUnit, task: Task) -> Buffer:
     data, offset = bytes(task.data_out), task.fields["buffer_offset"]
     if task.fields["mode"] == ECHO:
         unit.buffers.echo[task.nexus] = data

@@ -34,7 +34,17 @@ from blockyard.scsi.cdb import (
     Kind,
 )
 
-__all__ = ["COMMANDS", "Access", "Capability", "Command", "CommandTable", "Conflict", "Field", "Kind"]
+__all__ = [
+    "COMMANDS",
+    "PRIMARY_COMMANDS",
+    "Access",
+    "Capability",
+    "Command",
+    "CommandTable",
+    "Conflict",
+    "Field",
+    "Kind",
+]
 
 _SERVICE_ACTION = Field("service_action", 1, 4, 5)
 _GROUP_14 = Field("group_number", 14, 4, 5, Kind.IGNORED)
@@ -356,4 +366,6 @@ _PRIMARY = [
     _set(0x0F, "SET TIMESTAMP", maintenance.set_timestamp, maintenance.check_list),
 ]  # fmt: skip
 
-COMMANDS = CommandTable([*_BASIC, *BLOCK_COMMANDS, *_RESERVATIONS, *_ASYMMETRIC_ACCESS, *_COPIES, *_PRIMARY])
+# What devices of every type have
+PRIMARY_COMMANDS = (*_BASIC, *_RESERVATIONS, *_ASYMMETRIC_ACCESS, *_PRIMARY)
+COMMANDS = CommandTable([*PRIMARY_COMMANDS, *BLOCK_COMMANDS, *_COPIES])

@@ -192,6 +192,7 @@ class _Reachable:
             designator: (session, lun)
             for session in reversed(list(self._nexus.reach()))  # the first, which is its own, has the last word
             for lun, unit in session.luns.source.units.items()
+            if unit.copies_for_others
             for designator in unit_designators(unit.identity)
         }
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from blockyard.scsi.unit import Identity
+    from blockyard.scsi.primary import Identity
 
 VENDOR = "BLOCKYRD"  # T10 VENDOR IDENTIFICATION: eight characters
 

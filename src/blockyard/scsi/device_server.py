@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
+from blockyard import __version__
 from blockyard.block.protected import ProtectedDevice
 from blockyard.scsi.cdb import Command, CommandTable
 from blockyard.scsi.commands import COMMANDS
+from blockyard.scsi.designators import VENDOR
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.operation import Operation
 from blockyard.scsi.sense import Asc, CheckCondition, FieldPointer, SenseKey, StatusCondition, condition, failure
@@ -122,9 +124,14 @@ class Unit:
         number = int.from_bytes(task.cdb[:length], "big")
         task.command = command
         task.fields = fields = command.decode(number)
-        task.expected = command.data_out(fields, 1 << self.shift)
+        task.expected = command.data_out(fields, self.block_length)
         command.check_reserved(number)
         return command
+
+    @property
+    def block_length(self) -> int:
+        """The bytes of a block, as commands count them."""
+        return 1 << self.shift
 
     def _unknown(self, cdb: bytes) -> CheckCondition:
         if self.commands.has_actions(cdb[0]):  # the operation code is known, its service action is not
@@ -162,6 +169,12 @@ class Unit:
     # ---- what commands ask
 
     protection: ProtectedDevice | None = None  # its blocks have protection information, if only of type 0
+    # what INQUIRY tells
+    vendor = VENDOR
+    product = "Virtual Disk"
+    revision = ".".join(__version__.split(".")[:2])
+    standards: tuple[int, ...] = (0x00A0, 0x0960, 0x0460, 0x04C0)  # SAM-5, iSCSI, SPC-4, SBC-3: version descriptors
+    copies_for_others = True  # 3PC
     removable: bool = False  # RMB: its medium can be taken out
     descriptor_sense: bool = False  # D_SENSE: sense data in descriptor format
     queueing = Queueing()

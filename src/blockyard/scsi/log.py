@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blockyard.scsi import thin
 from blockyard.scsi.sense import Asc, invalid_field, invalid_parameter, parameter_list_length_error
 
 if TYPE_CHECKING:
+    from blockyard.scsi.primary import PrimaryUnit
     from blockyard.scsi.task import Buffer, Task
     from blockyard.scsi.unit import LogicalUnit
 
@@ -38,13 +39,13 @@ def counter(code: int, value: int, width: int = 8) -> Parameter:
 
 
 class LogPage(NamedTuple):
-    """A log page; `exists` says on which units."""
+    """A log page; `exists` says on which units of the kind that the table is for."""
 
     code: int
     name: str
-    parameters: Callable[[LogicalUnit], list[Parameter]]
+    parameters: Callable[[Any], list[Parameter]]
     standard: str
-    exists: Callable[[LogicalUnit], bool] = lambda unit: True
+    exists: Callable[[Any], bool] = lambda unit: True
 
 
 def _errors(kind: str) -> Callable[[LogicalUnit], list[Parameter]]:
@@ -136,14 +137,14 @@ PAGES: dict[int, LogPage] = {
 }
 
 
-def _supported(unit: LogicalUnit) -> list[int]:
-    return [code for code, page in PAGES.items() if page.exists(unit)]
+def _supported(unit: PrimaryUnit) -> list[int]:
+    return [code for code, page in unit.log_pages.items() if page.exists(unit)]
 
 
 # ---- LOG SENSE
 
 
-def check_sense(unit: LogicalUnit, task: Task) -> None:
+def check_sense(unit: PrimaryUnit, task: Task) -> None:
     fields = task.fields
     if fields["page_code"] not in _supported(unit):
         raise invalid_field(2, 5)
@@ -151,7 +152,7 @@ def check_sense(unit: LogicalUnit, task: Task) -> None:
         raise invalid_field(3)
 
 
-def sense(unit: LogicalUnit, task: Task) -> Buffer:
+def sense(unit: PrimaryUnit, task: Task) -> Buffer:
     fields = task.fields
     code, subpage = fields["page_code"], fields["subpage_code"]
     if code == SUPPORTED:
@@ -169,7 +170,7 @@ def sense(unit: LogicalUnit, task: Task) -> Buffer:
     return struct.pack(">BBH", _DS | code, 0, len(content)) + content
 
 
-def _supported_page(unit: LogicalUnit, *, subpages: bool) -> bytes:
+def _supported_page(unit: PrimaryUnit, *, subpages: bool) -> bytes:
     if not subpages:
         return struct.pack(">BBH", SUPPORTED, 0, len(_supported(unit))) + bytes(_supported(unit))
     pairs = b"".join(bytes([code, 0]) for code in _supported(unit))
@@ -177,7 +178,7 @@ def _supported_page(unit: LogicalUnit, *, subpages: bool) -> bytes:
     return struct.pack(">BBH", _SPF | SUPPORTED, ALL_SUBPAGES, len(pairs)) + pairs
 
 
-def _current(unit: LogicalUnit, code: int) -> list[Parameter]:
+def _current(unit: PrimaryUnit, code: int) -> list[Parameter]:
     """The parameters of a page, its counters counted from where LOG SELECT has put them."""
     return [
         counter(
@@ -185,7 +186,7 @@ def _current(unit: LogicalUnit, code: int) -> list[Parameter]:
         )
         if parameter.kind == COUNTER
         else parameter
-        for parameter in PAGES[code].parameters(unit)
+        for parameter in unit.log_pages[code].parameters(unit)
     ]
 
 
@@ -203,7 +204,7 @@ def _encode(parameter: Parameter, control: int) -> bytes:
 # ---- LOG SELECT
 
 
-def check_select(unit: LogicalUnit, task: Task) -> None:
+def check_select(unit: PrimaryUnit, task: Task) -> None:
     fields = task.fields
     if fields["page_code"] not in _supported(unit) or (fields["page_code"] and fields["parameter_list_length"]):
         raise invalid_field(2, 5)
@@ -218,7 +219,7 @@ def check_select(unit: LogicalUnit, task: Task) -> None:
         raise parameter_list_length_error()
 
 
-def select(unit: LogicalUnit, task: Task) -> Buffer:
+def select(unit: PrimaryUnit, task: Task) -> Buffer:
     fields, data = task.fields, bytes(task.data_out)
     origins = dict(unit.log_origins)
     if not data and (fields["pcr"] or fields["page_control"] == DEFAULT_CUMULATIVE):
@@ -233,13 +234,13 @@ def select(unit: LogicalUnit, task: Task) -> Buffer:
     return b""
 
 
-def _origins(unit: LogicalUnit, code: int) -> dict[tuple[int, int], int]:
+def _origins(unit: PrimaryUnit, code: int) -> dict[tuple[int, int], int]:
     """Where the counters of a page stand."""
-    found = PAGES[code].parameters(unit)
+    found = unit.log_pages[code].parameters(unit)
     return {(code, parameter.code): _number(parameter) for parameter in found if parameter.kind == COUNTER}
 
 
-def _select_page(unit: LogicalUnit, data: bytes, at: int, origins: dict[tuple[int, int], int]) -> int:
+def _select_page(unit: PrimaryUnit, data: bytes, at: int, origins: dict[tuple[int, int], int]) -> int:
     """Take over the page at `data[at:]`; returns where the next begins."""
     if at + 4 > len(data):
         raise parameter_list_length_error()

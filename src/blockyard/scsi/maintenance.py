@@ -12,11 +12,11 @@ from blockyard.scsi.sense import Asc, invalid_field, invalid_parameter, paramete
 
 if TYPE_CHECKING:
     from blockyard.scsi.nexus import Nexus
+    from blockyard.scsi.primary import PrimaryUnit
     from blockyard.scsi.task import Buffer, Task
-    from blockyard.scsi.unit import LogicalUnit
 
 
-def check_list(unit: LogicalUnit, task: Task) -> None:
+def check_list(unit: PrimaryUnit, task: Task) -> None:
     """The whole parameter list has been announced."""
     if task.data_out_length < task.expected:
         raise parameter_list_length_error()
@@ -46,11 +46,11 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def report_timestamp(unit: LogicalUnit, task: Task) -> Buffer:
+def report_timestamp(unit: PrimaryUnit, task: Task) -> Buffer:
     return struct.pack(">HBx", 10, unit.clock.origin) + unit.clock.read().to_bytes(6, "big") + bytes(2)
 
 
-def set_timestamp(unit: LogicalUnit, task: Task) -> Buffer:
+def set_timestamp(unit: PrimaryUnit, task: Task) -> Buffer:
     data = bytes(task.data_out)
     if not data:
         return b""
@@ -68,12 +68,12 @@ _PERIPHERAL, _TEXT, _ALL_TYPES = 0x00, 0x02, 0x7F  # IDENTIFYING INFORMATION TYP
 _MOST = {_PERIPHERAL: 512, _TEXT: 256}  # bytes
 
 
-def _kept(unit: LogicalUnit) -> dict[str, Any]:
+def _kept(unit: PrimaryUnit) -> dict[str, Any]:
     document = unit.durable.load(_KIND)
     return document if isinstance(document, dict) else {}
 
 
-def check_identifying_information(unit: LogicalUnit, task: Task) -> None:
+def check_identifying_information(unit: PrimaryUnit, task: Task) -> None:
     setting = "parameter_list_length" in task.fields
     if task.fields["type"] not in _MOST and (setting or task.fields["type"] != _ALL_TYPES):
         raise invalid_field(10, 7)
@@ -83,7 +83,7 @@ def check_identifying_information(unit: LogicalUnit, task: Task) -> None:
         check_list(unit, task)
 
 
-def report_identifying_information(unit: LogicalUnit, task: Task) -> Buffer:
+def report_identifying_information(unit: PrimaryUnit, task: Task) -> Buffer:
     kind = task.fields["type"]
     if kind == _ALL_TYPES:
         content = b"".join(struct.pack(">BxH", kind << 1, most) for kind, most in _MOST.items())
@@ -92,7 +92,7 @@ def report_identifying_information(unit: LogicalUnit, task: Task) -> Buffer:
     return struct.pack(">xxH", len(content)) + content
 
 
-def set_identifying_information(unit: LogicalUnit, task: Task) -> Buffer:
+def set_identifying_information(unit: PrimaryUnit, task: Task) -> Buffer:
     kind, data = task.fields["type"], bytes(task.data_out)
     if kind == _TEXT and data:
         _check_text(data)
@@ -119,31 +119,31 @@ _THIS_NEXUS, _THAT_NEXUS, _ALL_NEXUSES = 0, 1, 2  # I_T_L NEXUS TO SET
 _ONE, _EACH = 0, 1  # PRIORITY REPORTED
 
 
-def check_report_priority(unit: LogicalUnit, task: Task) -> None:
+def check_report_priority(unit: PrimaryUnit, task: Task) -> None:
     if task.fields["priority_reported"] not in (_ONE, _EACH):
         raise invalid_field(2, 7)
 
 
-def report_priority(unit: LogicalUnit, task: Task) -> Buffer:
+def report_priority(unit: PrimaryUnit, task: Task) -> Buffer:
     one = task.fields["priority_reported"] == _ONE
     chosen = [task.nexus] if one else [nexus for nexus in unit.nexuses if nexus.priority]
     descriptors = b"".join(_priority_descriptor(unit, nexus) for nexus in chosen)
     return len(descriptors).to_bytes(4, "big") + descriptors
 
 
-def _priority_descriptor(unit: LogicalUnit, nexus: Nexus) -> bytes:
+def _priority_descriptor(unit: PrimaryUnit, nexus: Nexus) -> bytes:
     identifier = transport_id.encode(nexus.initiator)
     priority = nexus.priority or unit.initial_priority
     return struct.pack(">BxHxxH", priority, nexus.target_port.relative_port, len(identifier)) + identifier
 
 
-def check_set_priority(unit: LogicalUnit, task: Task) -> None:
+def check_set_priority(unit: PrimaryUnit, task: Task) -> None:
     if task.fields["nexus_to_set"] not in (_THIS_NEXUS, _THAT_NEXUS, _ALL_NEXUSES):
         raise invalid_field(2, 7)
     check_list(unit, task)
 
 
-def set_priority(unit: LogicalUnit, task: Task) -> Buffer:
+def set_priority(unit: PrimaryUnit, task: Task) -> Buffer:
     data = bytes(task.data_out)
     if not data:
         return b""
@@ -156,7 +156,7 @@ def set_priority(unit: LogicalUnit, task: Task) -> Buffer:
     return b""
 
 
-def _named(unit: LogicalUnit, task: Task, data: bytes) -> list[Nexus]:
+def _named(unit: PrimaryUnit, task: Task, data: bytes) -> list[Nexus]:
     """The nexuses whose priority is to be set."""
     if task.fields["nexus_to_set"] == _THIS_NEXUS:
         return [task.nexus]
@@ -180,12 +180,12 @@ def _named(unit: LogicalUnit, task: Task, data: bytes) -> list[Nexus]:
 _FUNCTIONS = 0xF8  # ABORT TASK, ABORT TASK SET, CLEAR ACA, CLEAR TASK SET, LOGICAL UNIT RESET
 
 
-def check_report_functions(unit: LogicalUnit, task: Task) -> None:
+def check_report_functions(unit: PrimaryUnit, task: Task) -> None:
     if task.fields["allocation_length"] < 4:
         raise invalid_field(6)
 
 
-def report_functions(unit: LogicalUnit, task: Task) -> Buffer:
+def report_functions(unit: PrimaryUnit, task: Task) -> Buffer:
     """No timeouts are recommended (TMFTMOV=0), so that the extended form has nothing more to say."""
     if task.fields["repd"]:
         return bytes([_FUNCTIONS, 0, 0, 12]) + bytes(12)

@@ -193,7 +193,7 @@ def _name(key: tuple[int, int]) -> str:
 
 
 class ModeParameters:
-    """The mode pages of one logical unit; those of thin units where it is `thin`.
+    """The mode pages of one logical unit, of a table of `pages`; those of thin units where it is `thin`.
 
     With `write_through` the volatile cache is off and stays off: whoever runs the target has said so. `defaults` are those of
     this unit, by the names of fields, where it has others than the table.
@@ -207,13 +207,14 @@ class ModeParameters:
         protected: bool = False,
         thin: bool = False,
         defaults: Mapping[str, int] | None = None,
+        pages: Mapping[tuple[int, int], ModePage] = PAGES,
     ) -> None:
         self._durable = durable
         fixed = {"wce": 0} if write_through else {}
         if not protected:
             fixed |= {"dpicz": 0, "ato": 0}
         own = {**(defaults or {}), **fixed}
-        self._pages = {key: page for key, page in PAGES.items() if thin or not page.thin}
+        self._pages = {key: page for key, page in pages.items() if thin or not page.thin}
         self._default: dict[tuple[int, int], bytes] = {}
         self._changeable: dict[tuple[int, int], bytes] = {}
         for key, page in self._pages.items():
@@ -250,7 +251,7 @@ class ModeParameters:
 
     def get(self, code: int, name: str, subpage: int = 0) -> int:
         """The current value of a field of a page."""
-        page = PAGES[code, subpage]
+        page = self._pages[code, subpage]
         field = next(f for f in page.fields if f.name == name)
         return _value(page, field, self._current[code, subpage])
 

@@ -9,14 +9,14 @@ from blockyard.scsi.sense import invalid_field
 
 if TYPE_CHECKING:
     from blockyard.scsi.cdb import Command
+    from blockyard.scsi.primary import PrimaryUnit
     from blockyard.scsi.task import Buffer, Task
-    from blockyard.scsi.unit import LogicalUnit
 
 _ALL, _BY_OPCODE, _BY_SERVICE_ACTION, _BY_EITHER = 0, 1, 2, 3  # REPORTING OPTIONS
 _NOT_SUPPORTED, _SUPPORTED = 1, 3  # SUPPORT: as a standard says
 
 
-def check(unit: LogicalUnit, task: Task) -> None:
+def check(unit: PrimaryUnit, task: Task) -> None:
     fields = task.fields
     options, opcode = fields["reporting_options"], fields["requested_operation_code"]
     has_actions = unit.commands.has_actions(opcode)
@@ -28,7 +28,7 @@ def check(unit: LogicalUnit, task: Task) -> None:
             raise invalid_field(2, 2)
 
 
-def report(unit: LogicalUnit, task: Task) -> Buffer:
+def report(unit: PrimaryUnit, task: Task) -> Buffer:
     fields = task.fields
     timeouts = bool(fields["rctd"])
     options = fields["reporting_options"]

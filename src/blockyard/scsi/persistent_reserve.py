@@ -18,8 +18,8 @@ from blockyard.scsi.sense import (
 )
 
 if TYPE_CHECKING:
+    from blockyard.scsi.primary import PrimaryUnit
     from blockyard.scsi.task import Buffer, Task
-    from blockyard.scsi.unit import LogicalUnit
 
 _BASIC_LENGTH = 24  # of the parameter list of PERSISTENT RESERVE OUT
 _LONGEST_LIST = 1 << 18  # bytes; a TransportID has 228 at most
@@ -33,7 +33,7 @@ _RLR_C, _CRH, _SIP_C, _ATP_C, _PTPL_C = 0x80, 0x10, 0x08, 0x04, 0x01
 _TMV, _ALLOW_COMMANDS, _PTPL_A = 0x80, 4 << 4, 0x01  # ALLOW COMMANDS 100b: all that may be let pass is
 
 
-def check_in(unit: LogicalUnit, task: Task) -> None:
+def check_in(unit: PrimaryUnit, task: Task) -> None:
     unit.reservations.refuse_if_reserved()
 
 
@@ -41,17 +41,17 @@ def _with_header(state: State, data: bytes) -> bytes:
     return struct.pack(">II", state.generation, len(data)) + data
 
 
-def read_keys(unit: LogicalUnit, task: Task) -> Buffer:
+def read_keys(unit: PrimaryUnit, task: Task) -> Buffer:
     state = unit.reservations.state
     return _with_header(state, b"".join(key.to_bytes(8, "big") for key in state.keys.values()))
 
 
-def read_reservation(unit: LogicalUnit, task: Task) -> Buffer:
+def read_reservation(unit: PrimaryUnit, task: Task) -> Buffer:
     state = unit.reservations.state
     return _with_header(state, b"" if state.type is None else struct.pack(">Q5xBxx", state.holder_key, state.type))
 
 
-def report_capabilities(unit: LogicalUnit, task: Task) -> Buffer:
+def report_capabilities(unit: PrimaryUnit, task: Task) -> Buffer:
     kept = unit.durable.persistent
     return struct.pack(
         ">HBBHxx",
@@ -62,7 +62,7 @@ def report_capabilities(unit: LogicalUnit, task: Task) -> Buffer:
     )
 
 
-def read_full_status(unit: LogicalUnit, task: Task) -> Buffer:
+def read_full_status(unit: PrimaryUnit, task: Task) -> Buffer:
     state = unit.reservations.state
     descriptors = []
     for it, key in state.keys.items():
@@ -77,7 +77,7 @@ def read_full_status(unit: LogicalUnit, task: Task) -> Buffer:
 # ---- PERSISTENT RESERVE OUT
 
 
-def check_out(unit: LogicalUnit, task: Task) -> None:
+def check_out(unit: PrimaryUnit, task: Task) -> None:
     unit.reservations.refuse_if_reserved()
     if not _BASIC_LENGTH <= task.expected <= _LONGEST_LIST or task.data_out_length < task.expected:
         raise parameter_list_length_error()
@@ -89,7 +89,7 @@ def _keys(task: Task) -> tuple[int, int]:
     return key, new_key
 
 
-def _flags(unit: LogicalUnit, task: Task, *, spec_i_pt: bool = False) -> int:
+def _flags(unit: PrimaryUnit, task: Task, *, spec_i_pt: bool = False) -> int:
     """The byte with SPEC_I_PT, ALL_TG_PT and APTPL, checked as SPC-4 table 216 has it."""
     flags = task.data_out[20]
     if flags & _SPEC_I_PT and not spec_i_pt:
@@ -99,29 +99,29 @@ def _flags(unit: LogicalUnit, task: Task, *, spec_i_pt: bool = False) -> int:
     return flags
 
 
-def _activates(unit: LogicalUnit, aptpl: int) -> bool:
+def _activates(unit: PrimaryUnit, aptpl: int) -> bool:
     """APTPL, which takes a place to keep things in."""
     if aptpl and not unit.durable.persistent:
         raise invalid_parameter(20, 0)
     return bool(aptpl)
 
 
-def _carry_out(unit: LogicalUnit, task: Task, change: Change, *, abort: bool = False) -> Buffer:
+def _carry_out(unit: PrimaryUnit, task: Task, change: Change, *, abort: bool = False) -> Buffer:
     """Keep the next state if it has to be kept; on the loop's thread it then takes effect."""
     unit.reservations.save(change.state)
     task.effect = lambda: unit.reservations.take_over(change, task, abort=abort)
     return b""
 
 
-def register(unit: LogicalUnit, task: Task) -> Buffer:
+def register(unit: PrimaryUnit, task: Task) -> Buffer:
     return _register(unit, task, _keys(task)[0])
 
 
-def register_and_ignore_existing_key(unit: LogicalUnit, task: Task) -> Buffer:
+def register_and_ignore_existing_key(unit: PrimaryUnit, task: Task) -> Buffer:
     return _register(unit, task, None)
 
 
-def _register(unit: LogicalUnit, task: Task, key: int | None) -> Buffer:
+def _register(unit: PrimaryUnit, task: Task, key: int | None) -> Buffer:
     flags = _flags(unit, task, spec_i_pt=key is not None)
     nexus = task.nexus.it
     target_ports = task.nexus.ports.all() if flags & _ALL_TG_PT else (nexus.target_port,)
@@ -141,7 +141,7 @@ def _register(unit: LogicalUnit, task: Task, key: int | None) -> Buffer:
     return _carry_out(unit, task, change)
 
 
-def _initiators(unit: LogicalUnit, data: bytes) -> set[str]:
+def _initiators(unit: PrimaryUnit, data: bytes) -> set[str]:
     """The initiator ports of the TransportIDs that follow the basic parameter list (SPC-4 table 215)."""
     if len(data) < 28 or 28 + int.from_bytes(data[24:28], "big") != len(data):
         raise parameter_list_length_error()
@@ -151,40 +151,40 @@ def _initiators(unit: LogicalUnit, data: bytes) -> set[str]:
         raise invalid_parameter(28) from None
 
 
-def _known(unit: LogicalUnit) -> set[str]:
+def _known(unit: PrimaryUnit) -> set[str]:
     """The initiator ports that a node's name stands for: those with a nexus or a registration here."""
     return {nexus.initiator for nexus in unit.nexuses} | {it.initiator for it in unit.reservations.state.keys}
 
 
-def reserve(unit: LogicalUnit, task: Task) -> Buffer:
+def reserve(unit: PrimaryUnit, task: Task) -> Buffer:
     return _with_type(unit, task, reservations.reserve)
 
 
-def release(unit: LogicalUnit, task: Task) -> Buffer:
+def release(unit: PrimaryUnit, task: Task) -> Buffer:
     return _with_type(unit, task, reservations.release)
 
 
-def _with_type(unit: LogicalUnit, task: Task, action: Callable[[State, ITNexus, int, int, int], Change]) -> Buffer:
+def _with_type(unit: PrimaryUnit, task: Task, action: Callable[[State, ITNexus, int, int, int], Change]) -> Buffer:
     _flags(unit, task)
     fields = task.fields
     change = action(unit.reservations.state, task.nexus.it, _keys(task)[0], fields["scope"], fields["type"])
     return _carry_out(unit, task, change)
 
 
-def clear(unit: LogicalUnit, task: Task) -> Buffer:
+def clear(unit: PrimaryUnit, task: Task) -> Buffer:
     _flags(unit, task)
     return _carry_out(unit, task, reservations.clear(unit.reservations.state, task.nexus.it, _keys(task)[0]))
 
 
-def preempt(unit: LogicalUnit, task: Task) -> Buffer:
+def preempt(unit: PrimaryUnit, task: Task) -> Buffer:
     return _preempt(unit, task, abort=False)
 
 
-def preempt_and_abort(unit: LogicalUnit, task: Task) -> Buffer:
+def preempt_and_abort(unit: PrimaryUnit, task: Task) -> Buffer:
     return _preempt(unit, task, abort=True)
 
 
-def _preempt(unit: LogicalUnit, task: Task, *, abort: bool) -> Buffer:
+def _preempt(unit: PrimaryUnit, task: Task, *, abort: bool) -> Buffer:
     _flags(unit, task)
     key, victim = _keys(task)
     fields = task.fields
@@ -192,7 +192,7 @@ def _preempt(unit: LogicalUnit, task: Task, *, abort: bool) -> Buffer:
     return _carry_out(unit, task, change, abort=abort)
 
 
-def register_and_move(unit: LogicalUnit, task: Task) -> Buffer:
+def register_and_move(unit: PrimaryUnit, task: Task) -> Buffer:
     data = bytes(task.data_out)
     state, nexus = unit.reservations.state, task.nexus.it
     key, new_key = _keys(task)
@@ -219,7 +219,7 @@ def register_and_move(unit: LogicalUnit, task: Task) -> Buffer:
     return _carry_out(unit, task, change)
 
 
-def replace_lost_reservation(unit: LogicalUnit, task: Task) -> Buffer:
+def replace_lost_reservation(unit: PrimaryUnit, task: Task) -> Buffer:
     flags = _flags(unit, task)
     if not unit.reservations.lost:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_RELEASE_OF_PERSISTENT_RESERVATION)
@@ -235,13 +235,13 @@ def replace_lost_reservation(unit: LogicalUnit, task: Task) -> Buffer:
 # ---- RESERVE and RELEASE
 
 
-def reserve_unit(unit: LogicalUnit, task: Task) -> Buffer:
+def reserve_unit(unit: PrimaryUnit, task: Task) -> Buffer:
     """RESERVE (6) and (10): the whole unit, for this nexus."""
     unit.reservations.reserve(task.nexus.it)
     return b""
 
 
-def release_unit(unit: LogicalUnit, task: Task) -> Buffer:
+def release_unit(unit: PrimaryUnit, task: Task) -> Buffer:
     """RELEASE (6) and (10)."""
     unit.reservations.release(task.nexus.it)
     return b""

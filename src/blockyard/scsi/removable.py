@@ -13,6 +13,7 @@ from blockyard.scsi.sense import Asc, CheckCondition, SenseKey, invalid_field
 
 if TYPE_CHECKING:
     from blockyard.scsi.nexus import Nexus
+    from blockyard.scsi.primary import PrimaryUnit
     from blockyard.scsi.task import Buffer, Task
     from blockyard.scsi.unit import LogicalUnit
 
@@ -56,7 +57,7 @@ class Tray:
         self._preventing.clear()
 
 
-def prevent_allow_medium_removal(unit: LogicalUnit, task: Task) -> Buffer:
+def prevent_allow_medium_removal(unit: PrimaryUnit, task: Task) -> Buffer:
     if task.fields["prevent"] == PREVENT:
         unit.tray.prevent(task.nexus)
     else:
@@ -64,7 +65,7 @@ def prevent_allow_medium_removal(unit: LogicalUnit, task: Task) -> Buffer:
     return b""
 
 
-def check_prevent_allow(unit: LogicalUnit, task: Task) -> None:
+def check_prevent_allow(unit: PrimaryUnit, task: Task) -> None:
     if task.fields["prevent"] > PREVENT:
         raise invalid_field(4, 1)
 

@@ -22,8 +22,8 @@ from blockyard.scsi.task import Status
 
 if TYPE_CHECKING:
     from blockyard.scsi.cdb import Command
+    from blockyard.scsi.primary import PrimaryUnit
     from blockyard.scsi.task import Task
-    from blockyard.scsi.unit import LogicalUnit
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _START_STOP_UNIT = 0x1B
 class Reservations:
     """The reservations of one logical unit."""
 
-    def __init__(self, unit: LogicalUnit) -> None:
+    def __init__(self, unit: PrimaryUnit) -> None:
         self._unit = unit
         self.lost = False  # what was to outlive a power loss cannot be read
         self.state = self._load()

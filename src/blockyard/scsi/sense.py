@@ -10,7 +10,7 @@ import errno
 from enum import IntEnum
 from typing import NamedTuple
 
-from blockyard.scsi.task import Result, Status
+from blockyard.scsi.task import Buffer, Result, Status
 
 
 class SenseKey(IntEnum):
@@ -160,6 +160,8 @@ class CheckCondition(Exception):
         progress: int | None = None,
         information: int | None = None,
         command_specific: int | None = None,
+        stream: int = 0,
+        data: Buffer = b"",
     ) -> None:
         super().__init__(key, asc)
         self.key = key
@@ -168,6 +170,8 @@ class CheckCondition(Exception):
         self.progress = progress
         self.information = information
         self.command_specific = command_specific
+        self.stream = stream  # FILEMARK, END_OF_MEDIUM, INCORRECT_LENGTH
+        self.data = data  # the Data-In that goes with it
 
     def encode(self, *, descriptor: bool = False) -> bytes:
         """It as sense data, in fixed or descriptor format."""
@@ -179,6 +183,7 @@ class CheckCondition(Exception):
             progress=self.progress,
             information=self.information,
             command_specific=self.command_specific,
+            stream=self.stream,
         )
 
     def __str__(self) -> str:
@@ -206,6 +211,9 @@ class ReadFailure(MediumFailure):
     """One from reading it: it becomes a read error where others become write errors."""
 
 
+# of sequential access devices, where fixed format and the stream commands descriptor have them (SPC-5)
+FILEMARK, END_OF_MEDIUM, INCORRECT_LENGTH = 0x80, 0x40, 0x20
+
 PROGRESS_DONE = 0x10000  # what PROGRESS INDICATION counts to; it shows the part done in this many parts
 
 
@@ -218,23 +226,25 @@ def encode(
     progress: int | None = None,
     information: int | None = None,
     command_specific: int | None = None,
+    stream: int = 0,
 ) -> bytes:
     """Sense data for a current error, in fixed or descriptor format (SPC-5).
 
     The sense-key specific field holds the pointer or, of PROGRESS_DONE parts, how many are done of what goes on.
-    `information` and `command_specific` are left out of fixed format where they need more than 32 bits.
+    `information` and `command_specific` are left out of fixed format where they need more than 32 bits; a negative
+    `information` is in two's complement. `stream` has the bits of sequential access devices.
     """
     specific = pointer.encode() if pointer else b""
     if progress is not None:
         specific = b"\x80" + min(progress, PROGRESS_DONE - 1).to_bytes(2, "big")
     if descriptor:
-        return _descriptor_format(key, asc, specific, information, command_specific)
+        return _descriptor_format(key, asc, specific, information, command_specific, stream)
     data = bytearray(18)
     data[0] = 0x70
-    data[2] = key
-    if information is not None and information <= 0xFFFFFFFF:
+    data[2] = stream | key
+    if information is not None and -0x80000000 <= information <= 0xFFFFFFFF:
         data[0] |= 0x80
-        data[3:7] = information.to_bytes(4, "big")
+        data[3:7] = (information & 0xFFFFFFFF).to_bytes(4, "big")
     data[7] = len(data) - 8
     if command_specific is not None and command_specific <= 0xFFFFFFFF:
         data[8:12] = command_specific.to_bytes(4, "big")
@@ -244,15 +254,17 @@ def encode(
 
 
 def _descriptor_format(
-    key: int, asc: int, specific: bytes, information: int | None, command_specific: int | None
+    key: int, asc: int, specific: bytes, information: int | None, command_specific: int | None, stream: int
 ) -> bytes:
     descriptors = b""
     if information is not None:
-        descriptors += b"\x00\x0a\x80\x00" + information.to_bytes(8, "big")
+        descriptors += b"\x00\x0a\x80\x00" + (information & (1 << 64) - 1).to_bytes(8, "big")
     if command_specific is not None:
         descriptors += b"\x01\x0a\x00\x00" + command_specific.to_bytes(8, "big")
     if specific:
         descriptors += b"\x02\x06\x00\x00" + specific + b"\x00"
+    if stream:
+        descriptors += bytes([0x04, 0x02, 0x00, stream])
     return bytes([0x72, key, asc >> 8, asc & 0xFF, 0, 0, 0, len(descriptors)]) + descriptors
 
 
@@ -312,7 +324,8 @@ def failure(error: BaseException, *, descriptor: bool = False, expected: int = 0
     if isinstance(error, StatusCondition):
         return Result(error.status, expected=expected)
     found = condition(error) or CheckCondition(SenseKey.HARDWARE_ERROR, Asc.INTERNAL_TARGET_FAILURE)
-    return Result(Status.CHECK_CONDITION, sense=found.encode(descriptor=descriptor), expected=expected)
+    sense = found.encode(descriptor=descriptor)
+    return Result(Status.CHECK_CONDITION, found.data, sense, expected)
 
 
 def _transport_failure(asc: Asc) -> Result:

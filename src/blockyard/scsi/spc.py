@@ -5,9 +5,6 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from blockyard import __version__
-from blockyard.scsi import mode, vpd
-from blockyard.scsi.designators import VENDOR
 from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
@@ -19,20 +16,16 @@ from blockyard.scsi.sense import (
 
 if TYPE_CHECKING:
     from blockyard.scsi.device_server import Unit
-    from blockyard.scsi.nexus import Nexus
+    from blockyard.scsi.primary import PrimaryUnit
     from blockyard.scsi.task import Buffer, Task
-    from blockyard.scsi.unit import LogicalUnit
 
-# SAM-5, iSCSI, SPC-4, SBC-3 (SPC-5, version descriptor values); newer standards are followed
-# too, but initiators look for these names
-_VERSION_DESCRIPTORS = (0x00A0, 0x0960, 0x0460, 0x04C0)
 _VERSION = 0x06  # SPC-4
 _TPGS = 3 << 4  # asymmetric access, implicit and explicit
 _3PC = 0x08  # third-party copy commands
 _PROTECT = 0x01  # in the same byte: protection information
 
 
-def test_unit_ready(unit: LogicalUnit, task: Task) -> Buffer:
+def test_unit_ready(unit: PrimaryUnit, task: Task) -> Buffer:
     """TEST UNIT READY (SPC-5): whatever stands in the way, `begin` has found it."""
     return b""
 
@@ -41,11 +34,7 @@ def test_unit_ready(unit: LogicalUnit, task: Task) -> Buffer:
 
 
 def check_inquiry(unit: Unit, task: Task) -> None:
-    page_code = task.fields["page_code"]
-    if task.fields["evpd"]:
-        if page_code not in vpd.PAGES:
-            raise invalid_field(2)
-    elif page_code:
+    if task.fields["page_code"] and not task.fields["evpd"]:
         raise invalid_field(2)
 
 
@@ -60,7 +49,6 @@ def inquiry(unit: Unit, task: Task) -> Buffer:
 
 def standard_inquiry(unit: Unit, *, multiport: bool) -> bytes:
     """Standard INQUIRY data (SPC-5)."""
-    revision = ".".join(__version__.split(".")[:2])[:4]
     return struct.pack(
         ">BBBBBBBB8s16s4s22x8H22x",
         unit.peripheral,
@@ -68,15 +56,22 @@ def standard_inquiry(unit: Unit, *, multiport: bool) -> bytes:
         _VERSION,
         0x32,  # NORMACA, HISUP, RESPONSE DATA FORMAT 2
         96 - 5,
-        (0 if unit.peripheral >> 5 else _TPGS | _3PC) | (_PROTECT if unit.protection is not None else 0),
+        _capabilities(unit),
         0x10 if multiport else 0,  # MULTIP
         0x02,  # CMDQUE
-        f"{VENDOR:8}".encode(),
-        f"{vpd.PRODUCT:16}".encode(),
-        f"{revision:4}".encode(),
-        *_VERSION_DESCRIPTORS,
-        *(0,) * (8 - len(_VERSION_DESCRIPTORS)),
+        f"{unit.vendor:8.8}".encode(),
+        f"{unit.product:16.16}".encode(),
+        f"{unit.revision:4.4}".encode(),
+        *unit.standards,
+        *(0,) * (8 - len(unit.standards)),
     )
+
+
+def _capabilities(unit: Unit) -> int:
+    """The byte of standard INQUIRY data with TPGS, 3PC and PROTECT."""
+    there = unit.peripheral >> 5 == 0
+    copies = _3PC if there and unit.copies_for_others else 0
+    return (_TPGS if there else 0) | copies | (_PROTECT if unit.protection is not None else 0)
 
 
 # ---- REPORT LUNS
@@ -110,33 +105,28 @@ def request_sense(unit: Unit, task: Task) -> Buffer:
 # ---- MODE SENSE
 
 
-def _device_specific(unit: LogicalUnit, nexus: Nexus) -> int:
-    """The DEVICE-SPECIFIC PARAMETER of a disk: WP and DPOFUA (SBC-4)."""
-    return (0x80 if unit.write_protected or nexus.read_only else 0) | 0x10
-
-
-def mode_sense_6(unit: LogicalUnit, task: Task) -> Buffer:
+def mode_sense_6(unit: PrimaryUnit, task: Task) -> Buffer:
     fields = task.fields
     pages = unit.mode.sense(fields["page_control"], fields["page_code"], fields["subpage_code"])
-    descriptor = b"" if fields["dbd"] else mode.block_descriptor(unit.blocks, unit.block_size, long=False)
+    descriptor = b"" if fields["dbd"] else unit.block_descriptor(long=False)
     length = 3 + len(descriptor) + len(pages)
-    return bytes([length, 0, _device_specific(unit, task.nexus), len(descriptor)]) + descriptor + pages
+    return bytes([length, *unit.mode_header(task.nexus), len(descriptor)]) + descriptor + pages
 
 
-def mode_sense_10(unit: LogicalUnit, task: Task) -> Buffer:
+def mode_sense_10(unit: PrimaryUnit, task: Task) -> Buffer:
     fields = task.fields
     pages = unit.mode.sense(fields["page_control"], fields["page_code"], fields["subpage_code"])
     long = bool(fields["llbaa"]) and not fields["dbd"]
-    descriptor = b"" if fields["dbd"] else mode.block_descriptor(unit.blocks, unit.block_size, long=long)
+    descriptor = b"" if fields["dbd"] else unit.block_descriptor(long=long)
     length = 6 + len(descriptor) + len(pages)
-    header = struct.pack(">HBBBxH", length, 0, _device_specific(unit, task.nexus), long, len(descriptor))
+    header = struct.pack(">HBBBxH", length, *unit.mode_header(task.nexus), long, len(descriptor))
     return header + descriptor + pages
 
 
 # ---- MODE SELECT
 
 
-def check_mode_select(unit: LogicalUnit, task: Task) -> None:
+def check_mode_select(unit: PrimaryUnit, task: Task) -> None:
     fields = task.fields
     if not fields["pf"]:
         raise invalid_field(1, 4)  # vendor specific pages in the manner of SCSI-1: none
@@ -144,7 +134,7 @@ def check_mode_select(unit: LogicalUnit, task: Task) -> None:
         raise parameter_list_length_error()
 
 
-def mode_select_6(unit: LogicalUnit, task: Task) -> Buffer:
+def mode_select_6(unit: PrimaryUnit, task: Task) -> Buffer:
     data = bytes(task.data_out)
     if not data:
         return b""
@@ -153,7 +143,7 @@ def mode_select_6(unit: LogicalUnit, task: Task) -> Buffer:
     return _mode_select(unit, task, data, header=4, medium_type=1, descriptor_length=data[3], long=False)
 
 
-def mode_select_10(unit: LogicalUnit, task: Task) -> Buffer:
+def mode_select_10(unit: PrimaryUnit, task: Task) -> Buffer:
     data = bytes(task.data_out)
     if not data:
         return b""
@@ -164,7 +154,7 @@ def mode_select_10(unit: LogicalUnit, task: Task) -> Buffer:
 
 
 def _mode_select(
-    unit: LogicalUnit,
+    unit: PrimaryUnit,
     task: Task,
     data: bytes,
     *,
@@ -175,6 +165,7 @@ def _mode_select(
 ) -> Buffer:
     if data[medium_type]:
         raise invalid_parameter(medium_type)
-    mode.check_block_descriptors(data, header, descriptor_length, unit.blocks, unit.block_size, long=long)
+    unit.check_block_descriptors(data, header, descriptor_length, long=long)
     unit.change_mode(data, header + descriptor_length, task.nexus, save=bool(task.fields["sp"]))
+    unit.take_mode_header(data[medium_type + 1], data[header : header + descriptor_length])
     return b""

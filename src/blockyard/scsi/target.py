@@ -9,8 +9,8 @@ from blockyard.scsi.device_server import AbsentUnit, Unit
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.lun import decode_lun, encode_lun
 from blockyard.scsi.nexus import TargetPort, target_port
+from blockyard.scsi.primary import PrimaryUnit
 from blockyard.scsi.sense import Asc
-from blockyard.scsi.unit import LogicalUnit
 
 
 class LunMap:
@@ -19,7 +19,7 @@ class LunMap:
     One logical unit may be in several maps, under different numbers.
     """
 
-    def __init__(self, units: Mapping[int, LogicalUnit]) -> None:
+    def __init__(self, units: Mapping[int, PrimaryUnit]) -> None:
         for lun in units:
             encode_lun(lun)  # raises ValueError for one that cannot be addressed
         self.units = dict(units)
@@ -30,7 +30,7 @@ class LunMap:
         """The logical unit that the 64-bit LUN field of a transport names, or what stands for one that is not there."""
         return self.units.get(decode_lun(lun_field), self._absent)
 
-    def resettable(self) -> Collection[LogicalUnit]:
+    def resettable(self) -> Collection[PrimaryUnit]:
         """The logical units that a reset of the target concerns, as whoever asks for it sees them."""
         return self.units.values()
 
@@ -38,7 +38,7 @@ class LunMap:
         """The LUNs as 64-bit fields, in ascending order."""
         return [encode_lun(lun) for lun in sorted(self.units)]
 
-    def change(self, units: Mapping[int, LogicalUnit]) -> None:
+    def change(self, units: Mapping[int, PrimaryUnit]) -> None:
         """Other units are seen from now on, and every nexus that sees any of them is told (SPC-5, REPORT LUNS)."""
         if units != self.units:
             self.units = dict(units)
@@ -65,7 +65,7 @@ class Target:
     def __init__(
         self,
         name: str,
-        units: Mapping[int, LogicalUnit],
+        units: Mapping[int, PrimaryUnit],
         ports: Iterable[TargetPort] = (),
         durable: Durable | None = None,
         port_groups: Mapping[int, PortGroup] | None = None,

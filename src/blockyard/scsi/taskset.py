@@ -21,7 +21,7 @@ Commands that go on in pieces (operation.py) do not keep an exclusive command wa
 the task set, and only that has to end. ORDERED commands do wait for all of it, and pieces never for those.
 
 While any of this can make a difference `unit.gate` is set, so that the data path sends its commands here too.
-Everything happens on the event loop's thread; only `LogicalUnit.run` of a blocking task leaves it.
+Everything happens on the event loop's thread; only `PrimaryUnit.run` of a blocking task leaves it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from blockyard.scsi.task import Attribute, Result, Status, Task
 if TYPE_CHECKING:
     from blockyard.scsi.nexus import Nexus
     from blockyard.scsi.operation import Operation
-    from blockyard.scsi.unit import LogicalUnit
+    from blockyard.scsi.primary import PrimaryUnit
 
 Done = Callable[[Task, Result], None]
 
@@ -80,7 +80,7 @@ class Queueing(NamedTuple):
 class TaskSet:
     """All commands of one logical unit that have begun and not ended."""
 
-    def __init__(self, unit: LogicalUnit, executor: Executor) -> None:
+    def __init__(self, unit: PrimaryUnit, executor: Executor) -> None:
         self._unit = unit
         self.executor = executor
         # In order of arrival the commands, None for those whose data is still to come, and pieces that wait.

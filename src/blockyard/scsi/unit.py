@@ -10,43 +10,36 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from uuid import UUID
 
 from blockyard.block.device import Device
 from blockyard.block.journal import Journal
 from blockyard.block.protected import Interleaved, ProtectedDevice
-from blockyard.scsi import limits, vpd
-from blockyard.scsi.buffers import Buffers
+from blockyard.scsi import limits
 from blockyard.scsi.cdb import Capability, Command
 from blockyard.scsi.copy_manager import CopyManager
-from blockyard.scsi.device_server import Unit
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.format import Format
 from blockyard.scsi.health import Health
-from blockyard.scsi.maintenance import Clock
-from blockyard.scsi.mode import ModeParameters
+from blockyard.scsi.mode import ModeParameters, block_descriptor, check_block_descriptors
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.overhaul import KIND, Overhaul
+from blockyard.scsi.primary import Identity, PrimaryUnit
 from blockyard.scsi.protection import check as check_protection
 from blockyard.scsi.protection import open_device
-from blockyard.scsi.removable import Tray, medium_not_present
-from blockyard.scsi.reserving import Reservations
+from blockyard.scsi.removable import medium_not_present
 from blockyard.scsi.sanitize import Sanitize
 from blockyard.scsi.self_test import SelfTests
 from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
-    FieldPointer,
     SenseKey,
-    StatusCondition,
     condition,
 )
 from blockyard.scsi.task import Result, Task
-from blockyard.scsi.taskset import UA_CLEARED, Queueing
 from blockyard.scsi.thin import Thresholds, mode_defaults
 from blockyard.scsi.tokens import Rod, TokenStore, revoke
+
+__all__ = ["Identity", "LogicalUnit"]
 
 log = logging.getLogger(__name__)
 
@@ -65,15 +58,7 @@ def resumed(unit: LogicalUnit) -> Overhaul | None:
     return kinds[document["kind"]].resumed(unit, document)
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Who a logical unit is, wherever it is served from: its UUID goes into VPD pages 80h and 83h."""
-
-    uuid: UUID
-    name: str  # for people: logs and statistics
-
-
-class LogicalUnit(Unit):
+class LogicalUnit(PrimaryUnit):
     """A disk: a block device that speaks SBC.
 
     `block_size` is 512 (reported as emulated on physical blocks of 4096) or 4096. With `write_through`
@@ -104,13 +89,11 @@ class LogicalUnit(Unit):
         durable: Durable | None = None,
         tokens: TokenStore | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(identity, durable)
         if block_size not in (512, 4096):
             raise ValueError(f"block size {block_size} is neither 512 nor 4096")
         if not 0 <= protection <= 3:
             raise ValueError(f"there is no protection information of type {protection}")
-        self.identity = identity
-        self.durable = durable or Durable(None, identity.uuid)
         self.protection: ProtectedDevice | None = None
         if protection:
             self.protection = open_device(device, self.durable, block_size=block_size, kind=protection)
@@ -121,12 +104,8 @@ class LogicalUnit(Unit):
         self.read_only = read_only or device.read_only
         self.thin = device.granularity > 0 and not thick
         self.removable = removable
-        self.tray = Tray()
-        self.buffers = Buffers()
-        self.clock = Clock()
         self.health = Health(self)
         self.self_tests = SelfTests(self)
-        self.log_origins: dict[tuple[int, int], int] = {}  # by page and parameter: where LOG SELECT has put a counter
         self.cycles = 0  # how often it was started
         self.background_rate = background_rate
         self.overhaul: Overhaul | None = None  # what goes on with all of the medium, or has failed
@@ -147,56 +126,13 @@ class LogicalUnit(Unit):
         self.thresholds = Thresholds(self)
         self.tokens = tokens or TokenStore()
         self.rods: tuple[Rod, ...] = ()  # what tokens stand for of it: a write is compared with them
-        self._nexuses: list[Nexus] = []
-        self.reservations = Reservations(self)
         self.overhaul = resumed(self)
         self.update()
 
-    def __str__(self) -> str:
-        return self.identity.name
-
     # ---- the first step of a task
 
-    def _begin(self, task: Task) -> None:
-        command = self.commands.find(task.cdb)
-        nexus = task.nexus
-        if self.tasks is not None:
-            self.tasks.admit(task)
-        if nexus.gate is not None and (command is None or not command.exempt):
-            attention = nexus.take_attention(keep=self.queueing.ua_interlock != UA_CLEARED)
-            if attention is not None:
-                raise attention
-        if command is not None and nexus.gate is not None:
-            self.reservations.check(command, task)
-            nexus.ports.check(command, nexus)
-        if command is not None and nexus.read_only and command.changes(task.cdb):
-            raise CheckCondition(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
-        if command is not None and not self.supports(command):
-            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_COMMAND_OPERATION_CODE, pointer=FieldPointer(0))
-        command = self._decode(task, command)
-        task.blocking = command.blocking
-        task.exclusive = command.exclusive
-        self.check_admitted(command)
-        if command.medium:
-            self.check_medium(command, task.fields)
-        if command.protect:
-            check_protection(self, task, command)
-        if self.low_power is not None and (command.ranged or command.writes):
-            self.enter_low_power(None)  # what accesses the medium makes the unit active (SPC-5, power conditions)
-        if command.check is not None:
-            command.check(self, task)
-        self.count(command, task.fields)
-
     def run(self, task: Task) -> Result:
-        """Carry out a task; not if something has come in its way while it waited for its data or its turn."""
-        assert task.command is not None
-        try:
-            if task.nexus.gate is not None:
-                self.reservations.check(task.command, task)
-            self.check_admitted(task.command)
-        except (CheckCondition, StatusCondition) as error:
-            return self._failed(task, error)
-        if self.rods and task.command.writes:
+        if self.rods and task.command is not None and task.command.writes:
             ranged = task.command.ranged
             revoke(self, task.fields["lba"] if ranged else 0, (ranged and task.fields["count"]) or self.blocks)
         return super().run(task)
@@ -212,6 +148,14 @@ class LogicalUnit(Unit):
             self.health.failed(task.command, found)
         return super()._failed(task, error)
 
+    def check_ready(self, command: Command, task: Task) -> None:
+        if command.medium:
+            self.check_medium(command, task.fields)
+        if command.protect:
+            check_protection(self, task, command)
+        if self.low_power is not None and (command.ranged or command.writes):
+            self.enter_low_power(None)  # what accesses the medium makes the unit active (SPC-5, power conditions)
+
     def check_medium(self, command: Command, fields: dict[str, int]) -> None:
         """Raise CheckCondition where the medium is not there, not ready, protected, or too small for a command."""
         if not self.tray.loaded:
@@ -226,7 +170,6 @@ class LogicalUnit(Unit):
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
 
     def count(self, command: Command, fields: dict[str, int]) -> None:
-        """Account for a command that is carried out."""
         counters = self.counters
         if not command.transfers:
             counters.other_ops += 1
@@ -272,13 +215,8 @@ class LogicalUnit(Unit):
 
     # ---- what commands ask
 
-    def supports(self, command: Command) -> bool:
-        """Whether a command of the table exists on this logical unit."""
-        return command.requires is Capability.NONE or command.requires in self.capabilities
-
     @property
     def capabilities(self) -> set[Capability]:
-        """What commands may require of it."""
         present = {
             Capability.NONE: True,
             Capability.THIN: self.thin,
@@ -286,14 +224,6 @@ class LogicalUnit(Unit):
             Capability.TYPE_2: self.protection is not None and self.protection.kind == 2,
         }
         return {capability for capability, has in present.items() if has}
-
-    def supported_commands(self) -> Iterator[Command]:
-        return (command for command in self.commands if self.supports(command))
-
-    def find_command(self, opcode: int, service_action: int | None) -> Command | None:
-        """A command by its numbers, where this logical unit supports it."""
-        command = self.commands.get(opcode, service_action)
-        return command if command is not None and self.supports(command) else None
 
     def pending_condition(self, nexus: Nexus) -> CheckCondition | None:
         attention = nexus.take_attention()
@@ -309,21 +239,23 @@ class LogicalUnit(Unit):
             return CheckCondition(SenseKey.NO_SENSE, self.low_power)
         return self.self_tests.progress() or self.health.on_request()
 
-    def vpd_page(self, nexus: Nexus, code: int) -> bytes | None:
-        return vpd.page(self, nexus, code)
+    def mode_header(self, nexus: Nexus) -> tuple[int, int]:
+        """WP and DPOFUA (SBC-4)."""
+        return 0, (0x80 if self.write_protected or nexus.read_only else 0) | 0x10
+
+    def block_descriptor(self, *, long: bool) -> bytes:
+        return block_descriptor(self.blocks, self.block_size, long=long)
+
+    def check_block_descriptors(self, data: bytes, at: int, length: int, *, long: bool) -> None:
+        check_block_descriptors(data, at, length, self.blocks, self.block_size, long=long)
 
     def resume(self) -> None:
-        """Go on with what a restart has interrupted. Once `tasks` is set, on the loop's thread."""
         if self.overhaul is not None and not self.overhaul.failed:
             self.overhaul.start()
 
     def change_mode(self, data: bytes, at: int, nexus: Nexus, *, save: bool = False) -> None:
-        """Take over the mode pages in `data[at:]` that `nexus` has sent, and tell the other nexuses."""
         was_write_back = self.write_back
-        if not self.mode.select(data, at, save=save):
-            return
-        self.update()
-        self.attention(Asc.MODE_PARAMETERS_CHANGED, but=nexus)
+        super().change_mode(data, at, nexus, save=save)
         if was_write_back and not self.write_back:  # what was acknowledged from the cache has to leave it
             self.device.flush()
 
@@ -363,17 +295,8 @@ class LogicalUnit(Unit):
         self.update()
 
     def update(self) -> None:
-        """Bring the attributes that follow from others up to date."""
+        super().update()
         self.write_back = bool(self.mode.get(0x08, "wce"))
-        self.descriptor_sense = bool(self.mode.get(0x0A, "d_sense"))
-        self.initial_priority = self.mode.get(0x0A, "initial_command_priority", subpage=0x01)
-        self.queueing = Queueing(
-            per_nexus=bool(self.mode.get(0x0A, "tst")),
-            restricted=not self.mode.get(0x0A, "queue_algorithm_modifier"),
-            qerr=self.mode.get(0x0A, "qerr"),
-            ua_interlock=self.mode.get(0x0A, "ua_intlck_ctrl"),
-            report_aborted=bool(self.mode.get(0x0A, "tas")),
-        )
         self.write_protected = self.read_only or bool(self.mode.get(0x0A, "swp"))
         self.thresholds.update()
         self.health.update()
@@ -387,33 +310,10 @@ class LogicalUnit(Unit):
 
     # ---- nexuses and life
 
-    @property
-    def nexuses(self) -> tuple[Nexus, ...]:
-        """All that are attached now."""
-        return tuple(self._nexuses)
-
-    def attach(self, nexus: Nexus) -> None:
-        if nexus not in self._nexuses:
-            self._nexuses.append(nexus)
-            self.reservations.update_gate(nexus)
-            nexus.ports.attach(nexus)
-
     def detach(self, nexus: Nexus) -> None:
         if nexus in self._nexuses:
-            self._nexuses.remove(nexus)
-            nexus.ports.detach(nexus)
-            self.reservations.lose(nexus.it)
             self.copies.forget(nexus)
-        self.tray.allow(nexus)
-        self.buffers.forget(nexus)
-        if self.tasks is not None:
-            self.tasks.clear_aca(nexus)
-
-    def attention(self, asc: int, *, but: Nexus | None = None) -> None:
-        """Establish a unit attention for every nexus, except perhaps one."""
-        for nexus in tuple(self._nexuses):
-            if nexus is not but:
-                nexus.establish(asc)
+        super().detach(nexus)
 
     def set_read_only(self, read_only: bool) -> None:
         """The administrator lets nobody write, or everybody again. The write protect bit of mode data tells (SBC-4)."""
@@ -429,20 +329,14 @@ class LogicalUnit(Unit):
             self.attention(Asc.CAPACITY_DATA_HAS_CHANGED)
 
     def reset(self) -> None:
-        if self.tasks is not None:
-            self.tasks.reset()
-        self.mode.reset()
-        self.tray.reset()
-        self.buffers.reset()
-        self.self_tests.abort()
-        for nexus in self._nexuses:
-            nexus.priority = 0
-        self.reservations.reset()
-        self.copies.reset()
         self.stopped = False
         self.low_power = None
-        self.update()
-        self.attention(Asc.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
+        super().reset()
+        self.self_tests.abort()
+        self.copies.reset()
+
+    def flush(self) -> None:
+        self.device.flush()
 
     def close(self) -> None:
         self.fast_read = self.fast_write = False

@@ -3,6 +3,7 @@
 Each logical unit that such a session uses is covered by one of the session's own: the same to look at (identity, capacity),
 with a task set, mode pages and reservations of its own, over a device that keeps writes to itself (block/overlay.py). All of
 that is gone with the session. A unit is covered when it is first used, as most units of a large target never are.
+Tapes and media changers cannot be covered: such a session does not see them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from blockyard.block.device import Device
 from blockyard.scsi.device_server import Unit
+from blockyard.scsi.lun import encode_lun
+from blockyard.scsi.primary import PrimaryUnit
 from blockyard.scsi.reserving import Reservations
 from blockyard.scsi.target import LunMap
 from blockyard.scsi.taskset import Executor, TaskSet
@@ -82,27 +85,27 @@ class VirtualLunMap(LunMap):
         self._own: dict[LogicalUnit, VirtualUnit] = {}
 
     @property
-    def units(self) -> dict[int, LogicalUnit]:
-        return {lun: self._covered(unit) for lun, unit in self.source.units.items()}
+    def units(self) -> dict[int, PrimaryUnit]:
+        return {lun: self._covered(unit) for lun, unit in self.source.units.items() if isinstance(unit, LogicalUnit)}
 
     @units.setter
-    def units(self, units: dict[int, LogicalUnit]) -> None:
+    def units(self, units: dict[int, PrimaryUnit]) -> None:
         """They are those of the source."""
 
     def unit(self, lun_field: int) -> Unit:
         base = self.source.unit(lun_field)
         try:
-            return self._covered(base) if isinstance(base, LogicalUnit) else base
+            return self._covered(base) if isinstance(base, LogicalUnit) else self._absent
         except OSError as error:
             log.error("%s cannot be covered for virtual writes, so that it is not there: %s", base, error)
             return self._absent
 
-    def resettable(self) -> Collection[LogicalUnit]:
+    def resettable(self) -> Collection[PrimaryUnit]:
         """Those that have been used: the others are as they were at first."""
         return tuple(self._own.values())
 
     def inventory(self) -> list[int]:
-        return self.source.inventory()
+        return [encode_lun(lun) for lun, unit in sorted(self.source.units.items()) if isinstance(unit, LogicalUnit)]
 
     def close(self) -> None:
         """The session is over: what it has written is gone."""

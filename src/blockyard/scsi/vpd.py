@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blockyard.scsi import atomic, copy_results, limits, mode, protection
 from blockyard.scsi.designators import (
@@ -17,15 +17,14 @@ from blockyard.scsi.designators import (
     UTF8,
     designator,
     name,
-    unit_designators,
 )
 from blockyard.scsi.thin import threshold_exponent
 
 if TYPE_CHECKING:
     from blockyard.scsi.nexus import Nexus, TargetPort
+    from blockyard.scsi.primary import PrimaryUnit
     from blockyard.scsi.unit import LogicalUnit
 
-PRODUCT = "Virtual Disk"
 _SELF_TEST_RATE = 100 << 20  # bytes per second that an extended self-test may be expected to read
 
 
@@ -34,31 +33,31 @@ class VpdPage(NamedTuple):
 
     code: int
     name: str
-    content: Callable[[LogicalUnit, Nexus], bytes]
+    content: Callable[[Any, Nexus], bytes]  # of a unit of the kind that the table is for
     standard: str
 
 
-def page(unit: LogicalUnit, nexus: Nexus, code: int) -> bytes | None:
+def page(unit: PrimaryUnit, nexus: Nexus, code: int) -> bytes | None:
     """One whole page, or None when there is no such page."""
-    if code not in PAGES:
+    if code not in unit.vpd_pages:
         return None
-    content = PAGES[code].content(unit, nexus)
+    content = unit.vpd_pages[code].content(unit, nexus)
     return struct.pack(">BBH", unit.peripheral, code, len(content)) + content
 
 
-def _supported_pages(unit: LogicalUnit, nexus: Nexus) -> bytes:
-    return bytes(PAGES)
+def supported_pages(unit: PrimaryUnit, nexus: Nexus) -> bytes:
+    return bytes(unit.vpd_pages)
 
 
 def _serial_number(unit: LogicalUnit, nexus: Nexus) -> bytes:
     return unit.identity.uuid.hex.encode()
 
 
-def _device_identification(unit: LogicalUnit, nexus: Nexus) -> bytes:
+def device_identification(unit: PrimaryUnit, nexus: Nexus) -> bytes:
     port = nexus.target_port
     return b"".join(
         (
-            *unit_designators(unit.identity),
+            *unit.designators,
             designator(BINARY, PORT | RELATIVE_PORT, struct.pack(">HH", 0, port.relative_port)),
             designator(BINARY, PORT | PORT_GROUP, struct.pack(">HH", 0, port.portal_group)),
             designator(UTF8, PORT | NAME, name(port.name)),
@@ -78,12 +77,12 @@ def _extended_inquiry(unit: LogicalUnit, nexus: Nexus) -> bytes:
     return bytes(content)
 
 
-def _mode_page_policy(unit: LogicalUnit, nexus: Nexus) -> bytes:
+def mode_page_policy(unit: PrimaryUnit, nexus: Nexus) -> bytes:
     """All mode pages are shared by all nexuses; of the Disconnect-Reconnect page MLUS has to be set (SPC-5)."""
     return bytes([0x02, 0x00, 0x80, 0, mode.ALL_PAGES, mode.ALL_SUBPAGES, 0x00, 0])
 
 
-def _scsi_ports(unit: LogicalUnit, nexus: Nexus) -> bytes:
+def scsi_ports(unit: PrimaryUnit, nexus: Nexus) -> bytes:
     """The target ports, by their names."""
     return b"".join(_port_descriptor(port) for port in nexus.ports.all())
 
@@ -141,12 +140,12 @@ def _logical_block_provisioning(unit: LogicalUnit, nexus: Nexus) -> bytes:
 PAGES: dict[int, VpdPage] = {
     page.code: page
     for page in (
-        VpdPage(0x00, "Supported VPD Pages", _supported_pages, "SPC-5"),
+        VpdPage(0x00, "Supported VPD Pages", supported_pages, "SPC-5"),
         VpdPage(0x80, "Unit Serial Number", _serial_number, "SPC-5"),
-        VpdPage(0x83, "Device Identification", _device_identification, "SPC-5"),
+        VpdPage(0x83, "Device Identification", device_identification, "SPC-5"),
         VpdPage(0x86, "Extended INQUIRY Data", _extended_inquiry, "SPC-5"),
-        VpdPage(0x87, "Mode Page Policy", _mode_page_policy, "SPC-5"),
-        VpdPage(0x88, "SCSI Ports", _scsi_ports, "SPC-5"),
+        VpdPage(0x87, "Mode Page Policy", mode_page_policy, "SPC-5"),
+        VpdPage(0x88, "SCSI Ports", scsi_ports, "SPC-5"),
         VpdPage(0x8A, "Power Condition", _power_condition, "SPC-5"),
         VpdPage(0x8F, "Third-party Copy", _third_party_copy, "SPC-5"),
         VpdPage(0xB0, "Block Limits", _block_limits, "SBC-4"),

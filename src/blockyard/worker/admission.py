@@ -19,9 +19,9 @@ from blockyard.iscsi.login import LoginState, TargetLogin
 from blockyard.iscsi.node import TargetNode
 from blockyard.iscsi.pdu import LoginStatus
 from blockyard.iscsi.permit import TargetAccess
+from blockyard.scsi.primary import PrimaryUnit
 from blockyard.scsi.target import LunMap
 from blockyard.scsi.taskset import Executor
-from blockyard.scsi.unit import LogicalUnit
 from blockyard.scsi.virtual import VirtualLunMap
 from blockyard.worker.handoff import Message
 
@@ -68,7 +68,7 @@ class WorkerAdmission:
         self._tell = tell
         self._admission = Admission(os.urandom)
         self._groups: Mapping[str, frozenset[str]] = {}
-        self._nodes: dict[str, tuple[TargetNode, tuple[Rule, ...], Mapping[str, LogicalUnit]]] = {}
+        self._nodes: dict[str, tuple[TargetNode, tuple[Rule, ...], Mapping[str, PrimaryUnit]]] = {}
         self._budgets: dict[tuple[str, str], Budget] = {}  # of virtual writes, by target and rule
         self._overlays: Path | None = None  # where the files of overlays are, which have no names
 
@@ -76,7 +76,7 @@ class WorkerAdmission:
         self._admission.policy = policy
         self._overlays = overlays
 
-    def guard(self, node: TargetNode, rules: tuple[Rule, ...], volumes: Mapping[str, LogicalUnit]) -> None:
+    def guard(self, node: TargetNode, rules: tuple[Rule, ...], volumes: Mapping[str, PrimaryUnit]) -> None:
         """These rules hold for a target from now on; sessions that they do not permit as they are end."""
         self._nodes[node.name] = node, rules, volumes
         node.grant(self._access(node, rules, volumes), self._admission.accounts.__contains__)
@@ -109,7 +109,7 @@ class WorkerAdmission:
         if outcome.user or outcome.status in REFUSALS:
             self._tell({"type": "login", **asdict(outcome)})
 
-    def _access(self, node: TargetNode, rules: tuple[Rule, ...], volumes: Mapping[str, LogicalUnit]) -> TargetAccess:
+    def _access(self, node: TargetNode, rules: tuple[Rule, ...], volumes: Mapping[str, PrimaryUnit]) -> TargetAccess:
         access = AccessList(rules, self._groups)
         return TargetAccess(node.scsi.luns, access, volumes, partial(self._cover, node.name), node.access)
 

@@ -11,7 +11,7 @@ import resource
 from collections.abc import Callable
 
 from blockyard.iscsi.connection import State
-from blockyard.scsi.unit import LogicalUnit
+from blockyard.scsi.primary import PrimaryUnit
 from blockyard.worker.configuration import Settled
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.loop import Loop
@@ -60,14 +60,14 @@ class Change:
         self._closing = True
         self._loop.executor.submit(self._flush, self._end)
 
-    def _busy(self, unit: LogicalUnit) -> bool:
+    def _busy(self, unit: PrimaryUnit) -> bool:
         return bool(self._inventory.commands_on(unit)) or (unit.tasks is not None and len(unit.tasks) > 0)
 
     def _flush(self) -> str:
         """In a thread, so that closing does not hold up the loop."""
         for unit in self._units:
             try:
-                unit.device.flush()
+                unit.flush()
             except OSError as error:
                 return str(error)
         return ""

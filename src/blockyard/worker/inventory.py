@@ -23,6 +23,7 @@ from blockyard.iscsi.pdu import LoginStatus
 from blockyard.iscsi.session import Session
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.nexus import target_port
+from blockyard.scsi.primary import PrimaryUnit
 from blockyard.scsi.target import Target
 from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.tokens import TokenStore
@@ -114,7 +115,7 @@ class Inventory:
         if missing:
             self._arrange()
 
-    def commands_on(self, unit: LogicalUnit) -> list[Session]:
+    def commands_on(self, unit: PrimaryUnit) -> list[Session]:
         """The sessions that have commands in progress on a unit, whether it leads anywhere or not."""
         nodes = iter(self.nodes.values())
         return list(next(nodes).commands_on([unit])) if self.nodes else []
