@@ -1,0 +1,43 @@
+"""Reading and writing all that was asked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def write_all(fd: int, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
+    """Write the parts one behind the other. Raises OSError."""
+    views = [memoryview(part) for part in parts if len(part)]
+    while views:
+        written = os.pwritev(fd, views, offset)
+        offset += written
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]
+
+
+def read_all(fd: int, length: int, offset: int, path: Path) -> bytes:
+    """Raises OSError, ENODATA where the file ends."""
+    data = os.pread(fd, length, offset)
+    if len(data) == length:
+        return data
+    rest = bytearray(data)
+    while len(rest) < length:
+        piece = os.pread(fd, length - len(rest), offset + len(rest))
+        if not piece:
+            raise OSError(errno.ENODATA, "The file ends too early", str(path))
+        rest += piece
+    return bytes(rest)
+
+
+def sync_directory(path: Path) -> None:
+    """The names in a directory are on stable storage when this returns. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,256 @@
+"""A partition of a cartridge: blocks and filemarks in a file that only grows, and an index beside it.
+
+What is written goes behind the last record. Writing in the midst first says on stable storage that everything from there on
+is gone, with a new epoch, and then cuts the file: records of older epochs behind that point count for nothing, whatever a
+crash leaves of them.
+
+`sync` makes the records stable, which takes one fdatasync. Superblock and index follow at a checkpoint, from time to
+time. Opening reads the superblock and goes on from there from record to record as long as they are whole, so that it takes no
+longer than reading what was written since the last checkpoint. The first record that is not whole, and all that is behind it,
+is cut off. docs/tape-format.md has the layout.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from pathlib import Path
+from uuid import UUID
+
+from crc32c import crc32c
+
+from blockyard.media.files import read_all, write_all
+from blockyard.media.index import Index
+from blockyard.media.record import BLOCK, FILEMARK, FIRST, HEADER_LENGTH, PLAIN, SLOT, Record, Superblock
+from blockyard.scsi.sense import ReadFailure
+
+log = logging.getLogger(__name__)
+
+MAX_BLOCK = 0xFFFFFF  # bytes: what the length field of WRITE (6) can say
+_CHECKPOINT = 256 << 20  # bytes of records after which opening shall not have to read them
+
+
+def create(path: Path, cartridge: UUID, number: int) -> None:
+    """Make an empty partition, on stable storage but for its name in the directory. Raises OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, [Superblock(cartridge, number, 1, 1, 0, FIRST, 0).encode(), bytes(SLOT)], 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Partition:
+    """One that is open. Not safe to be used by two threads at a time.
+
+    Raises OSError; EUCLEAN when neither superblock is whole. What cannot be written by this user is opened `read_only`.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._path = path
+        self.read_only = read_only or not os.access(path, os.W_OK)
+        self._fd = os.open(path, (os.O_RDONLY if self.read_only else os.O_RDWR) | os.O_CLOEXEC)
+        try:
+            self._superblock = self._newest_superblock()
+            self.objects = self._superblock.objects  # number of the end of data
+            self.end = self._superblock.end  # where the next record goes
+            self.filemarks = self._superblock.filemarks
+            self._index = Index(path.with_suffix(".index"), writable=not self.read_only)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._failure: OSError | None = None  # of a sync: what was written since then may be lost
+        self._dirty = False  # there are records that are not stable
+        try:
+            self._recover()
+        except BaseException:
+            self._index.close()
+            os.close(self._fd)
+            raise
+
+    # ---- reading
+
+    def __len__(self) -> int:
+        return self.objects
+
+    def is_filemark(self, number: int) -> bool:
+        """Whether an object, which must be there, is a filemark."""
+        return self.filemarks_before(number + 1) > self.filemarks_before(number)
+
+    def filemarks_before(self, number: int) -> int:
+        """How many filemarks come before an object, or before the end of data."""
+        return self._index[number][1] if number < self.objects else self.filemarks
+
+    def filemark(self, ordinal: int) -> int:
+        """The object that is the filemark with this number, counted from 0, which must be there."""
+        low, high = ordinal, self.objects - 1
+        while low < high:  # the first object that has more than `ordinal` filemarks up to and with itself
+            middle = (low + high) // 2
+            if self.filemarks_before(middle + 1) > ordinal:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def read(self, number: int) -> bytes | None:
+        """The block with this number, or None for a filemark. Raises ReadFailure; EBADMSG where its checksum is wrong."""
+        try:
+            offset = self._index[number][0]
+            record = Record.decode(read_all(self._fd, HEADER_LENGTH, offset, self._path))
+            if record is None or record.number != number:
+                raise OSError(errno.EBADMSG, f"The header of object {number} is damaged", str(self._path))
+            if record.kind == FILEMARK:
+                return None
+            data = read_all(self._fd, record.stored, offset + HEADER_LENGTH, self._path)
+        except OSError as error:
+            raise ReadFailure(error.errno, error.strerror, error.filename) from error
+        if record.codec != PLAIN or crc32c(data) != record.checksum:
+            raise ReadFailure(errno.EBADMSG, f"The checksum of object {number} is wrong", str(self._path))
+        return data
+
+    # ---- writing
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """Write a block behind all others. Raises OSError; then there is no such block."""
+        self._append(Record(BLOCK, PLAIN, len(data), len(data), self._epoch, self.objects, crc32c(data)), data)
+
+    def append_filemark(self) -> None:
+        """Write a filemark behind all else. Raises OSError; then there is none."""
+        self._append(Record(FILEMARK, PLAIN, 0, 0, self._epoch, self.objects, 0), b"")
+        self.filemarks += 1
+
+    def _append(self, record: Record, data: bytes | bytearray | memoryview) -> None:
+        self._check_sound()
+        if self.end - self._superblock.end >= _CHECKPOINT:
+            self.checkpoint()
+        if self._index.full:
+            self._index.write()
+        write_all(self._fd, [record.encode(), data], self.end)
+        self._index.append(self.end, self.filemarks)
+        self._dirty = True
+        self.end += HEADER_LENGTH + len(data)
+        self.objects += 1
+
+    def truncate(self, number: int) -> None:
+        """Everything from this object on is gone for good, on stable storage too. Raises OSError."""
+        if number >= self.objects:
+            return
+        self._check_sound()
+        self.sync()
+        self._index.sync()
+        end, filemarks = self._index[number]
+        self._save(number, end, filemarks, self._epoch + 1)
+        self.objects, self.end, self.filemarks = number, end, filemarks
+        self._index.truncate(number)
+        os.ftruncate(self._fd, end)
+
+    def sync(self) -> None:
+        """All records are on stable storage when this returns. Raises OSError, and ever after one has failed."""
+        self._check_sound()
+        if not self._dirty:
+            return
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._failure = error
+            raise
+        self._dirty = False
+
+    def checkpoint(self) -> None:
+        """`sync`, and nothing has to be looked through when the partition is opened next. Raises OSError."""
+        if self.read_only or self.objects == self._superblock.objects:
+            return
+        self.sync()
+        self._index.sync()
+        self._save(self.objects, self.end, self.filemarks, self._epoch)
+
+    def close(self) -> None:
+        """Raises OSError when it cannot be left as it should; it is closed all the same."""
+        try:
+            if self._failure is None:
+                self.checkpoint()
+        finally:
+            self._index.close()
+            os.close(self._fd)
+
+    @property
+    def _epoch(self) -> int:
+        return self._superblock.epoch
+
+    def _check_sound(self) -> None:
+        if self._failure is not None:
+            why = f"What was written may be lost since a sync has failed: {self._failure.strerror}"
+            raise OSError(self._failure.errno, why, str(self._path))
+
+    # ---- superblocks
+
+    def _newest_superblock(self) -> Superblock:
+        head = os.pread(self._fd, FIRST, 0)
+        try:
+            found = [Superblock.decode(head[at : at + SLOT]) for at in (0, SLOT)]
+        except ValueError as error:
+            raise OSError(errno.EUCLEAN, str(error), str(self._path)) from error
+        whole = [superblock for superblock in found if superblock is not None]
+        if not whole:
+            raise OSError(errno.EUCLEAN, "It is no partition of a cartridge, or damaged", str(self._path))
+        return max(whole, key=lambda superblock: superblock.sequence)
+
+    def _save(self, objects: int, end: int, filemarks: int, epoch: int) -> None:
+        """Write a superblock in the place of the older one. What it speaks of must be stable."""
+        old = self._superblock
+        new = Superblock(old.cartridge, old.partition, old.sequence + 1, epoch, objects, end, filemarks)
+        try:
+            write_all(self._fd, [new.encode()], SLOT * ((new.sequence + 1) % 2))
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._failure = error  # which of the two holds is not known any more
+            raise
+        self._superblock = new
+
+    # ---- opening
+
+    def _recover(self) -> None:
+        """Bring back what was written since the last checkpoint, as far as it is whole; what is behind goes."""
+        if len(self._index) < self.objects:
+            self._rebuild_index()
+        self._index.truncate(self.objects)
+        while (record := self._whole_record(self.end, self.objects, self._epoch)) is not None:
+            self._add_to_index(self.end, self.filemarks)
+            self.filemarks += record.kind == FILEMARK
+            self.objects += 1
+            self.end += HEADER_LENGTH + record.stored
+        if not self.read_only:
+            self._dirty = self.objects > self._superblock.objects  # what was found may not be stable yet
+            if os.fstat(self._fd).st_size > self.end:
+                os.ftruncate(self._fd, self.end)
+            self.checkpoint()
+
+    def _whole_record(self, offset: int, number: int, epoch: int) -> Record | None:
+        """The record at `offset` if it is the object `number`, and all there."""
+        record = Record.decode(os.pread(self._fd, HEADER_LENGTH, offset))
+        if record is None or (record.number, record.epoch) != (number, epoch):
+            return None
+        data = os.pread(self._fd, record.stored, offset + HEADER_LENGTH)
+        return record if len(data) == record.stored and crc32c(data) == record.checksum else None
+
+    def _add_to_index(self, offset: int, filemarks: int) -> None:
+        self._index.append(offset, filemarks)
+        if self._index.full and not self.read_only:
+            self._index.write()
+
+    def _rebuild_index(self) -> None:
+        """Make the index of the records up to the checkpoint. Raises OSError when one is damaged."""
+        log.warning("%s: the index is missing or too short: it is made anew", self._path)
+        self._index.truncate(0)
+        offset = FIRST
+        filemarks = 0
+        for number in range(self.objects):
+            record = Record.decode(os.pread(self._fd, HEADER_LENGTH, offset))
+            if record is None or record.number != number:
+                raise OSError(errno.EUCLEAN, f"The index is lost, and object {number} is damaged", str(self._path))
+            self._add_to_index(offset, filemarks)
+            filemarks += record.kind == FILEMARK
+            offset += HEADER_LENGTH + record.stored
+        if offset != self.end or filemarks != self.filemarks:
+            raise OSError(errno.EUCLEAN, "The index is lost, and records do not fit the superblock", str(self._path))

@@ -1,0 +1,83 @@
+"""What is in the data file of a partition: superblocks, and a record for each block and filemark (docs/tape-format.md)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+from uuid import UUID
+
+from crc32c import crc32c
+
+VERSION = 1
+SLOT = 4096  # bytes of a superblock; two of them take turns
+FIRST = 2 * SLOT  # where the first record is
+
+_MAGIC = b"BLKYTAPE"
+_SUPERBLOCK = struct.Struct("<8sII16s5QI")
+_RECORD_MAGIC = b"BYTR"
+_RECORD = struct.Struct("<4sBBHIIQQI")  # and the checksum of these
+HEADER_LENGTH = _RECORD.size + 4
+
+BLOCK, FILEMARK = 1, 2
+PLAIN = 0  # the codec of data that is stored as it is
+
+
+@dataclass(frozen=True)
+class Superblock:
+    """What a partition has on stable storage for certain."""
+
+    cartridge: UUID
+    partition: int
+    sequence: int  # of two superblocks the one with the higher is the newer
+    epoch: int  # grows whenever something is written over: what lies behind of older ones is not there any more
+    objects: int  # blocks and filemarks
+    end: int  # where the next record goes
+    filemarks: int
+
+    def encode(self) -> bytes:
+        body = _SUPERBLOCK.pack(
+            _MAGIC, VERSION, self.partition, self.cartridge.bytes,
+            self.sequence, self.epoch, self.objects, self.end, self.filemarks, 0,
+        )[:-4]  # fmt: skip
+        return (body + crc32c(body).to_bytes(4, "little")).ljust(SLOT, b"\0")
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self | None:
+        """None for what is no superblock, or a damaged one. Raises ValueError for one of a later version."""
+        if len(data) < _SUPERBLOCK.size:
+            return None
+        magic, version, partition, cartridge, sequence, epoch, objects, end, marks, total = _SUPERBLOCK.unpack_from(
+            data
+        )
+        if magic != _MAGIC or crc32c(data[: _SUPERBLOCK.size - 4]) != total:
+            return None
+        if version != VERSION:
+            raise ValueError(f"its format has version {version}, and this program knows {VERSION}")
+        return cls(UUID(bytes=cartridge), partition, sequence, epoch, objects, end, marks)
+
+
+class Record(NamedTuple):
+    """The header of a block or filemark. `length` is that of the block, `stored` that of the data which follows."""
+
+    kind: int
+    codec: int
+    length: int
+    stored: int
+    epoch: int
+    number: int  # counted from the beginning of the partition
+    checksum: int  # of the block, before any codec
+
+    def encode(self) -> bytes:
+        body = _RECORD.pack(_RECORD_MAGIC, self.kind, self.codec, 0, *self[2:])
+        return body + crc32c(body).to_bytes(4, "little")
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self | None:
+        """None for what is no header, or a damaged one."""
+        if len(data) < HEADER_LENGTH:
+            return None
+        magic, kind, codec, _, *numbers = _RECORD.unpack_from(data)
+        if magic != _RECORD_MAGIC or crc32c(data[: _RECORD.size]) != int.from_bytes(data[-4:], "little"):
+            return None
+        return cls(kind, codec, *numbers)

@@ -1,0 +1,21 @@
+"""Where tests with many examples keep their files: in memory, where a sync costs nothing."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def _root() -> Path:
+    root = Path(tempfile.mkdtemp(prefix="by-tape-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return root
+
+
+def scratch() -> Path:
+    """An empty directory."""
+    return Path(tempfile.mkdtemp(dir=_root()))

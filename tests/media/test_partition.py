@@ -1,0 +1,167 @@
+"""A partition beside a plain list: what is written can be found and read, and what is written over is gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from blockyard.media.partition import Partition, create
+from blockyard.media.record import FIRST, HEADER_LENGTH, SLOT
+from tests.media.scratch import scratch
+
+CARTRIDGE = UUID("c0ffee00-1111-4222-8333-444455556666")
+
+
+def made(directory: Path) -> Partition:
+    create(directory / "0.data", CARTRIDGE, 0)
+    return Partition(directory / "0.data")
+
+
+def contents(partition: Partition) -> list[bytes | None]:
+    return [partition.read(number) for number in range(partition.objects)]
+
+
+class Model(RuleBasedStateMachine):
+    """A list of blocks, and None for filemarks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = scratch()
+        self.partition = made(self.directory)
+        self.model: list[bytes | None] = []
+
+    def teardown(self) -> None:
+        self.partition.close()
+
+    @rule(data=st.binary(min_size=1, max_size=2000))
+    def write(self, data: bytes) -> None:
+        self.partition.append(data)
+        self.model.append(data)
+
+    @rule(count=st.integers(1, 3))
+    def write_filemarks(self, count: int) -> None:
+        for _ in range(count):
+            self.partition.append_filemark()
+            self.model.append(None)
+
+    @rule(data=st.data())
+    def write_over(self, data: st.DataObject) -> None:
+        number = data.draw(st.integers(0, len(self.model)))
+        self.partition.truncate(number)
+        del self.model[number:]
+
+    @rule()
+    def sync(self) -> None:
+        self.partition.sync()
+
+    @rule(lost=st.booleans())
+    def open_again(self, lost: bool) -> None:
+        self.partition.close()
+        if lost:  # the index can be made anew
+            (self.directory / "0.index").unlink()
+        self.partition = Partition(self.directory / "0.data")
+
+    @rule(data=st.data())
+    def read(self, data: st.DataObject) -> None:
+        if self.model:
+            number = data.draw(st.integers(0, len(self.model) - 1))
+            assert self.partition.read(number) == self.model[number]
+
+    @invariant()
+    def counts(self) -> None:
+        marks = [number for number, content in enumerate(self.model) if content is None]
+        assert (self.partition.objects, self.partition.filemarks) == (len(self.model), len(marks))
+        assert [self.partition.filemark(ordinal) for ordinal in range(len(marks))] == marks
+        assert all(self.partition.is_filemark(number) for number in marks)
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_what_is_there_after_a_crash_of_the_process(tmp_path: Path) -> None:
+    partition = made(tmp_path)
+    written: list[bytes | None] = [b"a" * 1000, None, b"b" * 70000]
+    for content in written:
+        partition.append_filemark() if content is None else partition.append(content)
+    again = Partition(tmp_path / "0.data")  # nothing was closed, and no checkpoint made
+    assert contents(again) == written
+    again.close()
+
+
+def test_a_damaged_block_is_told_and_its_neighbours_can_be_read(tmp_path: Path) -> None:
+    partition = made(tmp_path)
+    for content in (b"one", b"two", b"three"):
+        partition.append(content)
+    partition.close()
+    at = FIRST + 2 * HEADER_LENGTH + len(b"one")
+    with (tmp_path / "0.data").open("r+b") as file:
+        file.seek(at)
+        file.write(b"TWO")
+    partition = Partition(tmp_path / "0.data")
+    assert (partition.read(0), partition.read(2)) == (b"one", b"three")
+    with pytest.raises(OSError, match="checksum of object 1") as caught:
+        partition.read(1)
+    assert caught.value.errno == errno.EBADMSG
+    partition.close()
+
+
+def test_one_superblock_may_be_damaged_and_two_may_not(tmp_path: Path) -> None:
+    partition = made(tmp_path)
+    partition.append(b"x" * 100)
+    partition.close()
+    with (tmp_path / "0.data").open("r+b") as file:
+        file.seek(SLOT)  # the newer of the two
+        file.write(bytes(SLOT))
+    partition = Partition(tmp_path / "0.data")
+    assert contents(partition) == [b"x" * 100]
+    partition.close()
+    with (tmp_path / "0.data").open("r+b") as file:
+        file.write(bytes(FIRST))
+    with pytest.raises(OSError, match="damaged") as caught:
+        Partition(tmp_path / "0.data")
+    assert caught.value.errno == errno.EUCLEAN
+
+
+def test_what_only_can_be_read_is_not_changed_by_opening_it(tmp_path: Path) -> None:
+    partition = made(tmp_path)
+    partition.append(b"kept")
+    partition.close()
+    with (tmp_path / "0.data").open("ab") as file:
+        file.write(b"rubbish behind the end")
+    before = (tmp_path / "0.data").read_bytes()
+    partition = Partition(tmp_path / "0.data", read_only=True)
+    assert contents(partition) == [b"kept"]
+    partition.close()
+    assert (tmp_path / "0.data").read_bytes() == before
+
+
+def test_a_filemark_is_found_among_many_blocks_by_few_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partition = made(tmp_path)
+    rng = random.Random(7)
+    marks = sorted(rng.sample(range(20000), 300))
+    chosen = set(marks)
+    for number in range(20000):
+        partition.append_filemark() if number in chosen else partition.append(b"x")
+    partition.close()
+    partition = Partition(tmp_path / "0.data")
+    reads = 0
+    pread = os.pread
+
+    def counted(fd: int, length: int, offset: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        return pread(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    assert partition.filemark(150) == marks[150]
+    assert reads <= 20
+    partition.close()
