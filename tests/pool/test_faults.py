@@ -67,7 +67,7 @@ def test_a_commit_between_a_place_and_its_map(tmp_path: Path) -> None:
         _write(pool, 0, 1)
         pool.flush()
         if remapped:
-            pool.remap(tree, 5, place)
+            pool.remap(tree, [(5, place)])
         pool.abandon()
         pool = Pool(tmp_path, FileDevice)
         assert pool.used - used <= CHUNK
@@ -92,7 +92,7 @@ def test_opening_may_be_cut_short_too(tmp_path: Path) -> None:
             _write(pool, 1, 2)
             raise OSError(errno.EIO, "The power fails")
 
-    pool._devices[0] = WritesMeanwhile(disk)
+    pool.devices[0] = WritesMeanwhile(disk)
     _write(pool, 0, 1)
     with pytest.raises(OSError, match="power"):
         pool.flush()

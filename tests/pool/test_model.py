@@ -16,6 +16,7 @@ from blockyard.block.file import FileDevice, create
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+from tests.pool import roads
 
 _FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where the store's flushes cost nothing
 SHIFT = 12
@@ -60,12 +61,15 @@ class Volumes(RuleBasedStateMachine):
         self.devices[name] = VolumeDevice(self.pool, name)
 
     @precondition(lambda self: self.now)
-    @rule(data=st.data(), byte=st.integers(1, 255), offset=st.integers(0, SIZE // 512 - 1), length=st.integers(1, 12))
-    def write(self, data: st.DataObject, byte: int, offset: int, length: int) -> None:
+    @rule(
+        data=st.data(), byte=st.integers(1, 255), offset=st.integers(0, SIZE // 512 - 1), length=st.integers(1, 12),
+        short=st.booleans(),
+    )  # fmt: skip
+    def write(self, data: st.DataObject, byte: int, offset: int, length: int, short: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.now)))
         start = offset * 512
         end = min(SIZE, start + length * 512 * 2)
-        self.devices[name].pwritev([bytes([byte]) * (end - start)], start)
+        roads.write(self.devices[name], bytes([byte]) * (end - start), start, short=short)
         self.now[name] = self.now[name][:start] + bytes([byte]) * (end - start) + self.now[name][end:]
 
     @precondition(lambda self: self.now)
@@ -162,9 +166,7 @@ class Volumes(RuleBasedStateMachine):
     @invariant()
     def everything_reads_as_it_should(self) -> None:
         for name, expected in self.now.items():
-            data = bytearray(SIZE)
-            self.devices[name].preadv([memoryview(data)], 0)
-            assert data == expected, name
+            assert roads.read(self.devices[name], 0, SIZE) == expected, name
         for (name, label), expected in self.snapshots.items():
             (found,) = [each for each in self.pool.snapshots(name) if each.name == label]
             data = bytearray(SIZE)

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import errno
 import itertools
+import mmap
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from blockyard.block.device import Device, Run
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+from tests.pool import roads
 
 SECTOR = 4096
 _FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where the store's flushes cost nothing
@@ -36,13 +39,21 @@ SIZE = CHUNKS << SHIFT
 
 
 class Disk(Device):
-    """A disk with a volatile cache: `safe` is what survives, `cached` what has been written since the last flush."""
+    """A disk with a volatile cache: `safe` is what survives, `cached` what has been written since the last flush.
+
+    What it shows is in a file in memory, so that there is a short road to it. Of what is written by that road `look` finds out.
+    """
+
+    nowait = False
 
     def __init__(self, size: int, granularity: int) -> None:
         self.size = size
         self.granularity = granularity
         self.safe = bytearray(size)
-        self.seen = bytearray(size)
+        self.fd = os.memfd_create("disk", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, size)
+        self.seen = mmap.mmap(self.fd, size)
+        self.known = bytearray(size)  # of what is to be seen
         self.cached: list[tuple[int, bytes]] = []  # sector, what was written there
         self.flush_fails = False
 
@@ -54,8 +65,19 @@ class Disk(Device):
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
         data = b"".join(buffers)
         self.seen[offset : offset + len(data)] = data
-        for sector in range(offset // SECTOR, -(-(offset + len(data)) // SECTOR)):
-            self.cached.append((sector, bytes(self.seen[sector * SECTOR : (sector + 1) * SECTOR])))
+        self._note(range(offset // SECTOR, -(-(offset + len(data)) // SECTOR)))
+
+    def _note(self, sectors: Iterable[int]) -> None:
+        for sector in sectors:
+            data = self.seen[sector * SECTOR : (sector + 1) * SECTOR]
+            self.cached.append((sector, data))
+            self.known[sector * SECTOR : (sector + 1) * SECTOR] = data
+
+    def look(self) -> None:
+        """Find out what has been written by the short road: after each time that it may have been."""
+        with memoryview(self.seen) as seen, memoryview(self.known) as known:
+            sectors = _different(seen, known, 0, len(known))
+        self._note(sectors)
 
     def flush(self) -> None:
         if self.flush_fails:
@@ -74,14 +96,28 @@ class Disk(Device):
     def close(self) -> None:
         """What was not flushed is as it was."""
 
+    def dispose(self) -> None:
+        self.seen.close()
+        os.close(self.fd)
+
     def lose_power(self, kept: Sequence[bool]) -> None:
         """Keep those of the cached writes for which `kept` says so, in any order of their own."""
         for (sector, data), keep in zip(self.cached, kept, strict=True):
             if keep:
                 self.safe[sector * SECTOR : (sector + 1) * SECTOR] = data
-        self.seen[:] = self.safe
+        self.seen[:] = self.known[:] = self.safe
         self.cached.clear()
         self.flush_fails = False
+
+
+def _different(one: memoryview, other: memoryview, start: int, end: int) -> list[int]:
+    """The sectors between two offsets in which two views differ."""
+    if one[start:end] == other[start:end]:
+        return []
+    if end - start == SECTOR:
+        return [start // SECTOR]
+    middle = (start + end) // 2 // SECTOR * SECTOR
+    return _different(one, other, start, middle) + _different(one, other, middle, end)
 
 
 class Power(RuleBasedStateMachine):
@@ -115,13 +151,20 @@ class Power(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.pool.abandon()
+        self.disk.dispose()
         shutil.rmtree(self.directory)
 
-    @rule(name=st.sampled_from("ab"), start=st.integers(0, SIZE // SECTOR - 1), count=st.integers(1, 3))
-    def write(self, name: str, start: int, count: int) -> None:
+    @rule(
+        name=st.sampled_from("ab"),
+        start=st.integers(0, SIZE // SECTOR - 1),
+        count=st.integers(1, 3),
+        short=st.booleans(),
+    )
+    def write(self, name: str, start: int, count: int, short: bool) -> None:
         data = bytes([next(self.bytes)]) * SECTOR
         end = min(start + count, SIZE // SECTOR)
-        self.devices[name].pwritev([data * (end - start)], start * SECTOR)
+        roads.write(self.devices[name], data * (end - start), start * SECTOR, short=short)
+        self.disk.look()
         self._changed(name, start, end, data)
 
     @rule(name=st.sampled_from("ab"), start=st.integers(0, SIZE // SECTOR - 1), count=st.integers(1, 4))

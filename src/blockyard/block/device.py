@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 COPY_LIMIT = 4 << 20  # bytes of ranges that overlap that `copy_from` takes at a time
 _BUFFER = 1 << 20  # bytes that it holds in memory otherwise: they stay in the processor's cache
@@ -50,6 +50,19 @@ class Space(NamedTuple):
     used: int  # that are allocated to it
 
 
+class Quick(Protocol):
+    """A short road to the bytes of a device whose layers have to be asked where these are: for the event loop's thread alone.
+
+    What would take waiting, and what fails, is left to the methods of the device; half of it may have been done.
+    """
+
+    def read(self, buffers: Sequence[memoryview], offset: int, length: int) -> bool:
+        """Fill `buffers`, of `length` bytes together, with the bytes from `offset` on; whether that is done."""
+
+    def write(self, data: memoryview, offset: int) -> bool:
+        """Write `data` at `offset`, to survive the death of the process; whether that is done."""
+
+
 class Device(ABC):
     """A run of bytes that can be read, written, flushed and, where it is thin, freed again."""
 
@@ -59,6 +72,7 @@ class Device(ABC):
     rotational: bool = False
     stable: bool = True  # its bytes change by writes through it alone
     fd: int = -1  # descriptor of the file that holds the whole device from position 0, or -1
+    quick: Quick | None = None  # a way without waiting where there is no such file
     nowait: bool = False  # `fd` supports RWF_NOWAIT on reads: cached data can be told from cold
 
     def resolve(self, offset: int, length: int) -> Sequence[Extent] | None:

@@ -74,17 +74,18 @@ class Engine:
         self._committing = threading.Lock()
         self._own, self._store, self._journal = _take(directory, boot)
         self._space = Space()
-        self._devices: list[Device] = []
+        self.devices: list[Device] = []
         self._trees: dict[int, Tree] = {}
         self._doomed: list[tuple[int, int]] = []  # tree and generation of snapshots that are deleted and not worked off
         self._graves: list[int] = []  # trees that are no volume's any more; some have snapshots still
         self._sequence = 0  # of the last commit that is durable
         self._sealed = 0  # of the last that has begun
         self._next_tree = 1
-        self._epoch = 0
+        self.epoch = 0
+        self.quick_epoch: int | None = None  # in which the short road (quick.py) is inside
         self._inside: dict[int, int] = {}  # epoch → operations that began in it and have not ended
         self._releases: deque[tuple[int, list[Freed]]] = deque()
-        self._failed: OSError | None = None
+        self.failed: OSError | None = None
         self._open_member = open_member
         self._recorder = Recorder(clock or Clock())
         try:
@@ -140,7 +141,7 @@ class Engine:
 
     def _add(self, name: str) -> None:
         device = self._open_member(name)
-        self._devices.append(device)
+        self.devices.append(device)
         self._space.add(DeviceMedium(device))
 
     def add_member(self, name: str) -> None:
@@ -157,7 +158,7 @@ class Engine:
     def enter(self) -> int:
         """Begin an operation: what is looked up from now on stays what it is until `leave`."""
         with self.lock:
-            epoch = self._epoch
+            epoch = self.epoch
             self._inside[epoch] = self._inside.get(epoch, 0) + 1
             return epoch
 
@@ -169,7 +170,9 @@ class Engine:
                 self._release()
 
     def _release(self) -> None:
-        oldest = min(self._inside, default=self._epoch + 1)
+        oldest = min(self._inside, default=self.epoch + 1)
+        if (quick := self.quick_epoch) is not None:
+            oldest = min(oldest, quick)
         while self._releases and self._releases[0][0] < oldest:
             self._space.release(self._releases.popleft()[1])
 
@@ -192,33 +195,39 @@ class Engine:
             self._check()
             return self._space.allocate(tree.shift)
 
+    def take(self, tree: Tree) -> tuple[int, bool] | None:
+        """As `allocate`, but None when that would take waiting for a disk."""
+        with self.lock:
+            return self._space.allocate(tree.shift)
+
     def give_back(self, tree: Tree, place: int) -> None:
         """A place was not needed after all."""
         with self.lock:
             self._space.free(place, tree.shift)
 
-    def remap(self, tree: Tree, chunk: int, place: int) -> None:
-        """A chunk is at `place` from now on, also if the process dies."""
+    def remap(self, tree: Tree, moves: Sequence[tuple[int, int]]) -> None:
+        """Chunks are at new places from now on, also if the process dies: pairs of both."""
         with self.lock:
             self._check()
             time = self._recorder.clock.now() if tree.segment is not None else 0
-            self._journal.append([Record(tree.number, chunk, place, time)])
-            self._space.settle(place)
-            tree.remap(chunk, place, self._space.free, time)
+            self._journal.append([Record(tree.number, chunk, place, time) for chunk, place in moves])
+            for chunk, place in moves:
+                self._space.settle(place)
+                tree.remap(chunk, place, self._space.free, time)
 
     def unmap(self, tree: Tree, chunk: int) -> None:
         """A chunk reads as zeros from now on, and takes no space."""
         with self.lock:
             place, _ = tree.map.get(chunk)
             if place != tree.unmapped():
-                self.remap(tree, chunk, tree.unmapped())
+                self.remap(tree, [(chunk, tree.unmapped())])
 
     def read(self, place: int, buffers: Sequence[memoryview], inside: int) -> None:
         """Read from byte `inside` of a place on."""
-        self._devices[member_of(place)].preadv(buffers, offset_of(place) + inside)
+        self.devices[member_of(place)].preadv(buffers, offset_of(place) + inside)
 
     def write(self, place: int, buffers: Sequence[memoryview | bytes], inside: int) -> None:
-        self._devices[member_of(place)].pwritev(buffers, offset_of(place) + inside)
+        self.devices[member_of(place)].pwritev(buffers, offset_of(place) + inside)
 
     def reading(self) -> AbstractContextManager[Transaction]:
         """A view of what the last commit has stored."""
@@ -227,9 +236,9 @@ class Engine:
     # ---- commits
 
     def _check(self) -> None:
-        if self._failed is not None:
+        if self.failed is not None:
             raise OSError(
-                self._failed.errno, f"The pool has failed to commit: {self._failed.strerror}", str(self.directory)
+                self.failed.errno, f"The pool has failed to commit: {self.failed.strerror}", str(self.directory)
             )
 
     @property
@@ -260,7 +269,7 @@ class Engine:
         self._flush_members()
 
     def _flush_members(self) -> None:
-        for device in self._devices:
+        for device in self.devices:
             device.flush()
 
     def commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
@@ -301,15 +310,15 @@ class Engine:
                 store(transaction)
         except OSError as error:
             if self._sealed == sequence or isinstance(error, StoreError):
-                self._failed = error
+                self.failed = error
             raise
         with self.lock:
             self._sequence = sequence
             for tree in self._trees.values():
                 tree.settle()
             self._recorder.settle()
-            self._releases.append((self._epoch, freed))
-            self._epoch += 1
+            self._releases.append((self.epoch, freed))
+            self.epoch += 1
             self._release()
 
     def _seal(self, sequence: int) -> tuple[Callable[[Transaction], None], list[Freed]]:
@@ -347,7 +356,7 @@ class Engine:
     def close(self) -> None:
         """Commit, if that can be done, and let go of everything."""
         try:
-            if self._failed is None:
+            if self.failed is None:
                 self.commit()
         finally:
             self.abandon()
@@ -356,7 +365,7 @@ class Engine:
         """Let go of everything as it is, as the death of the process would."""
         with ExitStack() as stack:  # whatever fails to close, the rest is closed
             stack.callback(os.close, self._own)
-            for device in self._devices:
+            for device in self.devices:
                 stack.callback(device.close)
             stack.callback(self._store.close)
             stack.callback(self._journal.close)

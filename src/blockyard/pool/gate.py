@@ -17,14 +17,14 @@ class Gate:
     def __init__(self) -> None:
         self._condition = Condition()
         self._writers = 0
-        self._closed = 0
-        self._quick = False  # the one that needs no lock is inside
+        self.shut = 0  # how many want there to be nobody
+        self.quick = False  # a writer is inside who needs no lock
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Go in, waiting until it is open."""
         with self._condition:
-            while self._closed:
+            while self.shut:
                 self._condition.wait()
             self._writers += 1
         try:
@@ -34,20 +34,13 @@ class Gate:
                 self._writers -= 1
                 self._condition.notify_all()
 
-    def enter(self) -> bool:
-        """Go in unless it is closed: without a lock, and therefore for one thread alone. `leave` follows if that is True.
+    def leave(self) -> None:
+        """For one thread alone, which needs no lock to go in: it sets `quick`, looks at `shut`, and leaves if that is not 0.
 
         It says that it is inside before it looks, and who closes looks after he has said so: at least one sees the other.
         """
-        self._quick = True
-        if self._closed:
-            self.leave()
-            return False
-        return True
-
-    def leave(self) -> None:
-        self._quick = False
-        if self._closed:
+        self.quick = False
+        if self.shut:
             with self._condition:
                 self._condition.notify_all()
 
@@ -55,12 +48,12 @@ class Gate:
     def closed(self) -> Iterator[None]:
         """Have nobody inside."""
         with self._condition:
-            self._closed += 1
-            while self._writers or self._quick:
+            self.shut += 1
+            while self._writers or self.quick:
                 self._condition.wait()
         try:
             yield
         finally:
             with self._condition:
-                self._closed -= 1
+                self.shut -= 1
                 self._condition.notify_all()

@@ -18,8 +18,8 @@ from typing import NamedTuple, Protocol
 UNIT_SHIFT = 12  # 4 KiB: the smallest chunk, and what places count in
 SLAB_SHIFT = 22  # 4 MiB: the largest chunk
 SLAB = 1 << SLAB_SHIFT
-_MEMBER_SHIFT = 40  # bits of a place below the member's number: 4 PiB a member
-_UNIT_MASK = (1 << _MEMBER_SHIFT) - 1
+MEMBER_SHIFT = 40  # bits of a place below the member's number: 4 PiB a member
+UNIT_MASK = (1 << MEMBER_SHIFT) - 1
 
 NOWHERE = 0
 
@@ -44,16 +44,16 @@ class Slab(NamedTuple):
 
 def place_of(member: int, offset: int) -> int:
     """The place at byte `offset` of a member."""
-    return (member << _MEMBER_SHIFT | offset >> UNIT_SHIFT) + 1
+    return (member << MEMBER_SHIFT | offset >> UNIT_SHIFT) + 1
 
 
 def member_of(place: int) -> int:
-    return (place - 1) >> _MEMBER_SHIFT
+    return (place - 1) >> MEMBER_SHIFT
 
 
 def offset_of(place: int) -> int:
     """The byte of its member where a place begins."""
-    return ((place - 1) & _UNIT_MASK) << UNIT_SHIFT
+    return ((place - 1) & UNIT_MASK) << UNIT_SHIFT
 
 
 class Freed(NamedTuple):

@@ -22,6 +22,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from blockyard.pool.claims import Claims
 from blockyard.pool.gate import Gate
 from blockyard.pool.livemap import HOLE, PAGE_SHIFT, LiveMap
 from blockyard.pool.segment import Segment
@@ -60,6 +61,7 @@ class Tree:
         self.changed = True  # what `describe` says is not stored yet
         self.map = LiveMap(self._load)
         self.gate = Gate()  # for those who write in place
+        self.claims = Claims()  # of those who move chunks
         self._store = store
         self._lost: dict[int, list[Lost]] = {}  # chunk → entries that are not committed, ascending
         self._sealed: dict[int, list[Lost]] = {}  # those of a commit that is under way

@@ -1,57 +1,21 @@
-"""Volumes and snapshots of a pool as block devices.
+"""Volumes and snapshots of a pool as block devices: the long road, that may wait for what it needs. The short one is quick.py.
 
-A write goes one of two ways. Chunks that may be written where they are get it there, any number of writers side by side.
-Those that need a new place are taken one writer at a time: it builds what the whole chunk will hold, writes that, and then
-changes the map. A snapshot waits until no write is under way, so that none can reach what it has just come to share.
+A write goes one of two ways. Chunks that may be written where they are get it there, any number of writers side by side; a
+snapshot waits until none of them is at it, so that none can reach what it has just come to share. Who finds a chunk that needs
+a new place claims it, builds what the whole chunk will hold, writes that, and then changes the map.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from threading import Lock
-from typing import NamedTuple
 
 from blockyard.block.device import Device, Run
 from blockyard.pool.catalog import Snapshot
+from blockyard.pool.parts import Cursor, Part, parts, zero
 from blockyard.pool.pool import Pool
+from blockyard.pool.quick import Quick
 from blockyard.pool.space import NOWHERE
-
-
-class _Part(NamedTuple):
-    """What of a range lies in one chunk."""
-
-    chunk: int
-    inside: int  # where it begins there, in bytes
-    length: int
-
-
-def _parts(shift: int, offset: int, length: int) -> Iterator[_Part]:
-    end = offset + length
-    while offset < end:
-        inside = offset & ((1 << shift) - 1)
-        size = min((1 << shift) - inside, end - offset)
-        yield _Part(offset >> shift, inside, size)
-        offset += size
-
-
-class _Cursor:
-    """Takes a list of buffers apart, in order, without copying."""
-
-    def __init__(self, buffers: Sequence[memoryview | bytes | bytearray]) -> None:
-        self._rest = [memoryview(buffer).cast("B") for buffer in buffers]
-
-    def take(self, length: int) -> list[memoryview]:
-        taken: list[memoryview] = []
-        while length:
-            first = self._rest[0]
-            taken.append(first[:length])
-            length -= len(taken[-1])
-            if len(taken[-1]) == len(first):
-                self._rest.pop(0)
-            else:
-                self._rest[0] = first[len(taken[-1]) :]
-        return taken
 
 
 class VolumeDevice(Device):
@@ -62,11 +26,10 @@ class VolumeDevice(Device):
         tree = pool.tree(volume.tree)
         self.size = volume.size
         self.granularity = 1 << tree.shift
-        self._gate = tree.gate
+        self.quick = Quick(pool, tree) if pool.devices else None
         self._pool = pool
         self._name = name
         self._tree = tree
-        self._remapping = Lock()
 
     def refresh(self) -> None:
         self.size = self._pool.volume(self._name).size
@@ -79,46 +42,51 @@ class VolumeDevice(Device):
 
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
         pool, tree = self._pool, self._tree
-        cursor = _Cursor(buffers)
+        cursor = Cursor(buffers)
         epoch = pool.enter()
         try:
-            with self._gate.writing():
-                for part in _parts(tree.shift, offset, sum(map(len, buffers))):
-                    data = cursor.take(part.length)
-                    place = pool.place_to_overwrite(tree, part.chunk)
-                    if place == NOWHERE:
-                        self._write_elsewhere(part, data)
-                    else:
-                        pool.write(place, data, part.inside)
+            for part in parts(tree.shift, offset, sum(map(len, buffers))):
+                data = cursor.take(part.length)
+                if not self._overwrite(part, data):
+                    self._write_elsewhere(part, data)
         finally:
             pool.leave(epoch)
 
-    def _write_elsewhere(self, part: _Part, data: list[memoryview]) -> None:
+    def _overwrite(self, part: Part, data: Sequence[memoryview]) -> bool:
+        """Write to a chunk where it is. False when it needs a new place."""
+        with self._tree.gate.writing():
+            place = self._pool.place_to_overwrite(self._tree, part.chunk)
+            if place != NOWHERE:
+                self._pool.write(place, data, part.inside)
+        return place != NOWHERE
+
+    def _write_elsewhere(self, part: Part, data: Sequence[memoryview]) -> None:
         pool, tree = self._pool, self._tree
-        with self._remapping:
-            place = pool.place_to_overwrite(tree, part.chunk)
-            if place != NOWHERE:  # another writer was first
-                pool.write(place, data, part.inside)
+        with tree.claims.claimed(part.chunk):
+            if self._overwrite(part, data):  # another writer was first
                 return
             old = pool.place(tree, part.chunk)
-            new, zero = pool.allocate(tree)
+            new, is_zero = pool.allocate(tree)
             try:
-                whole = part.length == 1 << tree.shift
-                if whole or (zero and old == NOWHERE):
+                if part.length == 1 << tree.shift or (is_zero and old == NOWHERE):
                     pool.write(new, data, part.inside)
                 else:
-                    image = memoryview(bytearray(1 << tree.shift))
-                    if old != NOWHERE:
-                        pool.read(old, [image], 0)
-                    at = part.inside
-                    for piece in data:
-                        image[at : at + len(piece)] = piece
-                        at += len(piece)
-                    pool.write(new, [image], 0)
-                pool.remap(tree, part.chunk, new)
+                    pool.write(new, [self._image(part, data, old)], 0)
+                pool.remap(tree, [(part.chunk, new)])
             except BaseException:
                 pool.give_back(tree, new)
                 raise
+
+    def _image(self, part: Part, data: Sequence[memoryview], old: int) -> memoryview:
+        """What a whole chunk, which was at `old`, will hold."""
+        image = memoryview(bytearray(1 << self._tree.shift))
+        if old != NOWHERE:
+            self._pool.read(old, [image], 0)
+        at = part.inside
+        for piece in data:
+            image[at : at + len(piece)] = piece
+            at += len(piece)
+        return image
 
     def flush(self) -> None:
         self._pool.flush()
@@ -132,10 +100,10 @@ class VolumeDevice(Device):
 
     def _zero(self, offset: int, length: int) -> None:
         pool, tree = self._pool, self._tree
-        for part in _parts(tree.shift, offset, length):
+        for part in parts(tree.shift, offset, length):
             whole = part.length == 1 << tree.shift or (part.chunk << tree.shift) + part.length == self.size
             if whole:
-                with self._gate.writing(), self._remapping:
+                with tree.claims.claimed(part.chunk):
                     pool.unmap(tree, part.chunk)
             elif pool.place(tree, part.chunk) != NOWHERE:
                 self.pwritev([bytes(part.length)], (part.chunk << tree.shift) + part.inside)
@@ -143,7 +111,7 @@ class VolumeDevice(Device):
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         run = Run(offset, 0, False)
         at = offset
-        for part in _parts(self._tree.shift, offset, length):
+        for part in parts(self._tree.shift, offset, length):
             mapped = self._pool.place(self._tree, part.chunk) != NOWHERE
             if mapped != run.mapped and run.length:
                 yield run
@@ -192,15 +160,14 @@ def read_chunks(
     pool: Pool, where: Callable[[int], int], shift: int, buffers: Sequence[memoryview], offset: int
 ) -> None:
     """Fill `buffers` from `offset` on; `where` tells the place of a chunk."""
-    cursor = _Cursor(buffers)
+    cursor = Cursor(buffers)
     epoch = pool.enter()
     try:
-        for part in _parts(shift, offset, sum(map(len, buffers))):
+        for part in parts(shift, offset, sum(map(len, buffers))):
             data = cursor.take(part.length)
             place = where(part.chunk)
             if place == NOWHERE:
-                for piece in data:
-                    piece[:] = bytes(len(piece))
+                zero(data)
             else:
                 pool.read(place, data, part.inside)
     finally:

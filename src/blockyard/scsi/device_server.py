@@ -12,6 +12,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from blockyard import __version__
+from blockyard.block.device import Quick
 from blockyard.block.protected import ProtectedDevice
 from blockyard.scsi.cdb import Command, CommandTable
 from blockyard.scsi.commands import COMMANDS
@@ -56,6 +57,7 @@ class Unit:
     fd: int = -1
     shift: int = 9
     blocks: int = 0
+    quick: Quick | None = None
     read_flags: int = 0
     fast_read: bool = False
     fast_write: bool = False

@@ -184,7 +184,7 @@ class LogicalUnit(PrimaryUnit):
         """Whether a READ of `task.fields` returns without waiting for a disk: the page cache has all of it."""
         fields = task.fields
         length = fields["count"] << self.shift
-        if not self.fast_read or fields.get("fua") or length > _INLINE_READ:
+        if not self.fast_read or self.fd < 0 or fields.get("fua") or length > _INLINE_READ:
             return False
         return self._cached(fields["lba"] << self.shift, length)
 
@@ -195,7 +195,12 @@ class LogicalUnit(PrimaryUnit):
         """
         fields = task.fields
         offset, length = fields["lba"] << self.shift, fields["count"] << self.shift
-        if not self.fast_write or fields.get("fua") or not task.data_out_length >= length <= _INLINE_WRITE:
+        if (
+            not self.fast_write
+            or self.fd < 0
+            or fields.get("fua")
+            or not task.data_out_length >= length <= _INLINE_WRITE
+        ):
             return False
         if not (offset | length) & (_PAGE - 1):
             return True
@@ -302,9 +307,10 @@ class LogicalUnit(PrimaryUnit):
         self.health.update()
         if self.protection is not None:
             self.protection.application_tag = 0xFFFF if self.mode.get(0x0A, "ato") else 0
-        self.fd = self.device.fd
+        self.fd, self.quick = self.device.fd, self.device.quick
         self.read_flags = os.RWF_NOWAIT if self.device.nowait else 0
-        self.fast_read = self.fd >= 0 and not self.stopped and self.tray.loaded and self.low_power is None
+        direct = self.fd >= 0 or self.quick is not None
+        self.fast_read = direct and not self.stopped and self.tray.loaded and self.low_power is None
         self.fast_read = self.fast_read and self.overhaul is None
         self.fast_write = self.fast_read and self.write_back and not self.write_protected and not self.rods
 
@@ -340,7 +346,7 @@ class LogicalUnit(PrimaryUnit):
 
     def close(self) -> None:
         self.fast_read = self.fast_write = False
-        self.fd = -1
+        self.fd, self.quick = -1, None
         if self.overhaul is not None:
             self.overhaul.stop()
         self.self_tests.abort()

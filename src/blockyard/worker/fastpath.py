@@ -24,6 +24,7 @@ from mmap import mmap
 from os import preadv, pwrite
 from struct import Struct
 
+from blockyard.block.device import Quick
 from blockyard.iscsi.connection import Connection, State
 from blockyard.iscsi.digest import crc32c
 from blockyard.iscsi.pdu import BHS_LENGTH
@@ -84,7 +85,7 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
     unit = nexus.unit
     if nexus.gate is not None or unit.gate is not None or not unit.fast_read:
         return 0
-    fd, shift, blocks, read_flags = unit.fd, unit.shift, unit.blocks, unit.read_flags
+    fd, shift, blocks, read_flags, quick = unit.fd, unit.shift, unit.blocks, unit.read_flags, unit.quick
     writable = unit.fast_write and not nexus.read_only
     header_digest, data_digest = connection.header_digest, connection.data_digest
     digests = header_digest or data_digest
@@ -119,7 +120,7 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
                 break
             if length > segment or length > max_burst:
                 after = _read_in_segments(
-                    fd, lba << shift, length, read_flags, segment, max_burst, header_digest, data_digest,
+                    fd, quick, lba << shift, length, read_flags, segment, max_burst, header_digest, data_digest,
                     out, out_view, to, tag, stat_sn, next_cmd_sn, next_max,
                 )  # fmt: skip
                 if not after:
@@ -127,11 +128,15 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
             else:
                 data = to + header_length
                 after = data + length
-                try:
-                    if preadv(fd, (out_view[data:after],), lba << shift, read_flags) != length:
+                if quick is not None:
+                    if not quick.read((out_view[data:after],), lba << shift, length):
                         break
-                except OSError:
-                    break
+                else:
+                    try:
+                        if preadv(fd, (out_view[data:after],), lba << shift, read_flags) != length:
+                            break
+                    except OSError:
+                        break
                 _ANSWER(out, to, _DATA_IN_STATUS | length, tag, _NO_TAG, stat_sn, next_cmd_sn, next_max)
                 if digests:
                     after = _add_digests(out, out_view, to, data, after, header_digest, data_digest)
@@ -151,11 +156,15 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
                 break
             if digests and not _intact(buffer, view, at, data, after, header_digest, data_digest):
                 break
-            try:
-                if pwrite(fd, view[data:after], lba << shift) != length:
+            if quick is not None:
+                if not quick.write(view[data:after], lba << shift):
                     break
-            except OSError:
-                break
+            else:
+                try:
+                    if pwrite(fd, view[data:after], lba << shift) != length:
+                        break
+                except OSError:
+                    break
             _ANSWER(out, to, _RESPONSE, tag, 0, stat_sn, next_cmd_sn, next_max)
             if header_digest:
                 _add_digests(out, out_view, to, to + 52, to + 52, header_digest=True, data_digest=False)
@@ -199,12 +208,12 @@ def _add_digests(
 
 
 def _read_in_segments(
-    fd: int, position: int, length: int, flags: int, segment: int, max_burst: int, header_digest: bool,
+    fd: int, quick: Quick | None, position: int, length: int, flags: int, segment: int, max_burst: int, header_digest: bool,
     data_digest: bool, out: mmap, view: memoryview, to: int, tag: int, stat_sn: int, exp_cmd_sn: int, max_cmd_sn: int,
 ) -> int:  # fmt: skip
     """A read whose answer takes several Data-In PDUs (MaxRecvDataSegmentLength, MaxBurstLength; RFC 7143 §11.7).
 
-    One preadv scatters the data to its places, then the headers go between. Returns where the next PDU goes; 0
+    One read scatters the data to its places, then the headers go between. Returns where the next PDU goes; 0
     when the data is not at hand, for whatever reason.
     """
     before = 52 if header_digest else 48
@@ -215,11 +224,18 @@ def _read_in_segments(
         places.append((offset, data, data + size))
         offset += size
         data += size + (4 if data_digest else 0) + before
-    try:
-        if len(places) > _IOV_MAX or preadv(fd, [view[a:b] for _, a, b in places], position, flags) != length:
-            return 0
-    except OSError:
+    if len(places) > _IOV_MAX:
         return 0
+    buffers = [view[a:b] for _, a, b in places]
+    if quick is not None:
+        if not quick.read(buffers, position, length):
+            return 0
+    else:
+        try:
+            if preadv(fd, buffers, position, flags) != length:
+                return 0
+        except OSError:
+            return 0
     for number, (offset, start, end) in enumerate(places):
         if number == len(places) - 1:
             first_word, sn = _DATA_IN_STATUS, stat_sn
