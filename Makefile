@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 
 ARGS ?=
 PYTEST ?=
+JOBS ?= 2  # tests that run at a time: most of them wait for processes more than they compute
 
 .PHONY: run test bench profile soak lint format docs clean packages
 .DELETE_ON_ERROR:
@@ -22,7 +23,7 @@ run: $(VENV)/.installed
 	@exec $(BIN)/blockyard serve $(ARGS)
 
 test: lint packages
-	$(BIN)/python -m pytest -m "not soak" $(PYTEST)
+	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist worksteal $(PYTEST)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -22,7 +22,9 @@ from typing import Self
 IQN = "iqn.2024-01.test.blockyard:disk"
 _START_SECONDS = 20.0
 _STOP_SECONDS = 20.0
-_PORTS = range(20000, 30000)  # below the ephemeral range, so that no client is given one by chance
+# Below the ephemeral range, so that no client is given one by chance; each of several test processes has its own.
+_PROCESSES = 10
+_PORTS = range(20000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _PROCESSES, 30000, _PROCESSES)
 
 
 class ServeFailed(Exception):
