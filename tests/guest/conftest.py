@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
@@ -56,13 +57,22 @@ def guest(network: Network) -> Guest:
                 script, network, seconds=seconds, variables=known | dict(variables or {}), marks=marks
             )
         except machine.GuestFailed as error:
+            _show_wire(network)
             pytest.fail(f"{script}: {error}", pytrace=False)
         print(result.output)  # noqa: T201  (pytest shows it)
         if result.status:
+            _show_wire(network)
             pytest.fail(f"{script} ended with status {result.status}:\n{result.output[-10000:]}", pytrace=False)
         return result.output
 
     return run
+
+
+def _show_wire(network: Network) -> None:
+    """Print what waits in the target's sockets, and what has passed the taps: whether it was the target that stood still."""
+    for command in (["ss", "-tnpio"], ["ip", "-s", "link"]):
+        found = subprocess.run([*network.prefix, *command], capture_output=True, text=True, timeout=10, check=False)
+        print(found.stdout + found.stderr)  # noqa: T201  (pytest shows it)
 
 
 @pytest.fixture(autouse=True, scope="session")
