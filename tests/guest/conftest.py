@@ -21,9 +21,9 @@ class Guest(Protocol):
         self,
         script: str,
         *,
-        seconds: float = 90,
+        seconds: float = 180,
         variables: Mapping[str, str] | None = None,
-        marks: Mapping[str, Callable[[], None]] | None = None,
+        marks: Mapping[str, Callable[[], object]] | None = None,
     ) -> str: ...
 
 
@@ -47,9 +47,9 @@ def guest(network: Network) -> Guest:
     def run(
         script: str,
         *,
-        seconds: float = 90,
+        seconds: float = 180,
         variables: Mapping[str, str] | None = None,
-        marks: Mapping[str, Callable[[], None]] | None = None,
+        marks: Mapping[str, Callable[[], object]] | None = None,
     ) -> str:
         known = {"IQN": IQN, "PORTAL": HOST[0]}
         try:

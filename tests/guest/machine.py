@@ -255,12 +255,12 @@ def run_script(
     *,
     seconds: float,
     variables: Mapping[str, str] | None = None,
-    marks: Mapping[str, Callable[[], None]] | None = None,
+    marks: Mapping[str, Callable[[], object]] | None = None,
 ) -> Result:
     """Resume the guest in `network`, run scripts/`name` there, and return what it printed and its status.
 
     Before it come scripts/library.sh and `variables`. Where the script says `mark NAME` it waits until the function
-    `marks[NAME]` has been called here. Raises GuestFailed, when `seconds` are over too.
+    `marks[NAME]` has been called here; a text that this returns is its $answer. Raises GuestFailed, when `seconds` are over too.
     """
     directory = image()
     settings = "".join(f"{key}='{value}'\n" for key, value in (variables or {}).items())
@@ -283,8 +283,8 @@ def run_script(
                         found = console.read_until(_MARK_OR_EXIT)
                         if found[1] is None:
                             return Result(console.text, int(found[2]))
-                        (marks or {})[found[1].decode()]()
-                        serial.sendall(b"\n")
+                        answer = (marks or {})[found[1].decode()]()
+                        serial.sendall(f"{answer if isinstance(answer, str) else ''}\n".encode())
             except GuestFailed:
                 raise
             except BaseException as error:

@@ -19,12 +19,12 @@ def serve(target: TargetFactory, network: Network) -> TargetFactory:
 
 def test_sanitize_format_and_removable_media(serve: TargetFactory, guest: Guest, tmp_path: Path) -> None:
     serve("disk.img", size="16M", options=["--removable", "--background-rate", "4M"])
-    guest("whole_medium.sh", seconds=120)
+    guest("whole_medium.sh", seconds=240)
     assert (tmp_path / "disk.img").read_bytes() == bytes(16 << 20)
 
 
 def test_protection_information(serve: TargetFactory, guest: Guest, tmp_path: Path) -> None:
     serve("disk.img", size="64M", options=["--protection", "1"])
-    guest("protection.sh", seconds=120)
+    guest("protection.sh", seconds=240)
     (information,) = (tmp_path / "state-0" / "units").glob("*.protection")
     assert information.stat().st_size < 2 << 20

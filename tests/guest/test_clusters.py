@@ -23,7 +23,7 @@ def test_reservations_and_fencing(target: TargetFactory, network: Network, guest
         serving.kill()
         serving.restart()
 
-    guest("fencing.sh", marks={"restart": die_and_come_back}, seconds=150)
+    guest("fencing.sh", marks={"restart": die_and_come_back}, seconds=280)
 
 
 def _configuration(directory: Path, ports: list[int], preferred: str) -> Path:
@@ -115,5 +115,5 @@ def test_multipath(
             "back": lambda: _set_states(tmp_path, "active/optimized", "active/non-optimized"),
             "rival": lambda: _register(network, tmp_path, 2),
         },
-        seconds=150,
+        seconds=280,
     )

@@ -18,6 +18,6 @@ def test_several_connections_and_data_that_is_sent_again(network: Network, guest
         command = [*network.prefix, sys.executable, "-m", "tests.guest.lio_client", GUEST[0], IQN]
         output.append(run(command, seconds=60).stdout)
 
-    guest("lio.sh", variables={"ADDRESS": GUEST[0]}, marks={"ready": work}, seconds=120)
+    guest("lio.sh", variables={"ADDRESS": GUEST[0]}, marks={"ready": work}, seconds=240)
     assert "several connections: right" in output[0]
     assert "damaged data: right" in output[0]

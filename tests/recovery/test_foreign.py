@@ -106,8 +106,11 @@ def test_linux_comes_back_after_every_kind_of_harm(serving: Serving, network: Ne
     def end() -> None:
         harm.active = False
 
+    def loaded() -> str:
+        return "enough" if len(proxy.harmed) == len(Harm.ACTS) else "more"
+
     server = listen_inside(network)
     with Proxy(address(serving), harm, digests=(True, True), server=server) as proxy:
-        guest("harm.sh", marks={"begin": begin, "end": end}, seconds=120)
+        guest("harm.sh", marks={"begin": begin, "loaded": loaded, "end": end}, seconds=240)
     assert [act for _, act in proxy.harmed] == [act for _, act in Harm.ACTS]
     assert proxy.accepted >= 5

@@ -11,7 +11,11 @@ must mkfs.ext4 -q -F "$sda"
 must mount "$sda" /mnt/disk
 mark "begin"
 step "load begins"
-verified_load /mnt/disk --size=4m --loops=200 --time_based --runtime=15 --fsync=64
+for _ in $(seq 10); do
+  verified_load /mnt/disk --size=4m --loops=200 --time_based --runtime=7 --fsync=64
+  mark "loaded"
+  [ "$answer" = more ] || break
+done
 step "load done"
 mark "end"
 must umount /mnt/disk

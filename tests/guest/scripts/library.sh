@@ -4,8 +4,8 @@ fail() { echo "FAILED: $*"; dmesg | tail -25; exit 1; }
 step() { echo "== $1 ($(cut -d' ' -f1 /proc/uptime) s)"; }
 must() { "$@" || fail "status $?: $*"; }
 
-# Let the tests do something on their side, and wait until it is done.
-mark() { echo "GUEST_MARK:$1"; read -r _ </dev/ttyS1; }
+# Let the tests do something on their side, and wait until it is done; $answer is what they say to it.
+mark() { echo "GUEST_MARK:$1"; read -r answer </dev/ttyS1; }
 
 discover() { must iscsiadm -m discovery -t sendtargets -p "${1:-$PORTAL}"; }
 
