@@ -349,7 +349,7 @@ class Cdp:
         tree = self._pool.plant(origin.shift, origin, moment.base)
         tree.moment = moment.segment.generation
         for number, page in _pages(moment.table):
-            transaction.put_page(tree.number, number, page.encode())
+            transaction.put_page(tree.number, number, page.image().encode())
         return tree
 
     # ---- the window moves

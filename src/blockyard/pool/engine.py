@@ -30,6 +30,7 @@ from blockyard.block.device import Device
 from blockyard.pool.clock import Clock
 from blockyard.pool.gate import Gate
 from blockyard.pool.intent import Journal, Record
+from blockyard.pool.livemap import Budget
 from blockyard.pool.recorder import Recorder
 from blockyard.pool.space import NOWHERE, Freed, Space, member_of, offset_of
 from blockyard.pool.store import Store, StoreError, Transaction
@@ -75,6 +76,7 @@ class Engine:
         self._own, self._store, self._journal = _take(directory, boot)
         self._space = Space()
         self.devices: list[Device] = []
+        self._budget = Budget()  # of the pages of all maps
         self._trees: dict[int, Tree] = {}
         self._doomed: list[tuple[int, int]] = []  # tree and generation of snapshots that are deleted and not worked off
         self._graves: list[int] = []  # trees that are no volume's any more; some have snapshots still
@@ -123,8 +125,8 @@ class Engine:
             fields = described[number]
             origin = self._trees[fields["origin"]] if fields["origin"] else None
             tree = Tree(
-                number, self._store, fields["shift"], generation=fields["generation"], snapshots=fields["snapshots"],
-                origin=origin, origin_generation=fields["origin_generation"],
+                number, self._store, self._budget, fields["shift"], generation=fields["generation"],
+                snapshots=fields["snapshots"], origin=origin, origin_generation=fields["origin_generation"],
             )  # fmt: skip
             tree.moment = fields["moment"]
             tree.buried = fields["buried"]
@@ -339,10 +341,9 @@ class Engine:
 
         def store(transaction: Transaction) -> None:
             for number, pages, lost, description in trees:
-                for page, data in pages:
-                    transaction.put_page(number, page, data)
-                for each in lost:
-                    transaction.put_lost(each)
+                for page, image in pages:
+                    transaction.put_page(number, page, image.encode())
+                transaction.put_losts(lost)
                 transaction.put("trees", number.to_bytes(_ID, "big"), json.dumps(description).encode())
             for slab in slabs:
                 transaction.put_slab(slab)

@@ -1,22 +1,28 @@
 """Maps of chunks: where each is, and in which generation it was written.
 
-A page covers 256 chunks. Pages come from the store when they are needed and stay in memory up to a limit; those that have
-changed stay until the next commit has them.
+A page covers 256 chunks. Pages come from the store when they are needed and stay in memory as long as the budget of the pool
+allows; those that have changed stay until a commit has them.
 """
 
 from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import NamedTuple
+from weakref import WeakSet
 
 from blockyard.pool.space import NOWHERE
 
 PAGE_SHIFT = 8
 CHUNKS = 1 << PAGE_SHIFT  # of a page
 HOLE = (1 << 64) - 1  # a place: nothing is there, and nothing of the origin is to be seen either
-LIMIT = 8192  # pages in memory: 32 MiB
-_ENTRY = 17  # bytes of a chunk in a stored page
+PAGE_BYTES = 3600  # of a page in memory, with all that Python adds
+BUDGET = 48 << 20  # bytes of all pages of a pool in memory, as far as they do not wait for a commit
+
+_NO_PLACES = bytes(8 * CHUNKS)
+_NO_BIRTHS = bytes(4 * CHUNKS)
+_ALL = bytes(range(CHUNKS))
 
 
 class Page:
@@ -25,50 +31,102 @@ class Page:
     __slots__ = ("births", "places")
 
     def __init__(self) -> None:
-        self.places = array("Q", bytes(8 * CHUNKS))
-        self.births = array("Q", bytes(8 * CHUNKS))
+        self.places = array("Q", _NO_PLACES)
+        self.births = array("I", _NO_BIRTHS)
+
+    def image(self) -> Image:
+        return Image(self.places.tobytes(), self.births.tobytes())
+
+
+class Image(NamedTuple):
+    """What a page was at one moment: its places and births as they lie in memory."""
+
+    places: bytes
+    births: bytes
 
     def encode(self) -> bytes | None:
-        """The page as it is stored: the numbers of the chunks that are mapped, their places, their births, little endian.
+        """The page as it is stored, little endian; None when nothing is mapped.
 
-        None when nothing is mapped.
+        A byte says how many chunks are mapped (0: all), then come their numbers, a byte each, unless it is all. Then their
+        places, 8 bytes each, and their births, 4 bytes each, or a single birth when all have the same.
         """
-        mapped = bytes(index for index, place in enumerate(self.places) if place)
-        if not mapped:
-            return None
-        places = array("Q", (self.places[index] for index in mapped))
-        births = array("Q", (self.births[index] for index in mapped))
+        places, births = array("Q", self.places), array("I", self.births)
+        mapped = _ALL
+        if NOWHERE in places:
+            mapped = bytes(index for index, place in enumerate(places) if place)
+            if not mapped:
+                return None
+            places = array("Q", [places[index] for index in mapped])
+            births = array("I", [births[index] for index in mapped])
+        if births.count(births[0]) == len(births):
+            del births[1:]
         if sys.byteorder == "big":
             places.byteswap()
             births.byteswap()
-        return mapped + places.tobytes() + births.tobytes()
+        numbers = b"" if len(mapped) == CHUNKS else mapped
+        return bytes([len(mapped) & 0xFF]) + numbers + places.tobytes() + births.tobytes()
 
 
 def decode(data: bytes) -> Page:
-    """A stored page. Raises ValueError for one of a length that none has."""
-    count, rest = divmod(len(data), _ENTRY)
-    if rest or not 0 < count <= CHUNKS:
-        raise ValueError(f"a map page of {len(data)} bytes is none")
-    places, births = array("Q", data[count : 9 * count]), array("Q", data[9 * count :])
+    """A stored page. Raises ValueError for one that none can be."""
+    count = data[0] if data else 0
+    start = 1 + count
+    count = count or CHUNKS
+    rest = len(data) - start - 8 * count
+    if rest not in (4, 4 * count):
+        raise ValueError(f"a map page of {len(data)} bytes with {count} chunks is none")
+    places, births = array("Q", data[start : start + 8 * count]), array("I", data[start + 8 * count :])
     if sys.byteorder == "big":
         places.byteswap()
         births.byteswap()
+    if len(births) < count:
+        births *= count
     page = Page()
-    for index, place, birth in zip(data[:count], places, births, strict=True):
+    if count == CHUNKS:
+        page.places, page.births = places, births
+        return page
+    for index, place, birth in zip(data[1:start], places, births, strict=True):
         page.places[index] = place
         page.births[index] = birth
     return page
 
 
+class Budget:
+    """How many pages the maps of a pool may have in memory together.
+
+    Nobody notes when a page is used: that would cost more than the use. Instead there are the pages that were used lately and
+    those that were before, and a page that is used again comes back to the first. When these are half of what there may be,
+    they become the others, and those are forgotten.
+    """
+
+    def __init__(self, limit: int = BUDGET) -> None:
+        self._half = max(1, limit // PAGE_BYTES // 2)
+        self._maps: WeakSet[LiveMap] = WeakSet()
+        self._count = 0  # pages that were used lately
+        self._turn = self._half  # how many it takes
+
+    def add(self, live_map: LiveMap) -> None:
+        self._maps.add(live_map)
+
+    def spend(self) -> None:
+        """One more page is going to be used."""
+        if self._count >= self._turn:
+            self._count = sum(live_map.age() for live_map in tuple(self._maps))
+            self._turn = self._count + self._half
+        self._count += 1
+
+
 class LiveMap:
     """The map of one tree. `load` gets a stored page by its number."""
 
-    def __init__(self, load: Callable[[int], bytes | None], limit: int = LIMIT) -> None:
-        self.pages: dict[int, Page] = {}
+    def __init__(self, load: Callable[[int], bytes | None], budget: Budget) -> None:
+        self.pages: dict[int, Page] = {}  # that were used lately; always the same dict (quick.py looks into it)
+        self._older: dict[int, Page] = {}
         self._load = load
-        self._limit = limit
+        self._budget = budget
         self._dirty: set[int] = set()
         self._sealed: set[int] = set()  # of a commit that is under way: the store does not have them yet
+        budget.add(self)
 
     @property
     def dirty(self) -> int:
@@ -78,10 +136,11 @@ class LiveMap:
     def page(self, number: int) -> Page:
         page = self.pages.get(number)
         if page is None:
-            data = self._load(number)
-            page = Page() if data is None else decode(data)
-            if len(self.pages) >= self._limit:
-                self._evict()
+            self._budget.spend()
+            page = self._older.pop(number, None)
+            if page is None:
+                data = self._load(number)
+                page = Page() if data is None else decode(data)
             self.pages[number] = page
         return page
 
@@ -99,19 +158,22 @@ class LiveMap:
         page.births[index] = birth if place != NOWHERE else 0
         self._dirty.add(number)
 
-    def seal(self) -> Iterator[tuple[int, bytes | None]]:
-        """The pages that have changed, as the commit stores them. They must all be taken, and `settle` be called after it."""
-        for number in self._dirty:
-            yield number, self.pages[number].encode()
+    def seal(self) -> list[tuple[int, Image]]:
+        """The pages that have changed, for the commit to store. `settle` follows when it is over."""
+        images = [(number, self.pages[number].image()) for number in self._dirty]
         self._sealed = self._dirty
         self._dirty = set()
+        return images
 
     def settle(self) -> None:
         """The commit is over."""
         self._sealed = set()
 
-    def _evict(self) -> None:
-        """Forget a tenth of the pages, those first that came first and that the store has."""
-        doomed = [number for number in self.pages if number not in self._dirty and number not in self._sealed]
-        for number in doomed[: max(1, self._limit // 10)]:
-            del self.pages[number]
+    def age(self) -> int:
+        """Forget what has not been used for longest; how many pages have to stay because the store does not have them."""
+        pages = self.pages
+        kept = {number: pages[number] for number in self._dirty | self._sealed}
+        self._older = {number: page for number, page in pages.items() if number not in kept}
+        pages.clear()
+        pages.update(kept)
+        return len(kept)

@@ -128,7 +128,7 @@ class Pool(Engine):
 
     def plant(self, shift: int, origin: Tree | None, generation: int) -> Tree:
         """A new tree, empty or on a snapshot."""
-        tree = Tree(self._next_tree, self._store, shift, origin=origin, origin_generation=generation)
+        tree = Tree(self._next_tree, self._store, self._budget, shift, origin=origin, origin_generation=generation)
         self._next_tree += 1
         self._trees[tree.number] = tree
         return tree

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +80,11 @@ class Transaction:
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         self._inner.put(key, value + _CRC.pack(_sum(table, key, value)), db=self._tables[table])
+
+    def put_all(self, table: str, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """The same for many, which is quicker."""
+        with self._inner.cursor(db=self._tables[table]) as cursor:
+            cursor.putmulti([(key, value + _CRC.pack(_sum(table, key, value))) for key, value in entries])
 
     def delete(self, table: str, key: bytes) -> None:
         self._inner.delete(key, db=self._tables[table])
@@ -141,8 +146,15 @@ class Transaction:
         return None
 
     def put_lost(self, lost: Lost) -> None:
-        self.put("lost", _THREE.pack(lost.tree, lost.chunk, lost.last), _LOST.pack(lost.place, lost.birth, lost.sum))
-        self.put("deltas", _THREE.pack(lost.tree, lost.last, lost.chunk), b"")
+        self.put_losts([lost])
+
+    def put_losts(self, losts: Iterable[Lost]) -> None:
+        """In LMDB's own order, which spares it the search for where each belongs."""
+        ordered = sorted(losts)
+        self.put_all(
+            "lost", [(_THREE.pack(*each[:3]), _LOST.pack(each.place, each.birth, each.sum)) for each in ordered]
+        )
+        self.put_all("deltas", [(_THREE.pack(each.tree, each.last, each.chunk), b"") for each in ordered])
 
     def delete_lost(self, lost: Lost) -> None:
         self.delete("lost", _THREE.pack(lost.tree, lost.chunk, lost.last))

@@ -24,7 +24,7 @@ from typing import Any
 
 from blockyard.pool.claims import Claims
 from blockyard.pool.gate import Gate
-from blockyard.pool.livemap import HOLE, PAGE_SHIFT, LiveMap
+from blockyard.pool.livemap import HOLE, PAGE_SHIFT, Budget, Image, LiveMap
 from blockyard.pool.segment import Segment
 from blockyard.pool.space import NOWHERE
 from blockyard.pool.store import Lost, Store, Transaction
@@ -39,6 +39,7 @@ class Tree:
         self,
         number: int,
         store: Store,
+        budget: Budget,
         shift: int,
         *,
         generation: int = 1,
@@ -59,7 +60,7 @@ class Tree:
         self._fading = 0  # as `floor`, for snapshots whose deletion is not durable: a crash would bring them back
         self.buried = False  # no volume's any more, and its live map is empty
         self.changed = True  # what `describe` says is not stored yet
-        self.map = LiveMap(self._load)
+        self.map = LiveMap(self._load, budget)
         self.gate = Gate()  # for those who write in place
         self.claims = Claims()  # of those who move chunks
         self._store = store
@@ -133,10 +134,10 @@ class Tree:
     def dirty(self) -> int:
         return self.map.dirty + len(self._lost)
 
-    def seal(self) -> tuple[list[tuple[int, bytes | None]], list[Lost]]:
+    def seal(self) -> tuple[list[tuple[int, Image]], list[Lost]]:
         """What the next commit stores: map pages, and new history. `settle` follows when it is durable."""
         self.changed = False
-        pages = list(self.map.seal())
+        pages = self.map.seal()
         lost = [each for entries in self._lost.values() for each in entries]
         self._sealed, self._lost = self._lost, {}
         return pages, lost
