@@ -74,7 +74,9 @@ class Command:
     def store(self, data: memoryview) -> None:
         """Take the next bytes of Data-Out, and keep what of them is wanted."""
         length = min(len(data), self.wanted - self.received)
-        if length > 0 and self.failure is None:
+        if self.failure is None and length == self.wanted > 0:  # all at once, as immediate data of most writes is
+            self.buffer = bytearray(data[:length])
+        elif self.failure is None and length > 0:
             if self.buffer is None:
                 self.buffer = bytearray(self.wanted)
             self.buffer[self.received : self.received + length] = data[:length]

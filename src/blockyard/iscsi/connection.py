@@ -64,6 +64,7 @@ from blockyard.iscsi.pdu import (
     TaskManagementResponse,
     TaskResponse,
     TextRequest,
+    data_length,
     decode,
     next_sound_header,
     pdu_length,
@@ -143,7 +144,7 @@ class Connection:
         """Take the PDU at `buffer[at:end]`; return where the next begins, or `at` when this one is not all there."""
         if end - at < BHS_LENGTH or self.state in _DEAF:
             return at
-        if int.from_bytes(buffer[at + 5 : at + 8], "big") > self.segment:
+        if data_length(buffer, at) > self.segment:
             self._fail(f"a data segment is longer than {self.segment} bytes")
             return at
         if self.retention is not None and self.header_digest:

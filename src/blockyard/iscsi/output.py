@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from blockyard.iscsi.connection import Connection
 
 _MASK = 0xFFFFFFFF
+_FINAL, _ACKNOWLEDGE, _STATUS = DataIn.final.mask, DataIn.acknowledge.mask, DataIn.has_status.mask
 
 
 class Output(Protocol):
@@ -120,40 +121,38 @@ class Completion:
 
     def _emit_data(self, connection: Connection, tx: TransmitBuffer) -> bool:
         """Pack the next Data-In PDU; True when it carries the status too (RFC 7143 §11.7.3)."""
-        max_burst = connection.max_burst
+        max_burst, retention = connection.max_burst, connection.retention
         left_in_burst = max_burst - self.sent % max_burst
         length = min(len(self.data) - self.sent, connection.peer_segment, left_in_burst)
         last = self.sent + length == len(self.data)
-        pdu = self._data_in(self.data_sn, self.sent, length)
-        pdu.final = last or length == left_in_burst
-        collapse = False
-        if connection.retention is None:
-            collapse = last and self.result.status == Status.GOOD and not self.command.task.data_out_length
-        elif pdu.final and not last:
+        flags = _FINAL if last or length == left_in_burst else 0
+        if retention is None:
+            if last and self.result.status == Status.GOOD and not self.command.task.data_out_length:
+                flags |= _STATUS
+        elif flags and not last:
             if self.ttt == NO_TAG:
-                self.ttt = connection.retention.new_tag()
-            pdu.acknowledge, pdu.ttt, pdu.lun = True, self.ttt, self.command.lun
-        if collapse:
-            pdu.has_status = True
+                self.ttt = retention.new_tag()
+            flags |= _ACKNOWLEDGE
+        pdu = self._data_in(self.data_sn, self.sent, length, flags)
+        collapsed = bool(flags & _STATUS)
+        if collapsed:
             self._set_residuals(pdu)
-        connection.pack(tx, pdu, advances=collapse)
-        self.pieces.append((self.sent, length, pdu.flags))
+        connection.pack(tx, pdu, advances=collapsed)
+        self.pieces.append((self.sent, length, flags))
         self.sent += length
-        return collapse
+        return collapsed
 
-    def _data_in(self, data_sn: int, offset: int, length: int) -> DataIn:
+    def _data_in(self, data_sn: int, offset: int, length: int, flags: int) -> DataIn:
         pdu = DataIn(self.data[offset : offset + length])
+        pdu.flags = flags
         pdu.itt, pdu.ttt, pdu.data_sn, pdu.buffer_offset = self.command.itt, NO_TAG, data_sn, offset
+        if flags & _ACKNOWLEDGE:
+            pdu.ttt, pdu.lun = self.ttt, self.command.lun
         return pdu
 
     def replica(self, data_sn: int) -> DataIn:
         """The Data-In PDU with that DataSN as it was sent."""
-        offset, length, flags = self.pieces[data_sn - self.first_sn]
-        pdu = self._data_in(data_sn, offset, length)
-        pdu.flags = flags
-        if pdu.acknowledge:
-            pdu.ttt, pdu.lun = self.ttt, self.command.lun
-        return pdu
+        return self._data_in(data_sn, *self.pieces[data_sn - self.first_sn])
 
     @property
     def lun(self) -> int:

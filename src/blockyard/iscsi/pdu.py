@@ -22,6 +22,7 @@ from blockyard.iscsi.digest import DIGEST_LENGTH, crc32c
 BHS_LENGTH = 48
 NO_TAG = 0xFFFFFFFF  # the reserved task tag (RFC 7143 §11.7.2, §11.19)
 MAX_AHS_LENGTH = 255 * 4
+_LENGTHS = struct.Struct(">I")  # TotalAHSLength, in words, and in the low 24 bits DataSegmentLength (RFC 7143 §11.2.1)
 LOST = -1  # where a stream goes on whose framing is lost
 
 Buffer = bytes | bytearray | memoryview
@@ -226,18 +227,18 @@ class Flag:
 
     def __init__(self, offset: int, bit: int) -> None:
         self._offset = offset
-        self._mask = 1 << bit
+        self.mask = 1 << bit
 
     @overload
     def __get__(self, pdu: None, owner: type[Pdu]) -> Flag: ...
     @overload
     def __get__(self, pdu: Pdu, owner: type[Pdu]) -> bool: ...
     def __get__(self, pdu: Pdu | None, owner: type[Pdu]) -> Flag | bool:
-        return self if pdu is None else bool(pdu.bhs[self._offset] & self._mask)
+        return self if pdu is None else bool(pdu.bhs[self._offset] & self.mask)
 
     def __set__(self, pdu: Pdu, value: bool) -> None:
-        kept = pdu.bhs[self._offset] & ~self._mask
-        pdu.bhs[self._offset] = kept | self._mask if value else kept
+        kept = pdu.bhs[self._offset] & ~self.mask
+        pdu.bhs[self._offset] = kept | self.mask if value else kept
 
 
 class Bits:
@@ -297,8 +298,9 @@ class Pdu:
     def encode(self, *, header_digest: bool = False, data_digest: bool = False) -> bytes:
         """The PDU as it goes over the wire, lengths and digests filled in."""
         length = len(self.data)
-        self.bhs[4] = len(self.ahs) // 4
-        self.bhs[5:8] = length.to_bytes(3, "big")
+        if length >= 1 << 24:
+            raise ValueError(f"{length} bytes do not fit into a data segment")
+        _LENGTHS.pack_into(self.bhs, 4, len(self.ahs) // 4 << 24 | length)
         header = bytes(self.bhs) + self.ahs
         if header_digest:
             header += crc32c(header).to_bytes(DIGEST_LENGTH, "little")
@@ -585,10 +587,16 @@ def parse_ahs(ahs: bytes) -> dict[int, bytes]:
     return segments
 
 
+def data_length(buffer: Buffer, at: int) -> int:
+    """The DataSegmentLength of the PDU whose BHS stands at `buffer[at:]`."""
+    lengths: int = _LENGTHS.unpack_from(buffer, at + 4)[0]
+    return lengths & 0xFFFFFF
+
+
 def pdu_length(buffer: Buffer, at: int, *, header_digest: bool, data_digest: bool) -> int:
     """Length on the wire of the PDU whose 48-byte BHS stands at `buffer[at:]`."""
     length = BHS_LENGTH + buffer[at + 4] * 4 + (DIGEST_LENGTH if header_digest else 0)
-    data = buffer[at + 5] << 16 | buffer[at + 6] << 8 | buffer[at + 7]
+    data = data_length(buffer, at)
     if data:
         length += data + (-data % 4) + (DIGEST_LENGTH if data_digest else 0)
     return length
@@ -632,7 +640,7 @@ def decode(buffer: Buffer, at: int, *, header_digest: bool = False, data_digest:
     pdu = cls.__new__(cls)
     pdu.bhs = bytearray(buffer[at:bhs_end])
     pdu.ahs = bytes(buffer[bhs_end:ahs_end]) if ahs_end > bhs_end else b""
-    length = int.from_bytes(pdu.bhs[5:8], "big")
+    length = data_length(pdu.bhs, 0)
     if not length:
         pdu.data = b""
         return pdu
