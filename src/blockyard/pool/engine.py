@@ -111,7 +111,7 @@ class Engine:
                 self._space.load(stored)
             self._load_trees(transaction)
             self._recorder.load(transaction, self._trees)
-        last, records = self._journal.replay(self._sequence)
+        last, records = self._journal.replay(self._sequence, head["boot"])
         for record in records:
             self._redo(record)
         if records:
@@ -337,6 +337,7 @@ class Engine:
             "next_tree": self._next_tree,
             "doomed": list(self._doomed),
             "graves": list(self._graves),
+            "boot": self._journal.boot,
         }
 
         def store(transaction: Transaction) -> None:
@@ -402,7 +403,7 @@ def _lock_directory(directory: Path) -> int:
 
 def _head(transaction: Transaction) -> dict[str, Any]:
     value = transaction.get("pool", b"head")
-    fields: dict[str, Any] = {"members": [], "sequence": 0, "next_tree": 1, "doomed": [], "graves": []}
+    fields: dict[str, Any] = {"members": [], "sequence": 0, "next_tree": 1, "doomed": [], "graves": [], "boot": ""}
     return fields | (json.loads(value) if value else {})
 
 

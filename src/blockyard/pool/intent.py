@@ -12,6 +12,9 @@ its place. Nobody was promised any of it, so records of another boot are ignored
 
 A file is a header and records, little endian; each has a CRC32C, and the first without a right one ends the file. Those of
 records go on from that of the header, so that none is taken for one of this boot and commit that an earlier use of the file left.
+
+That a file was cut short, overwritten or falsified shows: its length is always a multiple of 1 MiB, each commit says of which
+boot the file is that follows it, and no record without a right checksum is followed by one that has it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
+from blockyard.pool.datafile import Damaged
+
 _MAGIC = b"BYINTENT"
 _HEADER = struct.Struct("<8sIQ36s")  # magic, version, sequence, boot id; then CRC32C
 _RECORD = struct.Struct("<QQQQQI")  # sequence, then the fields of Record; then CRC32C
@@ -32,6 +37,7 @@ _CRC = struct.Struct("<I")
 _START = 4096  # bytes: where records begin
 _STEP = _RECORD.size + _CRC.size
 _VERSION = 2
+_STRETCH = 1 << 20  # bytes that a file grows by
 
 
 class Record(NamedTuple):
@@ -57,11 +63,13 @@ class Journal:
 
     def __init__(self, directory: Path, boot: str | None = None) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._directory = directory
         self._files = [os.open(directory / f"intent-{number}", flags, 0o600) for number in range(2)]
+        self._sizes = [os.fstat(fd).st_size for fd in self._files]
         self._boot = (boot or boot_id()).encode("ascii")
+        self._prepared = 0
         self._sequence = 0
         self._end = _START
-        self._fd = -1
         self._seed = 0  # where the checksums of records begin
 
     @property
@@ -74,13 +82,18 @@ class Journal:
 
         Raises OSError; then changes go where they went.
         """
-        header = self._header(sequence)
-        _write(self._files[sequence % 2], header, 0)
+        self._write(sequence % 2, self._header(sequence), 0)
+        self._prepared = sequence
 
     def begin(self, sequence: int) -> None:
         """Changes belong to commit `sequence` from now on, for which the file has been prepared."""
-        self._fd, self._sequence, self._end = self._files[sequence % 2], sequence, _START
+        self._sequence, self._end = sequence, _START
         self._seed = self._seed_of(sequence)
+
+    @property
+    def boot(self) -> str:
+        """Of which boot the file is that changes go to; "" when it says nothing of that yet."""
+        return self._boot.decode() if self._prepared == self._sequence else ""
 
     def _header(self, sequence: int) -> bytes:
         header = _HEADER.pack(_MAGIC, _VERSION, sequence, self._boot)
@@ -97,38 +110,73 @@ class Journal:
         for record in records:
             packed = _RECORD.pack(self._sequence, *record)
             data += packed + _CRC.pack(crc32c(packed, self._seed))
-        _write(self._fd, data, self._end)
+        self._write(self._sequence % 2, data, self._end)
         self._end += len(data)
 
-    def replay(self, after: int) -> tuple[int, list[Record]]:
+    def _write(self, number: int, data: bytes | bytearray, offset: int) -> None:
+        """Write all of it to a file, or nothing that a reader would see."""
+        fd, size = self._files[number], self._sizes[number]
+        if offset + len(data) > size or size % _STRETCH:
+            size = -(-max(size, offset + len(data)) // _STRETCH) * _STRETCH
+            os.ftruncate(fd, size)
+            self._sizes[number] = size
+        written = os.pwrite(fd, data, offset)
+        if written < len(data):  # the file system is full
+            os.ftruncate(fd, offset)
+            self._sizes[number] = offset
+            os.ftruncate(fd, size)
+            self._sizes[number] = size
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def replay(self, after: int, boot: str = "") -> tuple[int, list[Record]]:
         """The changes that commit `after` does not have, in order, and the last commit that any of them was for.
 
-        They stay where they are until that commit is durable: opening a pool may be cut short as well.
+        They stay where they are until that commit is durable: opening a pool may be cut short as well. That commit was made
+        in `boot`. Raises Damaged where there must have been more.
         """
+        number = (after + 1) % 2
+        if boot == self._boot.decode() and not self._is_of(self._files[number], after + 1):
+            raise self._damaged(number)
         last, found = after, []
         for sequence in (after + 1, after + 2):
             fd = self._files[sequence % 2]
             if not self._is_of(fd, sequence):
                 break
+            if self._sizes[sequence % 2] % _STRETCH:
+                raise self._damaged(sequence % 2)
             records = list(self._records(fd, sequence))
             if records:
                 last = sequence
                 found += records
         return last, found
 
+    def _damaged(self, number: int) -> Damaged:
+        lost = (
+            "acknowledged changes since the last commit are lost; `blockyard pool check --repair` goes on without them"
+        )
+        return Damaged(self._directory, f"intent-{number} was cut short or overwritten: {lost}")
+
+    def forget(self) -> None:
+        """Have nothing to replay."""
+        for fd in self._files:
+            os.ftruncate(fd, 0)
+
     def _is_of(self, fd: int, sequence: int) -> bool:
         return os.pread(fd, _HEADER.size + _CRC.size, 0) == self._header(sequence)
 
     def _records(self, fd: int, sequence: int) -> Iterator[Record]:
-        at, seed = _START, self._seed_of(sequence)
+        at, seed, ended = _START, self._seed_of(sequence), False
         while True:
             block = os.pread(fd, _STEP * 4096, at)
             for start in range(0, len(block) - _STEP + 1, _STEP):
                 packed = block[start : start + _RECORD.size]
                 of, *fields = _RECORD.unpack(packed)
                 if of != sequence or _CRC.unpack_from(block, start + _RECORD.size)[0] != crc32c(packed, seed):
-                    return
-                yield Record._make(fields)
+                    ended = True
+                elif ended:
+                    raise self._damaged(sequence % 2)
+                else:
+                    yield Record._make(fields)
             if len(block) < _STEP * 4096:
                 return
             at += len(block)
@@ -137,11 +185,3 @@ class Journal:
         for fd in self._files:
             os.close(fd)
         self._files.clear()
-
-
-def _write(fd: int, data: bytes | bytearray, offset: int) -> None:
-    """Write all of it, or nothing that a reader would see."""
-    written = os.pwrite(fd, data, offset)
-    if written < len(data):  # the file system is full
-        os.ftruncate(fd, offset)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

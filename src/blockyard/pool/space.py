@@ -119,7 +119,7 @@ class Space:
         slab, shift, bitmap = stored
         if slab.member >= len(self._members) or slab.number >= len(self._members[slab.member].shifts):
             raise ValueError(f"slab {slab.number} of member {slab.member} lies outside of the pool")
-        if not UNIT_SHIFT <= shift <= SLAB_SHIFT or not 0 < bitmap <= _full(shift):
+        if not UNIT_SHIFT <= shift <= SLAB_SHIFT or not 0 < bitmap <= full(shift):
             raise ValueError(f"slab {slab.number} of member {slab.member} has no sensible bitmap")
         self._members[slab.member].shifts[slab.number] = shift
         self.used += bitmap.bit_count() << shift
@@ -264,7 +264,7 @@ class Space:
         shift = member.shifts[slab.number]
         if not shift:
             return 0
-        return member.bitmaps.get(slab.number, _full(shift))
+        return member.bitmaps.get(slab.number, full(shift))
 
     def _put(self, slab: Slab, bitmap: int) -> None:
         """Take note of a slab's new bitmap."""
@@ -272,7 +272,7 @@ class Space:
         shift = member.shifts[slab.number]
         partial = self._partial.setdefault(shift, {})
         self._dirty.add(slab)
-        if 0 < bitmap < _full(shift):
+        if 0 < bitmap < full(shift):
             member.bitmaps[slab.number] = bitmap
             partial[slab] = None
             return
@@ -283,5 +283,5 @@ class Space:
             member.next_free = min(member.next_free, slab.number)
 
 
-def _full(shift: int) -> int:
+def full(shift: int) -> int:
     return (1 << (1 << (SLAB_SHIFT - shift))) - 1

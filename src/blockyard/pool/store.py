@@ -37,10 +37,10 @@ from blockyard.pool.space import Slab, Stored
 
 _TABLES = ("pool", "trees", "volumes", "snapshots", "maps", "lost", "deltas", "slabs", "journals", "segments", "notes")
 _LIMIT = 1 << 40  # bytes of address space, not of disk: the most that the metadata of a pool can come to
-_TWO = struct.Struct(">QQ")
-_THREE = struct.Struct(">QQQ")
-_LOST = struct.Struct(">QQI")
-_SLAB = struct.Struct(">IQ")
+TWO = struct.Struct(">QQ")
+THREE = struct.Struct(">QQQ")
+LOST = struct.Struct(">QQI")
+SLAB_KEY = struct.Struct(">IQ")
 _CRC = struct.Struct("<I")
 _PAGES_A_CHANGE = (
     8  # of the store that an entry may touch: a map page has two of its own, a lost chunk is in two tables
@@ -99,12 +99,18 @@ class Transaction:
                     return
                 yield key, self._checked(table, key, value)
 
-    def suspects(self, table: str, start: bytes = b"") -> Iterator[tuple[bytes, bytes | None]]:
-        """All keys from `start` on, and their values where these are as they were stored: for who looks for damage."""
+    def has(self, table: str, key: bytes) -> bool:
+        """Whether there is such an entry, damaged or not."""
+        return self._inner.get(key, db=self._tables[table]) is not None
+
+    def suspects(self, table: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes | None]]:
+        """Keys that begin with `prefix`, and their values where these are as they were stored: for who looks for damage."""
         with self._inner.cursor(db=self._tables[table]) as cursor:
-            if not cursor.set_range(start):
+            if not cursor.set_range(prefix):
                 return
             for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
                 yield key, value[:-4] if _is_sound(table, key, value) else None
 
     def count(self, table: str) -> int:
@@ -124,25 +130,25 @@ class Transaction:
     # ---- maps
 
     def page(self, tree: int, page: int) -> bytes | None:
-        return self.get("maps", _TWO.pack(tree, page))
+        return self.get("maps", TWO.pack(tree, page))
 
     def put_page(self, tree: int, page: int, data: bytes | None) -> None:
         if data is None:
-            self.delete("maps", _TWO.pack(tree, page))
+            self.delete("maps", TWO.pack(tree, page))
         else:
-            self.put("maps", _TWO.pack(tree, page), data)
+            self.put("maps", TWO.pack(tree, page), data)
 
     def pages(self, tree: int) -> Iterator[tuple[int, bytes]]:
         for key, value in self.items("maps", tree.to_bytes(8, "big")):
-            yield _TWO.unpack(key)[1], value
+            yield TWO.unpack(key)[1], value
 
     # ---- history
 
     def lost_at(self, tree: int, chunk: int, generation: int) -> Lost | None:
         """The first entry of a chunk that reaches to `generation` or beyond."""
-        prefix = _TWO.pack(tree, chunk)
-        for key, value in self.items("lost", prefix, _THREE.pack(tree, chunk, generation)):
-            return Lost(tree, chunk, _THREE.unpack(key)[2], *_LOST.unpack(value))
+        prefix = TWO.pack(tree, chunk)
+        for key, value in self.items("lost", prefix, THREE.pack(tree, chunk, generation)):
+            return Lost(tree, chunk, THREE.unpack(key)[2], *LOST.unpack(value))
         return None
 
     def put_lost(self, lost: Lost) -> None:
@@ -152,35 +158,35 @@ class Transaction:
         """In LMDB's own order, which spares it the search for where each belongs."""
         ordered = sorted(losts)
         self.put_all(
-            "lost", [(_THREE.pack(*each[:3]), _LOST.pack(each.place, each.birth, each.sum)) for each in ordered]
+            "lost", [(THREE.pack(*each[:3]), LOST.pack(each.place, each.birth, each.sum)) for each in ordered]
         )
-        self.put_all("deltas", [(_THREE.pack(each.tree, each.last, each.chunk), b"") for each in ordered])
+        self.put_all("deltas", [(THREE.pack(each.tree, each.last, each.chunk), b"") for each in ordered])
 
     def delete_lost(self, lost: Lost) -> None:
-        self.delete("lost", _THREE.pack(lost.tree, lost.chunk, lost.last))
-        self.delete("deltas", _THREE.pack(lost.tree, lost.last, lost.chunk))
+        self.delete("lost", THREE.pack(lost.tree, lost.chunk, lost.last))
+        self.delete("deltas", THREE.pack(lost.tree, lost.last, lost.chunk))
 
     def delta(self, tree: int, generation: int, limit: int) -> list[Lost]:
         """At most `limit` of the entries that reach to exactly `generation`."""
         found = []
-        for key, _ in self.items("deltas", _TWO.pack(tree, generation)):
-            chunk = _THREE.unpack(key)[2]
-            value = self.get("lost", _THREE.pack(tree, chunk, generation))
+        for key, _ in self.items("deltas", TWO.pack(tree, generation)):
+            chunk = THREE.unpack(key)[2]
+            value = self.get("lost", THREE.pack(tree, chunk, generation))
             if value is None:
                 raise self.damaged(f"entry {key.hex()} of table deltas leads nowhere")
-            found.append(Lost(tree, chunk, generation, *_LOST.unpack(value)))
+            found.append(Lost(tree, chunk, generation, *LOST.unpack(value)))
             if len(found) == limit:
                 break
         return found
 
     def losses(self, tree: int) -> Iterator[Lost]:
         for key, value in self.items("lost", tree.to_bytes(8, "big")):
-            yield Lost(*_THREE.unpack(key), *_LOST.unpack(value))
+            yield Lost(*THREE.unpack(key), *LOST.unpack(value))
 
     # ---- slabs
 
     def put_slab(self, stored: Stored) -> None:
-        key = _SLAB.pack(*stored.slab)
+        key = SLAB_KEY.pack(*stored.slab)
         if stored.bitmap:
             length = (stored.bitmap.bit_length() + 7) // 8
             self.put("slabs", key, bytes([stored.shift]) + stored.bitmap.to_bytes(length, "little"))
@@ -189,7 +195,12 @@ class Transaction:
 
     def slabs(self) -> Iterator[Stored]:
         for key, value in self.items("slabs"):
-            yield Stored(Slab(*_SLAB.unpack(key)), value[0], int.from_bytes(value[1:], "little"))
+            yield slab_in(key, value)
+
+
+def slab_in(key: bytes, value: bytes) -> Stored:
+    """An entry of the table of slabs."""
+    return Stored(Slab(*SLAB_KEY.unpack(key)), value[0], int.from_bytes(value[1:], "little"))
 
 
 class Store:
