@@ -57,6 +57,31 @@ def test_records_of_an_earlier_boot_stay_ignored(tmp_path: Path) -> None:
         pool.abandon()
 
 
+@pytest.mark.parametrize("damage", ["header", "record", "length", "all"])
+def test_a_journal_that_is_not_what_was_written(tmp_path: Path, damage: str) -> None:
+    """What had been acknowledged would be lost without a word."""
+    _pool(tmp_path)
+    pool = Pool(tmp_path, FileDevice)
+    _write(pool, 0, 1)
+    pool.flush()
+    for chunk in range(1, 4):
+        _write(pool, chunk, 2)
+    journal = tmp_path / f"intent-{(pool._sequence + 1) % 2}"
+    pool.abandon()
+    data = bytearray(journal.read_bytes())
+    if damage == "header":
+        data[9] ^= 1
+    elif damage == "record":
+        data[4096 + 20] ^= 1
+    elif damage == "length":
+        del data[5000:]
+    else:
+        data.clear()
+    journal.write_bytes(data)
+    with pytest.raises(OSError, match=f"{journal.name} was cut short or overwritten: acknowledged changes"):
+        Pool(tmp_path, FileDevice)
+
+
 def test_a_commit_between_a_place_and_its_map(tmp_path: Path) -> None:
     """What it stores as taken nobody would ever give back; and what is replayed would find its place in use."""
     _pool(tmp_path)

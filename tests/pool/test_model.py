@@ -144,6 +144,8 @@ class Volumes(RuleBasedStateMachine):
     @rule()
     def flush(self) -> None:
         self.pool.flush()
+        report = self.pool.check()
+        assert report.is_clean, report.findings
 
     @rule()
     def work_off(self) -> None:

@@ -223,6 +223,7 @@ class Power(RuleBasedStateMachine):
         self.pool.flush()
         self._all_is_stable()
         self.snapshots_are_what_they_were()
+        assert self.pool.check().findings == []
 
     @rule()
     def snapshots_are_what_they_were(self) -> None:

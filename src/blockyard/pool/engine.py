@@ -22,11 +22,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from blockyard.block.device import Device
+from blockyard.pool.check import Progress, Report, check, mend_tables
 from blockyard.pool.clock import Clock
 from blockyard.pool.gate import Gate
 from blockyard.pool.intent import Journal, Record
@@ -234,6 +235,29 @@ class Engine:
     def reading(self) -> AbstractContextManager[Transaction]:
         """A view of what the last commit has stored."""
         return self._store.read()
+
+    def check(self, progress: Progress = lambda done, total: None) -> Report:
+        """Look whether all metadata of the last commit fits together; the pool may be used meanwhile."""
+        with self.lock:
+            slabs = self._space.slabs
+        with self._store.read() as transaction:
+            return check(transaction, slabs, progress)
+
+    def repair(self, report: Report) -> None:
+        """Mend what a check of this pool has found, as far as that loses nothing. Durable when this returns."""
+        mending = report.mending
+
+        def change(transaction: Transaction) -> None:
+            mend_tables(transaction, mending)
+            for place, shift in mending.free:
+                with suppress(ValueError):  # it has been freed meanwhile
+                    self._space.free(place, shift)
+            for place, shift in mending.claim:
+                with suppress(ValueError):  # it has been taken meanwhile: two have it now, which the next check tells
+                    self._space.claim(place, shift)
+            self._doomed += mending.doom
+
+        self.commit(change)
 
     # ---- commits
 

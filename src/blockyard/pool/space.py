@@ -102,6 +102,11 @@ class Space:
         """Bytes in all slabs of all members."""
         return sum(len(member.shifts) for member in self._members) << SLAB_SHIFT
 
+    @property
+    def slabs(self) -> list[int]:
+        """How many slabs each member has."""
+        return [len(member.shifts) for member in self._members]
+
     # ---- members, and what was stored of them
 
     def add(self, medium: Medium) -> int:

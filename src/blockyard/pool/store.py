@@ -157,9 +157,7 @@ class Transaction:
     def put_losts(self, losts: Iterable[Lost]) -> None:
         """In LMDB's own order, which spares it the search for where each belongs."""
         ordered = sorted(losts)
-        self.put_all(
-            "lost", [(THREE.pack(*each[:3]), LOST.pack(each.place, each.birth, each.sum)) for each in ordered]
-        )
+        self.put_all("lost", [(THREE.pack(*each[:3]), LOST.pack(each.place, each.birth, each.sum)) for each in ordered])
         self.put_all("deltas", [(THREE.pack(each.tree, each.last, each.chunk), b"") for each in ordered])
 
     def delete_lost(self, lost: Lost) -> None:
