@@ -277,6 +277,12 @@ def test_bookmarks(pool: Pool, time: Time) -> None:
         pool.cdp.set_bookmark("v", "monday")
     with pytest.raises(NoMoment):
         pool.cdp.set_bookmark("v", "before", START - SECOND)
+    with pytest.raises(ValueError, match="cannot be the name"):
+        pool.cdp.set_bookmark("v", "-5m")
+    assert pool.cdp.when("v", "Monday") == kept.time
+    assert pool.cdp.clock.now() - pool.cdp.when("v", "-5m") == pytest.approx(300 * SECOND, rel=0.01)
+    with pytest.raises(NoMoment, match="v: there is no bookmark"):
+        pool.cdp.when("v", "tuesday")
     for byte in range(2, 50):
         time.pass_by(5)
         write(pool, byte)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from blockyard.pool.catalog import Volume
+from blockyard.pool.instant import check_bookmark, parse
 from blockyard.pool.livemap import CHUNKS, HOLE, PAGE_SHIFT, Page
 from blockyard.pool.recorder import Recorder
 from blockyard.pool.segment import Segment, Table, notes_in, stored_notes
@@ -214,8 +215,18 @@ class Cdp:
 
         self._pool.commit(change)
 
+    def when(self, name: str, text: str) -> int:
+        """The moment that somebody means (pool/instant.py), in nanoseconds since 1970. Raises NoMoment."""
+        with self._pool.lock:
+            bookmarks = {label: mark.time for label, mark in self._journal(name).bookmarks.items()}
+            try:
+                return parse(text, self.clock.now(), bookmarks)
+            except ValueError as error:
+                raise NoMoment(f"{name}: {error}") from None
+
     def set_bookmark(self, name: str, label: str, time: int | None = None, *, keep: bool = False) -> Bookmark:
-        """Give a moment a name: that of now, or another. Raises FileExistsError, NoMoment."""
+        """Give a moment a name: that of now, or another. Raises FileExistsError, NoMoment, ValueError for the name."""
+        check_bookmark(label)
 
         def change(transaction: Transaction) -> None:
             nonlocal time
