@@ -238,9 +238,9 @@ class _Reception:
         assert self._login is not None
         if not isinstance(found, Found) or self._login.parameters.discovery:
             return found
-        if self._owner_is_away or self._acceptor.gate.wait(self._login, name):
+        if self._owner_is_away or self._acceptor.gate.wait(self._login, found.target.name):
             return LoginStatus.SERVICE_UNAVAILABLE
-        self._target = name
+        self._target = found.target.name
         raise _Owned
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from blockyard.iscsi.login import Found, Moved
-from blockyard.iscsi.names import DEFAULT_PORT, InvalidName, normalise, parse_portal
+from blockyard.iscsi.names import DEFAULT_PORT, InvalidName, normalise, parse_portal, split_moment
 from blockyard.iscsi.pdu import LoginStatus
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -97,8 +97,8 @@ class Directory:
         return self._tags.get(str(arrived), self._tags.get(str(Portal(anywhere, arrived.port))))
 
     def find(self, name: str, arrived: Portal) -> Found | Moved | LoginStatus:
-        """The target of that name, as a login finds it that has come in on `arrived`."""
-        entry = self.targets.get(name)
+        """The target of that name, as a login finds it that has come in on `arrived`; whatever moment is added to it."""
+        entry = self.targets.get(split_moment(name)[0])
         tag = self.group_of(arrived)
         if entry is None or tag not in entry.portal_groups:
             return LoginStatus.NOT_FOUND

@@ -33,6 +33,9 @@ _PROHIBITED = (
 )  # fmt: skip
 
 
+_MOMENT = re.compile(r"[a-z0-9.:_+-]+\Z")
+
+
 class InvalidName(ValueError):
     """A text is not an iSCSI name, or not a portal address; the message says what is wrong with it."""
 
@@ -56,6 +59,26 @@ def normalise(name: str) -> str:
             raise InvalidName(f"an iSCSI name cannot have the character {c!r}: {name!r}")
     _check_direction(result)
     return result
+
+
+def normalise_target(name: str) -> str:
+    """As `normalise`, for the name of a target, to which a moment may be added: iqn.2024-01.com.example:disk@-5m.
+
+    Such names are ours alone: '@' is in no iSCSI name (RFC 3722 §6.2), so that none can be mistaken for one.
+    """
+    target, at, moment = name.partition("@")
+    result = normalise(target) + at + moment.lower()
+    if at and not _MOMENT.match(moment.lower()):
+        raise InvalidName(f"what stands behind the @ is no moment: {name!r}")
+    if len(result.encode()) > NAME_LIMIT:
+        raise InvalidName(f"an iSCSI name has at most {NAME_LIMIT} bytes: {result[:64]!r}…")
+    return result
+
+
+def split_moment(name: str) -> tuple[str, str]:
+    """A target's own name, and the moment that was added to it: "" for none."""
+    target, _, moment = name.partition("@")
+    return target, moment
 
 
 def _fold(c: str) -> str:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from typing import Any
 
-from blockyard.iscsi.names import InvalidName, normalise
+from blockyard.iscsi.names import InvalidName, normalise, normalise_target
 from blockyard.iscsi.pdu import Buffer, LoginStatus
 
 Pairs = list[tuple[str, str]]
@@ -346,7 +346,7 @@ class Key:
                 raise ValueError(f"{number} is not from {self.span[0]} to {self.span[1]}")
             return number
         if self.rule is Rule.NAME:
-            return normalise(text)
+            return normalise_target(text) if self.name == "TargetName" else normalise(text)
         if self.values and text not in self.values:
             raise ValueError(f"{text!r} is none of {', '.join(self.values)}")
         return text

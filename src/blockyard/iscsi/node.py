@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from blockyard.iscsi.command import Command
 from blockyard.iscsi.pdu import AsyncEvent, LoginStatus
-from blockyard.iscsi.permit import TargetAccess
+from blockyard.iscsi.permit import Permit, TargetAccess
 from blockyard.iscsi.session import Session
 from blockyard.scsi.nexus import TargetPort, target_port
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from blockyard.scsi.device_server import Unit
     from blockyard.scsi.target import Target
 
-_Ports = tuple[str, bytes, int]  # the two ports that a session joins: initiator name and ISID, portal group tag
+Ports = tuple[str, bytes, int]  # the two ports that a session joins: initiator name and ISID, portal group tag
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ class TargetNode:
         self.scsi = scsi
         self.access = TargetAccess(scsi.luns)
         self.relative_ports = relative_ports or {}
-        self.sessions: dict[_Ports, Session] = {}
+        self.sessions: dict[Ports, Session] = {}
+        self.shadows: list[TargetNode] = []  # other nodes with the rules of this one (iscsi/travel.py)
         self._fellows = {name: self} if fellows is None else fellows
         self._next_tsih = 0
 
@@ -51,7 +52,7 @@ class TargetNode:
 
     def find_session(self, login: TargetLogin) -> Session | None:
         """The session that a login means to join (RFC 7143 §6.3.1)."""
-        session = self.sessions.get(_ports(login))
+        session = self.sessions.get(ports_of(login))
         return session if session is not None and session.tsih == login.requested_tsih else None
 
     def attach(self, login: TargetLogin) -> Session | LoginStatus:
@@ -62,17 +63,24 @@ class TargetNode:
         permit = self.access.permit(login)
         if isinstance(permit, LoginStatus):
             return permit
-        old = self.sessions.get(_ports(login))
+        old = self.sessions.get(ports_of(login))
         if old is not None and not old.permit.fits(login):
             return LoginStatus.AUTHORIZATION_FAILURE  # another user may not meddle with the session
         if login.requested_tsih:
             return self._join(login)
+        permit = self.furnish(permit, login)
+        if isinstance(permit, LoginStatus):
+            return permit
         session = Session(self, login, self._new_tsih(), permit)
         if old is not None:
             log.info("%s: %s is reinstated", self.name, old)
             old.close(session.settle())
-        self.sessions[_ports(login)] = session
+        self.sessions[ports_of(login)] = session
         return session
+
+    def furnish(self, permit: Permit, login: TargetLogin) -> Permit | LoginStatus:
+        """Make ready what a new session is to see; or why it cannot be had."""
+        return permit
 
     def _join(self, login: TargetLogin) -> Session | LoginStatus:
         session = self.find_session(login)
@@ -97,7 +105,7 @@ class TargetNode:
     def grant(self, access: TargetAccess, known: Callable[[str], bool] = lambda user: True) -> None:
         """Other rules hold from now on; sessions end that they do not permit as they are. `known` are the users."""
         self.access = access
-        for session in list(self.sessions.values()):
+        for session in [session for node in (self, *self.shadows) for session in node.sessions.values()]:
             if not access.renews(session.permit, known):
                 log.warning("%s: %s ends: its right has changed", self.name, session)
                 session.announce(AsyncEvent.SESSION_DROPPED)
@@ -129,5 +137,6 @@ class TargetNode:
         return {session: commands for session, commands in found.items() if commands}
 
 
-def _ports(login: TargetLogin) -> _Ports:
+def ports_of(login: TargetLogin) -> Ports:
+    """The two ports that a login joins."""
     return login.parameters.initiator_name, login.isid, login.portal_group

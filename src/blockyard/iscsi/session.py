@@ -76,6 +76,7 @@ class Session:
         self.lost = LostConnections(self)
         self.detour = False  # whether every command is to take the slow road
         self._nexuses: dict[int, Nexus] = {}
+        self.broken = False  # its last connection was lost without a logout
         self._settling = 0  # how many sessions and connections that it replaces have tasks that run
         self._newcomers: list[Callable[[], None]] = []  # logins that wait until they have ended
         self._deadline: float | None = None  # when a session without connections is over
@@ -294,6 +295,7 @@ class Session:
             old.drop()
         self.lost.recover(connection.cid)  # an implied logout for recovery
         self.connections[connection.cid] = connection
+        self.broken = False
         self._deadline = None
 
     def settle(self) -> Callable[[], None]:
@@ -334,6 +336,7 @@ class Session:
         if self.connections.get(connection.cid) is not connection:
             return
         self.part(connection, lambda: None)
+        self.broken = not self.connections
         if self.connections:
             self.announce(AsyncEvent.CONNECTION_DROPPED, connection.cid)
         elif self.node is None or not self.time2retain:

@@ -215,12 +215,15 @@ class Cdp:
 
         self._pool.commit(change)
 
-    def when(self, name: str, text: str) -> int:
-        """The moment that somebody means (pool/instant.py), in nanoseconds since 1970. Raises NoMoment."""
+    def when(self, name: str, text: str, now: int = 0) -> int:
+        """The moment that somebody means (pool/instant.py), in nanoseconds since 1970. Raises NoMoment.
+
+        `now` is a reading of the clock, when what several volumes were at one moment is wanted.
+        """
         with self._pool.lock:
             bookmarks = {label: mark.time for label, mark in self._journal(name).bookmarks.items()}
             try:
-                return parse(text, self.clock.now(), bookmarks)
+                return parse(text, now or self.clock.now(), bookmarks)
             except ValueError as error:
                 raise NoMoment(f"{name}: {error}") from None
 

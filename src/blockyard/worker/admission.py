@@ -16,6 +16,7 @@ from blockyard.iscsi.access import AccessList, Rule
 from blockyard.iscsi.admission import Admission
 from blockyard.iscsi.chap import NAME_LIMIT, Account, Policy, TargetChap
 from blockyard.iscsi.login import LoginState, TargetLogin
+from blockyard.iscsi.names import split_moment
 from blockyard.iscsi.node import TargetNode
 from blockyard.iscsi.pdu import LoginStatus
 from blockyard.iscsi.permit import TargetAccess
@@ -51,7 +52,7 @@ class Outcome:
             initiator=parameters.initiator_name,
             user=_printable(login.user if granted else login.claimed_user),
             peer=login.peer,
-            target="" if parameters.discovery else parameters.target_name,
+            target="" if parameters.discovery else split_moment(parameters.target_name)[0],
         )
 
 

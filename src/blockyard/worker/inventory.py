@@ -21,10 +21,11 @@ from blockyard.iscsi.login import Found, Moved
 from blockyard.iscsi.node import TargetNode
 from blockyard.iscsi.pdu import LoginStatus
 from blockyard.iscsi.session import Session
+from blockyard.iscsi.travel import TravelNode
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.nexus import target_port
 from blockyard.scsi.primary import PrimaryUnit
-from blockyard.scsi.target import Target
+from blockyard.scsi.target import Target as SCSITarget
 from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.tokens import TokenStore
 from blockyard.scsi.unit import Identity, LogicalUnit
@@ -33,6 +34,7 @@ from blockyard.worker.configuration import Settled, Volume
 from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.pools import OpenPool
+from blockyard.worker.travel import MomentLunMap, Source, Travels
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Inventory:
         self._volumes: dict[str, Volume] = {}  # as they are open
         self._settled = Settled()
         self._directory = Directory((), {})
+        self._travels = Travels(executor, self._source)
 
     # ---- what logins ask
 
@@ -65,8 +68,25 @@ class Inventory:
         """The target of that name for a login that has come in on `portal`."""
         found = self._directory.find(name, portal_from(portal))
         if isinstance(found, Found):
-            return Found(self.nodes[name], found.portal_group, self._settled.targets[name].preferences)
+            target = self._settled.targets[found.target.name]
+            return Found(self._node(name, target), found.portal_group, target.preferences)
         return found
+
+    def _node(self, name: str, target: TargetConfiguration) -> TargetNode:
+        """The node of that name: a target, or with a moment added what that was then."""
+        if name == target.name or name in self.nodes:
+            return self.nodes[name]
+        base = self.nodes[target.name]
+        ports = [target_port(name, tag, base.relative_ports.get(tag)) for tag in target.portal_groups]
+        scsi = SCSITarget(name, {}, ports, port_groups=target.target_port_groups)
+        return TravelNode(name, base, scsi, self.nodes, self._travels)
+
+    def _source(self, unit: PrimaryUnit) -> Source | None:
+        """Where the data of a logical unit is, if it is a volume of a pool."""
+        volume = next((self._volumes[name] for name, each in self.units.items() if each is unit), None)
+        if volume is None or volume.snapshot or volume.pool not in self.pools:
+            return None
+        return Source(self.pools[volume.pool].pool, volume.in_pool)
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
         return self._directory.send_targets(name, portal_from(portal))
@@ -196,13 +216,26 @@ class Inventory:
         """Targets, their LUNs, ports and rules as the configuration has them; the sessions that have to go."""
         self._directory = self._settled.directory()
         leaving: list[Session] = []
-        for name in self.nodes.keys() - self._settled.targets.keys():
-            leaving += self.nodes.pop(name).sessions.values()
-            self._admission.forget(name)
+        for name, node in list(self.nodes.items()):
+            if isinstance(node, TravelNode) and node.base.name in self._settled.targets:
+                leaving += self._stranded(node)
+            elif name not in self._settled.targets:
+                leaving += self.nodes.pop(name).sessions.values()
+                self._admission.forget(name)
         for name, target in self._settled.targets.items():
             node = self._arrange_one(target)
             leaving += [session for session in node.sessions.values() if not self._reached(name, session)]
         return leaving
+
+    def _stranded(self, node: TravelNode) -> list[Session]:
+        """The sessions that cannot go on to see what was: their portals lead elsewhere, or a pool has to go."""
+        closing = {pool.pool for pool in self._closing}
+        return [
+            session
+            for session in node.sessions.values()
+            if not self._reached(node.base.name, session)
+            or (isinstance(session.luns, MomentLunMap) and any(source.pool in closing for source in session.luns.times))
+        ]
 
     def _arrange_one(self, target: TargetConfiguration) -> TargetNode:
         name = target.name
@@ -212,7 +245,7 @@ class Inventory:
         node = self.nodes.get(name)
         if node is None:
             durable = Durable(_directory(self._settled), name)
-            scsi = Target(name, units, ports, durable, target.target_port_groups)
+            scsi = SCSITarget(name, units, ports, durable, target.target_port_groups)
             node = self.nodes[name] = TargetNode(name, scsi, relative, self.nodes)
         else:
             node.relative_ports = relative

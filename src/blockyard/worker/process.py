@@ -180,7 +180,7 @@ class Worker:
 
     def _tick(self, now: float) -> None:
         assert self._loop is not None
-        for node in self._inventory.nodes.values():
+        for node in list(self._inventory.nodes.values()):  # some are gone with their last session
             node.tick(now)
         self._inventory.tokens.expire()
         self._look_at_space()

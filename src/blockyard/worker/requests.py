@@ -42,7 +42,7 @@ def _connection(cid: int, connection: Any) -> dict[str, Any]:
 def drop_sessions(inventory: Inventory, request: Message) -> Message:
     """End the sessions of an initiator, with one target or with any, one of them or all (RFC 7143 §11.9.1, event 3)."""
     dropped = 0
-    for node in inventory.nodes.values():
+    for node in list(inventory.nodes.values()):
         for session in list(node.sessions.values()):
             if (
                 session.initiator == request["initiator"]
