@@ -179,3 +179,24 @@ def test_portals_of_any_text(text: str) -> None:
     except InvalidName:
         return
     assert parse_portal(str(portal)) == portal
+
+
+def test_a_moment_may_be_added_to_the_name_of_a_target() -> None:
+    disk = "iqn.2024-01.com.example:disk"
+    assert normalise_target("IQN.2024-01.com.Example:Disk@2026-11-22T12:00:01.5Z") == f"{disk}@2026-11-22t12:00:01.5z"
+    assert normalise_target(disk) == disk
+    assert split_moment(f"{disk}@-5m") == (disk, "-5m")
+    assert split_moment(disk) == (disk, "")
+
+
+@pytest.mark.parametrize("moment", ["@", "@ 5m", "@a@b", "@5/3", "@\u00e9", "@" + "5" * 200])
+def test_what_cannot_be_a_moment(moment: str) -> None:
+    with pytest.raises(InvalidName):
+        normalise_target("iqn.2024-01.com.example:disk" + moment)
+
+
+def test_no_other_name_has_an_at_sign() -> None:
+    with pytest.raises(InvalidName):
+        normalise("iqn.2024-01.com.example:disk@-5m")
+    with pytest.raises(InvalidName):
+        validate("iqn.2024-01.com.example:disk@-5m")

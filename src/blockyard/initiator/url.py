@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from blockyard.iscsi.names import InvalidName, PortalAddress, normalise, parse_portal
+from blockyard.iscsi.names import InvalidName, PortalAddress, normalise_target, parse_portal
 from blockyard.scsi.lun import MAX_LUN
 
 _URL = re.compile(
@@ -43,7 +43,7 @@ def parse_url(text: str) -> TargetUrl:
         raise InvalidName(f"LUN {lun} is greater than {MAX_LUN}")
     return TargetUrl(
         portal=parse_portal(match["portal"]),
-        target=normalise(unquote(match["target"])),
+        target=normalise_target(unquote(match["target"])),
         lun=lun,
         user=unquote(match["user"] or ""),
     )

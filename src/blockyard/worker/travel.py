@@ -70,7 +70,11 @@ class Travels:
         try:
             for lun, unit in luns.units.items():
                 source = self._source(unit)
-                if source is None or not isinstance(unit, LogicalUnit):
+                if (
+                    source is None
+                    or source.volume not in source.pool.cdp.journals()
+                    or not isinstance(unit, LogicalUnit)
+                ):
                     continue
                 cdp = source.pool.cdp
                 try:
