@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockyard.iscsi.names import NAME_LIMIT, InvalidName, PortalAddress, normalise, parse_portal, validate
+from blockyard.iscsi.names import (
+    NAME_LIMIT,
+    InvalidName,
+    PortalAddress,
+    normalise,
+    normalise_target,
+    parse_portal,
+    split_moment,
+    validate,
+)
 
 
 @pytest.mark.parametrize(
