@@ -38,6 +38,10 @@ from blockyard.pool.store import Store, StoreError, Transaction
 from blockyard.pool.tree import Tree
 
 _ID = 8  # bytes of a number in a key
+_ENOUGH_PAGES = 2048  # of maps, for a commit before its time
+_TOO_MANY_PAGES = 4096  # who changes a map waits for a commit first
+_ENOUGH_RECORDS = 1 << 20  # bytes in the journal, likewise
+_TOO_MANY_RECORDS = 1 << 23
 
 
 class DeviceMedium:
@@ -78,6 +82,7 @@ class Engine:
         self._space = Space()
         self.devices: list[Device] = []
         self._budget = Budget()  # of the pages of all maps
+        self.stirred = threading.Event()  # there is something to be committed, or too much of it
         self._trees: dict[int, Tree] = {}
         self._doomed: list[tuple[int, int]] = []  # tree and generation of snapshots that are deleted and not worked off
         self._graves: list[int] = []  # trees that are no volume's any more; some have snapshots still
@@ -199,8 +204,10 @@ class Engine:
             return self._space.allocate(tree.shift)
 
     def take(self, tree: Tree) -> tuple[int, bool] | None:
-        """As `allocate`, but None when that would take waiting for a disk."""
+        """As `allocate`, but None when that would take waiting, for a disk or for a commit."""
         with self.lock:
+            if self.crowded:
+                return None
             return self._space.allocate(tree.shift)
 
     def give_back(self, tree: Tree, place: int) -> None:
@@ -212,6 +219,8 @@ class Engine:
         """Chunks are at new places from now on, also if the process dies: pairs of both."""
         with self.lock:
             self._check()
+            if (not self._journal.length or self.pressed) and not self.stirred.is_set():
+                self.stirred.set()
             time = self._recorder.clock.now() if tree.segment is not None else 0
             self._journal.append([Record(tree.number, chunk, place, time) for chunk, place in moves])
             for chunk, place in moves:
@@ -276,6 +285,21 @@ class Engine:
     def dirty(self) -> int:
         """How much a commit would have to store, in map pages and the like."""
         return sum(tree.dirty for tree in self._trees.values()) + self._recorder.dirty
+
+    @property
+    def pressed(self) -> bool:
+        """Whether so much waits for a commit that it should not wait longer."""
+        return self._budget.waiting >= _ENOUGH_PAGES or self._journal.length >= _ENOUGH_RECORDS
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits for a commit that no map may change before there has been one."""
+        return self._budget.waiting >= _TOO_MANY_PAGES or self._journal.length >= _TOO_MANY_RECORDS
+
+    def make_way(self) -> None:
+        """For who is going to change maps: wait until there is room for that."""
+        if self.crowded:
+            self.flush()
 
     def flush(self) -> None:
         """All that was written is on stable storage when this returns.

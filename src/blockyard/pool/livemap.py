@@ -18,7 +18,7 @@ PAGE_SHIFT = 8
 CHUNKS = 1 << PAGE_SHIFT  # of a page
 HOLE = (1 << 64) - 1  # a place: nothing is there, and nothing of the origin is to be seen either
 PAGE_BYTES = 3600  # of a page in memory, with all that Python adds
-BUDGET = 48 << 20  # bytes of all pages of a pool in memory, as far as they do not wait for a commit
+BUDGET = 40 << 20  # bytes of all pages of a pool in memory, as far as they do not wait for a commit
 
 _NO_PLACES = bytes(8 * CHUNKS)
 _NO_BIRTHS = bytes(4 * CHUNKS)
@@ -104,6 +104,7 @@ class Budget:
         self._maps: WeakSet[LiveMap] = WeakSet()
         self._count = 0  # pages that were used lately
         self._turn = self._half  # how many it takes
+        self.waiting = 0  # pages that wait for a commit, or for the end of one
 
     def add(self, live_map: LiveMap) -> None:
         self._maps.add(live_map)
@@ -156,7 +157,9 @@ class LiveMap:
         index = chunk & (CHUNKS - 1)
         page.places[index] = place
         page.births[index] = birth if place != NOWHERE else 0
-        self._dirty.add(number)
+        if number not in self._dirty:
+            self._dirty.add(number)
+            self._budget.waiting += 1
 
     def seal(self) -> list[tuple[int, Image]]:
         """The pages that have changed, for the commit to store. `settle` follows when it is over."""
@@ -167,6 +170,7 @@ class LiveMap:
 
     def settle(self) -> None:
         """The commit is over."""
+        self._budget.waiting -= len(self._sealed)
         self._sealed = set()
 
     def age(self) -> int:

@@ -42,6 +42,7 @@ class VolumeDevice(Device):
 
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
         pool, tree = self._pool, self._tree
+        pool.make_way()
         cursor = Cursor(buffers)
         epoch = pool.enter()
         try:
@@ -103,6 +104,7 @@ class VolumeDevice(Device):
         for part in parts(tree.shift, offset, length):
             whole = part.length == 1 << tree.shift or (part.chunk << tree.shift) + part.length == self.size
             if whole:
+                pool.make_way()
                 with tree.claims.claimed(part.chunk):
                     pool.unmap(tree, part.chunk)
             elif pool.place(tree, part.chunk) != NOWHERE:

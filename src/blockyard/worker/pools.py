@@ -11,6 +11,7 @@ import lmdb
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
 from blockyard.pool.pool import Pool
+from blockyard.pool.upkeep import Upkeep
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
 from blockyard.worker.configuration import Pool as Configured
 
@@ -25,6 +26,7 @@ class OpenPool:
         self.name = configured.name
         self.directory = configured.directory
         self.pool = _open(Path(configured.directory))
+        self._upkeep = Upkeep(self.pool)
         self._devices: dict[str, VolumeDevice] = {}
 
     def is_of(self, configured: Configured | None) -> bool:
@@ -45,6 +47,7 @@ class OpenPool:
 
     def close(self) -> None:
         """Commit and let go. Raises OSError."""
+        self._upkeep.close()
         self.pool.close()
 
 

@@ -1,0 +1,68 @@
+"""What a pool commits by itself, and who waits for it when there is too much."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blockyard.block.file import FileDevice, create
+from blockyard.pool.pool import Pool
+from blockyard.pool.pool import create as create_pool
+from blockyard.pool.upkeep import Upkeep
+from blockyard.pool.volume import VolumeDevice
+from tests.pool.roads import write
+
+SHIFT = 12
+STEP = 256 << SHIFT  # bytes that a map page covers
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[Pool]:
+    create(tmp_path / "member", 64 << 20)
+    create_pool(tmp_path, [str(tmp_path / "member")])
+    with Pool(tmp_path, FileDevice) as pool:
+        pool.create_volume("v", 1 << 40, SHIFT)
+        yield pool
+
+
+def _until_clean(pool: Pool) -> None:
+    end = time.monotonic() + 30
+    while pool.dirty:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_what_has_waited_long_enough_is_committed(pool: Pool) -> None:
+    upkeep = Upkeep(pool, age=0.05)
+    device = VolumeDevice(pool, "v")
+    for chunk in range(3):
+        device.pwritev([bytes(4096)], chunk << SHIFT)
+        _until_clean(pool)
+    upkeep.close()
+
+
+def test_much_is_committed_at_once(pool: Pool) -> None:
+    upkeep = Upkeep(pool, age=1e6)
+    device = VolumeDevice(pool, "v")
+    device.pwritev([b"\1" * 4096], 0)
+    for number in range(1, 2100):
+        device.pwritev([b"\1" * 4096], number * STEP)
+    end = time.monotonic() + 30
+    while pool.dirty >= 2048:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    upkeep.close()
+
+
+def test_memory_is_bounded_without_anybody_who_commits(pool: Pool) -> None:
+    device = VolumeDevice(pool, "v")
+    most = 0
+    for number in range(13000):
+        device.pwritev([b"\1" * 4096], number * STEP)
+        most = max(most, pool.dirty)
+    assert most <= 4096
+    assert not write(device, b"\2" * 512, 0, short=True), "its page is not in memory any more"
+    assert write(device, b"\2" * 512, 0, short=True)
