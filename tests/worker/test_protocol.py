@@ -96,7 +96,12 @@ def test_from_start_to_stop(worker: Worker, disk: Path) -> None:
     worker.send(type="request", name="drop sessions", number=6, initiator="nobody", target=None, tsih=None)
     assert worker.receive() == {"type": "reply", "number": 6, "dropped": 0}
     worker.send(type="request", name="nonsense", number=7)
-    assert worker.receive() == {"type": "reply", "number": 7, "error": "'nonsense'"}
+    assert worker.receive() == {
+        "type": "reply",
+        "number": 7,
+        "error": "a worker knows no request 'nonsense'",
+        "refused": True,
+    }
     worker.send(type="stop", grace=0)
     assert worker.receive() == {"type": "stopped"}
     assert worker.process.wait(20) == 0

@@ -1,4 +1,4 @@
-"""What a running server is asked by its control socket: `status`, `reload`, `volume`, `session` and `config show`."""
+"""What a running server is asked by its control socket: `status`, `reload`, `session` and `config show`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 
 from blockyard.block.size import format_size
 from blockyard.cli import parsers
+from blockyard.cli.output import table
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
 
 _EXIT_STATUS = """\
 exit status:
   0  done
-  2  the server does not take that: no such volume or session, a size that makes no sense
+  2  the server does not take that: no such session
   4  a volume cannot be served as it shall be
   6  the configuration file cannot be read or does not make sense
   7  nobody serves with this state directory, or its user is another one
@@ -25,16 +26,12 @@ exit status:
 
 
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    """Add `status`, `reload`, `volume` and `session` to the commands."""
+    """Add `status`, `reload` and `session` to the commands."""
     status = command(commands, "status", _status, "show what is served, and who uses it")
     status.add_argument("--json", action="store_true", help="as JSON")
     command(
         commands, "reload", _reload, "have the server read its configuration file again, and print what has changed"
     )
-    volume = family(commands, "volume", "volumes that are served")
-    resize = command(volume, "resize", _resize, "let a volume grow while it is served; initiators are told")
-    resize.add_argument("name", metavar="NAME", help="the volume, as `blockyard status` calls it")
-    resize.add_argument("size", metavar="SIZE", help="its new size: bytes, or with K, M, G, T (powers of 1024)")
     session = family(commands, "session", "sessions of initiators")
     drop = command(session, "drop", _drop, "end sessions of an initiator; it may log in again")
     drop.add_argument("initiator", metavar="INITIATOR", help="its iSCSI name")
@@ -59,11 +56,6 @@ def _reload(directory: Path, options: argparse.Namespace) -> None:
     print("\n".join(changes) if changes else "nothing has changed")
 
 
-def _resize(directory: Path, options: argparse.Namespace) -> None:
-    size = ask(directory, "volume resize", volume=options.name, size=options.size)["size"]
-    print(f"{options.name} has {format_size(size)} now")
-
-
 def _drop(directory: Path, options: argparse.Namespace) -> None:
     count = ask(directory, "session drop", initiator=options.initiator, target=options.target, tsih=options.tsih)
     print(f"{count} session{'' if count == 1 else 's'} ended")
@@ -80,15 +72,17 @@ def _overview(found: dict[str, Any]) -> Iterator[str]:
         yield f"configuration {found['config']}"
     for tag, portals in found["portal_groups"].items():
         yield f"portal group {tag}: {', '.join(portals)}"
+    for name, pool in found["pools"].items():
+        yield f"pool {name} in {pool['directory']}"
     for name, target in found["targets"].items():
         alias = f" ({target['alias']})" if target["alias"] else ""
         groups = ", ".join(map(str, target["portal_groups"]))
         yield from ("", f"target {name}{alias}, portal groups {groups}")
         luns = [_lun(lun, volume, found["volumes"][volume]) for lun, volume in target["luns"].items()]
-        yield from _table([("LUN", "VOLUME", "SIZE", "ACCESS", "READ", "WRITTEN", "ERRORS"), *luns])
+        yield from table([("LUN", "VOLUME", "SIZE", "ACCESS", "READ", "WRITTEN", "ERRORS"), *luns])
         sessions = [_session(session) for session in found["sessions"] if session["target"] == name]
         if sessions:
-            yield from _table([("SESSION", "INITIATOR", "GROUP", "RIGHT", "CONNECTIONS"), *sessions])
+            yield from table([("SESSION", "INITIATOR", "GROUP", "RIGHT", "CONNECTIONS"), *sessions])
 
 
 def _lun(lun: str, name: str, volume: dict[str, Any]) -> tuple[str, ...]:
@@ -104,10 +98,3 @@ def _session(session: dict[str, Any]) -> tuple[str, ...]:
     who = f"{session['initiator']} as {session['user']}" if session["user"] else session["initiator"]
     connections = ", ".join(f"{one['peer']} to {one['portal']}" for one in session["connections"])
     return str(session["tsih"]), who, str(session["portal_group"]), session["right"], connections or "none"
-
-
-def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield f"  {'  '.join(cells)}".rstrip()

@@ -13,6 +13,7 @@ from blockyard import __version__
 from blockyard.block.size import Size
 from blockyard.control.configuration_file import dump
 from blockyard.control.errors import UsageError
+from blockyard.control.pool_commands import POOL_COMMANDS
 
 if TYPE_CHECKING:
     from blockyard.control.administration import Request
@@ -109,6 +110,7 @@ COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {
     "session drop": session_drop,
     "alua show": alua_show,
     "alua set": alua_set,
+    **POOL_COMMANDS,
 }
 
 

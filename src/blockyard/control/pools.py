@@ -7,19 +7,48 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from blockyard.block.file import create as create_file
 from blockyard.block.size import Size
-from blockyard.control.errors import VolumeError
+from blockyard.control.errors import UsageError, VolumeError
 from blockyard.control.state import State
 from blockyard.pool import catalog
 from blockyard.pool.catalog import Catalog
+from blockyard.pool.pool import create as create_pool
 from blockyard.worker.configuration import Configuration, Pool, Target, Volume
 
 log = logging.getLogger(__name__)
+
+
+def create(directory: Path, members: Sequence[str], size: int) -> None:
+    """Make a pool in a directory that is empty or missing. Members that are missing are made as files of `size` bytes.
+
+    Raises UsageError; then no file was made.
+    """
+    made: list[Path] = []
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise UsageError(f"{directory} is not empty: name a directory that is, or that is to be made")
+        paths = [Path(os.path.abspath(each)) for each in members] or [directory.absolute() / "blockyard-0.data"]
+        for path in paths:
+            if not path.exists():
+                if not size:
+                    raise UsageError(f"{path} does not exist: to create it, give its size, for example --size 100G")
+                create_file(path, size)
+                made.append(path)
+        create_pool(directory, [str(path) for path in paths])
+    except BaseException as error:
+        for path in made:
+            path.unlink()
+        if isinstance(error, OSError):
+            raise UsageError(f"{error.filename or directory}: {error.strerror}") from error
+        raise
 
 
 def read_catalogs(pools: Mapping[str, Pool]) -> dict[str, Catalog]:
@@ -83,7 +112,9 @@ def _close(name: str, there: Collection[str], create: str) -> str:
     return f"; did you mean {close[0]!r}, or is it to be made with {create}?" if close else f": make it with {create}"
 
 
-def exported(configuration: Configuration, catalogs: Mapping[str, Catalog], state: State) -> Configuration:
+def exported(
+    configuration: Configuration, catalogs: Mapping[str, Catalog], state: State, withheld: Collection[str] = ()
+) -> Configuration:
     """The configuration together with a target for each volume of pools that are exported. Raises StateError."""
     volumes, targets = dict(configuration.volumes), dict(configuration.targets)
     known = {volume.source: name for name, volume in volumes.items() if volume.pool}
@@ -99,6 +130,8 @@ def exported(configuration: Configuration, catalogs: Mapping[str, Catalog], stat
                 portal_groups=tuple(configuration.portal_groups),
                 access=pool.access,
             )
+            if volume.source in withheld:
+                continue
             if target.name in targets:
                 log.error("%s is not exported: the name %s is another target's already", volume.source, target.name)
                 continue

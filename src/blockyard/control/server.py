@@ -8,7 +8,7 @@ import logging
 import resource
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class Server:
         self._listeners = Listeners()
         self._socket: ControlSocket | None = None
         self._changing = asyncio.Lock()
+        self._withheld: set[str] = set()  # volumes of pools that are not exported, as they are being deleted
         self._reloads: set[asyncio.Task[None]] = set()
         self._registrar: Registrar | None = None
 
@@ -102,7 +103,15 @@ class Server:
     ) -> Found:
         served = {backing.path for backing in self._found.backings.values()}
         from_file = self.options.config is not None
-        return settle(configuration, groups, state, from_file=from_file, grow=grow, served=served)
+        return settle(
+            configuration,
+            groups,
+            state,
+            from_file=from_file,
+            grow=grow,
+            served=served,
+            withheld=frozenset(self._withheld),
+        )
 
     # ---- life
 
@@ -205,8 +214,13 @@ class Server:
         return changes
 
     async def resize(self, name: str, size: Size) -> None:
-        """Let a volume's file grow. Raises ControlError."""
+        """Let a volume grow: its file, or where it is in a pool, there. Raises ControlError."""
         wanted = self.configuration.volumes.get(name)
+        pool, _, volume = (name if wanted is None else wanted.source).partition("/")
+        if (wanted is None or wanted.pool) and pool in self.settled.pools:
+            await self.supervisor.ask_pool(pool, {"request": "resize volume", "volume": volume, "size": int(size)})
+            await self.look_again(pool)
+            return
         if wanted is None:
             raise UsageError(f"there is no volume {name!r}: `blockyard status` lists them")
         if wanted.size and self.options.config is not None:
@@ -221,6 +235,30 @@ class Server:
         await self._apply(grown, grow=True)
         if not wanted.size:
             self.configuration = before
+
+    async def look_again(self, pool: str) -> None:
+        """Volumes of a pool have come, gone or changed their sizes: serve what is to be served now. Raises ControlError."""
+        of_it = (volume.pool == pool for volume in self.settled.volumes.values())
+        if pool in self.settled.pools and (self.settled.pools[pool].export or any(of_it)):
+            await self._apply(self.configuration, grow=self.options.config is not None)
+
+    @contextlib.asynccontextmanager
+    async def withheld(self, source: str) -> AsyncIterator[None]:
+        """A volume of a pool is not exported while this lasts. Raises ControlError."""
+        pool = source.partition("/")[0]
+        self._withheld.add(source)
+        try:
+            await self.look_again(pool)
+            yield
+        finally:
+            self._withheld.discard(source)
+            await self.look_again(pool)
+
+    @contextlib.asynccontextmanager
+    async def unchanging(self) -> AsyncIterator[None]:
+        """What is served does not change while this lasts."""
+        async with self._changing:
+            yield
 
     async def _apply(self, configuration: Configuration, *, grow: bool) -> None:
         """Serve this from now on. Raises ControlError; then all is as it was."""

@@ -39,15 +39,16 @@ def settle(
     from_file: bool,
     grow: bool,
     served: Collection[Path] = (),
+    withheld: Collection[str] = (),
 ) -> Found:
     """Check and make what `configuration` needs. `portals` has the groups with the ports that they really have.
 
     With `grow`, files grow to the sizes that they shall have. `served` has the canonical paths of what is open
-    already. Raises VolumeError or StateError; then
+    already, `withheld` volumes of pools that are not exported now. Raises VolumeError or StateError; then
     no file has been made or changed.
     """
     catalogs = read_catalogs(configuration.pools)
-    configuration = exported(configuration, catalogs, state)
+    configuration = exported(configuration, catalogs, state, withheld)
     of_pools = described(configuration, catalogs)
     backings: dict[str, Backing] = {}
     try:

@@ -135,8 +135,15 @@ class Worker:
         except OSError:
             return None
         if reply is not None and "error" in reply:
-            raise ControlError(str(reply["error"]))
+            raise (UsageError if reply.get("refused") else ControlError)(str(reply["error"]))
         return reply
+
+    async def ask_when_ready(self, request: Message) -> Message | None:
+        """The same; one that is just being started again is waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._ready.wait()
+        return await self.ask(request)
 
     async def _exchange(self, message: Message, fds: tuple[int, ...] = ()) -> Message | None:
         """Send what has a reply; the reply, None when the process has ended without one. Raises OSError when it had before."""
@@ -356,6 +363,7 @@ class Supervisor:
         self.workers: list[Worker] = []
         self.workers = list(self._divided(configuration))
         self._owners: dict[str, Worker] = {}
+        self._pool_owners: dict[str, Worker] = {}
         self._take_over()
 
     def _divided(self, configuration: Settled) -> dict[Worker, Settled]:
@@ -384,6 +392,7 @@ class Supervisor:
 
     def _take_over(self) -> None:
         self._owners = {name: worker for worker in self.workers for name in worker.configuration.targets}
+        self._pool_owners = {name: worker for worker in self.workers for name in worker.configuration.pools}
 
     async def change(self, configuration: Settled, grace: float) -> None:
         """Serve this from now on. What moves from one worker to another is let go of before it is taken up.
@@ -428,6 +437,17 @@ class Supervisor:
         if target not in self._owners:
             raise UsageError(f"there is no target {target}: `blockyard status` lists them")
         return await self._owners[target].ask(request)
+
+    async def ask_pool(self, pool: str, request: Message) -> Message:
+        """What the worker that has a pool open replies. Raises ControlError."""
+        if pool not in self._pool_owners:
+            raise UsageError(f"there is no pool {pool}: `blockyard pool list` lists those that are served")
+        reply = await self._pool_owners[pool].ask_when_ready({"name": "pool", "pool": pool, **request})
+        if reply is None:
+            raise ControlError(
+                f"the worker that has the pool {pool} has ended: look whether it was done, and try again"
+            )
+        return reply
 
     async def send_accounts(self) -> None:
         """Tell all workers who may log in."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +33,7 @@ from blockyard.worker.admission import WorkerAdmission
 from blockyard.worker.configuration import Settled, Volume
 from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.executor import ThreadExecutor
+from blockyard.worker.later import Answer, Later
 from blockyard.worker.pools import OpenPool
 from blockyard.worker.travel import MomentLunMap, Source, Travels
 
@@ -161,6 +162,48 @@ class Inventory:
                 pools[name] = OpenPool(pool)
 
     # ---- logical units
+
+    def units_of(self, source: str) -> list[LogicalUnit]:
+        """Those that show a file, a volume or a snapshot (see Volume.source): one at most."""
+        return [unit for name, unit in self.units.items() if self._volumes[name].source == source]
+
+    def initiators(self, source: str) -> list[str]:
+        """The names of the initiators that use it."""
+        found = {nexus.it.initiator for unit in self.units_of(source) for nexus in unit.nexuses}
+        return sorted({initiator.partition(",i,")[0] for initiator in found})
+
+    def replace_beneath(self, source: str, work: Callable[[], None], then: Callable[[object], Answer]) -> Answer:
+        """Have `work` put something else in the place of what a logical unit shows, while nobody can reach that.
+
+        Raises ValueError when somebody uses it. Not while the configuration changes.
+        """
+        using = self.initiators(source)
+        if using:
+            raise ValueError(f"{source} is in use by {', '.join(using)}: have them log out first")
+        gone = {name: self._volumes[name] for name in self.units if self._volumes[name].source == source}
+        for name in gone:
+            unit = self.units.pop(name)
+            del self._volumes[name]
+            self.let_go([unit])
+        self._arrange()
+
+        def attempt() -> Exception | None:
+            try:
+                work()
+            except (OSError, LookupError, ValueError) as error:
+                return error
+            return None
+
+        def go_on(failure: Exception | None) -> Answer:
+            for name, volume in gone.items():
+                self.units[name] = self._open(volume, self.pools, _directory(self._settled))
+                self._volumes[name] = volume
+            self._arrange()
+            if failure is not None:
+                raise failure
+            return then(None)
+
+        return Later(attempt, go_on)
 
     def _stays(self, volume: Volume, closing: Sequence[OpenPool]) -> bool:
         """Whether the logical unit that is open can become that of `volume`."""

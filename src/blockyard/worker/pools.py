@@ -1,4 +1,4 @@
-"""Pools that a worker has open, and the devices through which they are used."""
+"""Pools that a worker has open: the devices through which they are used, their jobs, and what goes on behind them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from blockyard.block.file import FileDevice
 from blockyard.pool.pool import Pool
 from blockyard.pool.upkeep import Upkeep
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+from blockyard.worker.chores import Chores
 from blockyard.worker.configuration import Pool as Configured
+from blockyard.worker.handoff import Message
+from blockyard.worker.jobs import Jobs
 
 
 class OpenPool:
-    """A pool, and one device for each of its volumes that is used, whoever uses it.
+    """A pool. What is to be done in the background begins at once.
 
     Raises OSError or ValueError when it cannot be opened.
     """
@@ -26,8 +29,9 @@ class OpenPool:
         self.name = configured.name
         self.directory = configured.directory
         self.pool = _open(Path(configured.directory))
+        self.jobs = Jobs()
         self._upkeep = Upkeep(self.pool)
-        self._devices: dict[str, VolumeDevice] = {}
+        self._chores = Chores(self.name, self.pool.work_off)
 
     def is_of(self, configured: Configured | None) -> bool:
         """Whether this is the pool that is to be open."""
@@ -38,15 +42,20 @@ class OpenPool:
         try:
             if snapshot:
                 return SnapshotDevice(self.pool, self.pool.find_snapshot(volume, snapshot))
-            if volume not in self._devices:
-                self._devices[volume] = VolumeDevice(self.pool, volume)
-            return self._devices[volume]
+            return VolumeDevice(self.pool, volume)
         except KeyError:
             what = f"{self.name}/{volume}{f'@{snapshot}' if snapshot else ''}"
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), what) from None
 
+    def then_work_off(self, result: object) -> Message:
+        """The answer to what has left something to be freed."""
+        self._chores.wake()
+        return {}
+
     def close(self) -> None:
         """Commit and let go. Raises OSError."""
+        self.jobs.close()
+        self._chores.close()
         self._upkeep.close()
         self.pool.close()
 

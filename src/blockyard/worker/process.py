@@ -45,8 +45,9 @@ from blockyard.worker.configuration import Settled
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.handoff import Message, receive_message, send_message
 from blockyard.worker.inventory import Inventory
+from blockyard.worker.later import answer
 from blockyard.worker.loop import Loop
-from blockyard.worker.requests import REQUESTS
+from blockyard.worker.requests import carry_out
 
 log = logging.getLogger(__name__)
 
@@ -162,11 +163,11 @@ class Worker:
 
     def _reply(self, request: Message) -> None:
         """Carry out a request of control's."""
-        try:
-            reply = REQUESTS[request["name"]](self._inventory, request)
-        except (ValueError, LookupError, OSError) as error:
-            reply = {"error": str(error)}
-        self._tell({"type": "reply", "number": request["number"], **reply})
+        answer(
+            self._executor,
+            lambda: carry_out(self._inventory, request),
+            lambda reply: self._tell({"type": "reply", "number": request["number"], **reply}),
+        )
 
     def _stop(self, grace: float) -> None:
         """Ask every initiator to log out; after `grace` seconds, or when all have, end (RFC 7143 §11.9.1)."""

@@ -1,7 +1,7 @@
 """What control may ask of a worker that serves: one function for each request, and their table.
 
-A request gets what the worker serves and its arguments, and returns the reply. It raises ValueError, LookupError or OSError
-for what cannot be done.
+A request gets what the worker serves and its arguments, on the loop's thread, and returns the reply, or what is to be done in
+another thread before there is one. It raises ValueError, LookupError or OSError for what cannot be done.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from blockyard.iscsi.pdu import AsyncEvent
 from blockyard.scsi.alua import STATES
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
+from blockyard.worker.later import Answer
+from blockyard.worker.pool_requests import POOL_REQUESTS
 
 
 def statistics(inventory: Inventory, request: Message) -> Message:
@@ -87,10 +89,28 @@ def alive(inventory: Inventory, request: Message) -> Message:
     return {}
 
 
-REQUESTS: dict[str, Callable[[Inventory, Message], Message]] = {
+def pool(inventory: Inventory, request: Message) -> Answer:
+    """One of worker/pool_requests.py."""
+    open_pool = inventory.pools.get(request["pool"])
+    if open_pool is None:
+        raise LookupError(f"the pool {request['pool']} is not open")
+    if request["request"] not in POOL_REQUESTS:
+        raise LookupError(f"a pool knows no request {request['request']!r}")
+    return POOL_REQUESTS[request["request"]](inventory, open_pool, request)
+
+
+REQUESTS: dict[str, Callable[[Inventory, Message], Answer]] = {
     "alive": alive,
+    "pool": pool,
     "statistics": statistics,
     "drop sessions": drop_sessions,
     "port groups": port_groups,
     "set port group": set_port_group,
 }
+
+
+def carry_out(inventory: Inventory, request: Message) -> Answer:
+    """Do what is asked for."""
+    if request["name"] not in REQUESTS:
+        raise LookupError(f"a worker knows no request {request['name']!r}")
+    return REQUESTS[request["name"]](inventory, request)

@@ -1,0 +1,169 @@
+"""`blockyard pool`: pools, made here and administered where they are served (docs/pools.md)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from blockyard.block.size import format_size, parse_size
+from blockyard.cli import parsers
+from blockyard.cli.output import amount, moment, show, watch
+from blockyard.cli.parsers import Action, Subparsers, family
+from blockyard.control.administration import ask
+from blockyard.control.errors import ControlError, UsageError
+from blockyard.control.pools import create
+from blockyard.pool.names import Name, parse
+
+EXIT_STATUS = """\
+exit status:
+  0  done
+  1  something failed
+  2  it does not make sense: no such pool, volume or snapshot, in use, a size that cannot be
+  4  what is served could not be changed after it
+  7  nobody serves with this state directory, or its user is another one
+"""
+
+
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add `pool` to the commands."""
+    pool = family(commands, "pool", "pools: thin volumes, snapshots and clones")
+    make = command(pool, "create", _create, "make a pool; no server is needed for that")
+    make.add_argument(
+        "directory", metavar="DIR", type=Path, help="where its metadata shall be; it is made, or is empty"
+    )
+    make.add_argument(
+        "members",
+        metavar="MEMBER",
+        nargs="*",
+        help="where its data shall be: files or block devices, whose contents are lost (default: a file in DIR)",
+    )
+    make.add_argument(
+        "--size", metavar="SIZE", help="of each file that is to be made, which is sparse: 10G (needed for these)"
+    )
+    listing = command(pool, "list", _list, "list the pools that are served")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    showing = command(pool, "show", _show, "show a pool: what it has and how full it is")
+    showing.add_argument("pool", metavar="POOL", help="its name, as `blockyard pool list` shows it")
+    showing.add_argument("--json", action="store_true", help="as JSON")
+    jobs = command(pool, "jobs", _jobs, "show what goes on in a pool, and what has been done of late")
+    jobs.add_argument("pool", metavar="POOL", help="its name")
+    jobs.add_argument("--json", action="store_true", help="as JSON")
+    cancel = command(pool, "cancel", _cancel, "have a job of a pool stop")
+    cancel.add_argument("pool", metavar="POOL", help="its name")
+    cancel.add_argument("job", metavar="N", type=int, help="the job, as `blockyard pool jobs` numbers it")
+
+
+def command(
+    commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str
+) -> argparse.ArgumentParser:
+    """A command that has to do with pools."""
+    return parsers.command(commands, name, action, what, epilog=EXIT_STATUS)
+
+
+# ---- what all of them need
+
+
+def ask_pool(directory: Path, pool: str, request: str, **arguments: object) -> Any:
+    """Have the server do something with a pool. Raises ControlError."""
+    return ask(directory, "pool", pool=pool, request=request, **arguments)
+
+
+def named(text: str, form: str) -> Name:
+    """What a name says, if it has the form of `form`: POOL/VOLUME or POOL/VOLUME@SNAPSHOT. Raises UsageError."""
+    try:
+        name = parse(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if bool(name.volume) != ("/" in form) or bool(name.snapshot) != ("@" in form):
+        raise UsageError(f"{text!r} is not {form}")
+    return name
+
+
+def size_of(text: str) -> int:
+    """Raises UsageError."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def watch_job(directory: Path, pool: str, number: int) -> str:
+    """Show how far a job is until it is over; what it has said then. Raises ControlError when it has failed."""
+    last: dict[str, Any] = {}
+
+    def look() -> tuple[int, int, str] | None:
+        last.update(next(job for job in ask_pool(directory, pool, "jobs")["jobs"] if job["number"] == number))
+        return (last["done"], last["total"], last["unit"]) if last["state"] == "running" else None
+
+    try:
+        watch(f"job {number} of {pool}", look)
+    except KeyboardInterrupt:
+        print(
+            f"job {number} goes on: `blockyard pool jobs {pool}` shows it, `blockyard pool cancel {pool} {number}` stops it"
+        )
+        raise
+    if last["state"] != "done":
+        raise ControlError(last["result"] or f"{last['kind']} of {last['subject']} was stopped")
+    return str(last["result"])
+
+
+# ---- the commands
+
+
+def _create(directory: Path, options: argparse.Namespace) -> None:
+    size = 0 if options.size is None else size_of(options.size)
+    create(options.directory, options.members, size)
+    print(f"{options.directory} is a pool now: serve it with `blockyard serve --pool {options.directory}`")
+
+
+def _list(directory: Path, options: argparse.Namespace) -> None:
+    found = ask(directory, "pools")
+    head = ("POOL", "USED", "PROVISIONED", "VOLUMES", "SNAPSHOTS", "DIRECTORY")
+    rows = [
+        (name, format_size(pool["used"]), format_size(pool["provisioned"]), str(pool["volumes"]),
+         str(pool["snapshots"]), pool["directory"])
+        for name, pool in found.items()
+    ]  # fmt: skip
+    show(options, found, head, rows, none="no pool is served")
+
+
+def _show(directory: Path, options: argparse.Namespace) -> None:
+    found = ask_pool(directory, options.pool, "show")
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"pool {options.pool} in {found['directory']}")
+    print(
+        f"used {format_size(found['used'])}; volumes: {found['volumes']}, together {format_size(found['provisioned'])}"
+    )
+    print(f"snapshots: {found['snapshots']}")
+
+
+def _jobs(directory: Path, options: argparse.Namespace) -> None:
+    found = ask_pool(directory, options.pool, "jobs")["jobs"]
+    head = ("JOB", "WHAT", "OF", "STATE", "PROGRESS", "BEGAN", "RESULT")
+    rows = [
+        (
+            str(job["number"]),
+            job["kind"],
+            job["subject"],
+            job["state"],
+            _progress(job),
+            moment(job["began"]),
+            job["result"],
+        )
+        for job in found
+    ]
+    show(options, found, head, rows, none="nothing goes on")
+
+
+def _progress(job: dict[str, Any]) -> str:
+    done = amount(job["done"], job["unit"])
+    return f"{done} of {amount(job['total'], job['unit'])}" if job["total"] else done
+
+
+def _cancel(directory: Path, options: argparse.Namespace) -> None:
+    ask_pool(directory, options.pool, "cancel job", job=options.job)
+    print(f"job {options.job} is told to stop")

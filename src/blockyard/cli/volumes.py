@@ -1,0 +1,190 @@
+"""`blockyard volume`, `snapshot` and `clone`: what is in pools (docs/pools.md)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from blockyard.block.size import format_size
+from blockyard.cli.output import confirm, moment, show
+from blockyard.cli.parsers import Subparsers, family
+from blockyard.cli.pools import ask_pool, command, named, size_of
+from blockyard.control.administration import ask
+from blockyard.control.errors import UsageError
+
+_VOLUME, _SNAPSHOT = "POOL/VOLUME", "POOL/VOLUME@SNAPSHOT"
+_SIZE = "bytes, or with K, M, G, T (powers of 1024)"
+
+
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add `volume`, `snapshot` and `clone` to the commands."""
+    _add_volume(family(commands, "volume", "volumes: those of pools, and their sizes"))
+    _add_snapshot(family(commands, "snapshot", "snapshots of volumes of pools"))
+    clone = family(commands, "clone", "volumes that begin as a snapshot")
+    make = command(
+        clone, "create", _clone, "make a volume that begins as a snapshot, and takes space for what changes only"
+    )
+    make.add_argument("source", metavar=_SNAPSHOT, help="the snapshot")
+    make.add_argument("name", metavar=_VOLUME, help="the new volume, in the same pool")
+
+
+def _add_volume(volume: Subparsers[argparse.ArgumentParser]) -> None:
+    make = command(volume, "create", _create, "make a thin volume in a pool")
+    make.add_argument("name", metavar=_VOLUME, help="what to call it")
+    make.add_argument("size", metavar="SIZE", help=f"{_SIZE}; it takes no space before it is written")
+    make.add_argument(
+        "--chunk",
+        metavar="SIZE",
+        help="in what it takes and shares space: 4K to 4M, a power of two (default: 64K). Small ones cost memory, large "
+        "ones space",
+    )
+    listing = command(volume, "list", _list, "list the volumes of pools")
+    listing.add_argument("pool", metavar="POOL", nargs="?", help="of this pool only")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    showing = command(volume, "show", _show, "show a volume of a pool")
+    showing.add_argument("name", metavar=_VOLUME, help="the volume")
+    showing.add_argument("--json", action="store_true", help="as JSON")
+    resize = command(volume, "resize", _resize, "let a volume grow while it is served; initiators are told")
+    resize.add_argument("name", metavar="NAME", help=f"the volume, as `blockyard status` calls it, or {_VOLUME}")
+    resize.add_argument("size", metavar="SIZE", help=f"its new size: {_SIZE}")
+    delete = command(volume, "delete", _delete, "delete a volume of a pool, and all that is in it")
+    delete.add_argument("name", metavar=_VOLUME, help="the volume")
+    delete.add_argument("--yes", action="store_true", help="without being asked")
+
+
+def _add_snapshot(snapshot: Subparsers[argparse.ArgumentParser]) -> None:
+    make = command(snapshot, "create", _take, "take a snapshot of a volume, or of several at one moment")
+    make.add_argument(
+        "names",
+        metavar=f"{_VOLUME}[@SNAPSHOT]",
+        nargs="+",
+        help="the volumes, all of one pool; the name of the snapshot with any of them (default: the time)",
+    )
+    listing = command(snapshot, "list", _list_snapshots, "list snapshots, the oldest first")
+    listing.add_argument("name", metavar="POOL[/VOLUME]", help="of this volume, or of all in this pool")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    delete = command(snapshot, "delete", _delete_snapshots, "delete snapshots; their space is freed in the background")
+    delete.add_argument("names", metavar=_SNAPSHOT, nargs="+", help="the snapshots, in any order")
+    delete.add_argument("--yes", action="store_true", help="without being asked")
+    back = command(
+        snapshot, "rollback", _roll_back, "make a volume what it was at a snapshot; nobody may be logged in to it"
+    )
+    back.add_argument("name", metavar=_SNAPSHOT, help="the snapshot")
+    back.add_argument("--yes", action="store_true", help="without being asked")
+
+
+# ---- volumes
+
+
+def _create(directory: Path, options: argparse.Namespace) -> None:
+    name, size = named(options.name, _VOLUME), size_of(options.size)
+    chunk = None if options.chunk is None else size_of(options.chunk)
+    ask_pool(directory, name.pool, "create volume", volume=name.volume, size=size, chunk=chunk)
+    print(f"{name} has {format_size(size)}")
+
+
+def _list(directory: Path, options: argparse.Namespace) -> None:
+    pools = [options.pool] if options.pool else ask(directory, "pools")
+    found = {
+        f"{pool}/{name}": volume
+        for pool in pools
+        for name, volume in ask_pool(directory, pool, "volumes")["volumes"].items()
+    }
+    head = ("VOLUME", "SIZE", "CHUNK", "SNAPSHOTS", "CLONE OF", "IN USE BY")
+    rows = [
+        (name, format_size(volume["size"]), format_size(volume["chunk"]), str(volume["snapshots"]),
+         volume["origin"] or "-", ", ".join(volume["initiators"]) or "-")
+        for name, volume in found.items()
+    ]  # fmt: skip
+    show(options, found, head, rows, none="there is no volume")
+
+
+def _show(directory: Path, options: argparse.Namespace) -> None:
+    name = named(options.name, _VOLUME)
+    found: dict[str, Any] = ask_pool(directory, name.pool, "volumes", volume=name.volume)["volumes"][name.volume]
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"volume {name}")
+    lines = {
+        "size": f"{format_size(found['size'])} ({found['size']} bytes)",
+        "chunk": format_size(found["chunk"]),
+        "identity": found["uuid"],
+        "clone of": found["origin"] or "-",
+        "snapshots": str(found["snapshots"]),
+        "in use by": ", ".join(found["initiators"]) or "nobody",
+    }
+    for key, value in lines.items():
+        print(f"  {key:<10} {value}")
+
+
+def _resize(directory: Path, options: argparse.Namespace) -> None:
+    size = ask(directory, "volume resize", volume=options.name, size=options.size)["size"]
+    print(f"{options.name} has {format_size(size)} now")
+
+
+def _delete(directory: Path, options: argparse.Namespace) -> None:
+    name = named(options.name, _VOLUME)
+    confirm(options, str(name), f"{name} and all that is in it will be lost")
+    ask_pool(directory, name.pool, "delete volume", volume=name.volume)
+    print(f"{name} is deleted; its space is freed in the background")
+
+
+# ---- snapshots and clones
+
+
+def _take(directory: Path, options: argparse.Namespace) -> None:
+    pools, volumes, snapshots = set(), [], set()
+    for text in options.names:
+        name = named(text, _SNAPSHOT if "@" in text else _VOLUME)
+        pools.add(name.pool)
+        volumes.append(name.volume)
+        snapshots.add(name.snapshot)
+    snapshots.discard("")
+    if len(pools) > 1 or len(snapshots) > 1 or len(set(volumes)) < len(volumes):
+        raise UsageError("a snapshot is of volumes of one pool, each once, and has one name")
+    pool, snapshot = pools.pop(), snapshots.pop() if snapshots else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    ask_pool(directory, pool, "create snapshot", volumes=volumes, snapshot=snapshot)
+    for volume in volumes:
+        print(f"{pool}/{volume}@{snapshot}")
+
+
+def _list_snapshots(directory: Path, options: argparse.Namespace) -> None:
+    name = named(options.name, _VOLUME if "/" in options.name else "POOL")
+    found = ask_pool(directory, name.pool, "snapshots", volume=name.volume)["snapshots"]
+    rows = [
+        (f"{name.pool}/{each['volume']}@{each['name']}", moment(each["time"]), format_size(each["size"]))
+        for each in found
+    ]
+    show(options, found, ("SNAPSHOT", "TAKEN", "SIZE OF THE VOLUME"), rows, none="there is no snapshot")
+
+
+def _delete_snapshots(directory: Path, options: argparse.Namespace) -> None:
+    names = [named(text, _SNAPSHOT) for text in options.names]
+    what = str(names[0]) if len(names) == 1 else f"{len(names)} snapshots"
+    confirm(options, what if len(names) == 1 else "yes", f"{what} will be lost")
+    by_volume: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        by_volume.setdefault((name.pool, name.volume), []).append(name.snapshot)
+    for (pool, volume), snapshots in by_volume.items():
+        ask_pool(directory, pool, "delete snapshots", volume=volume, snapshots=snapshots)
+    print(f"{what} deleted; the space is freed in the background")
+
+
+def _roll_back(directory: Path, options: argparse.Namespace) -> None:
+    name = named(options.name, _SNAPSHOT)
+    volume = f"{name.pool}/{name.volume}"
+    confirm(options, volume, f"all that was written to {volume} since {name.snapshot} will be lost")
+    ask_pool(directory, name.pool, "roll back", volume=name.volume, snapshot=name.snapshot)
+    print(f"{volume} is what it was at {name.snapshot}")
+
+
+def _clone(directory: Path, options: argparse.Namespace) -> None:
+    source, name = named(options.source, _SNAPSHOT), named(options.name, _VOLUME)
+    if source.pool != name.pool:
+        raise UsageError("a clone shares space with its snapshot: it is in the same pool")
+    ask_pool(directory, name.pool, "create clone", volume=source.volume, snapshot=source.snapshot, clone=name.volume)
+    print(f"{name} begins as {source}")

@@ -1,0 +1,84 @@
+"""What can be asked of a server about its pools: most of it is passed on to the worker that has the pool open.
+
+Where a change of a pool concerns what is served, control does its part before and after: nothing is deleted that leads to a
+target, and volumes of a pool that is exported become targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from blockyard.control.errors import UsageError
+from blockyard.worker.records import join, key
+
+if TYPE_CHECKING:
+    from blockyard.control.administration import Request
+    from blockyard.control.server import Server
+
+_PLAIN = frozenset(  # what the worker alone has to do with
+    {
+        "show",
+        "volumes",
+        "snapshots",
+        "create snapshot",
+        "jobs",
+        "cancel job",
+    }
+)
+_OF_VOLUMES = frozenset({"create volume", "create clone", "resize volume"})  # what is served may have changed after it
+
+
+async def pool(server: Server, request: Request) -> dict[str, Any]:
+    """One of worker/pool_requests.py for a pool."""
+    name, wanted = request.get("pool"), request.get("request")
+    if not isinstance(name, str) or not isinstance(wanted, str):
+        raise UsageError("the request has no pool, or does not say what it wants of it")
+    arguments = {
+        key: value for key, value in request.items() if key not in ("command", "pool", "name", "number", "type")
+    }
+    if wanted in _PLAIN:
+        return await server.supervisor.ask_pool(name, arguments)
+    if wanted in _OF_VOLUMES:
+        reply = await server.supervisor.ask_pool(name, arguments)
+        await server.look_again(name)
+        return reply
+    if wanted == "delete volume":
+        return await _delete_volume(server, name, arguments)
+    if wanted == "delete snapshots":
+        for snapshot in arguments.get("snapshots", ()):
+            _check_not_configured(server, f"{name}/{arguments.get('volume')}@{snapshot}")
+        return await server.supervisor.ask_pool(name, arguments)
+    if wanted == "roll back":
+        async with server.unchanging():
+            reply = await server.supervisor.ask_pool(name, arguments)
+        await server.look_again(name)
+        return reply
+    raise UsageError(f"the server cannot do {wanted!r} to a pool: it may be of another version")
+
+
+async def pools(server: Server, request: Request) -> dict[str, Any]:
+    """All pools that are served, each as `show` tells of it."""
+    found = {}
+    for name in server.settled.pools:
+        found[name] = await server.supervisor.ask_pool(name, {"request": "show"})
+    return found
+
+
+async def _delete_volume(server: Server, pool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Delete a volume: first it is no target any more, if it is exported."""
+    source = f"{pool}/{arguments.get('volume')}"
+    _check_not_configured(server, source)
+    await server.supervisor.ask_pool(pool, {**arguments, "request": "check deletable"})
+    async with server.withheld(source):
+        return await server.supervisor.ask_pool(pool, arguments)
+
+
+def _check_not_configured(server: Server, source: str) -> None:
+    for name, volume in server.configuration.volumes.items():
+        if volume.source == source and volume.pool:
+            at = join("volumes", key(name))
+            raise UsageError(f"{source} stands in the configuration, as {at}: take it out there and reload first")
+
+
+POOL_COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {"pool": pool, "pools": pools}

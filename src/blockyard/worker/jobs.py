@@ -1,0 +1,112 @@
+"""Jobs: what takes long enough that somebody will want to watch it, or to stop it.
+
+Each runs in a thread of its own and tells how far it is; whoever wants to know asks. Jobs that are over are remembered for a
+while. What has to go on after a restart is the pool's own affair: it takes it up again by itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 50  # jobs that are over
+
+
+class Cancelled(Exception):
+    """Somebody has asked for the job to stop."""
+
+
+class Job:
+    """One job. `work` gets it, and tells it how far it is by calling it; the result is what it returns, for people."""
+
+    def __init__(self, number: int, kind: str, subject: str, work: Callable[[Job], str]) -> None:
+        self.number = number
+        self.kind = kind
+        self.subject = subject  # POOL, POOL/VOLUME …
+        self.unit = ""  # what is counted: "bytes", "chunks", …
+        self.done = 0
+        self.total = 0  # 0: nobody knows
+        self.state = "running"
+        self.result = ""
+        self.began = time.time()
+        self.ended: float | None = None
+        self._cancelled = False
+        self._work = work
+        self._thread = threading.Thread(target=self._run, name=f"job-{number}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def __call__(self, done: int, total: int) -> None:
+        """So much is done. Raises Cancelled where it is to stop: the work lets that pass."""
+        self.done, self.total = done, total
+        if self._cancelled:
+            raise Cancelled
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def wait(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self.result = self._work(self)
+            self.state = "done"
+        except Cancelled:
+            self.state = "cancelled"
+        except Exception as error:  # whatever went wrong with it is for whoever asks: nobody else waits for it
+            self.state, self.result = "failed", str(error)
+            log.error(
+                "%s of %s has failed: %s", self.kind, self.subject, error, exc_info=not isinstance(error, OSError)
+            )
+        self.ended = time.time()
+
+    def describe(self) -> dict[str, Any]:
+        """What control is told."""
+        keys = ("number", "kind", "subject", "unit", "done", "total", "state", "result", "began", "ended")
+        return {key: getattr(self, key) for key in keys}
+
+
+class Jobs:
+    """Those of one pool. For the loop's thread."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self) -> None:
+        self._jobs: dict[int, Job] = {}
+
+    def start(self, kind: str, subject: str, work: Callable[[Job], str]) -> Job:
+        """Begin a job. Raises ValueError when the same is under way."""
+        for job in self._jobs.values():
+            if (job.kind, job.subject, job.state) == (kind, subject, "running"):
+                raise ValueError(f"{kind} of {subject} is under way already: it is job {job.number}")
+        over = [number for number, job in self._jobs.items() if job.state != "running"]
+        for number in over[: max(0, len(over) - REMEMBERED + 1)]:
+            del self._jobs[number]
+        job = Job(next(self._numbers), kind, subject, work)
+        self._jobs[job.number] = job
+        job.start()
+        return job
+
+    def find(self, number: int) -> Job:
+        """Raises LookupError where there is none."""
+        if number not in self._jobs:
+            raise LookupError(f"there is no job {number}: `blockyard pool jobs` lists them")
+        return self._jobs[number]
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._jobs.values()))
+
+    def close(self) -> None:
+        """Have all of them stop, and wait for that."""
+        for job in self:
+            job.cancel()
+        for job in self:
+            job.wait()

@@ -1,0 +1,279 @@
+"""What control may ask of the worker that has a pool open: one function for each request, and their table.
+
+A request gets what the worker serves, the pool and its arguments (see requests.py). What can take a while, as everything does
+that commits, is done in another thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from blockyard.block.size import format_size
+from blockyard.pool.catalog import Snapshot, Volume
+from blockyard.pool.names import check_snapshot_name, check_volume_name
+from blockyard.worker.handoff import Message
+from blockyard.worker.inventory import Inventory
+from blockyard.worker.later import Answer, Later, nothing_more
+from blockyard.worker.pools import OpenPool
+
+T = TypeVar("T")
+
+SMALLEST, LARGEST = 1 << 20, 1 << 63  # bytes of a volume
+_SIZES = 1 << 12  # a volume has a multiple of so many bytes, so that it has whole blocks of any size
+_CHUNKS = range(12, 23)  # shifts of the sizes that a chunk may have
+DEFAULT_CHUNK = 1 << 16  # bytes
+
+
+# ---- looking
+
+
+def show(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """The pool as a whole."""
+    return Later(lambda: _pool(pool), lambda found: {**found, "directory": pool.directory})
+
+
+def _pool(pool: OpenPool) -> dict[str, Any]:
+    engine = pool.pool
+    names = engine.volumes
+    return {
+        "used": engine.used,
+        "volumes": len(names),
+        "snapshots": sum(len(engine.snapshots(name)) for name in names),
+        "provisioned": sum(engine.volume(name).size for name in names),
+    }
+
+
+def volumes(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Its volumes by name, or one of them."""
+    names = [_text(request, "volume")] if request.get("volume") else pool.pool.volumes
+    for name in names:
+        find(pool, name)
+
+    def users_too(found: dict[str, Any]) -> Message:
+        for name, volume in found.items():
+            volume["initiators"] = inventory.initiators(f"{pool.name}/{name}")
+        return {"volumes": found}
+
+    return Later(lambda: _volumes(pool, names), users_too)
+
+
+def _volumes(pool: OpenPool, names: Sequence[str]) -> dict[str, Any]:
+    called = {
+        (snapshot.tree, snapshot.generation): f"{pool.name}/{name}@{snapshot.name}"
+        for name in pool.pool.volumes
+        for snapshot in pool.pool.snapshots(name)
+    }
+    return {name: _volume(pool, name, called) for name in names}
+
+
+def _volume(pool: OpenPool, name: str, called: Mapping[tuple[int, int], str]) -> dict[str, Any]:
+    volume = pool.pool.volume(name)
+    tree = pool.pool.tree(volume.tree)
+    return {
+        "size": volume.size,
+        "chunk": 1 << tree.shift,
+        "uuid": volume.uuid,
+        "snapshots": len(pool.pool.snapshots(name)),
+        "origin": "" if tree.origin is None else called.get((tree.origin.number, tree.origin_generation), ""),
+    }
+
+
+def snapshots(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Snapshots of one volume, or of all, the oldest first."""
+    names = [request["volume"]] if request.get("volume") else pool.pool.volumes
+    for name in names:
+        find(pool, name)
+    return {
+        "snapshots": [
+            {"volume": name, "name": snapshot.name, "time": snapshot.time, "size": snapshot.size}
+            for name in names
+            for snapshot in pool.pool.snapshots(name)
+        ]
+    }
+
+
+# ---- volumes
+
+
+def create_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """A new volume, in chunks of `chunk` bytes."""
+    name, size, chunk = _text(request, "volume"), _number(request, "size"), request.get("chunk") or DEFAULT_CHUNK
+    check_volume_name(name)
+    _check_size(size)
+    shift = chunk.bit_length() - 1 if isinstance(chunk, int) and chunk > 0 else 0
+    if shift not in _CHUNKS or chunk != 1 << shift:
+        raise ValueError(f"a chunk is from 4K to 4M, and a power of two: {chunk} is not")
+    return Later(lambda: pool.pool.create_volume(name, size, shift), nothing_more)
+
+
+def resize_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Another size; initiators are told."""
+    name, size = _text(request, "volume"), _number(request, "size")
+    now = find(pool, name).size
+    _check_size(size)
+    if size < now:
+        raise ValueError(f"{pool.name}/{name} has {format_size(now)}: shrinking it would cut off data")
+
+    def tell(result: object) -> Message:
+        for unit in inventory.units_of(f"{pool.name}/{name}"):
+            unit.device.refresh()
+            unit.capacity_changed()
+        return {}
+
+    return Later(lambda: pool.pool.resize(name, size), tell)
+
+
+def check_deletable(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Whether nothing but an export stands against deleting a volume."""
+    name = _text(request, "volume")
+    find(pool, name)
+    using = inventory.initiators(f"{pool.name}/{name}")
+    if using:
+        raise ValueError(f"{pool.name}/{name} is in use by {', '.join(using)}: have them log out first")
+    count = len(pool.pool.snapshots(name))
+    if count:
+        have = "a snapshot" if count == 1 else f"{count} snapshots"
+        raise ValueError(f"{pool.name}/{name} has {have}: delete first what `blockyard snapshot list` shows")
+    return {}
+
+
+def delete_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Delete a volume that nothing leads to any more."""
+    name = _text(request, "volume")
+    check_deletable(inventory, pool, request)
+    _check_not_shown(inventory, f"{pool.name}/{name}")
+    return Later(lambda: pool.pool.delete_volume(name), pool.then_work_off)
+
+
+# ---- snapshots
+
+
+def create_snapshot(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """A snapshot of several volumes at one moment."""
+    names, snapshot = _texts(request, "volumes"), _text(request, "snapshot")
+    check_snapshot_name(snapshot)
+    for name in names:
+        find(pool, name)
+    return Later(lambda: pool.pool.snapshot(names, snapshot, time.time()), nothing_more)
+
+
+def delete_snapshots(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Delete snapshots of a volume, one after the other."""
+    volume, names = _text(request, "volume"), _texts(request, "snapshots")
+    for name in names:
+        find_snapshot(pool, volume, name)
+        _check_not_shown(inventory, f"{pool.name}/{volume}@{name}")
+
+    def work() -> None:
+        for name in names:
+            pool.pool.delete_snapshot(volume, name)
+
+    return Later(work, pool.then_work_off)
+
+
+def roll_back(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Make a volume what it was at a snapshot. Nobody may be using it: what an initiator has in its caches would be wrong."""
+    volume, snapshot = _text(request, "volume"), _text(request, "snapshot")
+    find_snapshot(pool, volume, snapshot)
+    source = f"{pool.name}/{volume}"
+    return Later(
+        pool.pool.flush,
+        lambda result: inventory.replace_beneath(
+            source, lambda: pool.pool.roll_back(volume, snapshot), pool.then_work_off
+        ),
+    )
+
+
+def create_clone(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """A new volume that begins as a snapshot."""
+    volume, snapshot, name = (_text(request, key) for key in ("volume", "snapshot", "clone"))
+    find_snapshot(pool, volume, snapshot)
+    check_volume_name(name)
+    return Later(lambda: pool.pool.clone(volume, snapshot, name), nothing_more)
+
+
+# ---- jobs
+
+
+def jobs(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Jobs, the oldest first."""
+    return {"jobs": [job.describe() for job in pool.jobs]}
+
+
+def cancel_job(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Have a job stop."""
+    pool.jobs.find(_number(request, "job")).cancel()
+    return {}
+
+
+POOL_REQUESTS: Mapping[str, Callable[[Inventory, OpenPool, Message], Answer]] = {
+    "show": show,
+    "volumes": volumes,
+    "snapshots": snapshots,
+    "create volume": create_volume,
+    "resize volume": resize_volume,
+    "delete volume": delete_volume,
+    "check deletable": check_deletable,
+    "create snapshot": create_snapshot,
+    "delete snapshots": delete_snapshots,
+    "roll back": roll_back,
+    "create clone": create_clone,
+    "jobs": jobs,
+    "cancel job": cancel_job,
+}
+
+
+# ---- what they share
+
+
+def find(pool: OpenPool, name: str) -> Volume:
+    """A volume. Raises LookupError, saying what to do."""
+    if name not in pool.pool.volumes:
+        raise LookupError(f"there is no volume {pool.name}/{name}: `blockyard volume list {pool.name}` lists them")
+    return pool.pool.volume(name)
+
+
+def find_snapshot(pool: OpenPool, volume: str, name: str) -> Snapshot:
+    """A snapshot. Raises LookupError, saying what to do."""
+    find(pool, volume)
+    for snapshot in pool.pool.snapshots(volume):
+        if snapshot.name == name:
+            return snapshot
+    of = f"{pool.name}/{volume}"
+    raise LookupError(f"there is no snapshot {of}@{name}: `blockyard snapshot list {of}` lists them")
+
+
+def _check_not_shown(inventory: Inventory, source: str) -> None:
+    if inventory.units_of(source):
+        raise ValueError(f"{source} is a LUN of a target: take it out of the configuration and reload first")
+
+
+def _check_size(size: int) -> None:
+    if not SMALLEST <= size <= LARGEST:
+        raise ValueError(f"a volume has from 1M to 8E, not {format_size(size)}")
+    if size % _SIZES:
+        raise ValueError(f"{size} bytes are not a multiple of {_SIZES}")
+
+
+def _text(request: Message, key: str) -> str:
+    return _typed(request, key, str)
+
+
+def _number(request: Message, key: str) -> int:
+    return _typed(request, key, int)
+
+
+def _texts(request: Message, key: str) -> list[str]:
+    found = _typed(request, key, list)
+    if not found or not all(isinstance(each, str) for each in found):
+        raise ValueError(f"the request has no {key}")
+    return found
+
+
+def _typed(request: Message, key: str, kind: type[T]) -> T:
+    value = request.get(key)
+    if type(value) is not kind:
+        raise ValueError(f"the request has no {key}")
+    return value

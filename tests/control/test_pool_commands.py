@@ -1,0 +1,213 @@
+"""`blockyard pool`, `volume`, `snapshot` and `clone`, against a server that runs and with other people's initiators."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockyard.cli.main import main
+from blockyard.initiator import connect
+from blockyard.scsi.sense import Asc
+from tests.conftest import need, run
+from tests.control.serving import Served, serve
+from tests.control.test_live import attention, settle
+
+IQN = "iqn.2026-11.test:pool"
+
+
+class Site:
+    """A server of one pool, `fast`, that is exported."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.state = folder / "s"
+        self.directory = folder / "fast"
+        self._capsys = capsys
+        self.served: Served
+
+    def run(self, *words: str) -> str:
+        """What a command prints."""
+        status, printed = self.attempt(*words)
+        assert not status, printed
+        return printed
+
+    def attempt(self, *words: str) -> tuple[int, str]:
+        """The exit status of a command, and what it prints."""
+        self._capsys.readouterr()
+        try:
+            status = main([*words, "--state", str(self.state)])
+        except SystemExit as end:
+            status = int(end.code or 0)
+        printed = self._capsys.readouterr()
+        return status, printed.out + printed.err
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json"))
+
+    def url(self, volume: str) -> str:
+        return f"iscsi://{self.served.portals[0]}/{IQN}:{volume}/0"
+
+    def io(self, volume: str, *commands: str) -> str:
+        """What qemu-io does to a volume; all of it has to succeed."""
+        words = [word for command in commands for word in ("-c", command)]
+        output = run([need("qemu-io", "qemu-utils"), "-f", "raw", *words, self.url(volume)]).stdout
+        assert "failed" not in output, output
+        return output
+
+
+@pytest.fixture
+def site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Site]:
+    site = Site(tmp_path, capsys)
+    site.run("pool", "create", str(site.directory), "--size", "256M")
+    with serve(site.state, "--pool", str(site.directory), "--target", IQN) as site.served:
+        yield site
+        assert site.served.stop() == 0, site.served.log
+
+
+def test_volumes_snapshots_and_clones(site: Site) -> None:
+    site.run("volume", "create", "fast/vm", "64M")
+    site.run("volume", "create", "fast/log", "1G", "--chunk", "4K")
+    site.io("vm", "write -P 1 0 4M", "write -P 2 60M 4M", "flush")
+    site.io("log", "write -P 3 512M 64k")
+    assert site.run("snapshot", "create", "fast/vm@monday", "fast/log") == "fast/vm@monday\nfast/log@monday\n"
+    site.io("vm", "write -P 9 1M 1M", "discard 60M 4M")
+    site.io("log", "write -P 9 512M 4k")
+    site.run("clone", "create", "fast/vm@monday", "fast/copy")
+    site.io("copy", "read -P 1 0 4M", "read -P 2 60M 4M", "write -P 5 2M 64k")
+    site.io("vm", "read -P 1 0 1M", "read -P 9 1M 1M", "read -P 1 2M 2M", "read -P 0 60M 4M")
+    with connect(site.url("vm")) as vm:
+        settle(vm)
+        site.run("volume", "resize", "fast/vm", "80M")
+        assert attention(vm) == Asc.CAPACITY_DATA_HAS_CHANGED
+        assert vm.capacity().size == 80 << 20
+        status, printed = site.attempt("snapshot", "rollback", "fast/vm@monday", "--yes")
+        assert (status, "fast/vm is in use by iqn." in printed) == (2, True), printed
+        status, printed = site.attempt("volume", "delete", "fast/vm", "--yes")
+        assert (status, "fast/vm is in use by iqn." in printed) == (2, True), printed
+    site.run("snapshot", "rollback", "fast/vm@monday", "--yes")
+    site.run("snapshot", "rollback", "fast/log@monday", "--yes")
+    site.io("vm", "read -P 1 0 4M", "read -P 2 60M 4M")
+    site.io("log", "read -P 3 512M 64k")
+    site.io("copy", "read -P 1 0 2M", "read -P 5 2M 64k")
+    with connect(site.url("vm")) as vm:
+        assert vm.capacity().size == 64 << 20, "also the size is that of the snapshot"
+    volumes = site.json("volume", "list")
+    assert {name: (each["size"] >> 20, each["chunk"], each["origin"]) for name, each in volumes.items()} == {
+        "fast/copy": (64, 65536, "fast/vm@monday"),
+        "fast/log": (1 << 10, 4096, "fast/log@monday"),
+        "fast/vm": (64, 65536, "fast/vm@monday"),
+    }
+    assert [each["name"] for each in site.json("snapshot", "list", "fast/vm")] == ["monday"]
+    site.run("volume", "delete", "fast/copy", "--yes")
+    targets = run([need("iscsi-ls", "libiscsi-bin"), f"iscsi://{site.served.portals[0]}"]).stdout
+    assert {line.split()[0] for line in targets.splitlines()} == {f"Target:{IQN}:{name}" for name in ("vm", "log")}
+    assert "fast" in site.run("pool", "list")
+    assert "snapshots  1" in site.run("volume", "show", "fast/vm")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("volume create fast/vm 10", "a volume has from 1M to 8E"),
+        ("volume create fast/vm 1000000000", "1000000000 bytes are not a multiple of 4096"),
+        ("volume create fast/vm 1G --chunk 5K", "a chunk is from 4K to 4M"),
+        ("volume create fast/vm big", "'big' is not a size"),
+        ("volume create fast/- 1G", "'-': the name of a pool or of a volume in one has"),
+        ("volume create fast 1G", "'fast' is not POOL/VOLUME"),
+        ("volume create fats/vm 1G", "there is no pool fats: `blockyard pool list`"),
+        ("volume create fast/one 1G", "There is a volume of this name"),
+        ("volume resize fast/one 1M", "shrinking it would cut off data"),
+        ("volume resize fast/none 1G", "there is no volume fast/none: `blockyard volume list fast`"),
+        ("volume show fast/none", "there is no volume fast/none"),
+        ("volume delete fast/none --yes", "there is no volume fast/none"),
+        ("volume delete fast/one", "fast/one and all that is in it will be lost: say --yes"),
+        ("volume delete fast/one --yes", "fast/one has a snapshot: delete first"),
+        ("snapshot create fast/one@x", "There is a snapshot of this name"),
+        ("snapshot create fast/one@a fast/one", "each once"),
+        ("snapshot create fast/one@!", "'!': the name of a snapshot has"),
+        ("snapshot rollback fast/one@y --yes", "there is no snapshot fast/one@y: `blockyard snapshot list fast/one`"),
+        ("snapshot rollback fast/one --yes", "'fast/one' is not POOL/VOLUME@SNAPSHOT"),
+        ("snapshot delete fast/one@x fast/one@y --yes", "there is no snapshot fast/one@y"),
+        ("clone create fast/one@x fast/one", "There is a volume of this name"),
+        ("clone create fast/one@x slow/one", "a clone shares space with its snapshot"),
+        ("pool cancel fast 7", "there is no job 7"),
+        ("pool show fats", "there is no pool fats"),
+    ],
+)
+def test_what_cannot_be_is_told(words: str, message: str, shared: Site) -> None:
+    status, printed = shared.attempt(*words.split())
+    assert status == 2, printed
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert shared.json("volume", "list").keys() == {"fast/one"}
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server whose pool has one volume with one snapshot."""
+    folder = tmp_path_factory.mktemp("one")
+    assert main(["pool", "create", str(folder / "fast"), "--size", "64M"]) == 0
+    with serve(folder / "s", "--pool", str(folder / "fast"), "--target", IQN) as served:
+        for words in ("volume create fast/one 8M", "snapshot create fast/one@x"):
+            assert main([*words.split(), "--state", str(folder / "s")]) == 0
+        served.folder = folder  # type: ignore[attr-defined]
+        yield served
+        assert served.stop() == 0, served.log
+
+
+@pytest.fixture
+def shared(one: Served, capsys: pytest.CaptureFixture[str]) -> Site:
+    site = Site(one.folder, capsys)  # type: ignore[attr-defined]
+    site.served = one
+    return site
+
+
+def test_what_stands_in_the_configuration_is_not_deleted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = Site(tmp_path, capsys)
+    site.run("pool", "create", str(site.directory), "--size", "64M")
+    file = tmp_path / "blockyard.toml"
+    file.write_text("[pools.fast]\ndirectory = 'fast'\n")
+    with serve(site.state, "--config", str(file)) as site.served:
+        site.run("volume", "create", "fast/db", "8M")
+        site.run("snapshot", "create", "fast/db@a")
+        file.write_text(
+            "[pools.fast]\ndirectory = 'fast'\n[volumes.db]\npool = 'fast'\n"
+            "[volumes.then]\npool = 'fast'\nvolume = 'db'\nsnapshot = 'a'\n"
+            f"[targets.'{IQN}']\nluns = {{0 = 'db', 1 = 'then'}}\n"
+        )
+        site.run("reload")
+        for words, name in (("volume delete fast/db", "volumes.db"), ("snapshot delete fast/db@a", "volumes.then")):
+            status, printed = site.attempt(*words.split(), "--yes")
+            assert (status, f"stands in the configuration, as {name}: take it out there" in printed) == (2, True)
+        with connect(f"iscsi://{site.served.portals[0]}/{IQN}/0") as lun:
+            settle(lun)
+            site.run("volume", "resize", "db", "16M")  # as the configuration calls it
+            assert attention(lun) == Asc.CAPACITY_DATA_HAS_CHANGED
+            assert site.json("status")["volumes"]["db"]["size"] == 16 << 20
+        site.run("snapshot", "rollback", "fast/db@a", "--yes")
+        assert site.json("status")["volumes"]["db"]["size"] == 8 << 20
+        assert site.served.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("arrange", "words", "message"),
+    [
+        (lambda folder: None, [], "does not exist: to create it, give its size, for example --size 100G"),
+        (lambda folder: (folder / "fast").mkdir() or (folder / "fast" / "x").touch(), [], "is not empty"),
+        (lambda folder: (folder / "fast").touch(), ["--size", "64M"], "File exists"),
+        (lambda folder: None, ["--size", "1X"], "'1X' is not a size"),
+    ],
+)
+def test_pools_that_cannot_be_made(
+    arrange: Callable[[Path], object],
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arrange(tmp_path)
+    assert main(["pool", "create", str(tmp_path / "fast"), *words]) == 2
+    assert message in capsys.readouterr().err

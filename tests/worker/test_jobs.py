@@ -1,0 +1,139 @@
+"""What takes its time: jobs, replies that come later, and what is done in the background."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from blockyard.worker.chores import Chores
+from blockyard.worker.executor import ThreadExecutor
+from blockyard.worker.handoff import Message
+from blockyard.worker.jobs import REMEMBERED, Job, Jobs
+from blockyard.worker.later import Answer, Later, answer
+
+LIMIT = 20.0  # seconds for what takes none
+
+
+def test_a_job_tells_how_far_it_is_and_how_it_ended() -> None:
+    jobs = Jobs()
+    halfway, go_on = threading.Event(), threading.Event()
+
+    def work(job: Job) -> str:
+        job.unit = "chunks"
+        job(5, 10)
+        halfway.set()
+        assert go_on.wait(LIMIT)
+        job(10, 10)
+        return "all is well"
+
+    job = jobs.start("check", "fast", work)
+    assert halfway.wait(LIMIT)
+    told = job.describe()
+    assert (told["state"], told["done"], told["total"], told["unit"]) == ("running", 5, 10, "chunks")
+    with pytest.raises(ValueError, match="check of fast is under way already: it is job 1"):
+        jobs.start("check", "fast", work)
+    go_on.set()
+    job.wait()
+    assert (job.state, job.result, job.done) == ("done", "all is well", 10)
+    assert jobs.start("check", "fast", lambda job: "").number == 2
+
+
+def test_jobs_fail_and_are_stopped() -> None:
+    jobs = Jobs()
+
+    def fail(job: Job) -> str:
+        raise OSError(5, "Input/output error")
+
+    failed = jobs.start("scrub", "fast/a", fail)
+    failed.wait()
+    assert (failed.state, "Input/output error" in failed.result) == ("failed", True)
+    running, cancelled = threading.Event(), threading.Event()
+
+    def until_cancelled(job: Job) -> str:
+        running.set()
+        assert cancelled.wait(LIMIT)
+        job(1, 2)
+        return "never"
+
+    stopped = jobs.start("scrub", "fast/b", until_cancelled)
+    assert running.wait(LIMIT)
+    stopped.cancel()
+    cancelled.set()
+    stopped.wait()
+    assert (stopped.state, stopped.result) == ("cancelled", "")
+    with pytest.raises(LookupError, match="there is no job 9"):
+        jobs.find(9)
+    for number in range(REMEMBERED + 5):
+        jobs.start("scrub", str(number), lambda job: "").wait()
+    assert len(list(jobs)) == REMEMBERED
+    jobs.close()
+
+
+def replies(first: Callable[[], Answer]) -> Message:
+    """The reply to a request, with the executor's completions run here."""
+    executor = ThreadExecutor()
+    told: list[Message] = []
+    answer(executor, first, told.append)
+    while not told:
+        executor.complete()
+    executor.close()
+    return told[0]
+
+
+def test_a_reply_may_take_several_steps_in_turn_here_and_in_threads() -> None:
+    here = threading.get_ident()
+    places: list[bool] = []
+
+    def note(result: Any) -> Any:
+        places.append(threading.get_ident() == here)
+        return result
+
+    def second(result: Any) -> Answer:
+        return Later(lambda: note(result + 1), lambda last: note({"result": last}))
+
+    assert replies(lambda: Later(lambda: note(1), lambda result: second(note(result)))) == {"result": 2}
+    assert places == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("error", "reply"),
+    [
+        (ValueError("it makes no sense"), {"error": "it makes no sense", "refused": True}),
+        (LookupError("it is not there"), {"error": "it is not there", "refused": True}),
+        (FileExistsError(17, "It is there", "a"), {"error": "a: It is there", "refused": True}),
+        (OSError(5, "Input/output error"), {"error": "Input/output error", "refused": False}),
+        (KeyError("x"), {"error": "internal error: KeyError('x')"}),
+        (AssertionError(), {"error": "internal error: AssertionError()"}),
+    ],
+)
+def test_what_goes_wrong_is_the_reply(error: Exception, reply: Message) -> None:
+    def fail(*_: object) -> Any:
+        raise error
+
+    assert replies(fail) == reply
+    assert replies(lambda: Later(fail, lambda result: {})) == reply
+    assert replies(lambda: Later(lambda: 1, fail)) == reply
+
+
+def test_chores_are_done_when_there_are_any_and_go_on_after_a_failure() -> None:
+    done = threading.Semaphore(0)
+    todo: list[bool | OSError] = [True, True, False, OSError(28, "full"), False]
+
+    def piece() -> bool:
+        what = todo.pop(0) if todo else False
+        done.release()
+        if isinstance(what, OSError):
+            raise what
+        return what
+
+    chores = Chores("fast", piece)
+    for _ in range(3):
+        assert done.acquire(timeout=LIMIT)
+    for _ in range(2):
+        chores.wake()
+        assert done.acquire(timeout=LIMIT)
+    chores.close()
+    assert not todo
