@@ -15,6 +15,7 @@ multiples of the logical block size of the unit above, at least 512.
 
 from __future__ import annotations
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -96,6 +97,10 @@ class Device(ABC):
 
     def refresh(self) -> None:  # noqa: B027  (most devices stay as they are)
         """Look at the size again: what is beneath may have grown."""
+
+    def truncate(self, size: int) -> None:
+        """End after `size` bytes, or reach that far with zeros: only what is a file can do that."""
+        raise OSError(errno.EOPNOTSUPP, "It has the size that it has")
 
     def prefetch(self, offset: int, length: int) -> None:  # noqa: B027  (there need not be a cache)
         """Have the range read into a cache, if there is one; reads of it will be quicker. A hint, without promise."""

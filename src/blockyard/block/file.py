@@ -62,11 +62,11 @@ class FileDevice(Device):
     """The whole of a regular file or a block device.
 
     It is locked against other programs that do the same (flock; a block device against mounting too), shared
-    among readers only. `size` is cut to whole sectors of 512 bytes. Raises OSError: EBUSY when another has it,
-    EINVAL when it is something else or too small.
+    among readers only; without `lock` it is looked at whoever has it. `size` is cut to whole sectors of 512 bytes. Raises
+    OSError: EBUSY when another has it, EINVAL when it is something else or too small.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, lock: bool = True) -> None:
         self.path = os.fspath(path)
         self.read_only = read_only
         self._data = 0, 0  # a run of data that `runs` has found
@@ -76,7 +76,8 @@ class FileDevice(Device):
         self._flushes_begun = self._flushes_ended = 0
         self._fd = _open(self.path, read_only=read_only)
         try:
-            _lock(self._fd, self.path, shared=read_only)
+            if lock:
+                _lock(self._fd, self.path, shared=read_only)
             status = os.fstat(self._fd)
             self._is_block_device = stat.S_ISBLK(status.st_mode)
             self.size = self._find_size()
@@ -107,6 +108,13 @@ class FileDevice(Device):
     def refresh(self) -> None:
         """Look at the size again: the file may have grown."""
         self.size = self._find_size()
+
+    def truncate(self, size: int) -> None:
+        """Let the file end after `size` bytes, or reach that far."""
+        self._forget_data()
+        os.ftruncate(self._fd, size)
+        self._forget_data()
+        self.refresh()
 
     def reopen(self, *, read_only: bool) -> None:
         """Open it for reading and writing, or for reading only, in place: what is under way ends as it began.
