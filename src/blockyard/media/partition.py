@@ -71,9 +71,6 @@ class Partition:
 
     # ---- reading
 
-    def __len__(self) -> int:
-        return self.objects
-
     def is_filemark(self, number: int) -> bool:
         """Whether an object, which must be there, is a filemark."""
         return self.filemarks_before(number + 1) > self.filemarks_before(number)
@@ -81,6 +78,10 @@ class Partition:
     def filemarks_before(self, number: int) -> int:
         """How many filemarks come before an object, or before the end of data."""
         return self._index[number][1] if number < self.objects else self.filemarks
+
+    def offset(self, number: int) -> int:
+        """Where the record of an object is, which must be there."""
+        return self._index[number][0]
 
     def filemark(self, ordinal: int) -> int:
         """The object that is the filemark with this number, counted from 0, which must be there."""

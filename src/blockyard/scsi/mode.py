@@ -255,6 +255,14 @@ class ModeParameters:
         field = next(f for f in page.fields if f.name == name)
         return _value(page, field, self._current[code, subpage])
 
+    def put(self, code: int, name: str, value: int, subpage: int = 0) -> None:
+        """The device itself has changed the current value of a field."""
+        page = self._pages[code, subpage]
+        field = next(f for f in page.fields if f.name == name)
+        shift = 8 * page.length - (8 * field.byte + 7 - field.bit) - field.width
+        rest = int.from_bytes(self._current[code, subpage], "big") & ~(((1 << field.width) - 1) << shift)
+        self._current[code, subpage] = (rest | value << shift).to_bytes(page.length, "big")
+
     def sense(self, control: int, code: int, subpage: int) -> bytes:
         """The pages that MODE SENSE asks for; of all subpages with FFh, else of the one that it names (SPC-5)."""
         of_code = [key for key in sorted(self._pages) if code in (ALL_PAGES, key[0])]

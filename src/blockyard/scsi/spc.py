@@ -163,7 +163,7 @@ def _mode_select(
     descriptor_length: int,
     long: bool,
 ) -> Buffer:
-    if data[medium_type]:
+    if data[medium_type] not in (0, unit.mode_header(task.nexus)[0]):
         raise invalid_parameter(medium_type)
     unit.check_block_descriptors(data, header, descriptor_length, long=long)
     unit.change_mode(data, header + descriptor_length, task.nexus, save=bool(task.fields["sp"]))

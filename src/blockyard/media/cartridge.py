@@ -1,0 +1,217 @@
+"""A cartridge: a directory with its partitions and what is known of it (docs/tape-format.md).
+
+    <barcode>/cartridge.description.json     identity, generation, partitions, MAM attributes
+    <barcode>/<format>-<partition>.data      records; <format> counts how often it was formatted
+    <barcode>/<format>-<partition>.index
+
+The description is replaced whole, and names the format that holds: formatting makes new files, replaces the description, and
+takes the old files away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from blockyard.media import partition as partitions
+from blockyard.media.files import sync_directory
+from blockyard.media.generations import GENERATIONS, Generation
+from blockyard.media.partition import Partition
+from blockyard.scsi.durable import Durable
+
+_KIND = "description"
+_OWNER = "cartridge"
+BARCODE = re.compile(r"[A-Z0-9]{1,32}\Z")
+CLEANING = "CLN"  # how barcodes of cleaning cartridges begin
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a cartridge without looking at its data."""
+
+    uuid: uuid.UUID
+    barcode: str
+    generation: Generation
+    capacities: tuple[int, ...]  # of the partitions, in bytes of their files
+    full: int = 0  # bytes that it had before SET CAPACITY; 0: as many as it has
+    worm: bool = False
+    write_protected: bool = False  # by the switch of its case
+    format: int = 1
+    made: str = ""  # YYYYMMDD
+    loads: int = 0
+    written: int = 0  # bytes, in its life
+    read: int = 0
+    last_drives: tuple[
+        str, ...
+    ] = ()  # vendors and serial numbers of the drives that it was loaded into, the last first
+    attributes: Mapping[tuple[int, int], bytes] = field(default_factory=dict)  # by partition and identifier
+
+    @property
+    def capacity(self) -> int:
+        return sum(self.capacities)
+
+    @property
+    def cleaning(self) -> bool:
+        """Whether it cleans drives, and has no room for data."""
+        return self.barcode.startswith(CLEANING)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "uuid": str(self.uuid),
+            "barcode": self.barcode,
+            "generation": self.generation.name,
+            "capacities": list(self.capacities),
+            "full": self.full,
+            "worm": self.worm,
+            "write_protected": self.write_protected,
+            "format": self.format,
+            "made": self.made,
+            "loads": self.loads,
+            "written": self.written,
+            "read": self.read,
+            "last_drives": list(self.last_drives),
+            "attributes": {f"{part}/{number:04x}": value.hex() for (part, number), value in self.attributes.items()},
+        }
+
+    @classmethod
+    def of(cls, document: Any) -> Description:
+        """Raises LookupError, TypeError or ValueError for what is no description."""
+        if document["version"] != 1:
+            raise ValueError(f"version {document['version']} is not known")
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
+        attributes = {}
+        for name, value in document["attributes"].items():
+            part, _, number = name.partition("/")
+            attributes[int(part), int(number, 16)] = bytes.fromhex(value)
+        return cls(
+            **known
+            | {
+                "uuid": uuid.UUID(document["uuid"]),
+                "generation": GENERATIONS[document["generation"]],
+                "capacities": tuple(map(int, document["capacities"])),
+                "last_drives": tuple(document["last_drives"]),
+                "attributes": attributes,
+            }
+        )
+
+
+def describe(directory: Path) -> Description:
+    """What is known of the cartridge in a directory. Raises OSError; EUCLEAN where that is damaged."""
+    document = Durable(directory, _OWNER).load(_KIND)
+    if document is None:
+        raise OSError(errno.ENOENT, "This is no cartridge", str(directory))
+    try:
+        return Description.of(document)
+    except (LookupError, TypeError, ValueError) as error:
+        raise OSError(errno.EUCLEAN, f"The description is damaged ({error})", str(directory)) from error
+
+
+def save(directory: Path, description: Description) -> None:
+    """Replace what is known of a cartridge. On stable storage when this returns. Raises OSError."""
+    Durable(directory, _OWNER).save(_KIND, description.document())
+
+
+def create(parent: Path, barcode: str, generation: Generation, *, capacity: int = 0, worm: bool = False) -> Description:
+    """Make an empty cartridge below `parent`; without `capacity` it has that of its generation. Raises OSError, EEXIST too."""
+    if not BARCODE.match(barcode):
+        raise OSError(errno.EINVAL, f"{barcode!r} is no barcode: it has 1 to 32 capital letters and digits")
+    final = parent / barcode
+    if final.exists():
+        raise OSError(errno.EEXIST, "There is a cartridge with this barcode", str(final))
+    description = Description(
+        uuid.uuid4(), barcode, generation, (capacity or generation.capacity,), worm=worm, made=time.strftime("%Y%m%d")
+    )
+    draft = parent / f".{barcode}.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700)
+    partitions.create(_data(draft, description, 0), description.uuid, 0)
+    save(draft, description)
+    draft.rename(final)
+    sync_directory(parent)
+    return description
+
+
+def _data(directory: Path, description: Description, number: int) -> Path:
+    return directory / f"{description.format}-{number}.data"
+
+
+class Cartridge:
+    """One that is open, in a drive. Not safe to be used by two threads at a time. Raises OSError."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.description = describe(directory)
+        self._remove_strangers()
+        self.partitions = self._open()
+
+    @property
+    def write_protected(self) -> bool:
+        return self.description.write_protected or any(partition.read_only for partition in self.partitions)
+
+    def change(self, **changes: Any) -> None:
+        """Replace parts of the description, on stable storage. Raises OSError; then nothing has changed."""
+        changed = replace(self.description, **changes)
+        save(self._directory, changed)
+        self.description = changed
+
+    def format(self, capacities: Sequence[int]) -> None:
+        """All data is gone, and there are partitions of these capacities. Raises OSError."""
+        old = self.description
+        attributes = {key: value for key, value in old.attributes.items() if key[0] < len(capacities)}
+        new = replace(old, format=old.format + 1, capacities=tuple(capacities), attributes=attributes)
+        for number in range(len(capacities)):
+            with contextlib.suppress(FileNotFoundError):  # of an attempt that has failed
+                _data(self._directory, new, number).unlink()
+            partitions.create(_data(self._directory, new, number), new.uuid, number)
+        save(self._directory, new)
+        self.description = new
+        for partition in self.partitions:
+            partition.close()
+        self._remove_strangers()
+        self.partitions = self._open()
+
+    def sync(self) -> None:
+        """Raises OSError."""
+        for partition in self.partitions:
+            partition.sync()
+
+    def close(self) -> None:
+        """Raises OSError when something cannot be left as it should; all is closed nevertheless."""
+        failure: OSError | None = None
+        for partition in self.partitions:
+            try:
+                partition.close()
+            except OSError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def _open(self) -> list[Partition]:
+        opened: list[Partition] = []
+        try:
+            opened.extend(
+                Partition(_data(self._directory, self.description, number))
+                for number in range(len(self.description.capacities))
+            )
+        except BaseException:
+            for partition in opened:
+                partition.close()
+            raise
+        return opened
+
+    def _remove_strangers(self) -> None:
+        """Files of earlier formats, and of one that was never finished."""
+        for path in self._directory.iterdir():
+            if path.suffix in (".data", ".index") and not path.name.startswith(f"{self.description.format}-"):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)

@@ -1,0 +1,280 @@
+"""A tape drive: a sequential access device (SSC-5) with perhaps a cartridge in it.
+
+Commands that move the tape run one at a time, in threads, under the drive's lock; a library that takes the cartridge out waits
+for that lock. What only looks runs on the loop's thread: it takes the attribute `tape` once, and finds a whole state in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from blockyard.media import tape_pages as pages
+from blockyard.media.cartridge import describe
+from blockyard.media.generations import GENERATIONS
+from blockyard.media.models import DriveModel
+from blockyard.media.tape import Tape
+from blockyard.media.tape_commands import TAPE_COMMANDS
+from blockyard.media.transfer import MAX_BLOCK
+from blockyard.scsi import log as log_pages
+from blockyard.scsi.cdb import Command
+from blockyard.scsi.designators import ASCII, T10, UNIT, designator, unit_designators
+from blockyard.scsi.durable import Durable
+from blockyard.scsi.mode import ModeParameters
+from blockyard.scsi.nexus import Nexus
+from blockyard.scsi.primary import Identity, PrimaryUnit
+from blockyard.scsi.sense import (
+    Asc,
+    CheckCondition,
+    ReadFailure,
+    SenseKey,
+    condition,
+    invalid_parameter,
+    parameter_list_length_error,
+)
+from blockyard.scsi.task import Result, Task
+from blockyard.scsi.vpd import VpdPage
+
+log = logging.getLogger(__name__)
+
+_SAME_DENSITY = (0x00, 0x7F)  # DENSITY CODE: the default, no change
+_BUFFERED = 1
+
+
+class TapeDrive(PrimaryUnit):
+    """One drive. With `block_size` 0 the blocks that are transferred have any length."""
+
+    peripheral = 0x01
+    commands = TAPE_COMMANDS
+    vpd_pages: Mapping[int, VpdPage] = pages.VPD_PAGES
+    log_pages: Mapping[int, log_pages.LogPage] = pages.LOG_PAGES
+    standards = (0x00A0, 0x0960, 0x0460, 0x0400)  # SAM-5, iSCSI, SPC-4, SSC-3
+    copies_for_others = False
+    removable = True
+
+    def __init__(self, identity: Identity, durable: Durable | None, *, model: DriveModel, serial: str) -> None:
+        super().__init__(identity, durable)
+        self.model = model
+        self.serial = serial
+        self.vendor, self.product = model.vendor, model.product
+        self.revision = model.revision or self.revision
+        self.lock = RLock()
+        self.inserted: Path | None = None  # the cartridge that is in the drive, loaded or not
+        self.tape: Tape | None = None  # it, when it is loaded
+        self.trouble: Asc | None = None  # why what is in the drive cannot be loaded
+        self.block_size = 0
+        self.buffered = _BUFFERED
+        self.alerts: set[int] = set()
+        self.medium_errors = {"read": 0, "write": 0}
+        self.mode = ModeParameters(self.durable, pages=pages.MODE_PAGES)
+        self.update()
+
+    # ---- tasks
+
+    def run(self, task: Task) -> Result:
+        assert task.command is not None
+        with self.lock if task.blocking else contextlib.nullcontext():
+            try:
+                self._check_medium(task.command)
+            except CheckCondition as error:
+                return self._failed(task, error)
+            return super().run(task)
+
+    def _check_medium(self, command: Command) -> None:
+        """Raise CheckCondition where a command needs a cartridge and there is none that is fit for it."""
+        if command.medium and self.tape is None:
+            raise self.not_ready()
+        if command.writes:
+            self.check_may_write()
+
+    def check_may_write(self) -> None:
+        """Raise CheckCondition where nothing may be written to the cartridge."""
+        tape = self.tape
+        assert tape is not None
+        if tape.description.generation.name not in self.model.writes:
+            raise CheckCondition(SenseKey.DATA_PROTECT, Asc.CANNOT_WRITE_MEDIUM_INCOMPATIBLE_FORMAT)
+        if self.write_protected:
+            self.alerts.add(pages.WRITE_PROTECTED)
+            raise CheckCondition(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
+
+    def not_ready(self) -> CheckCondition:
+        return CheckCondition(SenseKey.NOT_READY, self.trouble or Asc.MEDIUM_NOT_PRESENT)
+
+    @property
+    def write_protected(self) -> bool:
+        """Whether what is loaded must not be written, by its switch or by the host's wish."""
+        tape = self.tape
+        if tape is None:
+            return False
+        protected = bool(self.mode.get(pages.CONFIGURATION, "swp"))
+        return protected or tape.cartridge.write_protected or tape.description.generation.name not in self.model.writes
+
+    def _failed(self, task: Task, error: Exception) -> Result:
+        found = condition(error)
+        if found is not None and found.key == SenseKey.MEDIUM_ERROR:
+            reading = isinstance(error, ReadFailure) or isinstance(error.__cause__, ReadFailure)
+            self.medium_errors["read" if reading else "write"] += 1
+            self.alerts.add(pages.READ_FAILED if reading else pages.WRITE_FAILED)
+        return super()._failed(task, error)
+
+    @property
+    def block_length(self) -> int:
+        return self.block_size
+
+    def pending_condition(self, nexus: Nexus) -> CheckCondition | None:
+        return nexus.take_attention() or (self.not_ready() if self.tape is None else None)
+
+    # ---- the cartridge
+
+    def insert(self, directory: Path, *, by: Nexus | None = None) -> None:
+        """A cartridge is put into the drive, and is loaded."""
+        with self.lock:
+            assert self.inserted is None
+            self.inserted = directory
+            self.load(by)
+
+    def load(self, by: Nexus | None = None) -> None:
+        """Load what is in the drive, or wind it to its beginning. Failures show in `trouble`: there is nobody to tell."""
+        with self.lock:
+            if self.tape is not None:
+                self.tape.sync()
+                self.tape.locate(0, 0)
+                return
+            if self.inserted is None:
+                raise self.not_ready()
+            self.alerts.clear()
+            self.trouble = self._load(self.inserted)
+            self.show_partitions()
+            self.update()
+            if self.tape is not None:
+                self.attention(Asc.NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED, but=by)
+
+    def _load(self, directory: Path) -> Asc | None:
+        try:
+            description = describe(directory)
+            if description.cleaning:
+                self.alerts.add(pages.CLEANING_MEDIUM)
+                return Asc.CLEANING_CARTRIDGE_INSTALLED
+            if description.generation.name not in self.model.reads:
+                self.alerts.add(pages.UNSUPPORTED_FORMAT)
+                return Asc.INCOMPATIBLE_MEDIUM_INSTALLED
+            tape = Tape(directory)
+            tape.cartridge.change(loads=description.loads + 1)
+        except OSError as error:
+            log.error("%s: the cartridge %s cannot be loaded: %s", self, directory.name, error)
+            self.alerts.add(pages.LOAD_FAILED)
+            return Asc.MEDIA_LOAD_OR_EJECT_FAILED
+        self.tape = tape
+        return None
+
+    def unload(self) -> None:
+        """Give the cartridge out of the drive's hands, with all on stable storage. Raises CheckCondition, OSError."""
+        with self.lock:
+            if self.tray.locked and self.inserted is not None:
+                self.alerts.add(pages.REMOVAL_PREVENTED)
+                raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_REMOVAL_PREVENTED)
+            self._let_go()
+
+    def take_out(self) -> None:
+        """The library takes the cartridge. Raises CheckCondition where a host has forbidden that, OSError."""
+        with self.lock:
+            self.unload()
+            self.inserted = None
+            self.trouble = None
+
+    def _let_go(self) -> None:
+        tape, self.tape = self.tape, None
+        if tape is not None:
+            self.update()
+            tape.close(f"{self.vendor:8.8}{self.serial:32.32}")
+
+    def flush(self) -> None:
+        with self.lock:
+            if self.tape is not None:
+                self.tape.sync()
+
+    def close(self) -> None:
+        with self.lock:
+            self._let_go()
+
+    # ---- mode data
+
+    def mode_header(self, nexus: Nexus) -> tuple[int, int]:
+        """WP and BUFFERED MODE; the medium type is that of LTO drives."""
+        tape = self.tape
+        kind = 0 if tape is None else tape.description.generation.medium_type + 4 * tape.description.worm
+        return kind, (0x80 if self.write_protected or nexus.read_only else 0) | self.buffered << 4
+
+    def block_descriptor(self, *, long: bool) -> bytes:
+        """DENSITY CODE and BLOCK LENGTH (SSC-5, there is no long form)."""
+        tape = self.tape
+        generation = self.model.generation if tape is None else tape.description.generation
+        return bytes([generation.density, 0, 0, 0, 0]) + self.block_size.to_bytes(3, "big")
+
+    def check_block_descriptors(self, data: bytes, at: int, length: int, *, long: bool) -> None:
+        if length not in (0, 8):
+            raise invalid_parameter(at - 1)
+        if at + length > len(data):
+            raise parameter_list_length_error()
+        if length and data[at] not in _SAME_DENSITY + tuple(kind.density for kind in GENERATIONS.values()):
+            raise invalid_parameter(at)
+        if length and int.from_bytes(data[at + 5 : at + 8], "big") > MAX_BLOCK:
+            raise invalid_parameter(at + 5)
+
+    def take_mode_header(self, device_specific: int, descriptor: bytes) -> None:
+        self.buffered = min(device_specific >> 4 & 0x07, _BUFFERED)
+        if descriptor:
+            self.block_size = int.from_bytes(descriptor[5:8], "big")
+
+    def change_mode(self, data: bytes, at: int, nexus: Nexus, *, save: bool = False) -> None:
+        before = self.compression
+        super().change_mode(data, at, nexus, save=save)
+        algorithm = bool(self.mode.get(pages.CONFIGURATION, "select_data_compression_algorithm"))
+        if self.compression == before and algorithm != before:  # two pages say the same: the one that has changed holds
+            self.mode.put(pages.COMPRESSION, "dce", algorithm)
+        self.update()
+
+    @property
+    def compression(self) -> bool:
+        return bool(self.mode.get(pages.COMPRESSION, "dce"))
+
+    def update(self) -> None:
+        super().update()
+        put: Any = self.mode.put
+        put(pages.CONFIGURATION, "select_data_compression_algorithm", int(self.compression))
+        tape = self.tape
+        description = None if tape is None else tape.description
+        generation = self.model.generation if description is None else description.generation
+        put(pages.CONFIGURATION, "active_partition", 0 if tape is None else tape.number)
+        put(pages.PARTITIONS, "maximum_additional", generation.partitions - 1)
+        put(pages.MEDIUM, "wormm", int(description is not None and description.worm))
+        put(pages.MEDIUM, "worm_label_restrictions", 0x01)
+        put(pages.MEDIUM, "worm_filemarks_restrictions", 0x02)
+
+    def show_partitions(self) -> None:
+        """Have the Medium Partition mode page say how the cartridge is divided."""
+        tape = self.tape
+        capacities = () if tape is None else tape.description.capacities
+        self.mode.put(pages.PARTITIONS, "additional", max(0, len(capacities) - 1))
+        for number in range(4):
+            size = capacities[number] // 10**6 if number < len(capacities) else 0
+            self.mode.put(pages.PARTITIONS, f"size_{number}", min(size, 0xFFFF))
+
+    def reset(self) -> None:
+        self.block_size = 0
+        self.buffered = _BUFFERED
+        super().reset()
+        self.show_partitions()
+
+    # ---- names
+
+    @property
+    def designators(self) -> tuple[bytes, ...]:
+        """Those of all logical units, the T10 one with vendor, product and serial number as drives have it."""
+        own = f"{self.vendor:8.8}{self.product:16.16}{self.serial}".encode()
+        naa, _, *rest = unit_designators(self.identity)
+        return (designator(ASCII, UNIT | T10, own), naa, *rest)

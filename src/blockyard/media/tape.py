@@ -1,0 +1,196 @@
+"""A cartridge in a drive, wound to some position: reading, writing and spacing, without a word of SCSI."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+from blockyard.media.cartridge import Cartridge, Description
+from blockyard.media.partition import Partition
+from blockyard.media.record import HEADER_LENGTH
+
+_MOST_WARNING = 1 << 30  # bytes before the end at which early warning begins, and no more than a sixteenth of all
+_FILEMARK_ROOM = 1 << 16  # bytes beyond the end that are left for filemarks
+
+
+class Stop(Enum):
+    """Why spacing has ended."""
+
+    DONE = "all was spaced over"
+    FILEMARK = "a filemark stood in the way"
+    END_OF_DATA = "there is nothing behind"
+    BEGINNING = "there is nothing before"
+
+
+class Spaced(NamedTuple):
+    """How far it came."""
+
+    number: int
+    stop: Stop
+
+
+class Tape:
+    """The loaded cartridge. `position` is the number of the object that comes next. Not safe for two threads at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.cartridge = Cartridge(directory)
+        self.number = 0  # of the partition
+        self.position = 0
+        self.written = 0  # bytes, in this load
+        self.read_bytes = 0
+        self.overwrite: tuple[int, int] | None = None  # partition and position for which ALLOW OVERWRITE holds
+
+    @property
+    def description(self) -> Description:
+        return self.cartridge.description
+
+    @property
+    def partition(self) -> Partition:
+        return self.cartridge.partitions[self.number]
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of the partition."""
+        return self.description.capacities[self.number]
+
+    @property
+    def remaining(self) -> int:
+        """Bytes of the partition behind the end of data."""
+        return max(0, self.capacity - self.partition.end)
+
+    @property
+    def warning(self) -> int:
+        """How many bytes before the end of the partition early warning begins."""
+        return min(_MOST_WARNING, self.capacity // 16)
+
+    def near_end(self) -> bool:
+        """Whether the position is in the region of early warning."""
+        return self.remaining < self.warning and self.position == self.partition.objects
+
+    # ---- transfers
+
+    def read(self) -> bytes | None:
+        """The next block, or None for a filemark. Raises EOFError at the end of data, OSError for a damaged block.
+
+        The position is behind what was read, or was damaged.
+        """
+        if self.position >= self.partition.objects:
+            raise EOFError
+        number, self.position = self.position, self.position + 1
+        data = self.partition.read(number)
+        if data is not None:
+            self.read_bytes += len(data)
+        return data
+
+    def has_room(self, length: int) -> bool:
+        """Whether a block of this length fits behind the position."""
+        return self._end_here() + HEADER_LENGTH + length <= self.capacity
+
+    def has_room_for_filemarks(self, count: int) -> bool:
+        return self._end_here() + HEADER_LENGTH * count <= self.capacity + _FILEMARK_ROOM
+
+    def _end_here(self) -> int:
+        partition = self.partition
+        return partition.end if self.position >= partition.objects else partition.offset(self.position)
+
+    def only_filemarks_follow(self) -> bool:
+        """Whether nothing but filemarks is behind the position: a WORM cartridge lets these be written over."""
+        partition = self.partition
+        return partition.filemarks - partition.filemarks_before(self.position) == partition.objects - self.position
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write a block; all that was behind the position is gone. Raises OSError."""
+        self.cut()
+        self.partition.append(data)
+        self.position += 1
+        self.written += len(data)
+
+    def write_filemark(self) -> None:
+        """Likewise."""
+        self.cut()
+        self.partition.append_filemark()
+        self.position += 1
+
+    def cut(self) -> None:
+        """All that is behind the position is gone. Raises OSError."""
+        self.partition.truncate(self.position)
+        self.overwrite = None
+
+    def sync(self) -> None:
+        """Raises OSError."""
+        self.cartridge.sync()
+
+    # ---- positions
+
+    def locate(self, number: int, position: int) -> bool:
+        """Go to a position of a partition; to the end of data, and False, where there is none such."""
+        self.number = number
+        self.position = min(position, self.partition.objects)
+        return self.position == position
+
+    def locate_file(self, number: int, file: int) -> bool:
+        """Go behind the filemark that so many come before, or to the beginning for 0; likewise."""
+        self.number = number
+        if file > self.partition.filemarks:
+            self.position = self.partition.objects
+            return False
+        self.position = self.partition.filemark(file - 1) + 1 if file else 0
+        return True
+
+    def space_blocks(self, count: int) -> Spaced:
+        """Over blocks: forward, or backward where `count` is negative. It ends behind, or before, a filemark in the way."""
+        partition, here = self.partition, self.position
+        before = partition.filemarks_before(here)
+        if count >= 0:
+            mark = partition.filemark(before) if before < partition.filemarks else None
+            limit = partition.objects if mark is None else mark
+            if here + count <= limit:
+                self.position = here + count
+                return Spaced(count, Stop.DONE)
+            self.position = limit if mark is None else mark + 1
+            return Spaced(limit - here, Stop.END_OF_DATA if mark is None else Stop.FILEMARK)
+        mark = partition.filemark(before - 1) if before else None
+        limit = 0 if mark is None else mark + 1
+        if here + count >= limit:
+            self.position = here + count
+            return Spaced(-count, Stop.DONE)
+        self.position = 0 if mark is None else mark
+        return Spaced(here - limit, Stop.BEGINNING if mark is None else Stop.FILEMARK)
+
+    def space_filemarks(self, count: int) -> Spaced:
+        """Over filemarks: to behind the last one, or backward to before it."""
+        partition = self.partition
+        before = partition.filemarks_before(self.position)
+        if count >= 0:
+            found = min(count, partition.filemarks - before)
+            if found == count:
+                if count:
+                    self.position = partition.filemark(before + count - 1) + 1
+                return Spaced(count, Stop.DONE)
+            self.position = partition.objects
+            return Spaced(found, Stop.END_OF_DATA)
+        if before >= -count:
+            self.position = partition.filemark(before + count)
+            return Spaced(-count, Stop.DONE)
+        self.position = 0
+        return Spaced(before, Stop.BEGINNING)
+
+    def space_to_end(self) -> None:
+        """To the end of data."""
+        self.position = self.partition.objects
+
+    # ---- the end
+
+    def close(self, drive: str) -> None:
+        """The drive with this vendor and serial number gives the cartridge back. Raises OSError."""
+        description = self.description
+        try:
+            self.cartridge.change(
+                written=description.written + self.written,
+                read=description.read + self.read_bytes,
+                last_drives=(drive, *description.last_drives)[:4],
+            )
+        finally:
+            self.cartridge.close()
