@@ -13,7 +13,7 @@ from blockyard.pool.check import Severity
 from blockyard.pool.livemap import decode
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
-from blockyard.pool.space import Slab, Stored
+from blockyard.pool.space import SLAB, Slab, Stored, place_of
 from blockyard.pool.store import LOST, THREE, TWO, Lost, Store, Transaction
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
 
@@ -86,7 +86,7 @@ def _history_of_nobody(transaction: Transaction) -> None:
     transaction.put("trees", (1).to_bytes(8, "big"), json.dumps(tree).encode())
     slab = _slab(transaction)
     transaction.put_slab(slab._replace(bitmap=slab.bitmap | 1 << 100))
-    transaction.put_lost(Lost(1, 9, 3, 1 + 200, 3))
+    transaction.put_lost(Lost(1, 9, 3, place_of(0, SLAB) + 200, 3))
 
 
 def _a_map_of_nobody(transaction: Transaction) -> None:

@@ -129,7 +129,7 @@ class Power(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=_FAST))
         self.disk = Disk(8 << 20, self.granularity)
-        create_pool(self.directory, ["disk"])
+        create_pool(self.directory, ["disk"], lambda name: self.disk)
         self.boot = 0
         self.bytes = itertools.cycle(range(1, 256))
         self.now: dict[str, list[bytes]] = {}  # by volume: each sector as it reads now

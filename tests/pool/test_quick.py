@@ -22,7 +22,7 @@ SIZE = 64 * CHUNK
 
 def _make(tmp_path: Path) -> Pool:
     for number in range(2):
-        create(tmp_path / f"member-{number}", 4 << 20 if number == 0 else 32 << 20)
+        create(tmp_path / f"member-{number}", 8 << 20 if number == 0 else 32 << 20)
     create_pool(tmp_path, [str(tmp_path / f"member-{number}") for number in range(2)])
     pool = Pool(tmp_path, FileDevice)
     pool.create_volume("v", SIZE, SHIFT)

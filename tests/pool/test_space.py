@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from typing import ClassVar
 
 import pytest
 from hypothesis import settings
@@ -92,8 +93,8 @@ class Allocations(RuleBasedStateMachine):
         self.committing = (*self.space.seal(), {place: self.live[place] for place in self.live.keys() - self.loose})
 
     @precondition(lambda self: self.committing is not None)
-    @rule(fails=st.booleans())
-    def end_commit(self, fails: bool) -> None:
+    @rule(fails=st.booleans(), wiped=st.booleans())
+    def end_commit(self, fails: bool, wiped: bool) -> None:
         assert self.committing is not None
         stored, freed, live = self.committing
         self.committing = None
@@ -102,7 +103,7 @@ class Allocations(RuleBasedStateMachine):
             return
         self.disk.update({each.slab: each for each in stored})
         self.durable = live
-        self.space.release(freed)
+        self.space.release(freed, self.space.wipe(freed) if wiped else ())
         for place, _ in freed:
             del self.unusable[place]
 
@@ -111,6 +112,8 @@ class Allocations(RuleBasedStateMachine):
         assert self.space.waiting == sum(1 << shift for shift in self.unusable.values())
         assert self.space.used == self.space.waiting + sum(1 << shift for shift in self.live.values())
         assert all(self.space.is_used(place, shift) for place, shift in self.live.items())
+        rooms = sum(self.space.room(shift) for shift in SHIFTS)
+        assert self.space.used + rooms + self.space.free_slabs * SLAB == self.space.size
         assert not any(self.space.is_used(place, shift) for place, shift in self.unusable.items())
 
     @invariant()
@@ -164,6 +167,57 @@ def test_a_member_that_grows() -> None:
     space.grow(0)
     assert space.size == 2 * SLAB
     assert offset_of(space.allocate(SLAB_SHIFT)[0]) == SLAB
+
+
+def test_reserved_slabs_hold_no_chunks() -> None:
+    space = Space()
+    space.add(Medium(3), reserved=1)
+    assert space.size == 2 * SLAB
+    assert {offset_of(space.allocate(SLAB_SHIFT)[0]) for _ in range(2)} == {SLAB, 2 * SLAB}
+    with pytest.raises(OSError, match="full"):
+        space.allocate(12)
+    with pytest.raises(ValueError, match="outside"):
+        space.free(place_of(0, 0), SLAB_SHIFT)
+    with pytest.raises(ValueError, match="not one for chunks"):
+        space.load(Stored(Slab(0, 0), 16, 1))
+
+
+def test_an_empty_member_can_be_taken_out() -> None:
+    space = Space()
+    for _ in range(2):
+        space.add(Medium(2), reserved=1)
+    first, second = (space.allocate(SLAB_SHIFT)[0] for _ in range(2))
+    with pytest.raises(OSError, match="holds data"):
+        space.retire(0)
+    space.free(first, SLAB_SHIFT)
+    with pytest.raises(OSError, match="holds data"):
+        space.retire(0)
+    _, freed = space.seal()
+    space.release(freed)
+    space.retire(0)
+    assert space.size == SLAB
+    with pytest.raises(OSError, match="full"):
+        space.allocate(12)
+    assert space.is_used(second, SLAB_SHIFT)
+
+
+def test_what_was_freed_side_by_side_is_punched_at_once() -> None:
+    class Counting(Medium):
+        punched: ClassVar[list[tuple[int, int]]] = []
+
+        def punch(self, offset: int, length: int) -> bool:
+            self.punched.append((offset, length))
+            return super().punch(offset, length)
+
+    space = Space()
+    space.add(Counting(2))
+    places = [space.allocate(16)[0] for _ in range(6)]
+    for at in (4, 1, 2, 0):
+        space.free(places[at], 16)
+    _, freed = space.seal()
+    Counting.punched.clear()
+    assert space.wipe(freed) == {0}
+    assert Counting.punched == [(0, 3 << 16), (4 << 16, 1 << 16)]
 
 
 def test_claiming_places() -> None:

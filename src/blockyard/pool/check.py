@@ -18,7 +18,18 @@ from enum import StrEnum
 
 from blockyard.pool.livemap import HOLE, PAGE_SHIFT, decode
 from blockyard.pool.segment import Note, notes_in
-from blockyard.pool.space import NOWHERE, SLAB_SHIFT, UNIT_SHIFT, Slab, Stored, full, member_of, offset_of, place_of
+from blockyard.pool.space import (
+    HEADER_SLABS,
+    NOWHERE,
+    SLAB_SHIFT,
+    UNIT_SHIFT,
+    Slab,
+    Stored,
+    full,
+    member_of,
+    offset_of,
+    place_of,
+)
 from blockyard.pool.store import LOST, THREE, TWO, Lost, Transaction, slab_in
 
 Progress = Callable[[int, int], None]
@@ -231,7 +242,7 @@ class _Check:
         member = member_of(place)
         if (
             member >= len(self._slabs)
-            or offset_of(place) >> SLAB_SHIFT >= self._slabs[member]
+            or not HEADER_SLABS <= offset_of(place) >> SLAB_SHIFT < self._slabs[member]
             or unit & ((1 << per_chunk) - 1)
         ):
             self._tell(Severity.ERROR, f"{owner} leads to {place:#x}, which is no place of a chunk in this pool")
@@ -366,7 +377,10 @@ class _Check:
             if value is None:
                 self._remake(slab.slab, key)
                 continue
-            if slab.slab.member >= len(self._slabs) or slab.slab.number >= self._slabs[slab.slab.member]:
+            if (
+                slab.slab.member >= len(self._slabs)
+                or not HEADER_SLABS <= slab.slab.number < self._slabs[slab.slab.member]
+            ):
                 self._tell(Severity.ERROR, f"{label} lies outside of the pool", "it is dropped" * (not self._unread))
                 if not self._unread:
                     self._mending.delete.append(("slabs", key))

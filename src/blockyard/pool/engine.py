@@ -20,18 +20,21 @@ import fcntl
 import json
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
+from uuid import UUID
 
 from blockyard.block.device import Device
+from blockyard.block.file import FileDevice
 from blockyard.pool.check import Progress, Report, check, mend_tables
 from blockyard.pool.clock import Clock
 from blockyard.pool.gate import Gate
 from blockyard.pool.intent import Journal, Record
 from blockyard.pool.livemap import Budget
+from blockyard.pool.members import Member, Members, Opener, erase
+from blockyard.pool.reclaim import Reclaimer
 from blockyard.pool.recorder import Recorder
 from blockyard.pool.space import NOWHERE, Freed, Space, member_of, offset_of
 from blockyard.pool.store import Store, StoreError, Transaction
@@ -44,25 +47,8 @@ _ENOUGH_RECORDS = 1 << 20  # bytes in the journal, likewise
 _TOO_MANY_RECORDS = 1 << 23
 
 
-class DeviceMedium:
-    """A device as a member."""
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-
-    @property
-    def size(self) -> int:
-        return self.device.size
-
-    def punch(self, offset: int, length: int) -> bool:
-        if not self.device.granularity:
-            return False
-        self.device.discard(offset, length)
-        return True
-
-
 class Engine:
-    """What is below the names of a pool (pool.py). `open_member` opens what the members are called, in order.
+    """What is below the names of a pool (pool.py). `open_member` opens what is a member, by its path.
 
     Raises OSError when it cannot be opened, ValueError when what is stored of it makes no sense.
     """
@@ -70,7 +56,7 @@ class Engine:
     def __init__(
         self,
         directory: Path,
-        open_member: Callable[[str], Device],
+        open_member: Opener = FileDevice,
         *,
         boot: str | None = None,
         clock: Clock | None = None,
@@ -80,22 +66,20 @@ class Engine:
         self._committing = threading.Lock()
         self._own, self._store, self._journal = _take(directory, boot)
         self._space = Space()
-        self.devices: list[Device] = []
         self._budget = Budget()  # of the pages of all maps
         self.stirred = threading.Event()  # there is something to be committed, or too much of it
+        self.reclaimer = Reclaimer(self._space, self.lock)
+        self.enter, self.leave = self.reclaimer.enter, self.reclaimer.leave
         self._trees: dict[int, Tree] = {}
         self._doomed: list[tuple[int, int]] = []  # tree and generation of snapshots that are deleted and not worked off
         self._graves: list[int] = []  # trees that are no volume's any more; some have snapshots still
         self._sequence = 0  # of the last commit that is durable
         self._sealed = 0  # of the last that has begun
         self._next_tree = 1
-        self.epoch = 0
-        self.quick_epoch: int | None = None  # in which the short road (quick.py) is inside
-        self._inside: dict[int, int] = {}  # epoch → operations that began in it and have not ended
-        self._releases: deque[tuple[int, list[Freed]]] = deque()
         self.failed: OSError | None = None
-        self._open_member = open_member
         self._recorder = Recorder(clock or Clock())
+        self._members = Members(directory, open_member, self._space)
+        self.devices = self._members.devices
         try:
             self._open()
         except BaseException:
@@ -107,8 +91,7 @@ class Engine:
     def _open(self) -> None:
         with self._store.read() as transaction:
             head = _head(transaction)
-            for name in head["members"]:
-                self._add(name)
+            self._members.load(UUID(head["uuid"]), head["members"])
             self._sequence = self._sealed = head["sequence"]
             self._next_tree = head["next_tree"]
             self._doomed = [(tree, generation) for tree, generation in head["doomed"]]
@@ -147,42 +130,41 @@ class Engine:
         self._recorder.clock.reached(record.time)
         tree.remap(record.chunk, record.place, self._space.free, record.time, record.sum)
 
-    def _add(self, name: str) -> None:
-        device = self._open_member(name)
-        self.devices.append(device)
-        self._space.add(DeviceMedium(device))
+    # ---- members
 
-    def add_member(self, name: str) -> None:
-        """Take in another member; what it holds is lost. Durable when this returns."""
+    @property
+    def uuid(self) -> UUID:
+        return self._members.pool
 
+    @property
+    def members(self) -> dict[int, Member]:
+        """By their numbers."""
+        return self._members.present
+
+    def add_member(self, path: str) -> None:
+        """Take in another member; what it holds is lost. Durable when this returns. Raises OSError."""
+        self._change_members(lambda: self._members.add(path))
+
+    def grow_member(self, number: int, size: int = 0) -> None:
+        """Use what a member has become larger by; a file is made larger before, to `size`. Raises KeyError, OSError."""
+        self._change_members(lambda: self._members.grow(number, size))
+
+    def remove_member(self, number: int) -> None:
+        """Take a member out that holds nothing. Raises KeyError, OSError (EBUSY)."""
+        removed: list[Device] = []
+        self._change_members(lambda: removed.append(self._members.remove(number)))
+        for device in removed:
+            erase(device)
+            device.close()
+
+    def _change_members(self, work: Callable[[], None]) -> None:
         def change(transaction: Transaction) -> None:
-            self._add(name)
-            change_head(transaction, lambda head: head["members"].append(name))
+            work()
+            change_head(transaction, lambda head: head.update(members=self._members.records))
 
         self.commit(change)
 
     # ---- data
-
-    def enter(self) -> int:
-        """Begin an operation: what is looked up from now on stays what it is until `leave`."""
-        with self.lock:
-            epoch = self.epoch
-            self._inside[epoch] = self._inside.get(epoch, 0) + 1
-            return epoch
-
-    def leave(self, epoch: int) -> None:
-        with self.lock:
-            self._inside[epoch] -= 1
-            if not self._inside[epoch]:
-                del self._inside[epoch]
-                self._release()
-
-    def _release(self) -> None:
-        oldest = min(self._inside, default=self.epoch + 1)
-        if (quick := self.quick_epoch) is not None:
-            oldest = min(oldest, quick)
-        while self._releases and self._releases[0][0] < oldest:
-            self._space.release(self._releases.popleft()[1])
 
     def place(self, tree: Tree, chunk: int) -> int:
         with self.lock:
@@ -198,7 +180,7 @@ class Engine:
             return tree.in_place(chunk)
 
     def allocate(self, tree: Tree) -> tuple[int, bool]:
-        """A new place for a chunk, which belongs to nobody until `remap`; whether it reads as zeros."""
+        """A new place for a chunk, which belongs to nobody until `remap`; whether it reads as zeros. Raises PoolFull."""
         with self.lock:
             self._check()
             return self._space.allocate(tree.shift)
@@ -209,6 +191,11 @@ class Engine:
             if self.crowded:
                 return None
             return self._space.allocate(tree.shift)
+
+    def admits(self, tree: Tree) -> bool:
+        """Whether `allocate` would find a place."""
+        with self.lock:
+            return self._space.has_room(tree.shift)
 
     def give_back(self, tree: Tree, place: int) -> None:
         """A place was not needed after all."""
@@ -316,11 +303,7 @@ class Engine:
                     self._commit()
                     return
         self._check()
-        self._flush_members()
-
-    def _flush_members(self) -> None:
-        for device in self.devices:
-            device.flush()
+        self._members.flush()
 
     def commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
         """Make data and maps stable, and with them what `change` does to the pool and the store, under the lock.
@@ -356,7 +339,7 @@ class Engine:
                     if change is not None:
                         change(transaction)
                     store, freed = self._seal(sequence)
-                self._flush_members()
+                self._members.flush()
                 store(transaction)
         except OSError as error:
             if self._sealed == sequence or isinstance(error, StoreError):
@@ -367,9 +350,8 @@ class Engine:
             for tree in self._trees.values():
                 tree.settle()
             self._recorder.settle()
-            self._releases.append((self.epoch, freed))
-            self.epoch += 1
-            self._release()
+            self.reclaimer.committed(freed)
+        self.reclaimer.reclaim()
 
     def _seal(self, sequence: int) -> tuple[Callable[[Transaction], None], list[Freed]]:
         """Close the list of what a commit has to store, and begin the next: how to store it, and what is free after it."""
@@ -415,8 +397,7 @@ class Engine:
         """Let go of everything as it is, as the death of the process would."""
         with ExitStack() as stack:  # whatever fails to close, the rest is closed
             stack.callback(os.close, self._own)
-            for device in self.devices:
-                stack.callback(device.close)
+            stack.callback(self._members.close)
             stack.callback(self._store.close)
             stack.callback(self._journal.close)
 
@@ -451,7 +432,15 @@ def _lock_directory(directory: Path) -> int:
 
 def _head(transaction: Transaction) -> dict[str, Any]:
     value = transaction.get("pool", b"head")
-    fields: dict[str, Any] = {"members": [], "sequence": 0, "next_tree": 1, "doomed": [], "graves": [], "boot": ""}
+    fields: dict[str, Any] = {
+        "uuid": "",
+        "members": [],
+        "sequence": 0,
+        "next_tree": 1,
+        "doomed": [],
+        "graves": [],
+        "boot": "",
+    }
     return fields | (json.loads(value) if value else {})
 
 

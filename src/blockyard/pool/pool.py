@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
-from blockyard.block.device import Device
-from blockyard.pool import catalog
+from blockyard.block.file import FileDevice
+from blockyard.pool import catalog, datafile
 from blockyard.pool.catalog import Snapshot, Volume
 from blockyard.pool.cdp import Cdp
 from blockyard.pool.clock import Clock
 from blockyard.pool.engine import Engine, change_head
+from blockyard.pool.members import Members, Opener
+from blockyard.pool.space import PoolFull, Space
 from blockyard.pool.store import Store, Transaction
 from blockyard.pool.tree import Tree, forget_delta
 
@@ -25,7 +28,7 @@ _ID = 8  # bytes of a number in a key
 
 
 class Pool(Engine):
-    """An open pool. `open_member` opens what `members` names, in order.
+    """An open pool. `open_member` opens what is a member, by its path.
 
     Raises OSError when it cannot be opened, ValueError when what is stored of it makes no sense.
     """
@@ -33,7 +36,7 @@ class Pool(Engine):
     def __init__(
         self,
         directory: Path,
-        open_member: Callable[[str], Device],
+        open_member: Opener = FileDevice,
         *,
         boot: str | None = None,
         clock: Clock | None = None,
@@ -48,6 +51,7 @@ class Pool(Engine):
             self.abandon()
             raise
         self._volumes, self._snapshots = found.volumes, found.snapshots
+        self._making_room = threading.Lock()
 
     # ---- trees and volumes
 
@@ -222,6 +226,24 @@ class Pool(Engine):
         """The snapshots of a tree that have names."""
         return [each for named in self._snapshots.values() for each in named.values() if each.tree == tree]
 
+    def make_room(self, tree: Tree, error: OSError) -> bool:
+        """A write to `tree` has failed with `error`: free what nobody needs any more; whether to try it again.
+
+        It waits for commits and for operations that are under way: not for those who are inside.
+        """
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return False
+        with self._making_room:
+            if isinstance(error, PoolFull) and self.admits(tree):
+                return True  # somebody has been quicker
+            if not self._space.waiting:
+                self.work_off()
+            waiting = self._space.waiting
+            if waiting:
+                self.commit()
+                self.reclaimer.drain()
+            return self._space.waiting < waiting
+
     def _work_off_snapshot(self, transaction: Transaction) -> None:
         number, generation = self._doomed[0]
         if not forget_delta(transaction, self._trees[number], generation, _STEP, self._space.free):
@@ -244,11 +266,21 @@ class Pool(Engine):
             tree.buried = tree.changed = True
 
 
-def create(directory: Path, members: Sequence[str]) -> None:
-    """Make an empty pool in an existing, empty directory."""
+def create(directory: Path, members: Sequence[str], open_member: Opener = FileDevice) -> None:
+    """Make an empty pool in an existing, empty directory. What the members held is lost. Raises OSError."""
+    if (directory / datafile.NAME).exists():
+        raise FileExistsError(errno.EEXIST, "There is a pool already", str(directory))
+    uuid = uuid4()
+    made = Members(directory, open_member, Space())
+    made.begin(uuid)
+    try:
+        for path in members:
+            made.add(path)
+    finally:
+        made.close()
     store = Store(directory, create=True)
     with store.write() as transaction:
-        change_head(transaction, lambda head: head.update(members=list(members)))
+        change_head(transaction, lambda head: head.update(uuid=str(uuid), members=made.records))
     store.close()
 
 

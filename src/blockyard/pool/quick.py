@@ -5,9 +5,9 @@ its beginning: what the short one has done of it by then does no harm.
 
 It is on the way of every command (worker/fastpath.py) and shaped by speed: closures, as their variables are found in less time
 than attributes, and no lock for what can be looked up without. Three things make that safe. The interpreter runs one thread at
-a time, so that each look is at one moment. `Engine.quick_epoch` says that somebody is inside, before the first look: a place that
-is seen stays what it was until it says otherwise. And the gate keeps snapshots away between the look that finds a place to write
-over and the writing.
+a time, so that each look is at one moment. `Reclaimer.quick_epoch` says that somebody is inside, before the first look: a
+place that is seen stays what it was until it says otherwise. And the gate keeps snapshots away between the look that finds
+a place to write over and the writing.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class Quick:
     def _reader(self) -> Callable[[Sequence[memoryview], int, int], bool]:
         engine, pages, several = self._engine, self._pages, self._read_several
         shift, size, mask, page_shift = self._shift, self._size, self._size - 1, self._shift + PAGE_SHIFT
-        first = engine.devices[0]
+        first, reclaimer = engine.devices[0], engine.reclaimer
         flags = _flags(engine, 0)
 
         def read(buffers: Sequence[memoryview], offset: int, length: int) -> bool:
             """Fill `buffers`, of `length` bytes together, from `offset` on. False when that takes waiting, or fails."""
-            engine.quick_epoch = engine.epoch
+            reclaimer.quick_epoch = reclaimer.epoch
             try:
                 inside = offset & mask
                 if inside + length <= size and (page := pages.get(offset >> page_shift)) is not None:
@@ -70,18 +70,18 @@ class Quick:
             except OSError:
                 return False
             finally:
-                engine.quick_epoch = None
+                reclaimer.quick_epoch = None
 
         return read
 
     def _writer(self) -> Callable[[memoryview, int], bool]:
         engine, tree, pages, gate = self._engine, self._tree, self._pages, self._tree.gate
         shift, size, mask, page_shift = self._shift, self._size, self._size - 1, self._shift + PAGE_SHIFT
-        first, several, move = engine.devices[0], self._write_several, self._move
+        first, reclaimer, several, move = engine.devices[0], engine.reclaimer, self._write_several, self._move
 
         def write(data: memoryview, offset: int) -> bool:
             """Write `data` at `offset`, to survive the death of the process. False when that takes waiting, or fails."""
-            engine.quick_epoch = engine.epoch
+            reclaimer.quick_epoch = reclaimer.epoch
             gate.quick = True
             try:
                 inside, length = offset & mask, len(data)
@@ -101,7 +101,7 @@ class Quick:
                 return False
             finally:
                 gate.leave()
-                engine.quick_epoch = None
+                reclaimer.quick_epoch = None
 
         return write
 

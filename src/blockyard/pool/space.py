@@ -6,13 +6,16 @@ and unit of 4 KiB, plus one; 0 is no place.
 
 What is freed may not be used again at once: until a commit without it is on stable storage, a crash would bring
 back a map that leads there. So `free` only notes it; `seal` closes the list for one commit, and `release` opens
-the space when that commit is durable and nobody reads there any more.
+the space when that commit is durable and nobody reads there any more. Before that `wipe` gives it back to the file system
+or device beneath; that is I/O, and happens outside of the pool's lock.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import NamedTuple, Protocol
 
 UNIT_SHIFT = 12  # 4 KiB: the smallest chunk, and what places count in
@@ -21,11 +24,16 @@ SLAB = 1 << SLAB_SHIFT
 MEMBER_SHIFT = 40  # bits of a place below the member's number: 4 PiB a member
 UNIT_MASK = (1 << MEMBER_SHIFT) - 1
 
+log = logging.getLogger(__name__)
+
+HEADER_SLABS = 1  # at the beginning of each member of a pool (members.py)
+
 NOWHERE = 0
+_RESERVED = 0xFF  # in the place of a slab's shift: it is not for chunks
 
 
 class Medium(Protocol):
-    """What a member's bytes are kept in (pool/medium.py)."""
+    """What a member's bytes are kept in (members.DeviceMedium)."""
 
     @property
     def size(self) -> int:
@@ -33,6 +41,10 @@ class Medium(Protocol):
 
     def punch(self, offset: int, length: int) -> bool:
         """Free a range so that it reads as zeros. False where that cannot be promised."""
+
+
+class PoolFull(OSError):
+    """There is no space for another chunk, or none that may be used for it: ENOSPC, or EDQUOT beyond a quota."""
 
 
 class Slab(NamedTuple):
@@ -74,9 +86,11 @@ class Stored(NamedTuple):
 class _Member:
     """One member and the state of its slabs."""
 
-    def __init__(self, medium: Medium) -> None:
+    def __init__(self, medium: Medium, reserved: int) -> None:
         self.medium = medium
         self.shifts = bytearray(medium.size >> SLAB_SHIFT)  # of a slab's chunks; 0: it is free
+        self.reserved = min(reserved, len(self.shifts))  # slabs at its beginning that are not for chunks
+        self.shifts[: self.reserved] = bytes([_RESERVED]) * self.reserved
         self.bitmaps: dict[int, int] = {}  # slab → chunks in use, where it is neither free nor full
         self.clean: set[int] = set()  # slabs whose free chunks read as zeros for certain
         self.next_free = 0  # no slab before this one is free
@@ -94,13 +108,19 @@ class Space:
         ] = {}  # chunks that are freed and not released: bits that are set in the bitmap still
         self._dirty: set[Slab] = set()
         self._loose: set[int] = set()  # places that are allocated, and in no map yet
+        self._room: Counter[int] = Counter()  # shift → chunks that are free in slabs of such
+        self.size = 0  # bytes in all slabs of all members
+        self.free_slabs = 0
         self.used = 0  # bytes in chunks that cannot be allocated, those included that wait for a release
         self.waiting = 0  # of these, the bytes that wait for a release
 
-    @property
-    def size(self) -> int:
-        """Bytes in all slabs of all members."""
-        return sum(len(member.shifts) for member in self._members) << SLAB_SHIFT
+    def has_room(self, shift: int) -> bool:
+        """Whether `allocate` would find a place."""
+        return bool(self.free_slabs or self._room[shift])
+
+    def room(self, shift: int) -> int:
+        """Bytes that are free in slabs in use which have chunks of 1 << `shift`: of no use for others."""
+        return self._room[shift] << shift
 
     @property
     def slabs(self) -> list[int]:
@@ -109,24 +129,47 @@ class Space:
 
     # ---- members, and what was stored of them
 
-    def add(self, medium: Medium) -> int:
-        """Take in a member; its number."""
-        self._members.append(_Member(medium))
+    def add(self, medium: Medium, reserved: int = 0) -> int:
+        """Take in a member whose first slabs are `reserved` for something else; its number."""
+        member = _Member(medium, reserved)
+        self._members.append(member)
+        self._more_slabs(len(member.shifts) - member.reserved)
         return len(self._members) - 1
 
     def grow(self, number: int) -> None:
         """A member's medium has become larger."""
         member = self._members[number]
-        member.shifts += bytes(max(0, (member.medium.size >> SLAB_SHIFT) - len(member.shifts)))
+        more = max(0, (member.medium.size >> SLAB_SHIFT) - len(member.shifts))
+        member.shifts += bytes(more)
+        self._more_slabs(more)
+
+    def retire(self, number: int) -> None:
+        """Take a member out; its number is never used again. Raises OSError (EBUSY) while anything is in it."""
+        member = self._members[number]
+        free = member.shifts.count(0)
+        if free < len(member.shifts) - member.reserved:
+            raise OSError(errno.EBUSY, "It holds data")
+        if any(slab.member == number for slab in self._dirty):
+            raise OSError(errno.EBUSY, "What was in it has just been freed, and is not committed yet")
+        member.shifts = bytearray()
+        member.clean.clear()
+        self._more_slabs(-free)
+
+    def _more_slabs(self, count: int) -> None:
+        self.size += count << SLAB_SHIFT
+        self.free_slabs += count
 
     def load(self, stored: Stored) -> None:
         """Take over what was stored of a slab. Raises ValueError for what cannot be."""
         slab, shift, bitmap = stored
         if slab.member >= len(self._members) or slab.number >= len(self._members[slab.member].shifts):
             raise ValueError(f"slab {slab.number} of member {slab.member} lies outside of the pool")
+        if self._members[slab.member].shifts[slab.number]:
+            raise ValueError(f"slab {slab.number} of member {slab.member} is not one for chunks, or is there twice")
         if not UNIT_SHIFT <= shift <= SLAB_SHIFT or not 0 < bitmap <= full(shift):
             raise ValueError(f"slab {slab.number} of member {slab.member} has no sensible bitmap")
-        self._members[slab.member].shifts[slab.number] = shift
+        self._begin(slab, shift)
+        self._room[shift] -= bitmap.bit_count()
         self.used += bitmap.bit_count() << shift
         self._put(slab, bitmap)
         self._dirty.discard(slab)
@@ -140,15 +183,17 @@ class Space:
         bitmap = self._bitmap(slab)
         if bitmap & bit:
             raise ValueError(f"place {place:#x} is in use")
-        member.shifts[slab.number] = shift
+        if not member.shifts[slab.number]:
+            self._begin(slab, shift)
         member.clean.discard(slab.number)
         self._put(slab, bitmap | bit)
+        self._room[shift] -= 1
         self.used += 1 << shift
 
     # ---- chunks
 
     def allocate(self, shift: int) -> tuple[int, bool]:
-        """A place for a chunk of 1 << `shift` bytes, and whether it reads as zeros. Raises OSError (ENOSPC).
+        """A place for a chunk of 1 << `shift` bytes, and whether it reads as zeros. Raises PoolFull.
 
         To be settled when a map leads there, or freed. Until then no commit stores it as taken: if the process died, it would
         be nobody's for ever.
@@ -159,6 +204,7 @@ class Space:
         bitmap = self._bitmap(slab)
         bit = ~bitmap & (bitmap + 1)  # the lowest that is not set
         self._put(slab, bitmap | bit)
+        self._room[shift] -= 1
         self.used += 1 << shift
         place = place_of(slab.member, (slab.number << SLAB_SHIFT) + ((bit.bit_length() - 1) << shift))
         self._loose.add(place)
@@ -213,12 +259,30 @@ class Space:
         self._dirty.update(each.slab for each in stored)
         self._freed = [*freed, *self._freed]
 
-    def release(self, freed: Iterable[Freed]) -> None:
-        """The commit is durable: what was freed before it can be allocated."""
+    def wipe(self, freed: Iterable[Freed]) -> set[int]:
+        """Give what is about to be released back to what is beneath; the members where it reads as zeros now.
+
+        It touches the media alone: other threads may go on with everything else.
+        """
+        numbers: set[int] = set()
+        failed: set[int] = set()
+        for number, offset, length in _runs(freed):
+            numbers.add(number)
+            try:
+                zeroed = self._members[number].medium.punch(offset, length)
+            except OSError as error:  # it is free all the same, if not for others
+                log.warning("member %d: freed space cannot be given back: %s", number, error)
+                zeroed = False
+            if not zeroed:
+                failed.add(number)
+        return numbers - failed
+
+    def release(self, freed: Iterable[Freed], zeroed: Collection[int] = ()) -> None:
+        """The commit is durable: what was freed before it can be allocated. It reads as zeros on the members `zeroed`."""
         for place, shift in freed:
             slab, bit = self._locate(place, shift)
             member = self._members[slab.member]
-            if not member.medium.punch(offset_of(place), 1 << shift):
+            if slab.member not in zeroed:
                 member.clean.discard(slab.number)
             rest = self._pending[slab] & ~bit
             if rest:
@@ -227,6 +291,7 @@ class Space:
                 del self._pending[slab]
             bitmap = self._bitmap(slab) & ~bit
             dirty = slab in self._dirty
+            self._room[shift] += 1
             self._put(slab, bitmap)
             if not dirty:  # it is stored so already
                 self._dirty.discard(slab)
@@ -242,7 +307,9 @@ class Space:
         offset = offset_of(place)
         slab = Slab(member_of(place), offset >> SLAB_SHIFT)
         inside = offset & (SLAB - 1)
-        if slab.member >= len(self._members) or slab.number >= len(self._members[slab.member].shifts):
+        if slab.member >= len(self._members) or not self._members[slab.member].reserved <= slab.number < len(
+            self._members[slab.member].shifts
+        ):
             raise ValueError(f"place {place:#x} lies outside of the pool")
         if inside & ((1 << shift) - 1):
             raise ValueError(f"place {place:#x} is not where a chunk of {1 << shift} bytes can begin")
@@ -254,14 +321,20 @@ class Space:
             member.next_free = len(member.shifts) if found < 0 else found
             if found < 0:
                 continue
-            member.shifts[found] = shift
+            self._begin(Slab(number, found), shift)
             member.bitmaps[found] = 0
             if member.medium.punch(found << SLAB_SHIFT, SLAB):
                 member.clean.add(found)
             else:
                 member.clean.discard(found)
             return Slab(number, found)
-        raise OSError(errno.ENOSPC, "The pool is full")
+        raise PoolFull(errno.ENOSPC, "The pool is full")
+
+    def _begin(self, slab: Slab, shift: int) -> None:
+        """A free slab is for chunks of this size from now on."""
+        self._members[slab.member].shifts[slab.number] = shift
+        self._room[shift] += 1 << (SLAB_SHIFT - shift)
+        self.free_slabs -= 1
 
     def _bitmap(self, slab: Slab) -> int:
         """Chunks in use; those too that are freed and not released."""
@@ -285,7 +358,24 @@ class Space:
         partial.pop(slab, None)
         if not bitmap:
             member.shifts[slab.number] = 0
+            self._room[shift] -= 1 << (SLAB_SHIFT - shift)
+            self.free_slabs += 1
             member.next_free = min(member.next_free, slab.number)
+
+
+def _runs(freed: Iterable[Freed]) -> Iterable[tuple[int, int, int]]:
+    """Member, offset and length of what was freed, with neighbours in one."""
+    run: tuple[int, int, int] | None = None
+    for place, shift in sorted(freed):
+        number, offset = member_of(place), offset_of(place)
+        if run is not None and run[0] == number and run[1] + run[2] == offset:
+            run = (number, run[1], run[2] + (1 << shift))
+        else:
+            if run is not None:
+                yield run
+            run = (number, offset, 1 << shift)
+    if run is not None:
+        yield run
 
 
 def full(shift: int) -> int:

@@ -41,6 +41,15 @@ class VolumeDevice(Device):
         read_chunks(self._pool, self._where, self._tree.shift, buffers, offset)
 
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
+        while True:
+            try:
+                self._write(buffers, offset)
+                return
+            except OSError as error:
+                if not self._pool.make_room(self._tree, error):
+                    raise
+
+    def _write(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
         pool, tree = self._pool, self._tree
         pool.make_way()
         cursor = Cursor(buffers)
