@@ -69,12 +69,12 @@ def site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Site]:
 
 def test_volumes_snapshots_and_clones(site: Site) -> None:
     site.run("volume", "create", "fast/vm", "64M")
-    site.run("volume", "create", "fast/log", "1G", "--chunk", "4K")
+    site.run("volume", "create", "fast/log", "1T", "--chunk", "4K")
     site.io("vm", "write -P 1 0 4M", "write -P 2 60M 4M", "flush")
-    site.io("log", "write -P 3 512M 64k")
+    site.io("log", "write -P 3 900G 64k")
     assert site.run("snapshot", "create", "fast/vm@monday", "fast/log") == "fast/vm@monday\nfast/log@monday\n"
     site.io("vm", "write -P 9 1M 1M", "discard 60M 4M")
-    site.io("log", "write -P 9 512M 4k")
+    site.io("log", "write -P 9 900G 4k")
     site.run("clone", "create", "fast/vm@monday", "fast/copy")
     site.io("copy", "read -P 1 0 4M", "read -P 2 60M 4M", "write -P 5 2M 64k")
     site.io("vm", "read -P 1 0 1M", "read -P 9 1M 1M", "read -P 1 2M 2M", "read -P 0 60M 4M")
@@ -90,14 +90,14 @@ def test_volumes_snapshots_and_clones(site: Site) -> None:
     site.run("snapshot", "rollback", "fast/vm@monday", "--yes")
     site.run("snapshot", "rollback", "fast/log@monday", "--yes")
     site.io("vm", "read -P 1 0 4M", "read -P 2 60M 4M")
-    site.io("log", "read -P 3 512M 64k")
+    site.io("log", "read -P 3 900G 64k")
     site.io("copy", "read -P 1 0 2M", "read -P 5 2M 64k")
     with connect(site.url("vm")) as vm:
         assert vm.capacity().size == 64 << 20, "also the size is that of the snapshot"
     volumes = site.json("volume", "list")
     assert {name: (each["size"] >> 20, each["chunk"], each["origin"]) for name, each in volumes.items()} == {
         "fast/copy": (64, 65536, "fast/vm@monday"),
-        "fast/log": (1 << 10, 4096, "fast/log@monday"),
+        "fast/log": (1 << 20, 4096, "fast/log@monday"),
         "fast/vm": (64, 65536, "fast/vm@monday"),
     }
     assert [each["name"] for each in site.json("snapshot", "list", "fast/vm")] == ["monday"]
@@ -106,6 +106,17 @@ def test_volumes_snapshots_and_clones(site: Site) -> None:
     assert {line.split()[0] for line in targets.splitlines()} == {f"Target:{IQN}:{name}" for name in ("vm", "log")}
     assert "fast" in site.run("pool", "list")
     assert "snapshots  1" in site.run("volume", "show", "fast/vm")
+
+
+def test_the_largest_and_the_smallest_volume(site: Site) -> None:
+    for name, size in ("large", 1 << 63), ("small", 1 << 20):
+        site.run("volume", "create", f"fast/{name}", str(size))
+        with connect(site.url(name)) as lun:
+            assert lun.capacity().size == size
+            lun.write(size // 512 - 1, b"e" * 512)
+            assert lun.read(size // 512 - 2, 2) == bytes(512) + b"e" * 512
+        assert run([need("iscsi-inq", "libiscsi-bin"), site.url(name)]).stdout
+    assert site.json("volume", "list")["fast/large"]["size"] == 1 << 63
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import re
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50, "E": 60}  # suffix → power of two
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTPE]?)(I?B)?", re.IGNORECASE | re.ASCII)
-MAX_SIZE = (1 << 63) - 1  # off_t
+MAX_SIZE = (1 << 63) - 1  # of a file: off_t
+MAX_VOLUME = 1 << 63  # of a volume of a pool
 
 
 class Size(int):
@@ -15,10 +16,10 @@ class Size(int):
     @classmethod
     def read(cls, data: object) -> Size:
         """A size of what a table has. Raises ValueError."""
-        if type(data) is int and 0 <= data <= MAX_SIZE:
+        if type(data) is int and 0 <= data <= MAX_VOLUME:
             return cls(data)
         if isinstance(data, str):
-            return cls(parse_size(data))
+            return cls(parse_size(data, MAX_VOLUME))
         raise ValueError(f'{data!r} is not a size: write a number of bytes, or for example "10G"')
 
     def __str__(self) -> str:
@@ -29,8 +30,8 @@ class Size(int):
         return int.__repr__(self)
 
 
-def parse_size(text: str) -> int:
-    """A size in bytes: 10G, 512M, 1.5T, 64KiB, 4096. Suffixes are powers of 1024, as in truncate and qemu-img.
+def parse_size(text: str, largest: int = MAX_SIZE) -> int:
+    """A size in bytes, at most `largest`: 10G, 512M, 1.5T, 64KiB, 4096. Suffixes are powers of 1024, as in truncate and qemu-img.
 
     Raises ValueError for what is no size, is zero, or is not a whole number of bytes.
     """
@@ -46,7 +47,7 @@ def parse_size(text: str) -> int:
     size, rest = divmod(shifted, int("1" + "0" * len(fraction)))
     if rest:
         raise ValueError(f"{text!r} is not a whole number of bytes")
-    if not 0 < size <= MAX_SIZE:
+    if not 0 < size <= largest:
         raise ValueError(f"{text!r} is not a size that a disk can have: write {hint}")
     return size
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from blockyard.block.size import format_size, parse_size
+from blockyard.block.size import MAX_VOLUME, format_size, parse_size
 from blockyard.cli import parsers
 from blockyard.cli.output import amount, moment, show, watch
 from blockyard.cli.parsers import Action, Subparsers, family
@@ -84,7 +84,7 @@ def named(text: str, form: str) -> Name:
 def size_of(text: str) -> int:
     """Raises UsageError."""
     try:
-        return parse_size(text)
+        return parse_size(text, MAX_VOLUME)
     except ValueError as error:
         raise UsageError(str(error)) from None
 

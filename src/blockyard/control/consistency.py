@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from blockyard.block.size import MAX_SIZE
 from blockyard.iscsi import isns as isns_protocol
 from blockyard.iscsi.directory import Portal, portal_from
 from blockyard.iscsi.names import DEFAULT_PORT, InvalidName, parse_portal, validate
@@ -140,6 +141,8 @@ def _check_volume(at: str, volume: Volume, pools: Collection[str]) -> None:
     if volume.size % volume.block_size:
         size, block_size = int(volume.size), volume.block_size
         raise RecordError(join(at, "size"), f"{size} bytes are not a multiple of the block size {block_size}")
+    if volume.size > MAX_SIZE:
+        raise RecordError(join(at, "size"), "that is not a size that a file can have")
     if volume.uuid:
         try:
             uuid.UUID(volume.uuid)

@@ -32,7 +32,7 @@ from blockyard.pool.check import Progress, Report, check, mend_tables
 from blockyard.pool.clock import Clock
 from blockyard.pool.gate import Gate
 from blockyard.pool.intent import Journal, Record
-from blockyard.pool.livemap import Budget
+from blockyard.pool.livemap import CHUNKS, HOLE, PAGE_SHIFT, Budget
 from blockyard.pool.members import Member, Members, Opener, erase
 from blockyard.pool.reclaim import Reclaimer
 from blockyard.pool.recorder import Recorder
@@ -169,6 +169,21 @@ class Engine:
     def place(self, tree: Tree, chunk: int) -> int:
         with self.lock:
             return tree.where(chunk)
+
+    def next_page(self, tree: Tree, number: int, generation: int | None) -> int | None:
+        """The first page from `number` on in which the tree, or its snapshot of `generation`, may have anything."""
+        with self.lock:
+            return tree.next_page(number, history=generation is not None)
+
+    def mapped(self, tree: Tree, number: int, generation: int | None) -> list[bool]:
+        """Of each chunk of a page, whether it has a place."""
+        first = number << PAGE_SHIFT
+        if generation is not None:
+            return [self.place_at(tree, chunk, generation) != NOWHERE for chunk in range(first, first + CHUNKS)]
+        if tree.origin is not None:
+            return [self.place(tree, chunk) != NOWHERE for chunk in range(first, first + CHUNKS)]
+        with self.lock:
+            return [place not in (NOWHERE, HOLE) for place in tree.map.page(number).places]
 
     def place_at(self, tree: Tree, chunk: int, generation: int) -> int:
         with self.lock:

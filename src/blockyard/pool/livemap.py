@@ -145,6 +145,11 @@ class LiveMap:
             self.pages[number] = page
         return page
 
+    def next_waiting(self, number: int) -> int | None:
+        """The first page from `number` on that the store may not have yet."""
+        waiting = (page for pages in (self._dirty, self._sealed) for page in pages if page >= number)
+        return min(waiting, default=None)
+
     def get(self, chunk: int) -> tuple[int, int]:
         """Place and birth of a chunk."""
         page = self.page(chunk >> PAGE_SHIFT)

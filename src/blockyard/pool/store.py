@@ -142,6 +142,23 @@ class Transaction:
         for key, value in self.items("maps", tree.to_bytes(8, "big")):
             yield TWO.unpack(key)[1], value
 
+    def next_page(self, tree: int, page: int) -> int | None:
+        """The number of the first page of a tree from `page` on."""
+        key = self._next_key("maps", tree, TWO.pack(tree, page))
+        return None if key is None else int(TWO.unpack(key)[1])
+
+    def next_lost(self, tree: int, chunk: int) -> int | None:
+        """The first chunk of a tree from `chunk` on that has any history."""
+        key = self._next_key("lost", tree, THREE.pack(tree, chunk, 0))
+        return None if key is None else int(THREE.unpack(key)[1])
+
+    def _next_key(self, table: str, tree: int, start: bytes) -> bytes | None:
+        with self._inner.cursor(db=self._tables[table]) as cursor:
+            if not cursor.set_range(start):
+                return None
+            key: bytes = cursor.key()
+            return key if key.startswith(tree.to_bytes(8, "big")) else None
+
     # ---- history
 
     def lost_at(self, tree: int, chunk: int, generation: int) -> Lost | None:

@@ -95,6 +95,24 @@ class Tree:
             found += [lost for lost in pending.get(chunk, ()) if lost.last >= generation]
         return min((lost for lost in found if lost is not None), key=lambda lost: lost.last, default=None)
 
+    def next_page(self, number: int, *, history: bool) -> int | None:
+        """The first page from `number` on in which this, or what it has been cloned from, may have anything; None: there is none.
+
+        With `history`, what its snapshots have counts as well.
+        """
+        chunk = number << PAGE_SHIFT
+        with self._store.read() as transaction:
+            found = [transaction.next_page(self.number, number)]
+            lost = transaction.next_lost(self.number, chunk) if history else None
+        found.append(self.map.next_waiting(number))
+        if history:
+            waiting = (each for pending in (self._sealed, self._lost) for each in pending if each >= chunk)
+            lost = min((each for each in (lost, min(waiting, default=None)) if each is not None), default=None)
+            found.append(None if lost is None else lost >> PAGE_SHIFT)
+        if self.origin is not None:
+            found.append(self.origin.next_page(number, history=True))
+        return min((each for each in found if each is not None), default=None)
+
     # ---- changing
 
     def in_place(self, chunk: int) -> int:

@@ -16,6 +16,7 @@ from blockyard.pool.parts import Cursor, Part, parts, zero
 from blockyard.pool.pool import Pool
 from blockyard.pool.quick import Quick
 from blockyard.pool.space import NOWHERE
+from blockyard.pool.spans import runs, spans
 
 
 class VolumeDevice(Device):
@@ -110,7 +111,8 @@ class VolumeDevice(Device):
 
     def _zero(self, offset: int, length: int) -> None:
         pool, tree = self._pool, self._tree
-        for part in parts(tree.shift, offset, length):
+        held = (span for span in spans(pool, tree, offset, length) if span.held)
+        for part in (part for span in held for part in parts(tree.shift, span.offset, span.length)):
             whole = part.length == 1 << tree.shift or (part.chunk << tree.shift) + part.length == self.size
             if whole:
                 pool.make_way()
@@ -120,17 +122,7 @@ class VolumeDevice(Device):
                 self.pwritev([bytes(part.length)], (part.chunk << tree.shift) + part.inside)
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
-        run = Run(offset, 0, False)
-        at = offset
-        for part in parts(self._tree.shift, offset, length):
-            mapped = self._pool.place(self._tree, part.chunk) != NOWHERE
-            if mapped != run.mapped and run.length:
-                yield run
-                run = Run(at, 0, mapped)
-            run = Run(run.offset, run.length + part.length, mapped)
-            at += part.length
-        if run.length:
-            yield run
+        return runs(self._pool, self._tree, offset, length)
 
     def close(self) -> None:
         self._pool.flush()
@@ -153,6 +145,9 @@ class SnapshotDevice(Device):
 
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
         read_chunks(self._pool, self._where, self._tree.shift, buffers, offset)
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        return runs(self._pool, self._tree, offset, length, self._generation)
 
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
         raise OSError(errno.EROFS, "A snapshot does not change")

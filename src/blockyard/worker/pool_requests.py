@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from blockyard.block.size import format_size
+from blockyard.block.size import MAX_VOLUME, format_size
 from blockyard.pool.catalog import Snapshot, Volume
 from blockyard.pool.names import check_snapshot_name, check_volume_name
 from blockyard.worker.handoff import Message
@@ -20,7 +20,7 @@ from blockyard.worker.pools import OpenPool
 
 T = TypeVar("T")
 
-SMALLEST, LARGEST = 1 << 20, 1 << 63  # bytes of a volume
+SMALLEST = 1 << 20  # bytes of a volume
 _SIZES = 1 << 12  # a volume has a multiple of so many bytes, so that it has whole blocks of any size
 _CHUNKS = range(12, 23)  # shifts of the sizes that a chunk may have
 DEFAULT_CHUNK = 1 << 16  # bytes
@@ -251,7 +251,7 @@ def _check_not_shown(inventory: Inventory, source: str) -> None:
 
 
 def _check_size(size: int) -> None:
-    if not SMALLEST <= size <= LARGEST:
+    if not SMALLEST <= size <= MAX_VOLUME:
         raise ValueError(f"a volume has from 1M to 8E, not {format_size(size)}")
     if size % _SIZES:
         raise ValueError(f"{size} bytes are not a multiple of {_SIZES}")
