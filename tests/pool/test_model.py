@@ -169,6 +169,13 @@ class Volumes(RuleBasedStateMachine):
     def everything_reads_as_it_should(self) -> None:
         for name, expected in self.now.items():
             assert roads.read(self.devices[name], 0, SIZE) == expected, name
+            runs = list(self.devices[name].runs(0, SIZE))
+            assert [run.offset for run in runs] == list(
+                itertools.accumulate((run.length for run in runs[:-1]), initial=0)
+            )
+            assert runs[-1].offset + runs[-1].length == SIZE
+            assert all(one.mapped != other.mapped for one, other in itertools.pairwise(runs))
+            assert not any(any(expected[run.offset : run.offset + run.length]) for run in runs if not run.mapped)
         for (name, label), expected in self.snapshots.items():
             (found,) = [each for each in self.pool.snapshots(name) if each.name == label]
             data = bytearray(SIZE)

@@ -86,21 +86,27 @@ def test_it_does_not_wait(pool: Pool) -> None:
     device.pwritev([b"\1" * CHUNK], 0)
     with tree.gate.closed():
         assert not _write(device, 0, 512, 2)
-    with tree.claims.claimed(1):
+    with tree.claims.claimed([1]):
         assert not _write(device, CHUNK, 512, 2)
         assert not _write(device, 0, 2 * CHUNK, 2)
         assert _write(device, 2 * CHUNK, 512, 2)
     used = pool.used
-    with tree.claims.claimed(1):
+    with tree.claims.claimed([1]):
         assert not _write(device, 0, 4 * CHUNK, 2)
     assert pool.used == used, "nothing is kept of what could not be done"
     pool.snapshot(["v"], "s", 0.0)
     pool.clone("v", "s", "clone")
     clone = VolumeDevice(pool, "clone")
+    clone.pwritev([b"\4" * 512], 63 * CHUNK)
+    assert clone.quick is not None
+    buffers = [memoryview(bytearray(2 * CHUNK))]
+    assert not clone.quick.read(buffers, 0, 2 * CHUNK), "what the origin has is a matter of the store"
+    assert not _write(clone, 0, 512, 3)
+    assert _write(clone, CHUNK, CHUNK, 3)
     read(clone, 0, SIZE)
-    assert not _write(clone, 0, 512, 3), "the rest of the chunk is the origin's"
-    assert _write(clone, 0, CHUNK, 3)
+    assert clone.quick.read(buffers, 0, 2 * CHUNK), "now it is known"
     assert _write(clone, 0, 512, 4)
+    assert read(clone, 0, 2 * CHUNK) == b"\4" * 512 + b"\1" * (CHUNK - 512) + b"\3" * CHUNK
 
 
 def test_members_without_a_file_have_none(tmp_path: Path) -> None:
@@ -135,3 +141,31 @@ def test_a_snapshot_waits_for_who_is_writing_in_place(pool: Pool) -> None:
     gate.leave()
     assert taken.wait(30)
     thread.join()
+
+
+def test_huge_and_almost_empty(pool: Pool) -> None:
+    """What is mapped of it is found without a look at all that is not; of a clone too, and of what has been rolled back."""
+    pool.create_volume("huge", 1 << 60, 12)
+    device = VolumeDevice(pool, "huge")
+    far = (1 << 59) + (3 << 12)
+    device.pwritev([b"\1" * 8192], far)
+    device.pwritev([b"\2" * 4096], 4096)
+    expected = [(0, False), (4096, True), (8192, False), (far, True), (far + 8192, False)]
+    for flushed in range(2):
+        assert [(run.offset, run.mapped) for run in device.runs(0, 1 << 60)] == expected
+        if not flushed:
+            pool.flush()
+    pool.snapshot(["huge"], "s", 0.0)
+    device.discard(0, 1 << 60)
+    pool.clone("huge", "s", "other")
+    for committed in range(2):
+        assert [(run.offset, run.mapped) for run in device.runs(0, 1 << 60)] == [(0, False)]
+        clone = VolumeDevice(pool, "other")
+        assert [(run.offset, run.mapped) for run in clone.runs(0, 1 << 60)] == expected
+        if not committed:
+            pool.flush()
+    clone.discard(0, 8192)
+    clone.pwritev([b"\3" * 4096], 1 << 50)
+    assert [(run.offset, run.mapped) for run in clone.runs(0, 1 << 60)] == [
+        (0, False), (1 << 50, True), ((1 << 50) + 4096, False), (far, True), (far + 8192, False),
+    ]  # fmt: skip

@@ -4,37 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from threading import Condition
+from threading import Condition, Lock
 
 
 class Claims:
     """Chunks that somebody is moving."""
 
     def __init__(self) -> None:
-        self._condition = Condition()
+        self._lock = Lock()
+        self._released = Condition(self._lock)
+        self._waiting = 0
         self._chunks: set[int] = set()
 
     @contextmanager
-    def claimed(self, chunk: int) -> Iterator[None]:
-        """Have a chunk for oneself, waiting for it."""
-        with self._condition:
-            while chunk in self._chunks:
-                self._condition.wait()
-            self._chunks.add(chunk)
+    def claimed(self, chunks: Collection[int]) -> Iterator[None]:
+        """Have chunks for oneself, waiting until all of them are to be had."""
+        with self._lock:
+            self._waiting += 1
+            while not self._chunks.isdisjoint(chunks):
+                self._released.wait()
+            self._waiting -= 1
+            self._chunks.update(chunks)
         try:
             yield
         finally:
-            self.release((chunk,))
+            self.release(chunks)
 
     def take(self, chunks: Collection[int]) -> bool:
-        """Have all of some chunks for oneself, if that takes no waiting; then `release` follows."""
-        with self._condition:
+        """Have chunks for oneself, if that takes no waiting; then `release` follows."""
+        with self._lock:
             if not self._chunks.isdisjoint(chunks):
                 return False
             self._chunks.update(chunks)
             return True
 
     def release(self, chunks: Collection[int]) -> None:
-        with self._condition:
+        with self._lock:
             self._chunks.difference_update(chunks)
-            self._condition.notify_all()
+            if self._waiting:
+                self._released.notify_all()

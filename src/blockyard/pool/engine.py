@@ -20,7 +20,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -166,9 +166,10 @@ class Engine:
 
     # ---- data
 
-    def place(self, tree: Tree, chunk: int) -> int:
+    def find(self, tree: Tree, chunk: int) -> int:
+        """The place of a chunk; the short road (quick.py) will know it as well."""
         with self.lock:
-            return tree.where(chunk)
+            return tree.find(chunk)
 
     def next_page(self, tree: Tree, number: int, generation: int | None) -> int | None:
         """The first page from `number` on in which the tree, or its snapshot of `generation`, may have anything."""
@@ -181,7 +182,7 @@ class Engine:
         if generation is not None:
             return [self.place_at(tree, chunk, generation) != NOWHERE for chunk in range(first, first + CHUNKS)]
         if tree.origin is not None:
-            return [self.place(tree, chunk) != NOWHERE for chunk in range(first, first + CHUNKS)]
+            return [self.find(tree, chunk) != NOWHERE for chunk in range(first, first + CHUNKS)]
         with self.lock:
             return [place not in (NOWHERE, HOLE) for place in tree.map.page(number).places]
 
@@ -221,20 +222,21 @@ class Engine:
         """Chunks are at new places from now on, also if the process dies: pairs of both."""
         with self.lock:
             self._check()
-            if (not self._journal.length or self.pressed) and not self.stirred.is_set():
-                self.stirred.set()
+            first = not self._journal.length
             time = self._recorder.clock.now() if tree.segment is not None else 0
             self._journal.append([Record(tree.number, chunk, place, time) for chunk, place in moves])
             for chunk, place in moves:
                 self._space.settle(place)
                 tree.remap(chunk, place, self._space.free, time)
+            if (first or self.pressed) and not self.stirred.is_set():
+                self.stirred.set()
 
-    def unmap(self, tree: Tree, chunk: int) -> None:
-        """A chunk reads as zeros from now on, and takes no space."""
+    def unmap(self, tree: Tree, chunks: Iterable[int]) -> None:
+        """Chunks read as zeros from now on, and take no space."""
         with self.lock:
-            place, _ = tree.map.get(chunk)
-            if place != tree.unmapped():
-                self.remap(tree, [(chunk, tree.unmapped())])
+            moves = [(chunk, tree.unmapped()) for chunk in chunks if tree.map.get(chunk)[0] != tree.unmapped()]
+            if moves:
+                self.remap(tree, moves)
 
     def read(self, place: int, buffers: Sequence[memoryview], inside: int) -> None:
         """Read from byte `inside` of a place on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 from weakref import WeakSet
 
@@ -26,13 +26,14 @@ _ALL = bytes(range(CHUNKS))
 
 
 class Page:
-    """Places and births of 256 chunks."""
+    """Places and births of 256 chunks; and, where it is known, the places that they have below: in what has been cloned."""
 
-    __slots__ = ("births", "places")
+    __slots__ = ("below", "births", "places")
 
     def __init__(self) -> None:
         self.places = array("Q", _NO_PLACES)
         self.births = array("I", _NO_BIRTHS)
+        self.below: array[int] | None = None
 
     def image(self) -> Image:
         return Image(self.places.tobytes(), self.births.tobytes())
@@ -166,6 +167,19 @@ class LiveMap:
             self._dirty.add(number)
             self._budget.waiting += 1
 
+    @property
+    def waiting(self) -> Collection[int]:
+        """Pages that the store does not have as they are."""
+        return self._dirty | self._sealed
+
+    def note(self, chunk: int, place: int) -> None:
+        """Where a chunk is that is not in this map, and will not be anywhere else until it is: for who cannot look further."""
+        page = self.page(chunk >> PAGE_SHIFT)
+        if page.below is None:
+            self._budget.spend()
+            page.below = array("Q", _NO_PLACES)
+        page.below[chunk & (CHUNKS - 1)] = place
+
     def seal(self) -> list[tuple[int, Image]]:
         """The pages that have changed, for the commit to store. `settle` follows when it is over."""
         images = [(number, self.pages[number].image()) for number in self._dirty]
@@ -181,7 +195,7 @@ class LiveMap:
     def age(self) -> int:
         """Forget what has not been used for longest; how many pages have to stay because the store does not have them."""
         pages = self.pages
-        kept = {number: pages[number] for number in self._dirty | self._sealed}
+        kept = {number: pages[number] for number in self.waiting}
         self._older = {number: page for number, page in pages.items() if number not in kept}
         pages.clear()
         pages.update(kept)

@@ -128,22 +128,24 @@ class Quick:
         """Where a range lies. None when the map in memory does not tell, or some of it was not born after `floor`."""
         runs: list[_Run] = []
         pages, shift, page_shift = self._pages, self._shift, self._shift + PAGE_SHIFT
-        step = self._size >> UNIT_SHIFT
+        step, below = self._size >> UNIT_SHIFT, self._tree.origin is not None
         end, following = offset + length, HOLE
         while offset < end:
             page, index = pages.get(offset >> page_shift), offset >> shift & _INDEX
             if page is None or page.births[index] <= floor:
                 return None
             place = page.places[index]
+            if place == NOWHERE and below:
+                place = page.below[index] if page.below is not None else NOWHERE
+                if place == NOWHERE:  # what the origin has there is a matter of the store
+                    return None
             part = min((offset >> shift) + 1 << shift, end) - offset
             if place == following and runs:
                 runs[-1].length += part
             elif NOWHERE < place < HOLE:
                 runs.append(_Run(member_of(place), offset_of(place) + (offset & self._size - 1), part))
-            elif place == HOLE or self._tree.origin is None:
+            else:
                 runs.append(_Run(_NO_MEMBER, 0, part))
-            else:  # what the origin has there is a matter of the store
-                return None
             following = place + step if NOWHERE < place < HOLE else place
             offset += part
         return runs

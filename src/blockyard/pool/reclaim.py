@@ -7,11 +7,13 @@ operation is left that began in an earlier one. Giving it back to what is beneat
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 
 from blockyard.pool.space import Freed, Space
 
 _PATIENCE = 5.0  # seconds that `drain` waits for operations to end
+_LOOK = 0.01  # seconds until it looks by itself: who is on the short road does not tell when he leaves
 
 
 class Reclaimer:
@@ -71,6 +73,8 @@ class Reclaimer:
 
     def drain(self) -> None:
         """The same, waiting for those who are inside. Not for one of these."""
+        end = time.monotonic() + _PATIENCE
         with self._lock:
-            self._left.wait_for(lambda: not self._waiting or self._due(), _PATIENCE)
+            while self._waiting and not self._due() and time.monotonic() < end:
+                self._left.wait(_LOOK)
         self.reclaim()

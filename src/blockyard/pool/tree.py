@@ -80,6 +80,13 @@ class Tree:
             return self.origin.where_at(chunk, self.origin_generation)
         return NOWHERE if place == HOLE else place
 
+    def find(self, chunk: int) -> int:
+        """As `where`; and what is found in the origin, which does not change, is noted beside the map."""
+        place = self.where(chunk)
+        if self.origin is not None:
+            self.map.note(chunk, place or HOLE)
+        return place
+
     def where_at(self, chunk: int, generation: int) -> int:
         """The place of a chunk in the snapshot of that generation."""
         lost = self._lost_at(chunk, generation)

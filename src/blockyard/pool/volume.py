@@ -18,6 +18,8 @@ from blockyard.pool.quick import Quick
 from blockyard.pool.space import NOWHERE
 from blockyard.pool.spans import runs, spans
 
+_UNMAPS = 64  # chunks that are unmapped together, and meanwhile claimed
+
 
 class VolumeDevice(Device):
     """A volume, as it is until it is rolled back."""
@@ -36,7 +38,7 @@ class VolumeDevice(Device):
         self.size = self._pool.volume(self._name).size
 
     def _where(self, chunk: int) -> int:
-        return self._pool.place(self._tree, chunk)
+        return self._pool.find(self._tree, chunk)
 
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
         read_chunks(self._pool, self._where, self._tree.shift, buffers, offset)
@@ -73,10 +75,10 @@ class VolumeDevice(Device):
 
     def _write_elsewhere(self, part: Part, data: Sequence[memoryview]) -> None:
         pool, tree = self._pool, self._tree
-        with tree.claims.claimed(part.chunk):
+        with tree.claims.claimed((part.chunk,)):
             if self._overwrite(part, data):  # another writer was first
                 return
-            old = pool.place(tree, part.chunk)
+            old = pool.find(tree, part.chunk)
             new, is_zero = pool.allocate(tree)
             try:
                 if part.length == 1 << tree.shift or (is_zero and old == NOWHERE):
@@ -110,16 +112,30 @@ class VolumeDevice(Device):
         self._zero(offset, length)
 
     def _zero(self, offset: int, length: int) -> None:
-        pool, tree = self._pool, self._tree
-        held = (span for span in spans(pool, tree, offset, length) if span.held)
-        for part in (part for span in held for part in parts(tree.shift, span.offset, span.length)):
-            whole = part.length == 1 << tree.shift or (part.chunk << tree.shift) + part.length == self.size
-            if whole:
-                pool.make_way()
-                with tree.claims.claimed(part.chunk):
-                    pool.unmap(tree, part.chunk)
-            elif pool.place(tree, part.chunk) != NOWHERE:
-                self.pwritev([bytes(part.length)], (part.chunk << tree.shift) + part.inside)
+        """Unmap the chunks that are wholly in a range, the last of the volume among them, and write zeros to parts of others."""
+        shift, size = self._tree.shift, 1 << self._tree.shift
+        for span in spans(self._pool, self._tree, offset, length):
+            if span.held:
+                start, end = span.offset, span.offset + span.length
+                first, last = -(-start >> shift), (end if end < self.size else end + size - 1) >> shift
+                if first < last:
+                    self._write_zeros(start, first << shift)
+                    self._unmap(first, last)
+                    self._write_zeros(last << shift, end)
+                else:
+                    self._write_zeros(start, end)
+
+    def _write_zeros(self, start: int, end: int) -> None:
+        for part in parts(self._tree.shift, start, end - start):
+            if self._pool.find(self._tree, part.chunk) != NOWHERE:
+                self.pwritev([bytes(part.length)], (part.chunk << self._tree.shift) + part.inside)
+
+    def _unmap(self, first: int, last: int) -> None:
+        for at in range(first, last, _UNMAPS):
+            chunks = range(at, min(at + _UNMAPS, last))
+            self._pool.make_way()
+            with self._tree.claims.claimed(chunks):
+                self._pool.unmap(self._tree, chunks)
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         return runs(self._pool, self._tree, offset, length)
