@@ -130,12 +130,12 @@ class TapeDrive(PrimaryUnit):
 
     # ---- the cartridge
 
-    def insert(self, directory: Path, *, by: Nexus | None = None) -> None:
+    def insert(self, directory: Path) -> None:
         """A cartridge is put into the drive, and is loaded."""
         with self.lock:
             assert self.inserted is None
             self.inserted = directory
-            self.load(by)
+            self.load()
 
     def load(self, by: Nexus | None = None) -> None:
         """Load what is in the drive, or wind it to its beginning. Failures show in `trouble`: there is nobody to tell."""

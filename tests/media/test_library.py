@@ -1,0 +1,259 @@
+"""Tape libraries as hosts see them (SMC-3), and what outlives a restart."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from blockyard.media.elements import Element, Kind, element
+from blockyard.media.generations import GENERATIONS
+from blockyard.media.library import Library
+from blockyard.media.models import DRIVES, LIBRARIES
+from blockyard.scsi.sense import Asc, SenseKey
+from blockyard.scsi.target import Target
+from blockyard.scsi.task import Status
+from tests.media.drives import LOAD, UNLOAD, TapeHost, read, told
+from tests.media.scratch import scratch
+from tests.scsi.host import NAME, inquiry, mode_sense_6
+
+SLOT, DRIVE, IO = 0x0400, 0x0100, 0x0010  # the first addresses
+
+
+def library(directory: Path, *, drives: int = 2, slots: int = 5, io: int = 1, model: str = "blockyard") -> Library:
+    return Library(
+        "vault",
+        directory,
+        model=LIBRARIES[model],
+        drive_model=DRIVES["blockyard"],
+        drives=drives,
+        slots=slots,
+        import_export=io,
+    )
+
+
+def filled(directory: Path, *barcodes: str) -> Library:
+    made = library(directory)
+    for barcode in barcodes:
+        made.create(barcode, GENERATIONS["LTO-8"], capacity=16 << 20)
+    return made
+
+
+def hosts(of: Library) -> list[TapeHost]:
+    """The initiator of the changer, and of each drive."""
+    target = Target(NAME, dict(enumerate(of.units)))
+    found = [TapeHost(target, lun) for lun in range(len(of.units))]
+    for host in found:
+        host.ready()
+    return found
+
+
+def move(source: int, destination: int) -> bytes:
+    return struct.pack(">BxHHHxxxx", 0xA5, 0, source, destination)
+
+
+def exchange(source: int, first: int, second: int) -> bytes:
+    return struct.pack(">BxHHHHxx", 0xA6, 0, source, first, second)
+
+
+def status(
+    host: TapeHost, *, kind: int = 0, start: int = 0, number: int = 0xFFFF, dvcid: bool = False
+) -> dict[int, str]:
+    """The barcode of each element by its address, taken from READ ELEMENT STATUS with volume tags."""
+    data = host.good(struct.pack(">BBHHBBHxx", 0xB8, 0x10 | kind, start, number, dvcid, 0, 0xFFFF))
+    assert int.from_bytes(data[5:8], "big") == len(data) - 8
+    found: dict[int, str] = {}
+    at = 8
+    while at < len(data):
+        length, total = int.from_bytes(data[at + 2 : at + 4], "big"), int.from_bytes(data[at + 5 : at + 8], "big")
+        at += 8
+        for one in range(at, at + total, length):
+            full = bool(data[one + 2] & 1)
+            tag = data[one + 12 : one + 44].decode().strip("\0 ")
+            assert full == bool(tag)
+            found[int.from_bytes(data[one : one + 2], "big")] = tag
+        at += total
+    assert int.from_bytes(data[2:4], "big") == len(found)
+    return found
+
+
+def test_cartridges_move_and_hosts_see_where_they_are(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8", "A00002L8")
+    changer, first, second = hosts(vault)
+    assert {address: tag for address, tag in status(changer).items() if tag} == {SLOT: "A00001L8", SLOT + 1: "A00002L8"}
+    assert len(status(changer)) == 1 + 5 + 1 + 2
+    changer.good(move(SLOT, DRIVE))
+    assert first.fails(bytes(6))[:2] == (SenseKey.UNIT_ATTENTION, Asc.NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED)
+    first.put(b"to be moved")
+    assert changer.fails(move(SLOT, SLOT + 2))[:2] == (SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_SOURCE_ELEMENT_EMPTY)
+    assert changer.fails(move(SLOT + 1, DRIVE))[:2] == (SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_DESTINATION_ELEMENT_FULL)
+    assert changer.fails(move(SLOT + 1, 0x7777))[:2] == (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_ELEMENT_ADDRESS)
+    changer.good(move(DRIVE, DRIVE + 1))
+    assert first.fails(bytes(6)).asc == Asc.MEDIUM_NOT_PRESENT
+    second.ready()
+    assert second.good(read(11)) == b"to be moved"
+    assert status(changer, kind=4) == {DRIVE: "", DRIVE + 1: "A00001L8"}
+    changer.good(exchange(SLOT + 1, DRIVE + 1, SLOT + 3))
+    assert status(changer, kind=4)[DRIVE + 1] == "A00002L8"
+    assert status(changer, kind=2, start=SLOT + 3, number=1) == {SLOT + 3: "A00001L8"}
+    changer.good(exchange(SLOT + 3, DRIVE + 1, SLOT + 3))
+    assert status(changer)[SLOT + 3] == "A00002L8"
+    vault.close()
+
+
+def test_a_host_that_holds_a_cartridge_keeps_it(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    changer, drive, _ = hosts(vault)
+    changer.good(move(SLOT, DRIVE))
+    drive.ready()
+    drive.good(bytes([0x1E, 0, 0, 0, 1, 0]))
+    assert changer.fails(move(DRIVE, SLOT))[:2] == (SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_REMOVAL_PREVENTED)
+    drive.good(bytes([0x1E, 0, 0, 0, 0, 0]))
+    drive.good(UNLOAD)
+    changer.good(move(DRIVE, SLOT))
+    assert drive.send(LOAD).status == Status.CHECK_CONDITION
+    vault.close()
+
+
+def test_everything_is_where_it_was_after_a_restart(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8", "A00002L8")
+    changer, drive, _ = hosts(vault)
+    changer.good(move(SLOT, DRIVE))
+    drive.ready()
+    drive.put(b"kept")
+    drive.good(bytes([0x10, 0, 0, 0, 1, 0]))
+    names = [host.good(inquiry(0x83)) for host in (changer, drive)]
+    with pytest.raises(OSError, match="Somebody else") as caught:
+        library(tmp_path)
+    assert caught.value.errno == errno.EBUSY
+    vault.close()
+    again = library(tmp_path, slots=1)
+    changer, drive, _ = hosts(again)
+    assert [host.good(inquiry(0x83)) for host in (changer, drive)] == names
+    assert status(changer)[DRIVE] == "A00001L8"
+    assert drive.good(read(4)) == b"kept"
+    assert again.find("A00002L8") is None  # there is no slot 2 any more
+    again.close()
+
+
+def test_people_bring_cartridges_and_take_them_away(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    changer, drive, _ = hosts(vault)
+    assert vault.take_away("A00001L8") == Element(Kind.SLOT, 0)
+    changer.ready()
+    assert vault.bring("A00001L8") == element("io-1")
+    assert changer.fails(bytes(6))[:2] == (SenseKey.UNIT_ATTENTION, Asc.IMPORT_OR_EXPORT_ELEMENT_ACCESSED)
+    assert status(changer, kind=3) == {IO: "A00001L8"}
+    with pytest.raises(ValueError, match="io-1 already"):
+        vault.bring("A00001L8")
+    changer.good(move(IO, DRIVE))
+    with pytest.raises(ValueError, match="drive-1: move it to a slot first"):
+        vault.take_away("A00001L8")
+    changer.good(bytes([0x1E, 0, 0, 0, 1, 0]))
+    with pytest.raises(ValueError, match="locked"):
+        vault.create("A00002L8", GENERATIONS["LTO-8"])
+    changer.good(bytes([0x1E, 0, 0, 0, 0, 0]))
+    with pytest.raises(OSError, match="no barcode"):
+        vault.create("a b", GENERATIONS["LTO-8"])
+    assert vault.create("A00003L8", GENERATIONS["LTO-8"], place=element("slot-4")) == element("slot-4")
+    drive.ready()
+    vault.close()
+
+
+def test_a_damaged_cartridge_shows_in_the_drive_and_harms_nothing_else(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8", "A00002L8")
+    changer, drive, _ = hosts(vault)
+    (tmp_path / "cartridges" / "A00001L8" / "1-0.data").write_bytes(b"")
+    changer.good(move(SLOT, DRIVE))
+    assert drive.fails(bytes(6))[:2] == (SenseKey.NOT_READY, Asc.MEDIA_LOAD_OR_EJECT_FAILED)
+    changer.good(exchange(SLOT + 1, DRIVE, SLOT))
+    drive.ready()
+    drive.put(b"x")
+    vault.close()
+
+
+@pytest.mark.parametrize("model", LIBRARIES)
+def test_models(tmp_path: Path, model: str) -> None:
+    vault = library(tmp_path, model=model, drives=100, slots=300, io=10)
+    changer = hosts(vault)[0]
+    row = LIBRARIES[model]
+    assert changer.good(inquiry())[8:32] == f"{row.vendor:8}{row.product:16}".encode()
+    assert changer.good(inquiry())[0] == 0x08
+    page = changer.good(mode_sense_6(0x1D, dbd=True))[4:]
+    assert struct.unpack(">8H", page[2:18]) == (
+        row.transport, 1, row.slots, 300, row.import_export, 10, row.drives, 100,
+    )  # fmt: skip
+    assert len(status(changer)) == 411
+    with_names = changer.good(struct.pack(">BBHHBBHxx", 0xB8, 0x04, 0, 1, 1, 0, 0xFFFF))
+    assert vault.drives[0].serial.encode() in with_names
+    for code in changer.good(inquiry(0x00))[4:]:
+        changer.good(inquiry(code))
+    changer.good(bytes([0x07, 0, 0, 0, 0, 0]))
+    changer.good(mode_sense_6(0x3F))
+    vault.close()
+
+
+class Moves(RuleBasedStateMachine):
+    """A library beside a dictionary of elements."""
+
+    PLACES = (SLOT, SLOT + 1, SLOT + 2, IO, DRIVE, DRIVE + 1)
+
+    @initialize()
+    def begin(self) -> None:
+        self.directory = scratch()
+        self.vault = library(self.directory, slots=3)
+        self.model: dict[int, str] = {}
+        for number in range(3):
+            barcode = f"A0000{number}L8"
+            self.vault.create(barcode, GENERATIONS["LTO-8"], capacity=4 << 20)
+            self.model[SLOT + number] = barcode
+        self.changer = hosts(self.vault)[0]
+
+    def teardown(self) -> None:
+        if hasattr(self, "vault"):
+            self.vault.close()
+
+    @rule(source=st.sampled_from(PLACES), destination=st.sampled_from(PLACES))
+    def move(self, source: int, destination: int) -> None:
+        result = self.changer.send(move(source, destination))
+        if source not in self.model:
+            assert told(result).asc == Asc.MEDIUM_SOURCE_ELEMENT_EMPTY
+        elif destination in self.model and source != destination:
+            assert told(result).asc == Asc.MEDIUM_DESTINATION_ELEMENT_FULL
+        else:
+            assert result.status == Status.GOOD
+            self.model[destination] = self.model.pop(source)
+
+    @rule(source=st.sampled_from(PLACES), first=st.sampled_from(PLACES), second=st.sampled_from(PLACES))
+    def exchange(self, source: int, first: int, second: int) -> None:
+        after = dict(self.model)
+        possible = source in after and first in after and source != first
+        if possible:
+            moved, displaced = after.pop(source), after.pop(first)
+            after[first] = moved
+            possible = second not in after
+            after.setdefault(second, displaced)
+        result = self.changer.send(exchange(source, first, second))
+        assert (result.status == Status.GOOD) == possible
+        if possible:
+            self.model = after
+
+    @rule()
+    def restart(self) -> None:
+        self.vault.close()
+        self.vault = library(self.directory, slots=3)
+        self.changer = hosts(self.vault)[0]
+
+    @invariant()
+    def all_is_where_it_should_be(self) -> None:
+        if hasattr(self, "vault"):
+            assert {address: tag for address, tag in status(self.changer).items() if tag} == self.model
+
+
+TestMoves = Moves.TestCase
+TestMoves.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
