@@ -17,6 +17,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
@@ -24,7 +25,7 @@ from blockyard.pool.catalog import Volume
 from blockyard.pool.instant import check_bookmark, parse
 from blockyard.pool.livemap import CHUNKS, HOLE, PAGE_SHIFT, Page
 from blockyard.pool.recorder import Recorder
-from blockyard.pool.segment import Segment, Table, notes_in, stored_notes
+from blockyard.pool.segment import Segment, Table, stored_values
 from blockyard.pool.store import Transaction
 from blockyard.pool.tree import Tree
 
@@ -105,18 +106,33 @@ class Reach:
     bookmarks: dict[str, Bookmark]
 
 
-@dataclass(frozen=True)
 class Moment:
-    """What a volume was at a time: a snapshot of its tree, and what changed from there on."""
+    """What a volume was at a time: a snapshot of its tree, and what changed from there on.
 
-    segment: Segment
-    time: int
-    table: Table
+    `fresh` are the notes that were not stored when it was opened. All of them are read when something is looked up first.
+    """
+
+    def __init__(self, pool: Pool, segment: Segment, time: int, fresh: bytes) -> None:
+        self.segment = segment
+        self.base = segment.generation - 1  # generation of that snapshot
+        self._pool = pool
+        self._time = time
+        self._fresh = fresh
+        self._reading = Lock()
+        self._table: Table | None = None
 
     @property
-    def base(self) -> int:
-        """Generation of that snapshot."""
-        return self.segment.generation - 1
+    def table(self) -> Table:
+        """Raises OSError."""
+        if self._table is None:
+            self._read()
+        assert self._table is not None
+        return self._table
+
+    def _read(self) -> None:
+        with self._reading, self._pool.reading() as transaction:
+            if self._table is None:
+                self._table = Table((*stored_values(transaction, self.segment), self._fresh), self._time)
 
 
 class Cdp:
@@ -294,18 +310,11 @@ class Cdp:
     # ---- moments
 
     def hold(self, name: str, time: int) -> Moment:
-        """A moment of a volume (nanoseconds since 1970), which stays until `release`. Raises NoMoment, KeyError, OSError."""
+        """A moment of a volume (nanoseconds since 1970), which stays until `release`. Raises NoMoment, KeyError."""
         with self._pool.lock:
             segment = self._find(name, time)
             segment.users += 1
-            fresh = segment.sealed + segment.fresh
-        try:
-            with self._pool.reading() as transaction:
-                notes = (*stored_notes(transaction, *segment.key), *notes_in(fresh))
-                return Moment(segment, time, Table(notes, time))
-        except BaseException:
-            self.release(segment)
-            raise
+            return Moment(self._pool, segment, time, segment.sealed + segment.fresh)
 
     def release(self, segment: Segment) -> None:
         with self._pool.lock:

@@ -112,10 +112,9 @@ def notes_in(data: bytes | bytearray) -> Iterator[Note]:
     return map(Note._make, _NOTE.iter_unpack(data))
 
 
-def stored_notes(transaction: Transaction, tree: int, generation: int) -> Iterator[Note]:
-    """The notes of a segment that are stored, in order."""
-    for _, value in transaction.items("notes", _KEY.pack(tree, generation)):
-        yield from notes_in(value)
+def stored_values(transaction: Transaction, segment: Segment) -> Iterator[bytes]:
+    """The notes of a segment that are stored, in order, some at a time."""
+    return (value for _, value in transaction.items("notes", segment_key(segment)))
 
 
 def take_notes(transaction: Transaction, segment: Segment, limit: int) -> list[Note]:
@@ -135,15 +134,18 @@ def take_notes(transaction: Transaction, segment: Segment, limit: int) -> list[N
 class Table:
     """What chunks a segment has changed until a moment, and where they are: two arrays, as there may be very many."""
 
-    def __init__(self, notes: Iterable[Note], until: int) -> None:
-        places: dict[int, tuple[int, int]] = {}
-        for time, chunk, place, _, sum in notes:
-            if time <= until:
-                places[chunk] = (place, sum)
-        order = sorted(places)
+    def __init__(self, values: Iterable[bytes], until: int) -> None:
+        """`values` are notes as they are stored, in order."""
+        newest: dict[int, tuple[int, ...]] = {}  # by chunk
+        for value in values:
+            for note in _NOTE.iter_unpack(value):
+                if note[0] > until:
+                    break
+                newest[note[1]] = note
+        order = sorted(newest)
         self.chunks = array("Q", order)
-        self.places = array("Q", (places[chunk][0] for chunk in order))
-        self.sums = array("I", (places[chunk][1] for chunk in order))
+        self.places = array("Q", [newest[chunk][2] for chunk in order])
+        self.sums = array("I", [newest[chunk][4] for chunk in order])
 
     def __len__(self) -> int:
         return len(self.chunks)
