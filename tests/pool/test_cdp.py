@@ -268,6 +268,21 @@ def test_a_moment_has_the_size_that_the_volume_had(pool: Pool) -> None:
     assert pool.volume("v").size == SIZE
 
 
+def test_what_a_moment_holds(pool: Pool) -> None:
+    write(pool, 1, 1)
+    write(pool, 1, 5)
+    pool.snapshot(["v"], "s", 0.0)
+    write(pool, 2, 2)
+    VolumeDevice(pool, "v").discard(5 * CHUNK, CHUNK)
+    device = MomentDevice(pool, "v", pool.cdp.clock.now())
+    write(pool, 3, 7)
+    mapped = [(run.offset // CHUNK, run.length // CHUNK) for run in device.runs(0, SIZE) if run.mapped]
+    assert mapped == [(1, 2)]
+    assert [tuple(run) for run in device.runs(CHUNK + 512, CHUNK)] == [(CHUNK + 512, CHUNK, True)]
+    assert sum(run.length for run in device.runs(512, SIZE - 1024)) == SIZE - 1024
+    device.close()
+
+
 def test_bookmarks(pool: Pool, time: Time) -> None:
     pool.cdp.turn_on("v", time=60 * SECOND)
     write(pool, 1)

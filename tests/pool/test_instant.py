@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockyard.pool.instant import check_bookmark, parse, show
+from blockyard.pool.instant import check_bookmark, parse, parse_length, show, show_length
 
 SECOND = 1_000_000_000
 NOON = 1_795_348_800 * SECOND  # 2026-11-22T12:00:00Z
@@ -81,6 +81,15 @@ def test_nothing_else_happens(text: str) -> None:
 def test_what_is_shown_can_be_read(moment: int) -> None:
     assert parse(show(moment), NOON, {}) == moment
     assert parse(show(moment).lower(), NOON, {}) == moment
+
+
+@given(st.integers(0, 10**7))
+def test_lengths_of_time(seconds: int) -> None:
+    assert parse_length(show_length(seconds * SECOND + 5)) == seconds * SECOND
+    assert (parse_length("1D12h"), parse_length("0.5s")) == (129_600 * SECOND, SECOND // 2)
+    for text in ("", "5", "-5m", "5x", "m"):
+        with pytest.raises(ValueError, match="length of time"):
+            parse_length(text)
 
 
 @pytest.mark.parametrize("name", ["monday", "2026", "v1.2_final-b", "a" * 64])

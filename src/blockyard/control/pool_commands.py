@@ -24,9 +24,17 @@ _PLAIN = frozenset(  # what the worker alone has to do with
         "create snapshot",
         "jobs",
         "cancel job",
+        "cdp on",
+        "cdp off",
+        "cdp show",
+        "cdp bookmark",
+        "cdp delete bookmark",
+        "cdp copy",
     }
 )
-_OF_VOLUMES = frozenset({"create volume", "create clone", "resize volume"})  # what is served may have changed after it
+_OF_VOLUMES = frozenset(
+    {"create volume", "create clone", "resize volume", "cdp clone"}
+)  # what is served may have changed after it
 
 
 async def pool(server: Server, request: Request) -> dict[str, Any]:
@@ -49,7 +57,7 @@ async def pool(server: Server, request: Request) -> dict[str, Any]:
         for snapshot in arguments.get("snapshots", ()):
             _check_not_configured(server, f"{name}/{arguments.get('volume')}@{snapshot}")
         return await server.supervisor.ask_pool(name, arguments)
-    if wanted == "roll back":
+    if wanted in ("roll back", "cdp roll back"):
         async with server.unchanging():
             reply = await server.supervisor.ask_pool(name, arguments)
         await server.look_again(name)

@@ -22,9 +22,8 @@ class Clock:
 
     def now(self) -> int:
         """Nanoseconds since 1970, later than any reading before."""
-        steady = self._steady()
-        ahead = self._wall() - steady
-        self._ahead = max(self._ahead, ahead)
+        wall, steady = self._wall(), self._steady()  # in this order: whatever comes in between, it is not ahead then
+        self._ahead = max(self._ahead, wall - steady)
         now = steady + self._ahead
         if now <= self._last:
             now = self._last + 1

@@ -49,6 +49,22 @@ def parse(text: str, now: int, bookmarks: Mapping[str, int]) -> int:
     return alike[0]
 
 
+def parse_length(text: str) -> int:
+    """Nanoseconds in a length of time: 24h, 90m, 1d12h. Raises ValueError."""
+    if not _AGO.match(f"-{text.lower()}"):
+        raise ValueError(f"{text!r} is not a length of time: 24h, 90m, 1d12h")
+    return sum(_length(*part) for part in _PART.findall(text.lower()))
+
+
+def show_length(nanoseconds: int) -> str:
+    """A length of time, whole seconds of it, to be read again by `parse_length`."""
+    rest, shown = nanoseconds // _SECOND, ""
+    for unit in "dhms":
+        count, rest = divmod(rest, _UNITS[unit] // _SECOND)
+        shown += f"{count}{unit}" if count else ""
+    return shown or "0s"
+
+
 def check_bookmark(name: str) -> None:
     """Raises ValueError for what cannot be the name of a bookmark, or would be taken for another moment."""
     lower = name.lower()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from blockyard.block.device import Device
+from blockyard.block.device import Device, Run
 from blockyard.pool.pool import Pool
+from blockyard.pool.space import NOWHERE
+from blockyard.pool.spans import merged, runs
 from blockyard.pool.volume import read_chunks
 
 
@@ -32,6 +34,22 @@ class MomentDevice(Device):
 
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
         read_chunks(self._pool, self._where, self._tree.shift, buffers, offset)
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        return merged(self._pieces(offset, length))
+
+    def _pieces(self, offset: int, length: int) -> Iterator[Run]:
+        shift = self._tree.shift
+        for run in runs(self._pool, self._tree, offset, length, self._moment.base):
+            at, end = run.offset, run.offset + run.length
+            for chunk, place in self._moment.table.between(at >> shift, (end - 1 >> shift) + 1):
+                start, stop = max(at, chunk << shift), min(end, chunk + 1 << shift)
+                if start > at:
+                    yield Run(at, start - at, run.mapped)
+                yield Run(start, stop - start, place != NOWHERE)
+                at = stop
+            if end > at:
+                yield Run(at, end - at, run.mapped)
 
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
         raise OSError(errno.EROFS, "What has been does not change")

@@ -155,5 +155,13 @@ class Table:
         at = bisect_left(self.chunks, chunk)
         if at == len(self.chunks) or self.chunks[at] != chunk:
             return None
+        return self._place(at), self.sums[at]
+
+    def between(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The chunks from `start` on, before `end`, and their places, in order."""
+        for at in range(bisect_left(self.chunks, start), bisect_left(self.chunks, end)):
+            yield self.chunks[at], self._place(at)
+
+    def _place(self, at: int) -> int:
         place = self.places[at]
-        return NOWHERE if place == HOLE else place, self.sums[at]
+        return NOWHERE if place == HOLE else place

@@ -40,7 +40,7 @@ def spans(engine: Engine, tree: Tree, offset: int, length: int, generation: int 
 
 def runs(engine: Engine, tree: Tree, offset: int, length: int, generation: int | None = None) -> Iterator[Run]:
     """The range as runs that are mapped and not mapped in turn (see Device.runs)."""
-    return _merged(_pieces(engine, tree, offset, length, generation))
+    return merged(_pieces(engine, tree, offset, length, generation))
 
 
 def _pieces(engine: Engine, tree: Tree, offset: int, length: int, generation: int | None) -> Iterator[Run]:
@@ -58,7 +58,8 @@ def _pieces(engine: Engine, tree: Tree, offset: int, length: int, generation: in
             at += part.length
 
 
-def _merged(pieces: Iterable[Run]) -> Iterator[Run]:
+def merged(pieces: Iterable[Run]) -> Iterator[Run]:
+    """The same with neighbours that are alike made one."""
     run: Run | None = None
     for piece in pieces:
         if run is None or piece.mapped != run.mapped:

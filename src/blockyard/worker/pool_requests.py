@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from blockyard.block.size import MAX_VOLUME, format_size
-from blockyard.pool.catalog import Snapshot, Volume
 from blockyard.pool.names import check_snapshot_name, check_volume_name
+from blockyard.worker.asking import find, find_snapshot, number_in, text_in, texts_in
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import Answer, Later, nothing_more
 from blockyard.worker.pools import OpenPool
-
-T = TypeVar("T")
 
 SMALLEST = 1 << 20  # bytes of a volume
 _SIZES = 1 << 12  # a volume has a multiple of so many bytes, so that it has whole blocks of any size
@@ -47,7 +45,7 @@ def _pool(pool: OpenPool) -> dict[str, Any]:
 
 def volumes(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """Its volumes by name, or one of them."""
-    names = [_text(request, "volume")] if request.get("volume") else pool.pool.volumes
+    names = [text_in(request, "volume")] if request.get("volume") else pool.pool.volumes
     for name in names:
         find(pool, name)
 
@@ -99,7 +97,7 @@ def snapshots(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
 
 def create_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """A new volume, in chunks of `chunk` bytes."""
-    name, size, chunk = _text(request, "volume"), _number(request, "size"), request.get("chunk") or DEFAULT_CHUNK
+    name, size, chunk = text_in(request, "volume"), number_in(request, "size"), request.get("chunk") or DEFAULT_CHUNK
     check_volume_name(name)
     _check_size(size)
     shift = chunk.bit_length() - 1 if isinstance(chunk, int) and chunk > 0 else 0
@@ -110,7 +108,7 @@ def create_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Ans
 
 def resize_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """Another size; initiators are told."""
-    name, size = _text(request, "volume"), _number(request, "size")
+    name, size = text_in(request, "volume"), number_in(request, "size")
     now = find(pool, name).size
     _check_size(size)
     if size < now:
@@ -127,7 +125,7 @@ def resize_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Ans
 
 def check_deletable(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """Whether nothing but an export stands against deleting a volume."""
-    name = _text(request, "volume")
+    name = text_in(request, "volume")
     find(pool, name)
     using = inventory.initiators(f"{pool.name}/{name}")
     if using:
@@ -141,7 +139,7 @@ def check_deletable(inventory: Inventory, pool: OpenPool, request: Message) -> A
 
 def delete_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """Delete a volume that nothing leads to any more."""
-    name = _text(request, "volume")
+    name = text_in(request, "volume")
     check_deletable(inventory, pool, request)
     _check_not_shown(inventory, f"{pool.name}/{name}")
     return Later(lambda: pool.pool.delete_volume(name), pool.then_work_off)
@@ -152,7 +150,7 @@ def delete_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Ans
 
 def create_snapshot(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """A snapshot of several volumes at one moment."""
-    names, snapshot = _texts(request, "volumes"), _text(request, "snapshot")
+    names, snapshot = texts_in(request, "volumes"), text_in(request, "snapshot")
     check_snapshot_name(snapshot)
     for name in names:
         find(pool, name)
@@ -161,7 +159,7 @@ def create_snapshot(inventory: Inventory, pool: OpenPool, request: Message) -> A
 
 def delete_snapshots(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """Delete snapshots of a volume, one after the other."""
-    volume, names = _text(request, "volume"), _texts(request, "snapshots")
+    volume, names = text_in(request, "volume"), texts_in(request, "snapshots")
     for name in names:
         find_snapshot(pool, volume, name)
         _check_not_shown(inventory, f"{pool.name}/{volume}@{name}")
@@ -175,7 +173,7 @@ def delete_snapshots(inventory: Inventory, pool: OpenPool, request: Message) -> 
 
 def roll_back(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """Make a volume what it was at a snapshot. Nobody may be using it: what an initiator has in its caches would be wrong."""
-    volume, snapshot = _text(request, "volume"), _text(request, "snapshot")
+    volume, snapshot = text_in(request, "volume"), text_in(request, "snapshot")
     find_snapshot(pool, volume, snapshot)
     source = f"{pool.name}/{volume}"
     return Later(
@@ -188,7 +186,7 @@ def roll_back(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
 
 def create_clone(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """A new volume that begins as a snapshot."""
-    volume, snapshot, name = (_text(request, key) for key in ("volume", "snapshot", "clone"))
+    volume, snapshot, name = (text_in(request, key) for key in ("volume", "snapshot", "clone"))
     find_snapshot(pool, volume, snapshot)
     check_volume_name(name)
     return Later(lambda: pool.pool.clone(volume, snapshot, name), nothing_more)
@@ -204,7 +202,7 @@ def jobs(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
 
 def cancel_job(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """Have a job stop."""
-    pool.jobs.find(_number(request, "job")).cancel()
+    pool.jobs.find(number_in(request, "job")).cancel()
     return {}
 
 
@@ -228,23 +226,6 @@ POOL_REQUESTS: Mapping[str, Callable[[Inventory, OpenPool, Message], Answer]] = 
 # ---- what they share
 
 
-def find(pool: OpenPool, name: str) -> Volume:
-    """A volume. Raises LookupError, saying what to do."""
-    if name not in pool.pool.volumes:
-        raise LookupError(f"there is no volume {pool.name}/{name}: `blockyard volume list {pool.name}` lists them")
-    return pool.pool.volume(name)
-
-
-def find_snapshot(pool: OpenPool, volume: str, name: str) -> Snapshot:
-    """A snapshot. Raises LookupError, saying what to do."""
-    find(pool, volume)
-    for snapshot in pool.pool.snapshots(volume):
-        if snapshot.name == name:
-            return snapshot
-    of = f"{pool.name}/{volume}"
-    raise LookupError(f"there is no snapshot {of}@{name}: `blockyard snapshot list {of}` lists them")
-
-
 def _check_not_shown(inventory: Inventory, source: str) -> None:
     if inventory.units_of(source):
         raise ValueError(f"{source} is a LUN of a target: take it out of the configuration and reload first")
@@ -255,25 +236,3 @@ def _check_size(size: int) -> None:
         raise ValueError(f"a volume has from 1M to 8E, not {format_size(size)}")
     if size % _SIZES:
         raise ValueError(f"{size} bytes are not a multiple of {_SIZES}")
-
-
-def _text(request: Message, key: str) -> str:
-    return _typed(request, key, str)
-
-
-def _number(request: Message, key: str) -> int:
-    return _typed(request, key, int)
-
-
-def _texts(request: Message, key: str) -> list[str]:
-    found = _typed(request, key, list)
-    if not found or not all(isinstance(each, str) for each in found):
-        raise ValueError(f"the request has no {key}")
-    return found
-
-
-def _typed(request: Message, key: str, kind: type[T]) -> T:
-    value = request.get(key)
-    if type(value) is not kind:
-        raise ValueError(f"the request has no {key}")
-    return value

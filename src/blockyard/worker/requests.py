@@ -11,6 +11,7 @@ from typing import Any
 
 from blockyard.iscsi.pdu import AsyncEvent
 from blockyard.scsi.alua import STATES
+from blockyard.worker.cdp_requests import CDP_REQUESTS
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import Answer
@@ -89,14 +90,17 @@ def alive(inventory: Inventory, request: Message) -> Message:
     return {}
 
 
+_OF_POOLS = {**POOL_REQUESTS, **CDP_REQUESTS}
+
+
 def pool(inventory: Inventory, request: Message) -> Answer:
-    """One of worker/pool_requests.py."""
+    """One of worker/pool_requests.py or worker/cdp_requests.py."""
     open_pool = inventory.pools.get(request["pool"])
     if open_pool is None:
         raise LookupError(f"the pool {request['pool']} is not open")
-    if request["request"] not in POOL_REQUESTS:
+    if request["request"] not in _OF_POOLS:
         raise LookupError(f"a pool knows no request {request['request']!r}")
-    return POOL_REQUESTS[request["request"]](inventory, open_pool, request)
+    return _OF_POOLS[request["request"]](inventory, open_pool, request)
 
 
 REQUESTS: dict[str, Callable[[Inventory, Message], Answer]] = {
