@@ -13,8 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice, create
+from blockyard.pool.livemap import HOLE
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
+from blockyard.pool.space import NOWHERE
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
 from tests.pool import roads
 
@@ -164,6 +166,14 @@ class Volumes(RuleBasedStateMachine):
         self.open()
 
     # ---- what must hold
+
+    @invariant()
+    def every_byte_that_is_used_is_some_trees(self) -> None:
+        usage = self.pool.usage
+        assert sum(tree.held << tree.shift for tree in self.pool.trees) == usage.used - usage.waiting
+        for name in self.now:
+            tree = self.pool.tree(self.pool.volume(name).tree)
+            assert tree.mapped == sum(tree.map.get(chunk)[0] not in (NOWHERE, HOLE) for chunk in range(CHUNKS))
 
     @invariant()
     def everything_reads_as_it_should(self) -> None:

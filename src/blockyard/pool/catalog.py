@@ -36,6 +36,9 @@ class Volume:
     tree: int
     size: int
     uuid: str
+    quota: int = 0  # the most bytes that it may take with its snapshots; 0: all that there are
+    reservation: int = 0  # bytes that others leave for it
+    zero_detection: bool = False  # a chunk that is written with zeros takes no space
 
 
 @dataclass(frozen=True)

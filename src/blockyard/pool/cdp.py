@@ -371,6 +371,7 @@ class Cdp:
             self.cut(origin)
         tree = self._pool.plant(origin.shift, origin, moment.base)
         tree.moment = moment.segment.generation
+        tree.mapped = sum(map(bool, moment.table.places))
         for number, page in _pages(moment.table):
             transaction.put_page(tree.number, number, page.image().encode())
         return tree
@@ -442,7 +443,7 @@ class Cdp:
     def _free(self, transaction: Transaction, segment: Segment) -> None:
         """Free some of what a dropped segment owns; after the last of it, the snapshots that it stood on."""
         tree = self._pool.tree(segment.tree)
-        if self._recorder.free(transaction, segment, lambda place: self._pool.give_back(tree, place)):
+        if self._recorder.free(transaction, segment, lambda place: self._pool.free(tree, place)):
             for generation in (segment.generation - 1, segment.generation):
                 if generation in tree.snapshots and not self._is_needed(tree, generation):
                     self._pool.doom(tree, generation)

@@ -36,9 +36,10 @@ from blockyard.pool.livemap import CHUNKS, HOLE, PAGE_SHIFT, Budget
 from blockyard.pool.members import Member, Members, Opener, erase
 from blockyard.pool.reclaim import Reclaimer
 from blockyard.pool.recorder import Recorder
-from blockyard.pool.space import NOWHERE, Freed, Space, member_of, offset_of
+from blockyard.pool.space import NOWHERE, Freed, PoolFull, Space, member_of, offset_of
 from blockyard.pool.store import Store, StoreError, Transaction
 from blockyard.pool.tree import Tree
+from blockyard.pool.usage import Ledger
 
 _ID = 8  # bytes of a number in a key
 _ENOUGH_PAGES = 2048  # of maps, for a commit before its time
@@ -66,6 +67,7 @@ class Engine:
         self._committing = threading.Lock()
         self._own, self._store, self._journal = _take(directory, boot)
         self._space = Space()
+        self.ledger = Ledger(self._space)
         self._budget = Budget()  # of the pages of all maps
         self.stirred = threading.Event()  # there is something to be committed, or too much of it
         self.reclaimer = Reclaimer(self._space, self.lock)
@@ -92,6 +94,7 @@ class Engine:
         with self._store.read() as transaction:
             head = _head(transaction)
             self._members.load(UUID(head["uuid"]), head["members"])
+            self.ledger.load(head["settings"])
             self._sequence = self._sealed = head["sequence"]
             self._next_tree = head["next_tree"]
             self._doomed = [(tree, generation) for tree, generation in head["doomed"]]
@@ -117,7 +120,7 @@ class Engine:
                 number, self._store, self._budget, fields["shift"], generation=fields["generation"],
                 snapshots=fields["snapshots"], origin=origin, origin_generation=fields["origin_generation"],
             )  # fmt: skip
-            tree.moment = fields["moment"]
+            tree.moment, tree.held, tree.mapped = fields["moment"], fields["held"], fields["mapped"]
             tree.buried = fields["buried"]
             tree.changed = False
             self._trees[number] = tree
@@ -199,6 +202,7 @@ class Engine:
         """A new place for a chunk, which belongs to nobody until `remap`; whether it reads as zeros. Raises PoolFull."""
         with self.lock:
             self._check()
+            self.ledger.check(tree)
             return self._space.allocate(tree.shift)
 
     def take(self, tree: Tree) -> tuple[int, bool] | None:
@@ -206,12 +210,22 @@ class Engine:
         with self.lock:
             if self.crowded:
                 return None
+            self.ledger.check(tree)
             return self._space.allocate(tree.shift)
 
     def admits(self, tree: Tree) -> bool:
         """Whether `allocate` would find a place."""
         with self.lock:
+            try:
+                self.ledger.check(tree)
+            except PoolFull:
+                return False
             return self._space.has_room(tree.shift)
+
+    def free(self, tree: Tree, place: int) -> None:
+        """A place is a tree's no more, and nobody's."""
+        with self.lock:
+            tree.release(place, self._space.free)
 
     def give_back(self, tree: Tree, place: int) -> None:
         """A place was not needed after all."""
@@ -451,6 +465,7 @@ def _head(transaction: Transaction) -> dict[str, Any]:
     value = transaction.get("pool", b"head")
     fields: dict[str, Any] = {
         "uuid": "",
+        "settings": {},
         "members": [],
         "sequence": 0,
         "next_tree": 1,

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
+from blockyard.block.device import Space as DeviceSpace
 from blockyard.block.file import FileDevice
 from blockyard.pool import catalog, datafile
 from blockyard.pool.catalog import Snapshot, Volume
@@ -21,6 +22,7 @@ from blockyard.pool.members import Members, Opener
 from blockyard.pool.space import PoolFull, Space
 from blockyard.pool.store import Store, Transaction
 from blockyard.pool.tree import Tree, forget_delta
+from blockyard.pool.usage import Threshold, Usage, VolumeUsage, trees_of
 
 _STEP = 1024  # entries of a deleted snapshot that one commit works off
 _STEP_PAGES = 16  # of the map of a deleted volume, likewise
@@ -51,6 +53,7 @@ class Pool(Engine):
             self.abandon()
             raise
         self._volumes, self._snapshots = found.volumes, found.snapshots
+        self._recount()
         self._making_room = threading.Lock()
 
     # ---- trees and volumes
@@ -95,6 +98,7 @@ class Pool(Engine):
             if self._snapshots.get(name):
                 raise OSError(errno.EBUSY, "It has snapshots", name)
             del self._volumes[name]
+            self._recount()
             self._graves.append(volume.tree)
             self.cdp.forget(transaction, name, self._trees[volume.tree])
             transaction.delete("volumes", name.encode())
@@ -110,6 +114,68 @@ class Pool(Engine):
             self.cdp.cut(self._trees[volume.tree], size)
 
         self.commit(change)
+
+    # ---- space
+
+    @property
+    def usage(self) -> Usage:
+        """Of the pool as a whole."""
+        with self.lock:
+            space = self._space
+            provisioned = sum(volume.size for volume in self._volumes.values())
+            reserved, metadata = self.ledger.reserved, self._store.size
+            return Usage(space.size, space.used, space.waiting, metadata, reserved, provisioned)
+
+    def usage_of(self, name: str) -> VolumeUsage:
+        """Of a volume. Raises KeyError."""
+        with self.lock:
+            volume = self._volumes[name]
+            tree = self._trees[volume.tree]
+            trees = trees_of(volume, self._snapshots.get(name, {}), self._trees)
+            used = sum(each.held << each.shift for each in trees)
+            return VolumeUsage(volume.size, tree.mapped << tree.shift, used, volume.quota, volume.reservation)
+
+    def space_of(self, tree: Tree) -> DeviceSpace:
+        """What a tree has, and what it can still take."""
+        with self.lock:
+            return DeviceSpace(self.ledger.available(tree), tree.held << tree.shift)
+
+    def set_thresholds(self, soft: str | None = None, hard: str | None = None) -> None:
+        """Other thresholds, where they are not None, as `Threshold.read` takes them. Durable. Raises ValueError."""
+        settings = self.ledger.settings | {
+            name: str(Threshold.read(text)) for name, text in (("soft", soft), ("hard", hard)) if text is not None
+        }
+
+        def change(transaction: Transaction) -> None:
+            change_head(transaction, lambda head: head.update(settings=settings))
+            self.ledger.load(settings)
+
+        self.commit(change)
+
+    def set_options(self, name: str, **options: int) -> None:
+        """Another quota, reservation or zero_detection of a volume. Durable when this returns.
+
+        Raises KeyError, ValueError for a quota that is less than the reservation, OSError (ENOSPC) when there is no space to
+        reserve.
+        """
+
+        def change(transaction: Transaction) -> None:
+            old = self._volumes[name]
+            new = replace(old, **options)  # type: ignore[arg-type]
+            if 0 < new.quota < new.reservation:
+                raise ValueError("a quota that is less than the reservation makes no sense")
+            self._volumes[name] = new
+            self._recount()
+            if new.reservation > old.reservation and not self.ledger.can_keep():
+                self._volumes[name] = old
+                self._recount()
+                raise PoolFull(errno.ENOSPC, "There is not so much space that could be reserved", name)
+            self.bind(transaction, name, new)
+
+        self.commit(change)
+
+    def _recount(self) -> None:
+        self.ledger.update(self._volumes, self._snapshots, self._trees)
 
     def volume(self, name: str) -> Volume:
         """Raises KeyError where there is none."""
@@ -151,6 +217,7 @@ class Pool(Engine):
     def bind(self, transaction: Transaction, name: str, volume: Volume) -> None:
         """A volume is this from now on."""
         self._volumes[name] = volume
+        self._recount()
         transaction.put("volumes", name.encode(), json.dumps(volume.__dict__).encode())
 
     # ---- snapshots
@@ -199,6 +266,7 @@ class Pool(Engine):
             ):
                 raise OSError(errno.EBUSY, "A clone stands on it", f"{name}@{snapshot}")
             del self._snapshots[name][snapshot]
+            self._recount()
             if not self._recorder.needs(tree, found.generation):
                 self.doom(tree, found.generation)
             transaction.delete("snapshots", _snapshot_key(found))
@@ -215,7 +283,11 @@ class Pool(Engine):
         elif grave := next((number for number in self._graves if self._can_be_cleared(number)), None):
             self.commit(lambda transaction: self._clear(transaction, self._trees[grave]))
         more = self.cdp.work_off()
-        return more or bool(self._doomed) or any(map(self._can_be_cleared, self._graves))
+        return more or self._to_clear()
+
+    def _to_clear(self) -> bool:
+        """Whether deleted snapshots and volumes have left something to be freed."""
+        return bool(self._doomed) or any(map(self._can_be_cleared, self._graves))
 
     def doom(self, tree: Tree, generation: int) -> None:
         """A snapshot of a tree is nobody's any more."""
@@ -233,16 +305,22 @@ class Pool(Engine):
         """
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return False
+        is_full = isinstance(error, PoolFull)  # else a member's file system is
         with self._making_room:
-            if isinstance(error, PoolFull) and self.admits(tree):
-                return True  # somebody has been quicker
-            if not self._space.waiting:
-                self.work_off()
-            waiting = self._space.waiting
-            if waiting:
-                self.commit()
-                self.reclaimer.drain()
-            return self._space.waiting < waiting
+            while not (is_full and self.admits(tree)):  # it does when somebody has been quicker
+                waiting = self._space.waiting
+                if error.errno == errno.ENOSPC and waiting:
+                    self.commit()
+                    self.reclaimer.drain()
+                    if self._space.waiting >= waiting:
+                        return False
+                    if not is_full:
+                        break
+                elif self._to_clear():
+                    self.work_off()
+                else:
+                    return False
+            return True
 
     def _work_off_snapshot(self, transaction: Transaction) -> None:
         number, generation = self._doomed[0]

@@ -265,6 +265,12 @@ class Store:
             datafile.allocate(self._directory, needed + _AHEAD)
             self._reserved = needed + _AHEAD
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file that have been used so far."""
+        used: int = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+        return used
+
     def close(self) -> None:
         self._environment.close()
 

@@ -58,6 +58,8 @@ class Tree:
         self.segment: Segment | None = None  # that is being written
         self.floor = self.newest  # what was born later is the live map's alone, and written in place
         self._fading = 0  # as `floor`, for snapshots whose deletion is not durable: a crash would bring them back
+        self.held = 0  # chunks that are this tree's: live, history and journal
+        self.mapped = 0  # chunks that its live map has, borrowed ones too
         self.buried = False  # no volume's any more, and its live map is empty
         self.changed = True  # what `describe` says is not stored yet
         self.map = LiveMap(self._load, budget)
@@ -137,14 +139,23 @@ class Tree:
                     self._lose(Lost(self.number, chunk, self.newest, old, birth))
             elif old != HOLE:
                 if self.segment is None:
-                    free(old, self.shift)
+                    self.release(old, free)
                 else:
                     owned = old
         if self.segment is not None:
             if old not in (NOWHERE, HOLE) and birth > self.segment.kept:
                 self.segment.held += 1
             self.segment.note(time, chunk, place, owned, sum)
+        is_real = place not in (NOWHERE, HOLE)
+        self.held += is_real
+        self.mapped += is_real - (old not in (NOWHERE, HOLE))
         self.map.set(chunk, place, self.generation)
+
+    def release(self, place: int, free: Callable[[int, int], None]) -> None:
+        """A place is the tree's no more."""
+        self.held -= 1
+        self.changed = True
+        free(place, self.shift)
 
     def unmapped(self) -> int:
         """The place to remap a chunk to that shall read as zeros."""
@@ -210,6 +221,8 @@ class Tree:
             "origin": self.origin.number if self.origin is not None else 0,
             "origin_generation": self.origin_generation,
             "moment": self.moment,
+            "held": self.held,
+            "mapped": self.mapped,
             "buried": self.buried,
         }
 
@@ -244,5 +257,5 @@ def forget_delta(
         if below and lost.birth <= below:
             transaction.put_lost(lost._replace(last=below))
         elif lost.place not in (NOWHERE, HOLE) and lost.birth:
-            free(lost.place, tree.shift)
+            tree.release(lost.place, free)
     return len(entries) == limit

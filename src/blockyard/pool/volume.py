@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator, Sequence
 
-from blockyard.block.device import Device, Run
+from blockyard.block.device import Device, Run, Space
 from blockyard.pool.catalog import Snapshot
 from blockyard.pool.parts import Cursor, Part, parts, zero
 from blockyard.pool.pool import Pool
 from blockyard.pool.quick import Quick
 from blockyard.pool.space import NOWHERE
 from blockyard.pool.spans import runs, spans
+from blockyard.pool.zeros import is_zero, watching
 
 _UNMAPS = 64  # chunks that are unmapped together, and meanwhile claimed
 
@@ -33,9 +34,24 @@ class VolumeDevice(Device):
         self._pool = pool
         self._name = name
         self._tree = tree
+        self._detects_zeros = False
+        self._detect_zeros(volume.zero_detection)
 
     def refresh(self) -> None:
-        self.size = self._pool.volume(self._name).size
+        """Have the size and the options that the volume has by now."""
+        volume = self._pool.volume(self._name)
+        self.size = volume.size
+        self._detect_zeros(volume.zero_detection)
+
+    def _detect_zeros(self, wanted: bool) -> None:
+        if self.quick is not None and wanted != self._detects_zeros:
+            self.quick = Quick(self._pool, self._tree)
+            if wanted:
+                self.quick.write = watching(self.quick.write, self.granularity)
+        self._detects_zeros = wanted
+
+    def space(self) -> Space:
+        return self._pool.space_of(self._tree)
 
     def _where(self, chunk: int) -> int:
         return self._pool.find(self._tree, chunk)
@@ -60,7 +76,9 @@ class VolumeDevice(Device):
         try:
             for part in parts(tree.shift, offset, sum(map(len, buffers))):
                 data = cursor.take(part.length)
-                if not self._overwrite(part, data):
+                if self._detects_zeros and part.length == self.granularity and is_zero(data):
+                    self._unmap(part.chunk, part.chunk + 1)
+                elif not self._overwrite(part, data):
                     self._write_elsewhere(part, data)
         finally:
             pool.leave(epoch)
