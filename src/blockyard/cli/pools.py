@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from blockyard.block.size import MAX_VOLUME, format_size, parse_size
 from blockyard.cli import parsers
-from blockyard.cli.output import amount, moment, show, watch
+from blockyard.cli.output import amount, confirm, moment, show, table, watch
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
 from blockyard.control.errors import ControlError, UsageError
-from blockyard.control.pools import create
+from blockyard.control.pools import create, destroy
 from blockyard.pool.names import Name, parse
 
 EXIT_STATUS = """\
@@ -37,11 +38,27 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "members",
         metavar="MEMBER",
         nargs="*",
-        help="where its data shall be: files or block devices, whose contents are lost (default: a file in DIR)",
+        help="where its data shall be: block devices, files, or directories that a file is made in (default: a file in DIR)",
     )
     make.add_argument(
         "--size", metavar="SIZE", help="of each file that is to be made, which is sparse: 10G (needed for these)"
     )
+    make.add_argument("--force", action="store_true", help="take devices and files even if there is something on them")
+    destroy = command(pool, "destroy", _destroy, "do away with a pool that is not served, and with all that is in it")
+    destroy.add_argument("directory", metavar="DIR", type=Path, help="where it is")
+    destroy.add_argument("--yes", action="store_true", help="without being asked")
+    add = command(pool, "add", _add, "add a member to a pool while it is used: another file or block device")
+    add.add_argument("pool", metavar="POOL", help="its name")
+    add.add_argument("member", metavar="MEMBER", help="a block device, a file, or a directory that a file is made in")
+    add.add_argument("--size", metavar="SIZE", help="of a file that is to be made")
+    add.add_argument("--force", action="store_true", help="take it even if there is something on it")
+    grow = command(pool, "grow", _grow, "let a pool use what one of its members has become larger by")
+    grow.add_argument("pool", metavar="POOL", help="its name")
+    grow.add_argument("member", metavar="N", type=int, help="the member, as `blockyard pool show` numbers it")
+    grow.add_argument("size", metavar="SIZE", nargs="?", help="of a file: make it so large first")
+    remove = command(pool, "remove", _remove, "take a member that holds nothing out of a pool")
+    remove.add_argument("pool", metavar="POOL", help="its name")
+    remove.add_argument("member", metavar="N", type=int, help="the member, as `blockyard pool show` numbers it")
     listing = command(pool, "list", _list, "list the pools that are served")
     listing.add_argument("--json", action="store_true", help="as JSON")
     showing = command(pool, "show", _show, "show a pool: what it has and how full it is")
@@ -114,16 +131,42 @@ def watch_job(directory: Path, pool: str, number: int) -> str:
 
 def _create(directory: Path, options: argparse.Namespace) -> None:
     size = 0 if options.size is None else size_of(options.size)
-    create(options.directory, options.members, size)
+    create(options.directory, options.members, size, force=options.force)
     print(f"{options.directory} is a pool now: serve it with `blockyard serve --pool {options.directory}`")
+
+
+def _destroy(directory: Path, options: argparse.Namespace) -> None:
+    confirm(options, str(options.directory), f"the pool in {options.directory} and all its volumes will be lost")
+    left = destroy(options.directory)
+    print(f"{options.directory} is gone")
+    for path in left:
+        print(f"{path} is free for other uses")
+
+
+def _add(directory: Path, options: argparse.Namespace) -> None:
+    size = 0 if options.size is None else size_of(options.size)
+    path = os.path.abspath(options.member)
+    made = ask_pool(directory, options.pool, "add member", path=path, size=size, force=options.force)["path"]
+    print(f"{made} belongs to {options.pool} now")
+
+
+def _grow(directory: Path, options: argparse.Namespace) -> None:
+    size = 0 if options.size is None else size_of(options.size)
+    now = ask_pool(directory, options.pool, "grow member", member=options.member, size=size)["size"]
+    print(f"member {options.member} of {options.pool} has {format_size(now)} now")
+
+
+def _remove(directory: Path, options: argparse.Namespace) -> None:
+    ask_pool(directory, options.pool, "remove member", member=options.member)
+    print(f"member {options.member} does not belong to {options.pool} any more")
 
 
 def _list(directory: Path, options: argparse.Namespace) -> None:
     found = ask(directory, "pools")
-    head = ("POOL", "USED", "PROVISIONED", "VOLUMES", "SNAPSHOTS", "DIRECTORY")
+    head = ("POOL", "SIZE", "USED", "PROVISIONED", "VOLUMES", "SNAPSHOTS", "DIRECTORY")
     rows = [
-        (name, format_size(pool["used"]), format_size(pool["provisioned"]), str(pool["volumes"]),
-         str(pool["snapshots"]), pool["directory"])
+        (name, format_size(pool["size"]), format_size(pool["used"]), format_size(pool["provisioned"]),
+         str(pool["volumes"]), str(pool["snapshots"]), pool["directory"])
         for name, pool in found.items()
     ]  # fmt: skip
     show(options, found, head, rows, none="no pool is served")
@@ -134,11 +177,18 @@ def _show(directory: Path, options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(found, indent=2))
         return
-    print(f"pool {options.pool} in {found['directory']}")
-    print(
-        f"used {format_size(found['used'])}; volumes: {found['volumes']}, together {format_size(found['provisioned'])}"
-    )
-    print(f"snapshots: {found['snapshots']}")
+    lines = {
+        "directory": found["directory"],
+        "size": format_size(found["size"]),
+        "used": f"{format_size(found['used'])} ({found['used'] / max(1, found['size']):.0%})",
+        "volumes": f"{found['volumes']}, together {format_size(found['provisioned'])}",
+        "snapshots": str(found["snapshots"]),
+    }
+    print(f"pool {options.pool}")
+    for key, value in lines.items():
+        print(f"  {key:<10} {value}")
+    members = [(number, format_size(member["size"]), member["path"]) for number, member in found["members"].items()]
+    print("", *table([("MEMBER", "SIZE", "PATH"), *members]), sep="\n")
 
 
 def _jobs(directory: Path, options: argparse.Namespace) -> None:

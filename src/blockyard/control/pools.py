@@ -7,48 +7,69 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
 import re
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from blockyard.block.file import create as create_file
+from blockyard.block.file import FileDevice
 from blockyard.block.size import Size
 from blockyard.control.errors import UsageError, VolumeError
 from blockyard.control.state import State
 from blockyard.pool import catalog
 from blockyard.pool.catalog import Catalog
+from blockyard.pool.members import erase, prepare
+from blockyard.pool.pool import Pool as OpenPool
 from blockyard.pool.pool import create as create_pool
 from blockyard.worker.configuration import Configuration, Pool, Target, Volume
 
 log = logging.getLogger(__name__)
 
 
-def create(directory: Path, members: Sequence[str], size: int) -> None:
-    """Make a pool in a directory that is empty or missing. Members that are missing are made as files of `size` bytes.
-
-    Raises UsageError; then no file was made.
-    """
+def create(directory: Path, members: Sequence[str], size: int, *, force: bool = False) -> None:
+    """Make a pool in a directory that is empty or missing (see members.prepare). Raises UsageError; then no file was made."""
     made: list[Path] = []
+    paths: list[str] = []
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise UsageError(f"{directory} is not empty: name a directory that is, or that is to be made")
-        paths = [Path(os.path.abspath(each)) for each in members] or [directory.absolute() / "blockyard-0.data"]
-        for path in paths:
-            if not path.exists():
-                if not size:
-                    raise UsageError(f"{path} does not exist: to create it, give its size, for example --size 100G")
-                create_file(path, size)
-                made.append(path)
-        create_pool(directory, [str(path) for path in paths])
+        for number, each in enumerate(members or [str(directory)]):
+            there = Path(each).is_file() or Path(each).is_block_device()
+            path = prepare(each, size, number=number, force=force)
+            made += [] if there else [Path(path)]
+            paths.append(path)
+        create_pool(directory, paths)
     except BaseException as error:
-        for path in made:
-            path.unlink()
+        for file in made:
+            file.unlink()
         if isinstance(error, OSError):
             raise UsageError(f"{error.filename or directory}: {error.strerror}") from error
         raise
+
+
+def destroy(directory: Path) -> list[str]:
+    """Do away with a pool that nobody has open: its directory and all in it. Members elsewhere stay, and are free for others.
+
+    The paths of those. Raises UsageError.
+    """
+    try:
+        with OpenPool(directory, FileDevice) as pool:
+            members = [directory / member.path for member in pool.members.values()]
+        elsewhere = [path for path in members if path.parent != directory]
+        for path in elsewhere:
+            device = FileDevice(path)
+            try:
+                erase(device)
+            finally:
+                device.close()
+        shutil.rmtree(directory)
+    except OSError as error:
+        raise UsageError(f"{error.filename or directory}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{directory}: it cannot be opened ({error}): remove it and its members yourself") from error
+    return list(map(str, elsewhere))
 
 
 def read_catalogs(pools: Mapping[str, Pool]) -> dict[str, Catalog]:

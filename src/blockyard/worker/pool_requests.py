@@ -6,12 +6,16 @@ that commits, is done in another thread.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from blockyard.block.size import MAX_VOLUME, format_size
+from blockyard.pool.members import prepare
 from blockyard.pool.names import check_snapshot_name, check_volume_name
+from blockyard.pool.pool import Pool
 from blockyard.worker.asking import find, find_snapshot, number_in, text_in, texts_in
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
@@ -29,14 +33,18 @@ DEFAULT_CHUNK = 1 << 16  # bytes
 
 def show(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """The pool as a whole."""
-    return Later(lambda: _pool(pool), lambda found: {**found, "directory": pool.directory})
+    return Later(lambda: _pool(pool.pool), lambda found: {**found, "directory": pool.directory})
 
 
-def _pool(pool: OpenPool) -> dict[str, Any]:
-    engine = pool.pool
+def _pool(engine: Pool) -> dict[str, Any]:
     names = engine.volumes
     return {
+        "size": sum(member.size for member in engine.members.values()),
         "used": engine.used,
+        "members": {
+            str(number): {"path": str(engine.directory / member.path), "size": member.size}
+            for number, member in engine.members.items()
+        },
         "volumes": len(names),
         "snapshots": sum(len(engine.snapshots(name)) for name in names),
         "provisioned": sum(engine.volume(name).size for name in names),
@@ -90,6 +98,46 @@ def snapshots(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
             for snapshot in pool.pool.snapshots(name)
         ]
     }
+
+
+# ---- members
+
+
+def add_member(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Another member (see members.prepare)."""
+    path, size, force = text_in(request, "path"), number_in(request, "size"), bool(request.get("force"))
+
+    def work() -> str:
+        there = Path(path).is_file() or Path(path).is_block_device()
+        prepared = prepare(path, size, number=max(pool.pool.members, default=-1) + 1, force=force)
+        try:
+            pool.pool.add_member(prepared)
+        except BaseException:
+            if not there:
+                os.unlink(prepared)
+            raise
+        return prepared
+
+    return Later(work, lambda prepared: {"path": prepared})
+
+
+def grow_member(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Use what a member has become larger by; a file is made larger where a size is given."""
+    number, size = _member(pool, request), number_in(request, "size")
+    return Later(lambda: pool.pool.grow_member(number, size), lambda result: {"size": pool.pool.members[number].size})
+
+
+def remove_member(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Take out a member that holds nothing."""
+    number = _member(pool, request)
+    return Later(lambda: pool.pool.remove_member(number), nothing_more)
+
+
+def _member(pool: OpenPool, request: Message) -> int:
+    number = number_in(request, "member")
+    if number not in pool.pool.members:
+        raise LookupError(f"{pool.name} has no member {number}: `blockyard pool show {pool.name}` lists them")
+    return number
 
 
 # ---- volumes
@@ -210,6 +258,9 @@ POOL_REQUESTS: Mapping[str, Callable[[Inventory, OpenPool, Message], Answer]] = 
     "show": show,
     "volumes": volumes,
     "snapshots": snapshots,
+    "add member": add_member,
+    "grow member": grow_member,
+    "remove member": remove_member,
     "create volume": create_volume,
     "resize volume": resize_volume,
     "delete volume": delete_volume,
