@@ -101,11 +101,37 @@ def test_volumes_snapshots_and_clones(site: Site) -> None:
         "fast/vm": (64, 65536, "fast/vm@monday"),
     }
     assert [each["name"] for each in site.json("snapshot", "list", "fast/vm")] == ["monday"]
+    site.run("snapshot", "delete", "fast/vm@monday", "--yes")
+    site.io("copy", "read -P 1 0 2M", "read -P 5 2M 64k")
     site.run("volume", "delete", "fast/copy", "--yes")
+    site.run("volume", "delete", "fast/log", "--yes", "--snapshots")
     targets = run([need("iscsi-ls", "libiscsi-bin"), f"iscsi://{site.served.portals[0]}"]).stdout
-    assert {line.split()[0] for line in targets.splitlines()} == {f"Target:{IQN}:{name}" for name in ("vm", "log")}
+    assert {line.split()[0] for line in targets.splitlines()} == {f"Target:{IQN}:{name}" for name in ("vm",)}
     assert "fast" in site.run("pool", "list")
-    assert "snapshots  1" in site.run("volume", "show", "fast/vm")
+    assert "snapshots  0" in site.run("volume", "show", "fast/vm")
+
+
+def test_members_come_grow_and_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = Site(tmp_path, capsys)
+    site.run("pool", "create", str(site.directory), "--size", "16M")
+    with serve(site.state, "--pool", str(site.directory), "--target", IQN) as site.served:
+        assert site.json("pool", "show", "fast")["size"] == 16 << 20
+        (tmp_path / "more").mkdir()
+        site.run("pool", "add", "fast", str(tmp_path / "more"), "--size", "16M")
+        site.run("pool", "grow", "fast", "1", "32M")
+        shown = site.json("pool", "show", "fast")
+        assert (shown["size"], len(shown["members"])) == (48 << 20, 2)
+        site.run("volume", "create", "fast/vm", "1G")
+        site.io("vm", "write -P 1 0 30M", "read -P 1 0 30M")
+        status, printed = site.attempt("pool", "remove", "fast", "0")
+        assert (status, printed.count("\n")) == (2, 1), printed
+        status, printed = site.attempt("pool", "destroy", str(site.directory), "--yes")
+        assert (status, "Another process has this pool open" in printed) == (2, True), printed
+        assert site.served.stop() == 0
+    member = shown["members"]["1"]["path"]
+    assert member in site.run("pool", "destroy", str(site.directory), "--yes")
+    assert not site.directory.exists()
+    site.run("pool", "create", str(site.directory), member)
 
 
 def test_the_largest_and_the_smallest_volume(site: Site) -> None:
@@ -135,7 +161,7 @@ def test_the_largest_and_the_smallest_volume(site: Site) -> None:
         ("volume show fast/none", "there is no volume fast/none"),
         ("volume delete fast/none --yes", "there is no volume fast/none"),
         ("volume delete fast/one", "fast/one and all that is in it will be lost: say --yes"),
-        ("volume delete fast/one --yes", "fast/one has a snapshot: delete first"),
+        ("volume delete fast/one --yes", "fast/one has a snapshot: delete them first, or say --snapshots"),
         ("snapshot create fast/one@x", "There is a snapshot of this name"),
         ("snapshot create fast/one@a fast/one", "each once"),
         ("snapshot create fast/one@!", "'!': the name of a snapshot has"),
@@ -206,7 +232,8 @@ def test_what_stands_in_the_configuration_is_not_deleted(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("arrange", "words", "message"),
     [
-        (lambda folder: None, [], "does not exist: to create it, give its size, for example --size 100G"),
+        (lambda folder: None, [], "A size of at least"),
+        (lambda folder: (folder / "d").write_bytes(b"x" * (9 << 20)), ["d"], "There is something on it"),
         (lambda folder: (folder / "fast").mkdir() or (folder / "fast" / "x").touch(), [], "is not empty"),
         (lambda folder: (folder / "fast").touch(), ["--size", "64M"], "File exists"),
         (lambda folder: None, ["--size", "1X"], "'1X' is not a size"),
@@ -218,7 +245,9 @@ def test_pools_that_cannot_be_made(
     message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     arrange(tmp_path)
     assert main(["pool", "create", str(tmp_path / "fast"), *words]) == 2
     assert message in capsys.readouterr().err

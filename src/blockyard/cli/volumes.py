@@ -52,6 +52,7 @@ def _add_volume(volume: Subparsers[argparse.ArgumentParser]) -> None:
     resize.add_argument("size", metavar="SIZE", help=f"its new size: {_SIZE}")
     delete = command(volume, "delete", _delete, "delete a volume of a pool, and all that is in it")
     delete.add_argument("name", metavar=_VOLUME, help="the volume")
+    delete.add_argument("--snapshots", action="store_true", help="with its snapshots; clones of them stay")
     delete.add_argument("--yes", action="store_true", help="without being asked")
 
 
@@ -129,7 +130,7 @@ def _resize(directory: Path, options: argparse.Namespace) -> None:
 def _delete(directory: Path, options: argparse.Namespace) -> None:
     name = named(options.name, _VOLUME)
     confirm(options, str(name), f"{name} and all that is in it will be lost")
-    ask_pool(directory, name.pool, "delete volume", volume=name.volume)
+    ask_pool(directory, name.pool, "delete volume", volume=name.volume, snapshots=options.snapshots)
     print(f"{name} is deleted; its space is freed in the background")
 
 

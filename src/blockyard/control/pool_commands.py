@@ -79,7 +79,9 @@ async def pools(server: Server, request: Request) -> dict[str, Any]:
 async def _delete_volume(server: Server, pool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Delete a volume: first it is no target any more, if it is exported."""
     source = f"{pool}/{arguments.get('volume')}"
-    _check_not_configured(server, source)
+    for volume in server.configuration.volumes.values():
+        if (volume.pool, volume.in_pool) == (pool, arguments.get("volume")):
+            _check_not_configured(server, volume.source)
     await server.supervisor.ask_pool(pool, {**arguments, "request": "check deletable"})
     async with server.withheld(source):
         return await server.supervisor.ask_pool(pool, arguments)

@@ -445,13 +445,7 @@ class Cdp:
         tree = self._pool.tree(segment.tree)
         if self._recorder.free(transaction, segment, lambda place: self._pool.free(tree, place)):
             for generation in (segment.generation - 1, segment.generation):
-                if generation in tree.snapshots and not self._is_needed(tree, generation):
-                    self._pool.doom(tree, generation)
-
-    def _is_needed(self, tree: Tree, generation: int) -> bool:
-        named = any(each.generation == generation for each in self._pool.named_snapshots(tree.number))
-        origin = any(each.origin is tree and each.origin_generation == generation for each in self._pool.trees)
-        return named or origin or self._recorder.needs(tree, generation)
+                self._pool.doom_unless_needed(tree, generation)
 
     def _bytes(self, segment: Segment) -> int:
         return segment.held << self._pool.tree(segment.tree).shift

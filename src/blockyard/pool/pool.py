@@ -254,22 +254,14 @@ class Pool(Engine):
     def delete_snapshot(self, name: str, snapshot: str) -> None:
         """Delete a snapshot. It is gone when this returns; its space comes back by `work_off`.
 
-        Raises KeyError where there is none, OSError (EBUSY) while a clone stands on it.
+        What clones have of it stays for as long as they do. Raises KeyError where there is none.
         """
 
         def change(transaction: Transaction) -> None:
-            found = self._snapshots[name][snapshot]
-            tree = self._trees[found.tree]
-            if any(
-                clone.origin is tree and clone.origin_generation == found.generation and not clone.moment
-                for clone in self._trees.values()
-            ):
-                raise OSError(errno.EBUSY, "A clone stands on it", f"{name}@{snapshot}")
-            del self._snapshots[name][snapshot]
-            self._recount()
-            if not self._recorder.needs(tree, found.generation):
-                self.doom(tree, found.generation)
+            found = self._snapshots[name].pop(snapshot)
             transaction.delete("snapshots", _snapshot_key(found))
+            self._recount()
+            self.doom_unless_needed(self._trees[found.tree], found.generation)
 
         self.commit(change)
 
@@ -289,10 +281,16 @@ class Pool(Engine):
         """Whether deleted snapshots and volumes have left something to be freed."""
         return bool(self._doomed) or any(map(self._can_be_cleared, self._graves))
 
-    def doom(self, tree: Tree, generation: int) -> None:
-        """A snapshot of a tree is nobody's any more."""
-        tree.delete_snapshot(generation)
-        self._doomed.append((tree.number, generation))
+    def doom_unless_needed(self, tree: Tree, generation: int) -> None:
+        """A snapshot of a tree may be nobody's any more: no name's, no clone's, no journal's."""
+        if (
+            generation in tree.snapshots
+            and not any(each.generation == generation for each in self.named_snapshots(tree.number))
+            and not any(each.origin is tree and each.origin_generation == generation for each in self._trees.values())
+            and not self._recorder.needs(tree, generation)
+        ):
+            tree.delete_snapshot(generation)
+            self._doomed.append((tree.number, generation))
 
     def named_snapshots(self, tree: int) -> list[Snapshot]:
         """The snapshots of a tree that have names."""
@@ -338,6 +336,8 @@ class Pool(Engine):
             self._graves.remove(tree.number)
             del self._trees[tree.number]
             transaction.delete("trees", tree.number.to_bytes(_ID, "big"))
+            if tree.origin is not None:
+                self.doom_unless_needed(tree.origin, tree.origin_generation)
         elif not tree.bury(
             [number for number, _ in islice(transaction.pages(tree.number), _STEP_PAGES)], self._space.free
         ):

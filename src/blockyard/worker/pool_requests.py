@@ -6,14 +6,11 @@ that commits, is done in another thread.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from blockyard.block.size import MAX_VOLUME, format_size
-from blockyard.pool.members import prepare
 from blockyard.pool.names import check_snapshot_name, check_volume_name
 from blockyard.pool.pool import Pool
 from blockyard.worker.asking import find, find_snapshot, number_in, text_in, texts_in
@@ -100,46 +97,6 @@ def snapshots(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     }
 
 
-# ---- members
-
-
-def add_member(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
-    """Another member (see members.prepare)."""
-    path, size, force = text_in(request, "path"), number_in(request, "size"), bool(request.get("force"))
-
-    def work() -> str:
-        there = Path(path).is_file() or Path(path).is_block_device()
-        prepared = prepare(path, size, number=max(pool.pool.members, default=-1) + 1, force=force)
-        try:
-            pool.pool.add_member(prepared)
-        except BaseException:
-            if not there:
-                os.unlink(prepared)
-            raise
-        return prepared
-
-    return Later(work, lambda prepared: {"path": prepared})
-
-
-def grow_member(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
-    """Use what a member has become larger by; a file is made larger where a size is given."""
-    number, size = _member(pool, request), number_in(request, "size")
-    return Later(lambda: pool.pool.grow_member(number, size), lambda result: {"size": pool.pool.members[number].size})
-
-
-def remove_member(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
-    """Take out a member that holds nothing."""
-    number = _member(pool, request)
-    return Later(lambda: pool.pool.remove_member(number), nothing_more)
-
-
-def _member(pool: OpenPool, request: Message) -> int:
-    number = number_in(request, "member")
-    if number not in pool.pool.members:
-        raise LookupError(f"{pool.name} has no member {number}: `blockyard pool show {pool.name}` lists them")
-    return number
-
-
 # ---- volumes
 
 
@@ -179,18 +136,25 @@ def check_deletable(inventory: Inventory, pool: OpenPool, request: Message) -> A
     if using:
         raise ValueError(f"{pool.name}/{name} is in use by {', '.join(using)}: have them log out first")
     count = len(pool.pool.snapshots(name))
-    if count:
+    if count and not request.get("snapshots"):
         have = "a snapshot" if count == 1 else f"{count} snapshots"
-        raise ValueError(f"{pool.name}/{name} has {have}: delete first what `blockyard snapshot list` shows")
+        raise ValueError(f"{pool.name}/{name} has {have}: delete them first, or say --snapshots")
     return {}
 
 
 def delete_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
-    """Delete a volume that nothing leads to any more."""
+    """Delete a volume that nothing leads to any more; with `snapshots`, its snapshots first."""
     name = text_in(request, "volume")
     check_deletable(inventory, pool, request)
-    _check_not_shown(inventory, f"{pool.name}/{name}")
-    return Later(lambda: pool.pool.delete_volume(name), pool.then_work_off)
+    for source in (f"{pool.name}/{name}", *(f"{pool.name}/{name}@{each.name}" for each in pool.pool.snapshots(name))):
+        _check_not_shown(inventory, source)
+
+    def work() -> None:
+        for snapshot in pool.pool.snapshots(name):
+            pool.pool.delete_snapshot(name, snapshot.name)
+        pool.pool.delete_volume(name)
+
+    return Later(work, pool.then_work_off)
 
 
 # ---- snapshots
@@ -258,9 +222,6 @@ POOL_REQUESTS: Mapping[str, Callable[[Inventory, OpenPool, Message], Answer]] = 
     "show": show,
     "volumes": volumes,
     "snapshots": snapshots,
-    "add member": add_member,
-    "grow member": grow_member,
-    "remove member": remove_member,
     "create volume": create_volume,
     "resize volume": resize_volume,
     "delete volume": delete_volume,

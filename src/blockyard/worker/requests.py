@@ -15,6 +15,7 @@ from blockyard.worker.cdp_requests import CDP_REQUESTS
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import Answer
+from blockyard.worker.member_requests import MEMBER_REQUESTS
 from blockyard.worker.pool_requests import POOL_REQUESTS
 
 
@@ -90,11 +91,11 @@ def alive(inventory: Inventory, request: Message) -> Message:
     return {}
 
 
-_OF_POOLS = {**POOL_REQUESTS, **CDP_REQUESTS}
+_OF_POOLS = {**POOL_REQUESTS, **MEMBER_REQUESTS, **CDP_REQUESTS}
 
 
 def pool(inventory: Inventory, request: Message) -> Answer:
-    """One of worker/pool_requests.py or worker/cdp_requests.py."""
+    """One of the tables above: what is asked of a pool."""
     open_pool = inventory.pools.get(request["pool"])
     if open_pool is None:
         raise LookupError(f"the pool {request['pool']} is not open")
