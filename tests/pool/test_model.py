@@ -54,10 +54,10 @@ class Volumes(RuleBasedStateMachine):
 
     # ---- what is done
 
-    @rule()
-    def new_volume(self) -> None:
+    @rule(checksums=st.booleans())
+    def new_volume(self, checksums: bool = False) -> None:
         name = next(self.names)
-        self.pool.create_volume(name, SIZE, SHIFT)
+        self.pool.create_volume(name, SIZE, SHIFT, checksums=checksums)
         self.now[name] = bytes(SIZE)
         self.devices[name] = VolumeDevice(self.pool, name)
 

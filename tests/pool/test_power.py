@@ -138,7 +138,7 @@ class Power(RuleBasedStateMachine):
         self.labels = map("s{}".format, itertools.count())
         self.open()
         for name in ("a", "b"):
-            self.pool.create_volume(name, SIZE, SHIFT)
+            self.pool.create_volume(name, SIZE, SHIFT, checksums=name == "b")
             self.now[name] = [bytes(SECTOR)] * (SIZE // SECTOR)
             self.possible[name] = [{sector} for sector in self.now[name]]
         self.attach()

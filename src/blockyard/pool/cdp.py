@@ -372,7 +372,7 @@ class Cdp:
         tree = self._pool.plant(origin.shift, origin, moment.base)
         tree.moment = moment.segment.generation
         tree.mapped = sum(map(bool, moment.table.places))
-        for number, page in _pages(moment.table):
+        for number, page in _pages(moment.table, tree.checksums):
             transaction.put_page(tree.number, number, page.image().encode())
         return tree
 
@@ -454,12 +454,15 @@ class Cdp:
         return sum(map(self._bytes, journal.segments))
 
 
-def _pages(table: Table) -> Iterator[tuple[int, Page]]:
+def _pages(table: Table, checksums: bool) -> Iterator[tuple[int, Page]]:
     """A map in which the chunks of a table are borrowed."""
-    for number, chunks in groupby(zip(table.chunks, table.places, strict=True), lambda each: each[0] >> PAGE_SHIFT):
-        page = Page()
-        for chunk, place in chunks:
+    entries = zip(table.chunks, table.places, table.sums, strict=True)
+    for number, chunks in groupby(entries, lambda each: each[0] >> PAGE_SHIFT):
+        page = Page(checksums)
+        for chunk, place, sum in chunks:
             page.places[chunk & (CHUNKS - 1)] = place or HOLE
+            if page.sums is not None:
+                page.sums[chunk & (CHUNKS - 1)] = sum
         yield number, page
 
 

@@ -276,7 +276,7 @@ class _Check:
                 self._map_page(tree, number, page, value)
 
     def _map_page(self, tree: _Tree, number: int, page: int, value: bytes) -> None:
-        found = decode(value)
+        found = decode(value, tree.checksums)
         for index, place in enumerate(found.places):
             if place not in (NOWHERE, HOLE) and found.births[index]:
                 self._own(tree, place, f"{self._names[number]}, chunk {(page << PAGE_SHIFT) + index}")
@@ -440,7 +440,7 @@ class _Check:
                 for key, value in self._transaction.suspects("maps", number.to_bytes(8, "big")):
                     if value is None:
                         continue
-                    page, found = TWO.unpack(key)[1], decode(value)
+                    page, found = TWO.unpack(key)[1], decode(value, tree.checksums)
                     for index, place in enumerate(found.places):
                         if (
                             place not in (NOWHERE, HOLE)
@@ -456,8 +456,9 @@ class _Check:
             return
         for key, value in self._transaction.suspects("maps"):
             number, page = TWO.unpack(key)
-            if value is not None and number in self._trees:
-                found = decode(value)
+            tree = self._trees.get(number)
+            if value is not None and tree is not None:
+                found = decode(value, tree.checksums)
                 for index, place in enumerate(found.places):
                     if place in self._twice and found.births[index]:
                         self._twice[place].append(f"{self._names[number]}, chunk {(page << PAGE_SHIFT) + index}")

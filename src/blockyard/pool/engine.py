@@ -38,7 +38,7 @@ from blockyard.pool.reclaim import Reclaimer
 from blockyard.pool.recorder import Recorder
 from blockyard.pool.space import NOWHERE, Freed, PoolFull, Space, member_of, offset_of
 from blockyard.pool.store import Store, StoreError, Transaction
-from blockyard.pool.tree import Tree
+from blockyard.pool.tree import Found, Tree
 from blockyard.pool.usage import Ledger
 
 _ID = 8  # bytes of a number in a key
@@ -119,6 +119,7 @@ class Engine:
             tree = Tree(
                 number, self._store, self._budget, fields["shift"], generation=fields["generation"],
                 snapshots=fields["snapshots"], origin=origin, origin_generation=fields["origin_generation"],
+                checksums=fields["checksums"],
             )  # fmt: skip
             tree.moment, tree.held, tree.mapped = fields["moment"], fields["held"], fields["mapped"]
             tree.buried = fields["buried"]
@@ -169,8 +170,8 @@ class Engine:
 
     # ---- data
 
-    def find(self, tree: Tree, chunk: int) -> int:
-        """The place of a chunk; the short road (quick.py) will know it as well."""
+    def find(self, tree: Tree, chunk: int) -> Found:
+        """Where a chunk is; the short road (quick.py) will know it as well."""
         with self.lock:
             return tree.find(chunk)
 
@@ -183,15 +184,15 @@ class Engine:
         """Of each chunk of a page, whether it has a place."""
         first = number << PAGE_SHIFT
         if generation is not None:
-            return [self.place_at(tree, chunk, generation) != NOWHERE for chunk in range(first, first + CHUNKS)]
+            return [self.find_at(tree, chunk, generation).place != NOWHERE for chunk in range(first, first + CHUNKS)]
         if tree.origin is not None:
-            return [self.find(tree, chunk) != NOWHERE for chunk in range(first, first + CHUNKS)]
+            return [self.find(tree, chunk).place != NOWHERE for chunk in range(first, first + CHUNKS)]
         with self.lock:
             return [place not in (NOWHERE, HOLE) for place in tree.map.page(number).places]
 
-    def place_at(self, tree: Tree, chunk: int, generation: int) -> int:
+    def find_at(self, tree: Tree, chunk: int, generation: int) -> Found:
         with self.lock:
-            return tree.where_at(chunk, generation)
+            return tree.find_at(chunk, generation)
 
     def place_to_overwrite(self, tree: Tree, chunk: int) -> int:
         with self.lock:
@@ -232,17 +233,17 @@ class Engine:
         with self.lock:
             self._space.free(place, tree.shift)
 
-    def remap(self, tree: Tree, moves: Sequence[tuple[int, int]]) -> None:
-        """Chunks are at new places from now on, also if the process dies: pairs of both."""
+    def remap(self, tree: Tree, moves: Sequence[tuple[int, int]], sum: int = 0) -> None:
+        """Chunks are at new places from now on, also if the process dies: pairs of both. A single one may have a checksum."""
         with self.lock:
             self._check()
-            first = not self._journal.length
+            is_first = not self._journal.length
             time = self._recorder.clock.now() if tree.segment is not None else 0
-            self._journal.append([Record(tree.number, chunk, place, time) for chunk, place in moves])
+            self._journal.append([Record(tree.number, chunk, place, time, sum) for chunk, place in moves])
             for chunk, place in moves:
                 self._space.settle(place)
-                tree.remap(chunk, place, self._space.free, time)
-            if (first or self.pressed) and not self.stirred.is_set():
+                tree.remap(chunk, place, self._space.free, time, sum)
+            if (is_first or self.pressed) and not self.stirred.is_set():  # now that there is something to be found
                 self.stirred.set()
 
     def unmap(self, tree: Tree, chunks: Iterable[int]) -> None:

@@ -1,4 +1,4 @@
-"""Maps of chunks: where each is, and in which generation it was written.
+"""Maps of chunks: where each is, in which generation it was written, and where the volume has such its checksum.
 
 A page covers 256 chunks. Pages come from the store when they are needed and stay in memory as long as the budget of the pool
 allows; those that have changed stay until a commit has them.
@@ -22,36 +22,43 @@ BUDGET = 40 << 20  # bytes of all pages of a pool in memory, as far as they do n
 
 _NO_PLACES = bytes(8 * CHUNKS)
 _NO_BIRTHS = bytes(4 * CHUNKS)
+_NO_SUMS = bytes(4 * CHUNKS)
 _ALL = bytes(range(CHUNKS))
 
 
 class Page:
-    """Places and births of 256 chunks; and, where it is known, the places that they have below: in what has been cloned."""
+    """Places and births of 256 chunks, and their checksums or None.
 
-    __slots__ = ("below", "births", "places")
+    `below` has, where it is known, the places that they have in what has been cloned.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("below", "births", "places", "sums")
+
+    def __init__(self, checksums: bool = False) -> None:
         self.places = array("Q", _NO_PLACES)
         self.births = array("I", _NO_BIRTHS)
         self.below: array[int] | None = None
+        self.sums = array("I", _NO_SUMS) if checksums else None
 
     def image(self) -> Image:
-        return Image(self.places.tobytes(), self.births.tobytes())
+        return Image(self.places.tobytes(), self.births.tobytes(), b"" if self.sums is None else self.sums.tobytes())
 
 
 class Image(NamedTuple):
-    """What a page was at one moment: its places and births as they lie in memory."""
+    """What a page was at one moment: its places, births and checksums as they lie in memory."""
 
     places: bytes
     births: bytes
+    sums: bytes = b""
 
     def encode(self) -> bytes | None:
         """The page as it is stored, little endian; None when nothing is mapped.
 
         A byte says how many chunks are mapped (0: all), then come their numbers, a byte each, unless it is all. Then their
-        places, 8 bytes each, and their births, 4 bytes each, or a single birth when all have the same.
+        places, 8 bytes each, and their births, 4 bytes each, or a single birth when all have the same; at last their checksums,
+        4 bytes each, if there are such.
         """
-        places, births = array("Q", self.places), array("I", self.births)
+        places, births, sums = array("Q", self.places), array("I", self.births), array("I", self.sums)
         mapped = _ALL
         if NOWHERE in places:
             mapped = bytes(index for index, place in enumerate(places) if place)
@@ -59,33 +66,41 @@ class Image(NamedTuple):
                 return None
             places = array("Q", [places[index] for index in mapped])
             births = array("I", [births[index] for index in mapped])
+            sums = array("I", [sums[index] for index in mapped] if sums else ())
         if births.count(births[0]) == len(births):
             del births[1:]
         if sys.byteorder == "big":
             places.byteswap()
             births.byteswap()
+            sums.byteswap()
         numbers = b"" if len(mapped) == CHUNKS else mapped
-        return bytes([len(mapped) & 0xFF]) + numbers + places.tobytes() + births.tobytes()
+        return bytes([len(mapped) & 0xFF]) + numbers + places.tobytes() + births.tobytes() + sums.tobytes()
 
 
-def decode(data: bytes) -> Page:
-    """A stored page. Raises ValueError for one that none can be."""
+def decode(data: bytes, checksums: bool = False) -> Page:
+    """A stored page, with checksums or without. Raises ValueError for one that none can be."""
     count = data[0] if data else 0
     start = 1 + count
     count = count or CHUNKS
-    rest = len(data) - start - 8 * count
-    if rest not in (4, 4 * count):
+    end = len(data) - 4 * count * checksums  # of the births
+    if end - start - 8 * count not in (4, 4 * count):
         raise ValueError(f"a map page of {len(data)} bytes with {count} chunks is none")
-    places, births = array("Q", data[start : start + 8 * count]), array("I", data[start + 8 * count :])
+    places, births = array("Q", data[start : start + 8 * count]), array("I", data[start + 8 * count : end])
+    sums = array("I", data[end:])
     if sys.byteorder == "big":
         places.byteswap()
         births.byteswap()
+        sums.byteswap()
     if len(births) < count:
         births *= count
-    page = Page()
+    page = Page(checksums)
     if count == CHUNKS:
         page.places, page.births = places, births
+        page.sums = sums if checksums else None
         return page
+    if page.sums is not None:
+        for index, sum in zip(data[1:start], sums, strict=True):
+            page.sums[index] = sum
     for index, place, birth in zip(data[1:start], places, births, strict=True):
         page.places[index] = place
         page.births[index] = birth
@@ -121,11 +136,12 @@ class Budget:
 class LiveMap:
     """The map of one tree. `load` gets a stored page by its number."""
 
-    def __init__(self, load: Callable[[int], bytes | None], budget: Budget) -> None:
+    def __init__(self, load: Callable[[int], bytes | None], budget: Budget, checksums: bool = False) -> None:
         self.pages: dict[int, Page] = {}  # that were used lately; always the same dict (quick.py looks into it)
         self._older: dict[int, Page] = {}
         self._load = load
         self._budget = budget
+        self._checksums = checksums
         self._dirty: set[int] = set()
         self._sealed: set[int] = set()  # of a commit that is under way: the store does not have them yet
         budget.add(self)
@@ -142,7 +158,7 @@ class LiveMap:
             page = self._older.pop(number, None)
             if page is None:
                 data = self._load(number)
-                page = Page() if data is None else decode(data)
+                page = Page(self._checksums) if data is None else decode(data, self._checksums)
             self.pages[number] = page
         return page
 
@@ -157,12 +173,19 @@ class LiveMap:
         index = chunk & (CHUNKS - 1)
         return page.places[index], page.births[index]
 
-    def set(self, chunk: int, place: int, birth: int) -> None:
+    def sum(self, chunk: int) -> int:
+        """The checksum of a chunk; 0 where there are none."""
+        sums = self.page(chunk >> PAGE_SHIFT).sums
+        return 0 if sums is None else sums[chunk & (CHUNKS - 1)]
+
+    def set(self, chunk: int, place: int, birth: int, sum: int = 0) -> None:
         number = chunk >> PAGE_SHIFT
         page = self.page(number)
         index = chunk & (CHUNKS - 1)
         page.places[index] = place
         page.births[index] = birth if place != NOWHERE else 0
+        if page.sums is not None:
+            page.sums[index] = sum
         if number not in self._dirty:
             self._dirty.add(number)
             self._budget.waiting += 1

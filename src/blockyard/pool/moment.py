@@ -9,6 +9,7 @@ from blockyard.block.device import Device, Run
 from blockyard.pool.pool import Pool
 from blockyard.pool.space import NOWHERE
 from blockyard.pool.spans import merged, runs
+from blockyard.pool.tree import Found
 from blockyard.pool.volume import read_chunks
 
 
@@ -22,18 +23,19 @@ class MomentDevice(Device):
 
     def __init__(self, pool: Pool, name: str, time: int) -> None:
         self._pool = pool
+        self._label = f"a moment of {name}"
         self._moment = pool.cdp.hold(name, time)
         self._tree = pool.tree(self._moment.segment.tree)
         self._open = True
         self.size = self._moment.segment.size
         self.granularity = 1 << self._tree.shift
 
-    def _where(self, chunk: int) -> int:
+    def _find(self, chunk: int) -> Found:
         found = self._moment.table.get(chunk)
-        return self._pool.place_at(self._tree, chunk, self._moment.base) if found is None else found[0]
+        return self._pool.find_at(self._tree, chunk, self._moment.base) if found is None else Found(*found)
 
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
-        read_chunks(self._pool, self._where, self._tree.shift, buffers, offset)
+        read_chunks(self._pool, self._tree, self._find, self._label, buffers, offset)
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         return merged(self._pieces(offset, length))

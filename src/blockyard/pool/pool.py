@@ -58,12 +58,17 @@ class Pool(Engine):
 
     # ---- trees and volumes
 
-    def create_volume(self, name: str, size: int, shift: int) -> None:
-        """A new, empty volume of `size` bytes, in chunks of 1 << `shift`. Durable when this returns. Raises FileExistsError."""
+    def create_volume(self, name: str, size: int, shift: int, *, checksums: bool = False) -> None:
+        """A new, empty volume of `size` bytes, in chunks of 1 << `shift`. Durable when this returns. Raises FileExistsError.
+
+        With `checksums` each chunk has one, which is verified when it is read, and none is ever written where it is.
+        """
 
         def change(transaction: Transaction) -> None:
             self.check_new(name)
-            self.bind(transaction, name, Volume(self.plant(shift, None, 0).number, size, str(uuid4())))
+            self.bind(
+                transaction, name, Volume(self.plant(shift, None, 0, checksums=checksums).number, size, str(uuid4()))
+            )
 
         self.commit(change)
 
@@ -196,9 +201,12 @@ class Pool(Engine):
         if name in self._volumes:
             raise FileExistsError(errno.EEXIST, "There is a volume of this name", name)
 
-    def plant(self, shift: int, origin: Tree | None, generation: int) -> Tree:
+    def plant(self, shift: int, origin: Tree | None, generation: int, *, checksums: bool = False) -> Tree:
         """A new tree, empty or on a snapshot."""
-        tree = Tree(self._next_tree, self._store, self._budget, shift, origin=origin, origin_generation=generation)
+        tree = Tree(
+            self._next_tree, self._store, self._budget, shift, origin=origin, origin_generation=generation,
+            checksums=checksums if origin is None else origin.checksums,
+        )  # fmt: skip
         self._next_tree += 1
         self._trees[tree.number] = tree
         return tree

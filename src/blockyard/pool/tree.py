@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from blockyard.pool.claims import Claims
 from blockyard.pool.gate import Gate
@@ -30,6 +30,16 @@ from blockyard.pool.space import NOWHERE
 from blockyard.pool.store import Lost, Store, Transaction
 
 NEVER = 1 << 64  # no birth is later
+
+
+class Found(NamedTuple):
+    """Where a chunk is (NOWHERE for zeros), and its checksum if the tree has such."""
+
+    place: int
+    sum: int
+
+
+_NOTHING = Found(NOWHERE, 0)
 
 
 class Tree:
@@ -46,6 +56,7 @@ class Tree:
         snapshots: Sequence[int] = (),
         origin: Tree | None = None,
         origin_generation: int = 0,
+        checksums: bool = False,
     ) -> None:
         self.number = number
         self.shift = shift  # of a chunk's size in bytes
@@ -54,20 +65,22 @@ class Tree:
         self.newest = max(snapshots, default=0)
         self.origin = origin
         self.origin_generation = origin_generation
+        self.checksums = checksums  # its chunks have such, and those of its origin and its clones
         self.moment = 0  # generation of the origin's segment that places are borrowed from
         self.segment: Segment | None = None  # that is being written
-        self.floor = self.newest  # what was born later is the live map's alone, and written in place
+        self.floor = 0  # what was born later is the live map's alone, and written in place
         self._fading = 0  # as `floor`, for snapshots whose deletion is not durable: a crash would bring them back
         self.held = 0  # chunks that are this tree's: live, history and journal
         self.mapped = 0  # chunks that its live map has, borrowed ones too
         self.buried = False  # no volume's any more, and its live map is empty
         self.changed = True  # what `describe` says is not stored yet
-        self.map = LiveMap(self._load, budget)
+        self.map = LiveMap(self._load, budget, checksums)
         self.gate = Gate()  # for those who write in place
         self.claims = Claims()  # of those who move chunks
         self._store = store
         self._lost: dict[int, list[Lost]] = {}  # chunk → entries that are not committed, ascending
         self._sealed: dict[int, list[Lost]] = {}  # those of a commit that is under way
+        self._set_floor()
 
     def _load(self, page: int) -> bytes | None:
         with self._store.read() as transaction:
@@ -77,25 +90,28 @@ class Tree:
 
     def where(self, chunk: int) -> int:
         """The place of a chunk in the live map, or in what it has been cloned from; NOWHERE for zeros."""
+        return self._look(chunk).place
+
+    def find(self, chunk: int) -> Found:
+        """Place and checksum, likewise; and what is found in the origin, which does not change, is noted beside the map."""
+        found = self._look(chunk)
+        if self.origin is not None:
+            self.map.note(chunk, found.place or HOLE)
+        return found
+
+    def _look(self, chunk: int) -> Found:
         place, _ = self.map.get(chunk)
         if place == NOWHERE and self.origin is not None:
-            return self.origin.where_at(chunk, self.origin_generation)
-        return NOWHERE if place == HOLE else place
+            return self.origin.find_at(chunk, self.origin_generation)
+        return _NOTHING if place == HOLE else Found(place, self.map.sum(chunk))
 
-    def find(self, chunk: int) -> int:
-        """As `where`; and what is found in the origin, which does not change, is noted beside the map."""
-        place = self.where(chunk)
-        if self.origin is not None:
-            self.map.note(chunk, place or HOLE)
-        return place
-
-    def where_at(self, chunk: int, generation: int) -> int:
-        """The place of a chunk in the snapshot of that generation."""
+    def find_at(self, chunk: int, generation: int) -> Found:
+        """Place and checksum of a chunk in the snapshot of that generation."""
         lost = self._lost_at(chunk, generation)
         place, birth = (lost.place, lost.birth) if lost is not None else self.map.get(chunk)
         if place == NOWHERE or birth > generation:
-            return NOWHERE if self.origin is None else self.origin.where_at(chunk, self.origin_generation)
-        return NOWHERE if place == HOLE else place
+            return _NOTHING if self.origin is None else self.origin.find_at(chunk, self.origin_generation)
+        return _NOTHING if place == HOLE else Found(place, self.map.sum(chunk) if lost is None else lost.sum)
 
     def _lost_at(self, chunk: int, generation: int) -> Lost | None:
         with self._store.read() as transaction:
@@ -136,7 +152,7 @@ class Tree:
         if old != NOWHERE:
             if birth <= self.newest:
                 if self.newest:  # else it is borrowed
-                    self._lose(Lost(self.number, chunk, self.newest, old, birth))
+                    self._lose(Lost(self.number, chunk, self.newest, old, birth, self.map.sum(chunk)))
             elif old != HOLE:
                 if self.segment is None:
                     self.release(old, free)
@@ -149,7 +165,7 @@ class Tree:
         is_real = place not in (NOWHERE, HOLE)
         self.held += is_real
         self.mapped += is_real - (old not in (NOWHERE, HOLE))
-        self.map.set(chunk, place, self.generation)
+        self.map.set(chunk, place, self.generation, sum)
 
     def release(self, place: int, free: Callable[[int, int], None]) -> None:
         """A place is the tree's no more."""
@@ -210,7 +226,8 @@ class Tree:
         self._set_floor()
 
     def _set_floor(self) -> None:
-        self.floor = NEVER if self.segment is not None else max(self.newest, self._fading)
+        redirects = self.segment is not None or self.checksums
+        self.floor = NEVER if redirects else max(self.newest, self._fading)
 
     def describe(self) -> dict[str, Any]:
         """What is stored of the tree itself."""
@@ -224,6 +241,7 @@ class Tree:
             "held": self.held,
             "mapped": self.mapped,
             "buried": self.buried,
+            "checksums": self.checksums,
         }
 
     def bury(self, pages: Sequence[int], free: Callable[[int, int], None]) -> bool:
@@ -231,8 +249,11 @@ class Tree:
 
         What snapshots have of them becomes history, all else is freed.
         """
-        for number in pages:
-            for index, place in enumerate(self.map.page(number).places):
+        loaded = [
+            (number, self.map.page(number)) for number in pages
+        ]  # what cannot be read shows before anything changes
+        for number, page in loaded:
+            for index, place in enumerate(page.places):
                 if place != NOWHERE:
                     self.remap((number << PAGE_SHIFT) + index, NOWHERE, free)
         return bool(pages)

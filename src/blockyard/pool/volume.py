@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from blockyard.block.device import Device, Run, Space
 from blockyard.pool.catalog import Snapshot
+from blockyard.pool.checksum import checksum, verify
 from blockyard.pool.parts import Cursor, Part, parts, zero
 from blockyard.pool.pool import Pool
 from blockyard.pool.quick import Quick
 from blockyard.pool.space import NOWHERE
 from blockyard.pool.spans import runs, spans
+from blockyard.pool.tree import Found, Tree
 from blockyard.pool.zeros import is_zero, watching
 
 _UNMAPS = 64  # chunks that are unmapped together, and meanwhile claimed
@@ -30,7 +32,7 @@ class VolumeDevice(Device):
         tree = pool.tree(volume.tree)
         self.size = volume.size
         self.granularity = 1 << tree.shift
-        self.quick = Quick(pool, tree) if pool.devices else None
+        self.quick = Quick(pool, tree) if pool.devices and not tree.checksums else None
         self._pool = pool
         self._name = name
         self._tree = tree
@@ -53,11 +55,11 @@ class VolumeDevice(Device):
     def space(self) -> Space:
         return self._pool.space_of(self._tree)
 
-    def _where(self, chunk: int) -> int:
+    def _find(self, chunk: int) -> Found:
         return self._pool.find(self._tree, chunk)
 
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
-        read_chunks(self._pool, self._where, self._tree.shift, buffers, offset)
+        read_chunks(self._pool, self._tree, self._find, self._name, buffers, offset)
 
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
         while True:
@@ -96,23 +98,25 @@ class VolumeDevice(Device):
         with tree.claims.claimed((part.chunk,)):
             if self._overwrite(part, data):  # another writer was first
                 return
-            old = pool.find(tree, part.chunk)
-            new, is_zero = pool.allocate(tree)
+            old = self._find(part.chunk)
+            new, is_blank = pool.allocate(tree)
             try:
-                if part.length == 1 << tree.shift or (is_zero and old == NOWHERE):
-                    pool.write(new, data, part.inside)
-                else:
-                    pool.write(new, [self._image(part, data, old)], 0)
-                pool.remap(tree, [(part.chunk, new)])
+                whole = part.length == 1 << tree.shift
+                if not whole and (tree.checksums or not is_blank or old.place != NOWHERE):
+                    data, part = [self._image(part, data, old)], Part(part.chunk, 0, 1 << tree.shift)
+                pool.write(new, data, part.inside)
+                pool.remap(tree, [(part.chunk, new)], checksum(data) if tree.checksums else 0)
             except BaseException:
                 pool.give_back(tree, new)
                 raise
 
-    def _image(self, part: Part, data: Sequence[memoryview], old: int) -> memoryview:
+    def _image(self, part: Part, data: Sequence[memoryview], old: Found) -> memoryview:
         """What a whole chunk, which was at `old`, will hold."""
         image = memoryview(bytearray(1 << self._tree.shift))
-        if old != NOWHERE:
-            self._pool.read(old, [image], 0)
+        if old.place != NOWHERE:
+            self._pool.read(old.place, [image], 0)
+            if self._tree.checksums:
+                verify([image], old.sum, self._name, part.chunk)
         at = part.inside
         for piece in data:
             image[at : at + len(piece)] = piece
@@ -145,7 +149,7 @@ class VolumeDevice(Device):
 
     def _write_zeros(self, start: int, end: int) -> None:
         for part in parts(self._tree.shift, start, end - start):
-            if self._pool.find(self._tree, part.chunk) != NOWHERE:
+            if self._find(part.chunk).place != NOWHERE:
                 self.pwritev([bytes(part.length)], (part.chunk << self._tree.shift) + part.inside)
 
     def _unmap(self, first: int, last: int) -> None:
@@ -170,15 +174,16 @@ class SnapshotDevice(Device):
     def __init__(self, pool: Pool, snapshot: Snapshot) -> None:
         self.size = snapshot.size
         self._pool = pool
+        self._label = f"@{snapshot.name}"
         self._tree = pool.tree(snapshot.tree)
         self._generation = snapshot.generation
         self.granularity = 1 << self._tree.shift
 
-    def _where(self, chunk: int) -> int:
-        return self._pool.place_at(self._tree, chunk, self._generation)
+    def _find(self, chunk: int) -> Found:
+        return self._pool.find_at(self._tree, chunk, self._generation)
 
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
-        read_chunks(self._pool, self._where, self._tree.shift, buffers, offset)
+        read_chunks(self._pool, self._tree, self._find, self._label, buffers, offset)
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         return runs(self._pool, self._tree, offset, length, self._generation)
@@ -197,18 +202,35 @@ class SnapshotDevice(Device):
 
 
 def read_chunks(
-    pool: Pool, where: Callable[[int], int], shift: int, buffers: Sequence[memoryview], offset: int
+    pool: Pool, tree: Tree, find: Callable[[int], Found], label: str, buffers: Sequence[memoryview], offset: int
 ) -> None:
-    """Fill `buffers` from `offset` on; `where` tells the place of a chunk."""
+    """Fill `buffers` from `offset` on; `find` tells where a chunk is. Raises ChecksumError."""
     cursor = Cursor(buffers)
     epoch = pool.enter()
     try:
-        for part in parts(shift, offset, sum(map(len, buffers))):
+        for part in parts(tree.shift, offset, sum(map(len, buffers))):
             data = cursor.take(part.length)
-            place = where(part.chunk)
+            place, expected = find(part.chunk)
             if place == NOWHERE:
                 zero(data)
+            elif tree.checksums:
+                _read_verified(pool, tree, Found(place, expected), part, data, label)
             else:
                 pool.read(place, data, part.inside)
     finally:
         pool.leave(epoch)
+
+
+def _read_verified(pool: Pool, tree: Tree, found: Found, part: Part, data: Sequence[memoryview], label: str) -> None:
+    """Read part of a chunk: all of it, as the checksum is of all."""
+    if part.length == 1 << tree.shift:
+        pool.read(found.place, data, 0)
+        verify(data, found.sum, label, part.chunk)
+        return
+    image = memoryview(bytearray(1 << tree.shift))
+    pool.read(found.place, [image], 0)
+    verify([image], found.sum, label, part.chunk)
+    at = part.inside
+    for piece in data:
+        piece[:] = image[at : at + len(piece)]
+        at += len(piece)

@@ -1,0 +1,91 @@
+"""Volumes with checksums: what a disk has falsified is not handed out, and all else is."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from blockyard.block.device import Device
+from blockyard.block.file import FileDevice, create
+from blockyard.pool.moment import MomentDevice
+from blockyard.pool.pool import Pool
+from blockyard.pool.pool import create as create_pool
+from blockyard.pool.space import offset_of
+from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+
+SHIFT = 14
+CHUNK = 1 << SHIFT
+SIZE = 8 * CHUNK
+
+
+def make(directory: Path) -> Pool:
+    create(directory / "member", 32 << 20)
+    create_pool(directory, [str(directory / "member")])
+    pool = Pool(directory, FileDevice)
+    pool.create_volume("a", SIZE, SHIFT, checksums=True)
+    for chunk in range(4):
+        VolumeDevice(pool, "a").pwritev([bytes([chunk + 1]) * CHUNK], chunk * CHUNK)
+    return pool
+
+
+def falsify(pool: Pool, directory: Path, chunk: int) -> None:
+    """As a disk may do: one bit of a chunk is another."""
+    at = offset_of(pool.tree(pool.volume("a").tree).where(chunk)) + CHUNK // 2
+    with open(directory / "member", "r+b") as member:
+        member.seek(at)
+        (byte,) = member.read(1)
+        member.seek(at)
+        member.write(bytes([byte ^ 4]))
+
+
+def read(device: Device, offset: int = 0, length: int = CHUNK) -> bytes:
+    data = bytearray(length)
+    device.preadv([memoryview(data)], offset)
+    return bytes(data)
+
+
+def test_only_what_is_falsified_cannot_be_read(tmp_path: Path) -> None:
+    with make(tmp_path) as pool:
+        pool.snapshot(["a"], "s", 1.0)
+        pool.clone("a", "s", "b")
+        pool.cdp.turn_on("a")
+        falsify(pool, tmp_path, 1)
+        devices = [VolumeDevice(pool, "a"), SnapshotDevice(pool, pool.snapshots("a")[0]), VolumeDevice(pool, "b")]
+        devices.append(MomentDevice(pool, "a", pool.cdp.clock.now()))
+        for device in devices:
+            assert device.quick is None
+            for offset, length in ((CHUNK, CHUNK), (CHUNK, 512), (2 * CHUNK - 512, 512), (0, SIZE)):
+                with pytest.raises(OSError, match="The checksum of chunk 1 is wrong") as caught:
+                    read(device, offset, length)
+                assert caught.value.errno == errno.EBADMSG, "which is a MEDIUM ERROR"
+            assert read(device) == bytes([1]) * CHUNK
+            assert read(device, 2 * CHUNK + 512, 1024) == bytes([3]) * 1024
+            assert read(device, 6 * CHUNK) == bytes(CHUNK)
+            device.close()
+
+
+def test_a_part_of_a_falsified_chunk_cannot_be_written_and_all_of_it_can(tmp_path: Path) -> None:
+    with make(tmp_path) as pool:
+        device = VolumeDevice(pool, "a")
+        falsify(pool, tmp_path, 1)
+        with pytest.raises(OSError, match="checksum of chunk 1"):
+            device.pwritev([bytes(512)], CHUNK)
+        device.pwritev([bytes([9]) * CHUNK], CHUNK)
+        assert read(device, CHUNK) == bytes([9]) * CHUNK
+        device.pwritev([bytes([8]) * 512], CHUNK)
+        assert read(device, CHUNK) == bytes([8]) * 512 + bytes([9]) * (CHUNK - 512)
+
+
+def test_checksums_outlive_the_process(tmp_path: Path) -> None:
+    """By way of the intent journal, and by way of the maps."""
+    pool = make(tmp_path)
+    falsify(pool, tmp_path, 2)
+    pool.abandon()
+    for _ in range(2):
+        with Pool(tmp_path, FileDevice) as pool:
+            device = VolumeDevice(pool, "a")
+            assert read(device, CHUNK) == bytes([2]) * CHUNK
+            with pytest.raises(OSError, match="checksum of chunk 2"):
+                read(device, 2 * CHUNK)
