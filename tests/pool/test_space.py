@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from blockyard.pool.space import SLAB, SLAB_SHIFT, Freed, Slab, Space, Stored, member_of, offset_of, place_of
+from blockyard.pool.space import SLAB, SLAB_SHIFT, Freed, PoolFull, Slab, Space, Stored, member_of, offset_of, place_of
 
 SHIFTS = (12, 16, 20, 22)
 
@@ -52,11 +52,14 @@ class Allocations(RuleBasedStateMachine):
         self.disk: dict[Slab, Stored] = {}
         self.committing: tuple[list[Stored], list[Freed], dict[int, int]] | None = None
         self.durable: dict[int, int] = {}  # what was live at the last commit
+        self.begun: list[Slab] = []  # slabs that are being wiped
 
     @rule(shift=st.sampled_from(SHIFTS))
     def allocate(self, shift: int) -> None:
+        ready, free_slabs = self.space.is_ready(shift), self.space.free_slabs
         try:
             place, zero = self.space.allocate(shift)
+            assert not ready or self.space.free_slabs == free_slabs
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -68,6 +71,20 @@ class Allocations(RuleBasedStateMachine):
             assert units.isdisjoint(_units(other, other_shift)), "it is in use"
         medium.write(place, shift)
         self.live[place] = self.loose[place] = shift
+
+    @rule(shift=st.sampled_from(SHIFTS))
+    def begin(self, shift: int) -> None:
+        if self.space.free_slabs:
+            self.begun.append(self.space.begin(shift))
+        else:
+            with pytest.raises(PoolFull):
+                self.space.begin(shift)
+
+    @precondition(lambda self: self.begun)
+    @rule()
+    def prepare(self) -> None:
+        slab = self.begun.pop()
+        self.space.prepare(slab, clean=self.space.wipe_slab(slab))
 
     @precondition(lambda self: self.loose)
     @rule(data=st.data())
@@ -242,3 +259,40 @@ def test_what_cannot_have_been_stored(stored: Stored) -> None:
     space.add(Medium(2))
     with pytest.raises(ValueError, match="slab"):
         space.load(stored)
+
+
+def test_what_was_prepared_can_be_used_for_something_else() -> None:
+    """Where nothing else is left; and it is stored as free."""
+    space = Space()
+    space.add(Medium(4))
+    space.settle(space.allocate(16)[0])
+    for _ in range(3):
+        space.prepare(space.begin(16), clean=True)
+    stored, _ = space.seal()
+    assert [each.bitmap.bit_count() for each in stored] == [1]
+    for _ in range(3):
+        space.settle(space.allocate(SLAB_SHIFT)[0])
+    with pytest.raises(PoolFull):
+        space.allocate(SLAB_SHIFT)
+    others = {space.allocate(16)[0] for _ in range(63)}
+    assert len(others) == 63
+    assert space.used == space.size
+
+
+def test_slabs_are_prepared_for_what_is_allocated() -> None:
+    space = Space()
+    space.add(Medium(100))
+    assert space.wanted() == []
+    space.allocate(16)
+    assert space.hungry
+    prepared = 0
+    while wanted := space.wanted():
+        assert wanted == [16]
+        space.prepare(space.begin(16), clean=True)
+        prepared += 1
+    assert prepared == 8
+    assert not space.hungry
+    for _ in range(64):
+        assert space.is_ready(16)
+        space.allocate(16)
+    assert space.hungry

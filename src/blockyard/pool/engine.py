@@ -201,18 +201,42 @@ class Engine:
 
     def allocate(self, tree: Tree) -> tuple[int, bool]:
         """A new place for a chunk, which belongs to nobody until `remap`; whether it reads as zeros. Raises PoolFull."""
+        while True:
+            with self.lock:
+                self._check()
+                self.ledger.check(tree)
+                if self._space.is_ready(tree.shift) or not self._space.free_slabs:
+                    return self._space.allocate(tree.shift)
+            self._prepare(tree.shift)
+
+    def prepare(self) -> None:
+        """Have space ready for those who will not wait for it (see `take`)."""
+        while self.failed is None:
+            with self.lock:
+                wanted = self._space.wanted()
+            if not wanted:
+                return
+            self._prepare(wanted[0])
+
+    def _prepare(self, shift: int) -> None:
         with self.lock:
-            self._check()
-            self.ledger.check(tree)
-            return self._space.allocate(tree.shift)
+            if not self._space.free_slabs:
+                return
+            slab = self._space.begin(shift)
+        clean = self._space.wipe_slab(slab)
+        with self.lock:
+            self._space.prepare(slab, clean=clean)
 
     def take(self, tree: Tree) -> tuple[int, bool] | None:
         """As `allocate`, but None when that would take waiting, for a disk or for a commit."""
         with self.lock:
-            if self.crowded:
+            if self.crowded or not self._space.is_ready(tree.shift):
                 return None
             self.ledger.check(tree)
-            return self._space.allocate(tree.shift)
+            taken = self._space.allocate(tree.shift)
+            if self._space.hungry and not self.stirred.is_set():
+                self.stirred.set()
+            return taken
 
     def admits(self, tree: Tree) -> bool:
         """Whether `allocate` would find a place."""

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 HEADER_SLABS = 1  # at the beginning of each member of a pool (members.py)
 
 NOWHERE = 0
+_AHEAD = 8  # slabs that are prepared before they are needed,
+_PLENTY = 64  # as long as so many are free
 _RESERVED = 0xFF  # in the place of a slab's shift: it is not for chunks
 
 
@@ -96,12 +98,36 @@ class _Member:
         self.next_free = 0  # no slab before this one is free
 
 
+class _Open:
+    """A slab whose free chunks are laid out for whoever needs one next. The bitmap has them as taken."""
+
+    def __init__(self, slab: Slab, shift: int, free: int, *, clean: bool) -> None:
+        first, step = place_of(slab.member, slab.number << SLAB_SHIFT), 1 << shift - UNIT_SHIFT
+        bits = reversed(range(free.bit_length()))  # as the last is taken first
+        self.slab = slab
+        self.clean = clean  # they read as zeros
+        self.places = dict.fromkeys([first + bit * step for bit in bits if free >> bit & 1])
+        self._first, self._step, self._free = first, step, free
+
+    @property
+    def rest(self) -> int:
+        """The bitmap of those that nobody has had yet."""
+        if not self.places:
+            return 0
+        following: int = (next(reversed(self.places)) - self._first) // self._step
+        return self._free >> following << following
+
+
 class Space:
     """The allocator of a pool. For one thread at a time."""
 
     def __init__(self) -> None:
         self._members: list[_Member] = []
         self._partial: dict[int, dict[Slab, None]] = {}  # shift → slabs with room
+        self._open: dict[int, _Open] = {}  # shift → the slab that chunks are taken from now
+        self._prepared: dict[int, list[_Open]] = {}  # shift → slabs that will be
+        self._empty: set[Slab] = set()  # slabs that have begun, and nothing was ever taken from
+        self.hungry = False  # more of them should be prepared
         self._freed: list[Freed] = []  # since the last commit was sealed
         self._pending: dict[
             Slab, int
@@ -145,6 +171,7 @@ class Space:
 
     def retire(self, number: int) -> None:
         """Take a member out; its number is never used again. Raises OSError (EBUSY) while anything is in it."""
+        self._close()
         member = self._members[number]
         free = member.shifts.count(0)
         if free < len(member.shifts) - member.reserved:
@@ -180,6 +207,7 @@ class Space:
         member = self._members[slab.member]
         if member.shifts[slab.number] not in (0, shift):
             raise ValueError(f"place {place:#x} is in a slab with chunks of another size")
+        self._close()
         bitmap = self._bitmap(slab)
         if bitmap & bit:
             raise ValueError(f"place {place:#x} is in use")
@@ -198,17 +226,80 @@ class Space:
         To be settled when a map leads there, or freed. Until then no commit stores it as taken: if the process died, it would
         be nobody's for ever.
         """
-        partial = self._partial.get(shift)
-        slab = next(iter(partial)) if partial else self._take_slab(shift)
-        member = self._members[slab.member]
-        bitmap = self._bitmap(slab)
-        bit = ~bitmap & (bitmap + 1)  # the lowest that is not set
-        self._put(slab, bitmap | bit)
+        opened = self._open.get(shift)
+        if opened is None or not opened.places:
+            opened = self._open[shift] = self._next(shift)
+        place, _ = opened.places.popitem()
+        self._loose.add(place)
+        self._dirty.add(opened.slab)
         self._room[shift] -= 1
         self.used += 1 << shift
-        place = place_of(slab.member, (slab.number << SLAB_SHIFT) + ((bit.bit_length() - 1) << shift))
-        self._loose.add(place)
-        return place, slab.number in member.clean
+        return place, opened.clean
+
+    def is_ready(self, shift: int) -> bool:
+        """Whether `allocate` would find a place without having to wipe a slab first."""
+        opened = self._open.get(shift)
+        return bool((opened is not None and opened.places) or self._partial.get(shift) or self._prepared.get(shift))
+
+    def wanted(self) -> list[int]:
+        """Shifts of chunks for which another slab should be prepared: those that are allocated, while there is plenty."""
+        self.hungry = False
+        if self.free_slabs < _PLENTY:
+            return []
+        return [shift for shift in self._open if len(self._prepared.get(shift, ())) < _AHEAD]
+
+    def begin(self, shift: int) -> Slab:
+        """Have a free slab for chunks of that size, which `prepare` makes ready when it has been wiped. Raises PoolFull."""
+        for number, member in enumerate(self._members):
+            found = member.shifts.find(0, member.next_free)
+            member.next_free = len(member.shifts) if found < 0 else found
+            if found >= 0:
+                slab = Slab(number, found)
+                self._begin(slab, shift)
+                self._empty.add(slab)
+                return slab
+        raise PoolFull(errno.ENOSPC, "The pool is full")
+
+    def wipe_slab(self, slab: Slab) -> bool:
+        """Whether all of a slab reads as zeros now. It touches the medium alone, as `wipe` does."""
+        return self._punch(slab.member, slab.number << SLAB_SHIFT, SLAB)
+
+    def prepare(self, slab: Slab, *, clean: bool) -> None:
+        """A slab that has begun is ready; `clean` says that it reads as zeros."""
+        member = self._members[slab.member]
+        shift = member.shifts[slab.number]
+        (member.clean.add if clean else member.clean.discard)(slab.number)
+        self._prepared.setdefault(shift, []).append(_Open(slab, shift, full(shift), clean=clean))
+
+    def _next(self, shift: int) -> _Open:
+        """The next slab that chunks are taken from. Raises PoolFull."""
+        for slab in self._partial.get(shift, ()):
+            bitmap = self._bitmap(slab)
+            self._put(slab, full(shift))
+            clean = slab.number in self._members[slab.member].clean
+            return _Open(slab, shift, full(shift) & ~bitmap, clean=clean)
+        if not self._prepared.get(shift):
+            if not self.free_slabs:
+                self._close()
+            slab = self.begin(shift)
+            self.prepare(slab, clean=self.wipe_slab(slab))
+        opened = self._prepared[shift].pop(0)
+        self._empty.discard(opened.slab)
+        self.hungry = True
+        return opened
+
+    def _close(self) -> None:
+        """Give back what was laid out, so that it can be used for something else."""
+        opened = [*self._open.values(), *(each for prepared in self._prepared.values() for each in prepared)]
+        self._open.clear()
+        self._prepared.clear()
+        self._empty.difference_update(each.slab for each in opened)
+        for each in opened:
+            if each.places:
+                dirty = each.slab in self._dirty
+                self._put(each.slab, self._bitmap(each.slab) & ~each.rest)
+                if not dirty:
+                    self._dirty.discard(each.slab)
 
     def settle(self, place: int) -> None:
         """A map leads to a place that was allocated."""
@@ -221,6 +312,8 @@ class Space:
             not self._bitmap(slab) & ~self._pending.get(slab, 0) & bit
             or self._members[slab.member].shifts[slab.number] != shift
         ):
+            raise ValueError(f"place {place:#x} is not in use")
+        if self._is_laid_out(place, slab, shift):
             raise ValueError(f"place {place:#x} is not in use")
         self._loose.discard(place)
         self._pending[slab] = self._pending.get(slab, 0) | bit
@@ -235,23 +328,33 @@ class Space:
         except ValueError:
             return False
         same = self._members[slab.member].shifts[slab.number] == shift
-        return same and bool(self._bitmap(slab) & ~self._pending.get(slab, 0) & bit)
+        if not same or self._is_laid_out(place, slab, shift):
+            return False
+        return bool(self._bitmap(slab) & ~self._pending.get(slab, 0) & bit)
+
+    def _is_laid_out(self, place: int, slab: Slab, shift: int) -> bool:
+        """Whether a place only counts as taken because it will be the next."""
+        opened = self._open.get(shift)
+        return slab in self._empty or (opened is not None and place in opened.places)
 
     # ---- commits
 
     def seal(self) -> tuple[list[Stored], list[Freed]]:
         """What a commit has to store of slabs, and what is to be released once it is durable."""
-        loose: dict[Slab, int] = {}
+        unused = {slab: full(self._members[slab.member].shifts[slab.number]) for slab in self._empty}
+        unused |= {opened.slab: opened.rest for opened in self._open.values()}
+        loose = set()
         for place in self._loose:
             slab, bit = self._locate(place, self._members[member_of(place)].shifts[offset_of(place) >> SLAB_SHIFT])
-            loose[slab] = loose.get(slab, 0) | bit
+            unused[slab] = unused.get(slab, 0) | bit
+            loose.add(slab)
         stored = []
         for slab in self._dirty:
-            bitmap = self._bitmap(slab) & ~self._pending.get(slab, 0) & ~loose.get(slab, 0)
+            bitmap = self._bitmap(slab) & ~self._pending.get(slab, 0) & ~unused.get(slab, 0)
             stored.append(Stored(slab, self._members[slab.member].shifts[slab.number], bitmap))
         freed = self._freed
         self._freed = []
-        self._dirty = set(loose)
+        self._dirty = loose
         return stored, freed
 
     def unseal(self, stored: Iterable[Stored], freed: Iterable[Freed]) -> None:
@@ -268,14 +371,16 @@ class Space:
         failed: set[int] = set()
         for number, offset, length in _runs(freed):
             numbers.add(number)
-            try:
-                zeroed = self._members[number].medium.punch(offset, length)
-            except OSError as error:  # it is free all the same, if not for others
-                log.warning("member %d: freed space cannot be given back: %s", number, error)
-                zeroed = False
-            if not zeroed:
+            if not self._punch(number, offset, length):
                 failed.add(number)
         return numbers - failed
+
+    def _punch(self, number: int, offset: int, length: int) -> bool:
+        try:
+            return self._members[number].medium.punch(offset, length)
+        except OSError as error:  # it is free all the same, if not for others
+            log.warning("member %d: freed space cannot be given back: %s", number, error)
+            return False
 
     def release(self, freed: Iterable[Freed], zeroed: Collection[int] = ()) -> None:
         """The commit is durable: what was freed before it can be allocated. It reads as zeros on the members `zeroed`."""
@@ -314,21 +419,6 @@ class Space:
         if inside & ((1 << shift) - 1):
             raise ValueError(f"place {place:#x} is not where a chunk of {1 << shift} bytes can begin")
         return slab, 1 << (inside >> shift)
-
-    def _take_slab(self, shift: int) -> Slab:
-        for number, member in enumerate(self._members):
-            found = member.shifts.find(0, member.next_free)
-            member.next_free = len(member.shifts) if found < 0 else found
-            if found < 0:
-                continue
-            self._begin(Slab(number, found), shift)
-            member.bitmaps[found] = 0
-            if member.medium.punch(found << SLAB_SHIFT, SLAB):
-                member.clean.add(found)
-            else:
-                member.clean.discard(found)
-            return Slab(number, found)
-        raise PoolFull(errno.ENOSPC, "The pool is full")
 
     def _begin(self, slab: Slab, shift: int) -> None:
         """A free slab is for chunks of this size from now on."""

@@ -1,4 +1,4 @@
-"""What an open pool does by itself, in a thread of its own: commits what has waited long enough, or too much.
+"""What an open pool does by itself, in a thread of its own: commits what has waited long enough, or too much, and prepares space.
 
 Writes need no commit to be acknowledged, and a flush makes its own. But what waits takes memory, and is done once more when the
 process has died; and the longer it waits, the longer will the next flush take.
@@ -35,6 +35,7 @@ class Upkeep:
             engine.stirred.clear()
             if self._ended or engine.failed is not None:
                 return
+            engine.prepare()
             if since is None and engine.dirty:
                 since = time.monotonic()
             if engine.pressed or (since is not None and time.monotonic() >= since + self._age):
