@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from blockyard import __version__
-from blockyard.cli import admin, alua, cdp, client, config, events, pools, serve, users, volumes
+from blockyard.cli import admin, alua, cdp, client, config, events, image, pools, serve, users, volumes
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     pools.add_commands(commands)
     volumes.add_commands(commands)
     cdp.add_commands(commands)
+    image.add_commands(commands)
     alua.add_commands(commands)
     users.add_commands(commands)
     events.add_commands(commands)
