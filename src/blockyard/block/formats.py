@@ -15,11 +15,12 @@ from blockyard.block.file import FileDevice
 from blockyard.block.file import create as create_file
 from blockyard.block.image import BlockImage, ImageError, Progress
 from blockyard.block.parents import Chain, ParentOf, Wanted
-from blockyard.block.vhd import DynamicVhd, FixedVhd, open_vhd
+from blockyard.block.vhd import DynamicVhd, FixedVhd, find_footer, open_vhd
 from blockyard.block.vhd_creation import write_vhd
 from blockyard.block.vhd_layout import SECTOR
 from blockyard.block.vhdx import Vhdx, open_vhdx
 from blockyard.block.vhdx_creation import locator_pairs, write_vhdx
+from blockyard.block.vhdx_file import vhdx_size
 from blockyard.block.vhdx_layout import SIGNATURE
 
 RAW, VHD, VHDX, AUTO = "raw", "vhd", "vhdx", "auto"
@@ -165,6 +166,16 @@ def describe(path: str | os.PathLike[str], format: str = AUTO, *, lock: bool = T
         return found
     finally:
         device.close()
+
+
+def disk_size(path: str | os.PathLike[str], format: str) -> int:
+    """The size of the disk in an image that somebody may have open: what moves meanwhile is not looked at. Raises OSError."""
+    below = FileDevice(path, read_only=True, lock=False)
+    try:
+        name = os.fspath(path)
+        return vhdx_size(below, name) if format == VHDX else find_footer(below, name)[0].size
+    finally:
+        below.close()
 
 
 def convert(

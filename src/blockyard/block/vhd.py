@@ -156,7 +156,7 @@ class FixedVhd(Device):
     def grow(self, size: int) -> None:
         """Let the disk have `size` bytes. The old footer goes when the new one is on stable storage."""
         _check_growth(self.path, self.size, size)
-        old, footer = self.size, replace(self.footer.modified(), size=size)
+        old, footer = self.size, self.footer.modified().grown(size)
         self.below.pwritev([footer.pack()], size)
         self.below.flush()
         self.below.write_zeroes(old, SECTOR)
@@ -412,7 +412,7 @@ class DynamicVhd(BlockImage):
             self.header = replace(self.header, table=position, entries=entries)
             self.below.pwritev([self.header.pack()[:SECTOR]], self.footer.data_offset)
             self.below.flush()
-        self._write_footer(replace(self.footer, size=size))
+        self._write_footer(self.footer.grown(size))
         self.below.flush()
         self.places.extend([NOWHERE] * (blocks - len(self.places)))
         self.states += bytes([ABSENT]) * (blocks - len(self.states))

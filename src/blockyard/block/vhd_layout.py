@@ -118,6 +118,10 @@ class Footer:
         """The same with a time of its own: later than it had, even within one second."""
         return replace(self, time=max(now(), self.time + 1) & 0xFFFFFFFF)
 
+    def grown(self, size: int) -> Footer:
+        """The same for a larger disk. Some programs take the original size, which is for information, for the size."""
+        return replace(self, size=size, original_size=size)
+
     def check(self, path: str) -> None:
         """Raises ImageError for what no disk has."""
         if self.type not in KINDS:

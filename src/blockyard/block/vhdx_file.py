@@ -9,6 +9,7 @@ from blockyard.block.image import ImageError
 from blockyard.block.vhdx_layout import (
     HEADERS,
     MB,
+    METADATA,
     NO_GUID,
     PAGE,
     REGION_TABLES,
@@ -16,6 +17,8 @@ from blockyard.block.vhdx_layout import (
     TABLE_LENGTH,
     Header,
     Region,
+    parse_metadata,
+    read_items,
     read_regions,
     sound,
 )
@@ -107,3 +110,11 @@ def regions_of(below: Device, path: str) -> dict[uuid.UUID, Region]:
         if sound(table, b"regi"):
             return read_regions(table, path, below.size)
     raise ImageError(path, "the checksums of both of its region tables are wrong")
+
+
+def vhdx_size(below: Device, path: str) -> int:
+    """The size of the disk, as it is but for what the log may have. Raises ImageError."""
+    Headers(below, path)
+    region = regions_of(below, path)[METADATA]
+    items = read_items(read(below, region.position, TABLE_LENGTH), region, path)
+    return parse_metadata({name: read(below, *place) for name, place in items.items()}, path).size

@@ -13,12 +13,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from blockyard.block.formats import FORMATS, RAW
 from blockyard.block.size import Size, format_size, parse_size
 from blockyard.cli.instructions import overview, usage
 from blockyard.control import logs
 from blockyard.control.configuration_file import DEFAULT_PORTAL, load
 from blockyard.control.consistency import checked
 from blockyard.control.errors import ControlError, UsageError
+from blockyard.control.images import looks_like
 from blockyard.control.portals import parse_portal
 from blockyard.control.server import Options, Server
 from blockyard.control.settling import Found
@@ -95,6 +97,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="SIZE",
         help="create the files that are missing, sparse, with this size: bytes, or with K, M, G, T (powers of 1024). "
         "A file that exists is never resized",
+    )
+    disks.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=RAW,
+        help="what the files are: disks themselves (raw), or images; auto takes VHD and VHDX for what they are (default: raw)",
     )
     disks.add_argument(
         "--block-size",
@@ -240,7 +248,7 @@ def _from_file(options: argparse.Namespace) -> Configuration:
     in_file |= {"protection": Volume.protection}
     in_file |= dict.fromkeys(("read_only", "write_through", "thick", "removable"), False)
     in_file |= {name: getattr(Target, name) for name in ("max_connections", "error_recovery_level")}
-    for name, default in in_file.items():
+    for name, default in {**in_file, "format": Volume.format}.items():
         if getattr(options, name) != default:
             raise UsageError(f"--{name.replace('_', '-')}: with --config, this stands in the file")
     return load(options.config, portals=tuple(options.portal))
@@ -258,6 +266,7 @@ def _from_arguments(options: argparse.Namespace) -> Configuration:
             volume = Volume(
                 name=_volume_name(path or _DEMO, volumes),
                 path=path,
+                format=options.format,
                 size=size,
                 block_size=options.block_size,
                 read_only=options.read_only,
@@ -362,6 +371,10 @@ def _warn(found: Found) -> None:
             exposed, unguarded[0], others,
         )  # fmt: skip
     for backing in found.backings.values():
+        seems = looks_like(backing.path) if backing.format == RAW else RAW
+        if seems != RAW:
+            log.warning("%s looks like a %s image, and is served as it is: to serve the disk in it, say its format",
+                backing.path, seems.upper())  # fmt: skip
         free = missing_space(backing)
         if free is not None:
             log.warning(

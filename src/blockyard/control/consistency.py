@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from blockyard.block.formats import FORMATS, RAW
 from blockyard.block.size import MAX_SIZE
 from blockyard.iscsi import isns as isns_protocol
 from blockyard.iscsi.directory import Portal, portal_from
@@ -134,6 +135,8 @@ def _check_volume(at: str, volume: Volume, pools: Collection[str]) -> None:
         raise RecordError(join(at, "path"), "it is missing: name a file or block device here, or a pool by `pool`")
     elif "\0" in volume.path:
         raise RecordError(join(at, "path"), "no path has a NUL in it")
+    if volume.format not in FORMATS:
+        raise RecordError(join(at, "format"), f"{volume.format!r} is not one of {', '.join(FORMATS)}")
     if volume.block_size not in BLOCK_SIZES:
         raise RecordError(join(at, "block_size"), f"{volume.block_size} is neither 512 nor 4096")
     if not 0 <= volume.protection <= 3:
@@ -156,6 +159,8 @@ def _check_pool_volume(at: str, volume: Volume, pools: Collection[str]) -> None:
         raise RecordError(join(at, "pool"), f"there is no pool {volume.pool!r}{_hint('pools', volume.pool, pools)}")
     if volume.path:
         raise RecordError(join(at, "path"), "a volume is in a pool or has a path, not both")
+    if volume.format != RAW:
+        raise RecordError(join(at, "format"), "that is for files: volumes of pools have no format")
     if volume.size:
         change = f"`blockyard volume resize {volume.pool}/{volume.in_pool} SIZE` changes it"
         raise RecordError(join(at, "size"), f"the pool knows the size: leave this out; {change}")

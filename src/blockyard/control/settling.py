@@ -11,8 +11,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from blockyard.block.formats import RAW
 from blockyard.block.size import Size
 from blockyard.control.errors import VolumeError
+from blockyard.control.images import prepare_image
 from blockyard.control.pools import described, exported, read_catalogs
 from blockyard.control.state import State
 from blockyard.control.volumes import FILE, OPTIONS, Backing, prepare
@@ -75,14 +77,18 @@ def settle(
 
 def _prepare(volume: Volume, served: Collection[Path], *, from_file: bool, grow: bool) -> Backing:
     path = Path(volume.path)
+    taken = path.resolve() in served
+    wording = FILE if from_file else OPTIONS
+    if volume.format != RAW:
+        return prepare_image(volume, served=taken, wording=wording)
     return prepare(
         path,
         size=volume.size or None,
         block_size=volume.block_size,
         read_only=volume.read_only,
         grow=grow,
-        served=path.resolve() in served,
-        wording=FILE if from_file else OPTIONS,
+        served=taken,
+        wording=wording,
     )
 
 
@@ -108,6 +114,7 @@ def _identified(volumes: Mapping[str, Volume], backings: Mapping[str, Backing], 
             volumes[name],
             path=str(backing.path),
             size=Size(backing.size),
+            format=backing.format,
             uuid=volumes[name].uuid or str(uuids[backing.key]),
         )
         for name, backing in backings.items()

@@ -19,7 +19,7 @@ class Backing:
 
     `key` is what its identity is kept under: a file's canonical path; a block device's path as it was
     given, because /dev/disk/by-id/… lasts and the /dev/sdX behind it does not. `created`: the file was missing.
-    `grown_from`: the size that it had, if it was made larger.
+    `grown_from`: the size that it had, if it was made larger. `size` is that of the disk, whatever the `format` of the file.
     """
 
     path: Path
@@ -27,6 +27,7 @@ class Backing:
     size: int
     created: bool = False
     grown_from: int | None = None
+    format: str = "raw"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from blockyard.block.formats import RAW
 from blockyard.block.size import Size
 from blockyard.iscsi.access import Right, Rule
 from blockyard.iscsi.chap import ALGORITHMS, Policy
@@ -64,6 +65,7 @@ class Volume:
     pool: str = ""  # instead of `path`: the name of the pool that it is in,
     volume: str = ""  # what it is called there, if otherwise,
     snapshot: str = ""  # and which snapshot of it this is, if not itself
+    format: str = RAW  # of the file: raw, vhd, vhdx; auto: VHD or VHDX, whichever it is
 
     @property
     def in_pool(self) -> str:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
+from blockyard.block.formats import RAW, open_image
 from blockyard.iscsi.directory import Directory, portal_from
 from blockyard.iscsi.login import Found, Moved
 from blockyard.iscsi.node import TargetNode
@@ -210,6 +211,8 @@ class Inventory:
         old = self._volumes.get(volume.name)
         if old is None or volume.protection:  # protection information is laid out for one size
             return old == volume
+        if volume.format != RAW:  # images are marked, and their parents locked, as they are opened
+            return volume == replace(old, background_rate=volume.background_rate)
         return volume.pool not in (pool.name for pool in closing) and volume == replace(
             old, size=volume.size, read_only=volume.read_only, background_rate=volume.background_rate
         )
@@ -233,7 +236,7 @@ class Inventory:
         if volume.pool:
             device = pools[volume.pool].device(volume.in_pool, volume.snapshot)
         else:
-            device = FileDevice(volume.path, read_only=volume.read_only)
+            device = open_image(volume.path, volume.format, read_only=volume.read_only)
         identity = Identity(uuid=uuid.UUID(volume.uuid), name=volume.name)
         unit = LogicalUnit(
             device,
