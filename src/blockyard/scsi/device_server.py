@@ -177,6 +177,7 @@ class Unit:
     revision = ".".join(__version__.split(".")[:2])
     standards: tuple[int, ...] = (0x00A0, 0x0960, 0x0460, 0x04C0)  # SAM-5, iSCSI, SPC-4, SBC-3: version descriptors
     copies_for_others = True  # 3PC
+    reports_port_groups = True  # TPGS: it has the commands for asymmetric access
     removable: bool = False  # RMB: its medium can be taken out
     descriptor_sense: bool = False  # D_SENSE: sense data in descriptor format
     queueing = Queueing()

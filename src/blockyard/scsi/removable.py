@@ -45,6 +45,10 @@ class Tray:
     def locked(self) -> bool:
         return bool(self._preventing)
 
+    @property
+    def preventing(self) -> frozenset[Nexus]:
+        return frozenset(self._preventing)
+
     def prevent(self, nexus: Nexus) -> None:
         self._preventing.add(nexus)
 

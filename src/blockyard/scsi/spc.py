@@ -71,7 +71,8 @@ def _capabilities(unit: Unit) -> int:
     """The byte of standard INQUIRY data with TPGS, 3PC and PROTECT."""
     there = unit.peripheral >> 5 == 0
     copies = _3PC if there and unit.copies_for_others else 0
-    return (_TPGS if there else 0) | copies | (_PROTECT if unit.protection is not None else 0)
+    groups = _TPGS if there and unit.reports_port_groups else 0
+    return groups | copies | (_PROTECT if unit.protection is not None else 0)
 
 
 # ---- REPORT LUNS

@@ -1,0 +1,32 @@
+"""A jukebox: a directory of images, each known by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+_SUFFIXES = (".iso", ".udf", ".img")
+
+
+class Image(NamedTuple):
+    name: str
+    size: int  # bytes
+
+
+def images(directory: Path) -> list[Image]:
+    """The images of a jukebox, by name. Raises OSError."""
+    files = [path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file()]
+    return sorted(Image(path.name, path.stat().st_size) for path in files)
+
+
+def find(directory: str, image: str) -> Path:
+    """The file of an image: a path, or the name of one in the jukebox, with or without its suffix. Raises LookupError."""
+    if "/" in image:
+        return Path(image)
+    if not directory:
+        raise LookupError(f"the drive has no jukebox: name the image {image} by a path with a / in it")
+    there = Path(directory)
+    for name in (image, *(image + suffix for suffix in _SUFFIXES)):
+        if name not in ("", ".", "..") and (there / name).is_file():
+            return there / name
+    raise LookupError(f"there is no image {image!r} in {directory}: `blockyard optical list` shows them")

@@ -1,0 +1,132 @@
+"""Mode and VPD pages of optical drives (MMC-6; pages 0Dh, 0Eh and 2Ah as MMC-3 and SFF-8090 have them)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from blockyard.scsi import mode, vpd
+from blockyard.scsi.mode import ModeField, ModePage
+from blockyard.scsi.vpd import VpdPage
+
+if TYPE_CHECKING:
+    from blockyard.optical.drive import OpticalDrive
+    from blockyard.scsi.nexus import Nexus
+
+ERROR_RECOVERY, POWER_CONDITION, TIMEOUT, CAPABILITIES = 0x01, 0x1A, 0x1D, 0x2A
+
+
+def _serial_number(unit: OpticalDrive, nexus: Nexus) -> bytes:
+    return unit.serial.encode()
+
+
+VPD_PAGES = {
+    page.code: page
+    for page in (
+        VpdPage(0x00, "Supported VPD Pages", vpd.supported_pages, "SPC-5"),
+        VpdPage(0x80, "Unit Serial Number", _serial_number, "SPC-5"),
+        VpdPage(0x83, "Device Identification", vpd.device_identification, "SPC-5"),
+        VpdPage(0x87, "Mode Page Policy", vpd.mode_page_policy, "SPC-5"),
+        VpdPage(0x88, "SCSI Ports", vpd.scsi_ports, "SPC-5"),
+    )
+}
+
+
+def _control() -> ModePage:
+    """The Control page of all devices, without what is for those that write."""
+    page = mode.PAGES[0x0A, 0]
+    fields = [f._replace(changeable=False) if f.name in ("swp", "dpicz", "ato") else f for f in page.fields]
+    return replace(page, fields=tuple(fields))
+
+
+MODE_PAGES = {
+    (page.code, page.subpage): page
+    for page in (
+        mode.PAGES[0x02, 0],
+        _control(),
+        mode.PAGES[0x0A, 0x01],
+        ModePage(
+            ERROR_RECOVERY,
+            "Read/Write Error Recovery",
+            12,
+            (
+                ModeField("awre", 2, 7, 1),
+                ModeField("arre", 2, 6, 1),
+                ModeField("tb", 2, 5, 1),
+                ModeField("rc", 2, 4, 1),
+                ModeField("per", 2, 2, 1, changeable=True),  # there are no recovered errors to tell of
+                ModeField("dte", 2, 1, 1),
+                ModeField("dcr", 2, 0, 1, changeable=True),
+                ModeField("read_retry_count", 3, 7, 8, default=1, changeable=True),
+            ),
+            "MMC-6",
+        ),
+        ModePage(
+            0x0D,
+            "CD Device Parameters",
+            8,
+            (
+                ModeField("inactivity_timer", 3, 3, 4, default=0x0D, changeable=True),  # it goes on turning
+                ModeField("s_units_per_m_unit", 4, 7, 16, default=60),
+                ModeField("f_units_per_s_unit", 6, 7, 16, default=75),
+            ),
+            "MMC-3",
+        ),
+        ModePage(
+            0x0E,
+            "CD Audio Control",
+            16,
+            (
+                ModeField("immed", 2, 2, 1, default=1),
+                ModeField("sotc", 2, 1, 1),
+                ModeField("port_0_channel", 8, 3, 4, default=1, changeable=True),
+                ModeField("port_0_volume", 9, 7, 8, default=0xFF, changeable=True),
+                ModeField("port_1_channel", 10, 3, 4, default=2, changeable=True),
+                ModeField("port_1_volume", 11, 7, 8, default=0xFF, changeable=True),
+            ),
+            "MMC-3",
+        ),
+        ModePage(  # no timer brings about a power condition
+            POWER_CONDITION,
+            "Power Condition",
+            12,
+            (ModeField("idle", 3, 1, 1), ModeField("standby", 3, 0, 1)),
+            "MMC-6",
+        ),
+        ModePage(
+            TIMEOUT,
+            "Timeout and Protect",
+            12,
+            (
+                ModeField("g3enable", 4, 3, 1),
+                ModeField("tmoe", 4, 2, 1),
+                ModeField("disp", 4, 1, 1),
+                ModeField("swpp", 4, 0, 1),
+                ModeField("group_1_minimum_timeout", 6, 7, 16, default=10),  # seconds
+                ModeField("group_2_minimum_timeout", 8, 7, 16, default=60),
+            ),
+            "MMC-6",
+        ),
+        ModePage(
+            CAPABILITIES,
+            "MM Capabilities and Mechanical Status",
+            32,
+            (
+                ModeField("dvd_r_read", 2, 4, 1, default=1),
+                ModeField("dvd_rom_read", 2, 3, 1, default=1),
+                ModeField("method_2", 2, 2, 1, default=1),
+                ModeField("cd_rw_read", 2, 1, 1, default=1),
+                ModeField("cd_r_read", 2, 0, 1, default=1),
+                ModeField("multi_session", 4, 6, 1, default=1),
+                ModeField("loading_mechanism", 6, 7, 3, default=1),  # a tray
+                ModeField("eject", 6, 3, 1, default=1),
+                ModeField("lock_state", 6, 1, 1),
+                ModeField("lock", 6, 0, 1, default=1),
+                ModeField("maximum_read_speed", 8, 7, 16),
+                ModeField("buffer_size", 12, 7, 16, default=2048),  # kilobytes
+                ModeField("current_read_speed", 14, 7, 16),
+            ),
+            "MMC-3",
+        ),
+    )
+}
