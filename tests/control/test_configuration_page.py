@@ -13,6 +13,7 @@ from blockyard.worker.configuration import (
     Authentication,
     Configuration,
     Isns,
+    Library,
     Pool,
     PortalGroup,
     Redirect,
@@ -31,7 +32,7 @@ def test_the_example_makes_sense(tmp_path: Path) -> None:
         assert getattr(configuration, field.name) != field.default, f"the example has no {field.name}"
 
 
-@pytest.mark.parametrize("kind", [PortalGroup, Pool, Volume, Target, Redirect, Authentication, Isns])
+@pytest.mark.parametrize("kind", [PortalGroup, Pool, Library, Volume, Target, Redirect, Authentication, Isns])
 def test_every_key_is_explained(kind: type) -> None:
     for field in dataclasses.fields(kind):
         if field.name != "name":

@@ -14,13 +14,13 @@ libraries=/usr/lib/x86_64-linux-gnu
 tools=(
   bash tar gzip find openssl dd cmp md5sum sha256sum timeout stty head hostname strace ip ss tc
   iscsid iscsiadm iscsistart iscsi-iname multipathd multipath mpathpersist kpartx dmsetup
-  lsscsi mtx scsitape mt-st wodim growisofs dvd+rw-mediainfo dvd+rw-format xorriso isoinfo genisoimage
+  lsscsi mtx tapeinfo loaderinfo scsitape mt-st cpio wodim growisofs dvd+rw-mediainfo dvd+rw-format xorriso isoinfo genisoimage
   mkfs.ext4 e2fsck resize2fs tune2fs dumpe2fs debugfs mkfs.xfs xfs_repair xfs_db xfs_io fio
   blkid lsblk blockdev blkdiscard wipefs fstrim udevadm modprobe rmmod lsmod insmod
   sg_inq sg_vpd sg_readcap sg_raw sg_persist sg_reset sg_luns sg_modes sg_opcodes sg_rtpg sg_stpg sg_turs sg_unmap
   sg_write_same sg_xcopy sg_copy_results sg_compare_and_write sg_dd sg_logs sg_requests sg_start sg_sync sg_verify
   sg_get_lba_status sg_ses sg_rbuf sg_map sg_scan sg_read sg_sanitize sg_senddiag sg_get_config sg_format sg_ident
-  sg_prevent sg_rdac sg_write_buffer sg_write_verify sg_write_x sg_wr_mode sg_timestamp sg_read_buffer smartctl scsi_id ddpt ddptctl
+  sg_prevent sg_rdac sg_write_buffer sg_write_verify sg_write_x sg_wr_mode sg_timestamp sg_read_buffer sg_read_attr smartctl scsi_id ddpt ddptctl
 )
 modules=(
   virtio_pci virtio_net virtio_blk

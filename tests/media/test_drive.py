@@ -260,6 +260,14 @@ def test_partitions_are_made_by_mode_page_and_format(tmp_path: Path) -> None:
     assert tape.fails(read(5)).key == SenseKey.BLANK_CHECK
 
 
+def test_partitions_as_linux_makes_them(tmp_path: Path) -> None:
+    tape = loaded(tmp_path)
+    page = bytes([0x11, 10, 3, 1, 0x20 | 2 << 3 | 4, 3, 0, 0]) + struct.pack(">2H", 0xFFFF, 20)  # two sizes of four
+    tape.good(mode_select_6(16), bytes(4) + page)
+    tape.good(bytes([0x04, 0, 1, 0, 0, 0]))
+    assert describe(tmp_path / "A00001L8").capacities == ((64 << 20) - 20 * 10**6, 20 * 10**6)
+
+
 def test_set_capacity_takes_from_the_capacity_that_there_was(tmp_path: Path) -> None:
     tape = loaded(tmp_path)
     tape.good(struct.pack(">BxxHx", 0x0B, 0x4000))

@@ -78,8 +78,11 @@ def _overview(found: dict[str, Any]) -> Iterator[str]:
         alias = f" ({target['alias']})" if target["alias"] else ""
         groups = ", ".join(map(str, target["portal_groups"]))
         yield from ("", f"target {name}{alias}, portal groups {groups}")
+        if target["library"]:
+            yield f"  tape library {target['library']} (blockyard tape library status)"
         luns = [_lun(lun, volume, found["volumes"][volume]) for lun, volume in target["luns"].items()]
-        yield from table([("LUN", "VOLUME", "SIZE", "ACCESS", "READ", "WRITTEN", "ERRORS"), *luns])
+        if luns or not target["library"]:
+            yield from table([("LUN", "VOLUME", "SIZE", "ACCESS", "READ", "WRITTEN", "ERRORS"), *luns])
         sessions = [_session(session) for session in found["sessions"] if session["target"] == name]
         if sessions:
             yield from table([("SESSION", "INITIATOR", "GROUP", "RIGHT", "CONNECTIONS"), *sessions])

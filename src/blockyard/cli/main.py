@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from blockyard import __version__
-from blockyard.cli import admin, alua, cdp, client, config, events, image, pools, serve, users, volumes
+from blockyard.cli import admin, alua, cdp, client, config, events, image, pools, serve, tape, users, volumes
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     image.add_commands(commands)
     alua.add_commands(commands)
     users.add_commands(commands)
+    tape.add_commands(commands)
     events.add_commands(commands)
     client.add_commands(commands)
     return parser

@@ -14,6 +14,7 @@ from blockyard.block.size import Size
 from blockyard.control.configuration_file import dump
 from blockyard.control.errors import UsageError
 from blockyard.control.pool_commands import POOL_COMMANDS
+from blockyard.control.tape_commands import TAPE_COMMANDS
 
 if TYPE_CHECKING:
     from blockyard.control.administration import Request
@@ -40,7 +41,7 @@ async def status(server: Server, request: Request) -> dict[str, Any]:
         },
         "targets": {
             name: {"alias": target.alias, "portal_groups": list(target.portal_groups),
-                   "luns": {str(lun): volume for lun, volume in sorted(target.luns.items())}}
+                   "library": target.library, "luns": {str(lun): volume for lun, volume in sorted(target.luns.items())}}
             for name, target in settled.targets.items()
         },
         "sessions": [session for report in told for session in report["sessions"]],
@@ -111,6 +112,7 @@ COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {
     "alua show": alua_show,
     "alua set": alua_set,
     **POOL_COMMANDS,
+    **TAPE_COMMANDS,
 }
 
 

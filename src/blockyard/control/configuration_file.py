@@ -59,7 +59,11 @@ def _make(data: dict[str, Any], directory: Path, portals: tuple[str, ...]) -> Co
         name: replace(pool, directory=os.path.abspath(directory / pool.directory))
         for name, pool in configuration.pools.items()
     }
-    return replace(configuration, pools=pools, volumes=volumes)
+    libraries = {
+        name: replace(library, directory=os.path.abspath(directory / library.directory))
+        for name, library in configuration.libraries.items()
+    }
+    return replace(configuration, pools=pools, volumes=volumes, libraries=libraries)
 
 
 def dump(configuration: Configuration) -> str:

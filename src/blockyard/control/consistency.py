@@ -19,7 +19,7 @@ from blockyard.iscsi.directory import Portal, portal_from
 from blockyard.iscsi.names import DEFAULT_PORT, InvalidName, parse_portal, validate
 from blockyard.pool.names import check_snapshot_name, check_volume_name
 from blockyard.scsi.lun import MAX_LUN
-from blockyard.worker.configuration import Configuration, Isns, Pool, PortalGroup, Redirect, Target, Volume
+from blockyard.worker.configuration import Configuration, Isns, Library, Pool, PortalGroup, Redirect, Target, Volume
 from blockyard.worker.records import RecordError, join, key
 
 MAX_TAG = 65535  # portal group tags have 16 bits (RFC 7143 §13.9)
@@ -33,6 +33,7 @@ def checked(configuration: Configuration) -> Configuration:
     """The configuration in its normal form. Raises RecordError."""
     groups = _portal_groups(configuration)
     pools = {name: _pool(join("pools", key(name)), pool) for name, pool in configuration.pools.items()}
+    _check_libraries(configuration.libraries.values())
     for name, volume in configuration.volumes.items():
         _check_volume(join("volumes", key(name)), volume, pools)
     _check_sources(configuration.volumes.values())
@@ -41,6 +42,7 @@ def checked(configuration: Configuration) -> Configuration:
     for name, target in configuration.targets.items():
         at = join("targets", key(name))
         made = _target(at, target, groups, configuration.volumes)
+        _check_library(at, target, configuration.libraries)
         if made.name in targets:
             raise RecordError(at, f"the target {made.name} stands here twice: names do not differ by case alone")
         targets[made.name] = made
@@ -205,6 +207,19 @@ def _check_identities(volumes: Iterable[Volume]) -> None:
             seen[identity] = volume.name
 
 
+def _check_libraries(libraries: Iterable[Library]) -> None:
+    seen: dict[str, str] = {}
+    for library in libraries:
+        at = join("libraries", key(library.name))
+        if not _VOLUME_NAME.match(library.name):
+            raise RecordError(at, "the name of a library has 1 to 64 characters, none of which is a control character")
+        if not library.directory or "\0" in library.directory:
+            raise RecordError(join(at, "directory"), "the directory of its cartridges belongs here")
+        if library.directory in seen:
+            raise RecordError(join(at, "directory"), f"{seen[library.directory]} has the same")
+        seen[library.directory] = library.name
+
+
 # ---- targets
 
 
@@ -225,6 +240,16 @@ def _target(at: str, target: Target, groups: Collection[int], volumes: Collectio
         _check_luns(join(at, "access", f"[{number}]", "luns"), rule.luns, volumes)
     redirect = target.redirect and _redirect(join(at, "redirect"), target.redirect)
     return replace(target, name=name, redirect=redirect)
+
+
+def _check_library(at: str, target: Target, libraries: Collection[str]) -> None:
+    if not target.library:
+        return
+    if target.library not in libraries:
+        hint = f"add [libraries.{key(target.library)}], or correct the name"
+        raise RecordError(join(at, "library"), f"there is no library {target.library!r}: {hint}")
+    if target.luns or any(rule.luns for rule in target.access):
+        raise RecordError(join(at, "library"), "a target shows a library or volumes: leave out `luns`")
 
 
 def _check_portal_groups(at: str, tags: tuple[int, ...], groups: Collection[int]) -> None:

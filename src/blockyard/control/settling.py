@@ -61,6 +61,7 @@ def settle(
         settled = Settled(
             portal_groups=dict(portals),
             pools=configuration.pools,
+            libraries=configuration.libraries,
             volumes=configuration.volumes | _identified(configuration.volumes, backings, state) | of_pools,
             targets=configuration.targets,
             discovery=configuration.discovery,

@@ -449,6 +449,18 @@ class Supervisor:
             )
         return reply
 
+    async def ask_library(self, library: str, request: Message) -> Message:
+        """What the worker that has a tape library replies. Raises ControlError."""
+        owner = next((worker for worker in self.workers if library in worker.configuration.libraries), None)
+        if owner is None:
+            raise UsageError(f"no tape library {library} is served: `blockyard tape library list` lists those that are")
+        reply = await owner.ask_when_ready({"name": "tape", "library": library, **request})
+        if reply is None:
+            raise ControlError(
+                f"the worker that has the library {library} has ended: look whether it was done, and try again"
+            )
+        return reply
+
     async def send_accounts(self) -> None:
         """Tell all workers who may log in."""
         for worker in self.workers:

@@ -212,7 +212,7 @@ class MediaChanger(PrimaryUnit):
         self.serial = serial
         self.vendor, self.product = library.model.vendor, library.model.product
         self.revision = library.model.revision or self.revision
-        self.mode = ModeParameters(self.durable, pages=_mode_pages(library))
+        self.mode = ModeParameters(self.durable, pages=_mode_pages(library), bare=True)
         self.update()
 
     def pending_condition(self, nexus: Nexus) -> CheckCondition | None:

@@ -70,7 +70,7 @@ class TapeDrive(PrimaryUnit):
         self.buffered = _BUFFERED
         self.alerts: set[int] = set()
         self.medium_errors = {"read": 0, "write": 0}
-        self.mode = ModeParameters(self.durable, pages=pages.MODE_PAGES)
+        self.mode = ModeParameters(self.durable, pages=pages.MODE_PAGES, bare=True)
         self.update()
 
     # ---- tasks
@@ -232,7 +232,7 @@ class TapeDrive(PrimaryUnit):
 
     def change_mode(self, data: bytes, at: int, nexus: Nexus, *, save: bool = False) -> None:
         before = self.compression
-        super().change_mode(data, at, nexus, save=save)
+        super().change_mode(pages.with_all_sizes(data, at), at, nexus, save=save)
         algorithm = bool(self.mode.get(pages.CONFIGURATION, "select_data_compression_algorithm"))
         if self.compression == before and algorithm != before:  # two pages say the same: the one that has changed holds
             self.mode.put(pages.COMPRESSION, "dce", algorithm)

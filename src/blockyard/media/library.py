@@ -139,6 +139,10 @@ class Library:
         """Raises OSError."""
         return describe(self._cartridges / barcode)
 
+    def used(self, barcode: str) -> int:
+        """The bytes that its data takes on the host. Raises OSError."""
+        return sum(path.stat().st_size for path in (self._cartridges / barcode).glob("*.data"))
+
     def barcodes(self) -> list[str]:
         """Of all cartridges, those on the shelf too."""
         return sorted(path.name for path in self._cartridges.iterdir() if not path.name.startswith("."))

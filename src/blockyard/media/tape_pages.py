@@ -155,6 +155,24 @@ MODE_PAGES = {
     )
 }
 
+_FIXED_LENGTH = 8  # bytes of the Medium Partition mode page before the sizes
+
+
+def with_all_sizes(data: bytes, at: int) -> bytes:
+    """MODE SELECT data with all sizes in the Medium Partition page: hosts send those of the partitions that they want (SSC-5)."""
+    full = MODE_PAGES[PARTITIONS, 0].length
+    made = bytearray(data[:at])
+    while at + 2 <= len(data):
+        long = data[at] & 0x40  # SPF
+        length = 4 + int.from_bytes(data[at + 2 : at + 4], "big") if long else 2 + data[at + 1]
+        page = data[at : at + length]
+        if not long and page[0] & 0x3F == PARTITIONS and _FIXED_LENGTH <= len(page) < full and not len(page) % 2:
+            page = page[:1] + bytes([full - 2]) + page[2:].ljust(full - 2, b"\0")
+        made += page
+        at += length
+    return bytes(made) + data[at:]
+
+
 # ---- log pages
 
 READ_FAILED, WRITE_FAILED, WRITE_PROTECTED, REMOVAL_PREVENTED, CLEANING_MEDIUM = 5, 6, 9, 10, 11

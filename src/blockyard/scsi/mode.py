@@ -195,6 +195,7 @@ def _name(key: tuple[int, int]) -> str:
 class ModeParameters:
     """The mode pages of one logical unit, of a table of `pages`; those of thin units where it is `thin`.
 
+    Where they may be `bare`, page code 0 asks for header and block descriptor alone, as Linux asks tape drives.
     With `write_through` the volatile cache is off and stays off: whoever runs the target has said so. `defaults` are those of
     this unit, by the names of fields, where it has others than the table.
     """
@@ -208,8 +209,10 @@ class ModeParameters:
         thin: bool = False,
         defaults: Mapping[str, int] | None = None,
         pages: Mapping[tuple[int, int], ModePage] = PAGES,
+        bare: bool = False,
     ) -> None:
         self._durable = durable
+        self._bare = bare
         fixed = {"wce": 0} if write_through else {}
         if not protected:
             fixed |= {"dpicz": 0, "ato": 0}
@@ -265,6 +268,8 @@ class ModeParameters:
 
     def sense(self, control: int, code: int, subpage: int) -> bytes:
         """The pages that MODE SENSE asks for; of all subpages with FFh, else of the one that it names (SPC-5)."""
+        if self._bare and not code:
+            return b""
         of_code = [key for key in sorted(self._pages) if code in (ALL_PAGES, key[0])]
         if not of_code:
             raise invalid_field(2, 5)

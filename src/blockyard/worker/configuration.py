@@ -20,6 +20,7 @@ from blockyard.iscsi.chap import ALGORITHMS, Policy
 from blockyard.iscsi.directory import Directory, Entry, Portal, portal_from
 from blockyard.iscsi.login import Moved
 from blockyard.iscsi.negotiation import Preferences
+from blockyard.media.models import DRIVES, LIBRARIES
 from blockyard.scsi.alua import STATES, AccessState
 from blockyard.scsi.alua import PortGroup as TargetPortGroup
 
@@ -81,6 +82,33 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class Library:
+    """A tape library: a media changer with drives, as the LUNs of a target."""
+
+    name: str
+    directory: str  # where its cartridges are; it is made when it is missing
+    model: str = "blockyard"  # what it gives itself out for
+    drive_model: str = ""  # and what its drives do; "": what goes with the library
+    drives: int = 1
+    slots: int = 10
+    import_export: int = 1  # elements through which cartridges are brought in and taken away
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if self.model not in LIBRARIES:
+            raise ValueError(f"model is one of {', '.join(LIBRARIES)}, not {self.model!r}")
+        if self.drive_model and self.drive_model not in DRIVES:
+            raise ValueError(f"drive_model is one of {', '.join(DRIVES)}, not {self.drive_model!r}")
+        model = LIBRARIES[self.model]
+        for option, first, least in (("drives", model.drives, 1), ("slots", model.slots, 1),
+                                     ("import_export", model.import_export, 0)):  # fmt: skip
+            others = (model.transport, model.drives, model.slots, model.import_export, 1 << 16)
+            most = min(other for other in others if other > first) - first  # addresses end where others begin
+            if not least <= getattr(self, option) <= most:
+                raise ValueError(f"{option}: a {self.model} has {least} to {most}, not {getattr(self, option)}")
+
+
+@dataclass(frozen=True)
 class PortalGroup:
     """Network portals that lead to the same sessions (RFC 7143 §4.3)."""
 
@@ -122,6 +150,7 @@ class Target:
     alua: dict[int, AccessPath] = field(default_factory=dict)  # tag → how it begins
     max_connections: int = 16  # of a session, at most
     error_recovery_level: int = 0  # at most: many initiators offer 2, which costs them the short cut for READ and WRITE
+    library: str = ""  # instead of `luns`: a tape library, its changer as LUN 0 and its drives after it
 
     @property
     def preferences(self) -> Preferences:
@@ -222,6 +251,7 @@ class Configuration:
     auth: Authentication = Authentication()
     isns: Isns | None = None
     pools: dict[str, Pool] = field(default_factory=dict)
+    libraries: dict[str, Library] = field(default_factory=dict)
 
     def shared_by(self, volume: str) -> str:
         """What all who use a volume share: its pool, or itself."""
@@ -254,8 +284,9 @@ class Settled(Configuration):
         chosen = {name: self.targets[name] for name in share.targets}
         volumes = {name: self.volumes[name] for target in chosen.values() for name in target.volumes}
         pools = {name: self.pools[name] for name in share.pools}
+        libraries = {target.library: self.libraries[target.library] for target in chosen.values() if target.library}
         ports = {name: self.relative_ports[name] for name in chosen if name in self.relative_ports}
-        return replace(self, pools=pools, volumes=volumes, targets=chosen, relative_ports=ports)
+        return replace(self, pools=pools, volumes=volumes, libraries=libraries, targets=chosen, relative_ports=ports)
 
 
 class Share(NamedTuple):
@@ -266,7 +297,7 @@ class Share(NamedTuple):
 
 
 def components(configuration: Configuration) -> list[Share]:
-    """What belongs together: targets that share a volume or a pool, be it by way of others, and those pools.
+    """What belongs together: targets that share a volume, pool or library, be it by way of others, and those pools.
 
     A pool of which no target shows anything stands alone.
     """
@@ -274,6 +305,7 @@ def components(configuration: Configuration) -> list[Share]:
     place: dict[str, int] = {}  # what is used → where it is in `found`
     for number, target in enumerate(configuration.targets.values()):
         names, used = [target.name], set(map(configuration.shared_by, target.volumes))
+        used |= {f"library {target.library}"} if target.library else set()
         for other in {place[each] for each in used & place.keys()}:
             other_names, other_used = found.pop(other)
             names = other_names + names

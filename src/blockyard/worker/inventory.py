@@ -35,6 +35,7 @@ from blockyard.worker.configuration import Settled, Volume
 from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.later import Answer, Later
+from blockyard.worker.libraries import Libraries
 from blockyard.worker.pools import OpenPool
 from blockyard.worker.travel import MomentLunMap, Source, Travels
 
@@ -45,7 +46,7 @@ class Leaving(NamedTuple):
     """What has to go when a configuration has begun."""
 
     sessions: list[Session]
-    units: list[LogicalUnit]
+    units: list[PrimaryUnit]
 
 
 class Inventory:
@@ -62,6 +63,7 @@ class Inventory:
         self._volumes: dict[str, Volume] = {}  # as they are open
         self._settled = Settled()
         self._directory = Directory((), {})
+        self.libraries = Libraries(executor)
         self._travels = Travels(executor, self._source)
 
     # ---- what logins ask
@@ -104,6 +106,7 @@ class Inventory:
         keep = _directory(settled)
         pools = {pool.name: pool for pool in self.pools.values() if pool not in closing}
         opened: dict[str, LogicalUnit] = {}
+        libraries = self.libraries.prepare(settled.libraries)
         try:
             self._open_pools(pools, settled, {pool.directory for pool in closing})
             for name, volume in settled.volumes.items():
@@ -113,6 +116,7 @@ class Inventory:
                     opened[name] = self._open(volume, pools, keep)
         except BaseException:
             self.let_go(opened.values())
+            self.libraries.discard(libraries)
             _close(pool for name, pool in pools.items() if self.pools.get(name) is not pool)
             raise
         for name in leaving:
@@ -122,19 +126,21 @@ class Inventory:
         self.pools, self._closing = pools, closing
         self._settled = settled
         self._admission.configure(settled.auth.policy, keep)
-        return Leaving(self._arrange(), list(leaving.values()))
+        units = [*leaving.values(), *self.libraries.take_over(libraries)]
+        return Leaving(self._arrange(), units)
 
     def finish(self) -> None:
         """What had to go is gone. Raises OSError or ValueError for what cannot be opened in its place."""
         _close(self._closing)
         self._closing = []
         self._open_pools(self.pools, self._settled, set())
+        brought = self.libraries.finish(self._settled.libraries)
         missing = self._settled.volumes.keys() - self.units.keys()
         for name in missing:
             volume = self._settled.volumes[name]
             self.units[name] = self._open(volume, self.pools, _directory(self._settled))
             self._volumes[name] = volume
-        if missing:
+        if missing or brought:
             self._arrange()
 
     def commands_on(self, unit: PrimaryUnit) -> list[Session]:
@@ -142,7 +148,7 @@ class Inventory:
         nodes = iter(self.nodes.values())
         return list(next(nodes).commands_on([unit])) if self.nodes else []
 
-    def let_go(self, units: Iterable[LogicalUnit]) -> None:
+    def let_go(self, units: Iterable[PrimaryUnit]) -> None:
         """Close logical units; one that cannot be closed cleanly is logged."""
         for unit in units:
             try:
@@ -152,6 +158,7 @@ class Inventory:
 
     def close(self) -> None:
         self.let_go(self.units.values())
+        self.libraries.close()
         _close([*self.pools.values(), *self._closing])
 
     # ---- pools
@@ -285,7 +292,8 @@ class Inventory:
 
     def _arrange_one(self, target: TargetConfiguration) -> TargetNode:
         name = target.name
-        units = {lun: self.units[volume] for lun, volume in target.luns.items() if volume in self.units}
+        units: dict[int, PrimaryUnit] = self.libraries.luns(target.library)
+        units |= {lun: self.units[volume] for lun, volume in target.luns.items() if volume in self.units}
         relative = self._settled.relative_ports.get(name, {})
         ports = [target_port(name, tag, relative.get(tag)) for tag in target.portal_groups]
         node = self.nodes.get(name)

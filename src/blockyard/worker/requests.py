@@ -11,6 +11,7 @@ from typing import Any
 
 from blockyard.iscsi.pdu import AsyncEvent
 from blockyard.scsi.alua import STATES
+from blockyard.worker import tape_requests
 from blockyard.worker.cdp_requests import CDP_REQUESTS
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
@@ -104,9 +105,18 @@ def pool(inventory: Inventory, request: Message) -> Answer:
     return _OF_POOLS[request["request"]](inventory, open_pool, request)
 
 
+def tape(inventory: Inventory, request: Message) -> Answer:
+    """One of worker/tape_requests.py."""
+    library = inventory.libraries.get(request["library"])
+    if library is None:
+        raise LookupError(f"the tape library {request['library']} is not open")
+    return tape_requests.carry_out(library, request)
+
+
 REQUESTS: dict[str, Callable[[Inventory, Message], Answer]] = {
     "alive": alive,
     "pool": pool,
+    "tape": tape,
     "statistics": statistics,
     "drop sessions": drop_sessions,
     "port groups": port_groups,

@@ -1,0 +1,161 @@
+"""`blockyard tape`: tape libraries and their cartridges, while they are served (docs/tape.md)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from blockyard.block.size import format_size
+from blockyard.cli import parsers
+from blockyard.cli.output import show, table
+from blockyard.cli.parsers import Action, Subparsers, family
+from blockyard.control.administration import ask
+from blockyard.media.generations import GENERATIONS
+
+_EXIT_STATUS = """\
+exit status:
+  0  done
+  1  something failed
+  2  it does not make sense: no such library, cartridge or element, or the place is taken
+  7  nobody serves with this state directory, or its user is another one
+"""
+
+
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add `tape` to the commands."""
+    tape = family(commands, "tape", "tape libraries, their drives and cartridges")
+    library = family(tape, "library", "tape libraries")
+    listing = _command(library, "list", _list, "list the libraries that are served")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    status = _command(library, "status", _status, "show the drives of a library, and what is in its elements")
+    _library(status)
+    status.add_argument("--json", action="store_true", help="as JSON")
+    cartridge = family(tape, "cartridge", "cartridges")
+    cartridges = _command(cartridge, "list", _cartridges, "list the cartridges of a library, those on the shelf too")
+    _library(cartridges)
+    cartridges.add_argument("--json", action="store_true", help="as JSON")
+    create = _command(cartridge, "create", _create, "make an empty cartridge and put it into a slot")
+    _library(create)
+    create.add_argument(
+        "barcode", metavar="BARCODE", help="capital letters and digits; the last two may say the generation: A00001L8"
+    )
+    create.add_argument("--size", metavar="SIZE", help="its capacity (default: that of its generation)")
+    create.add_argument(
+        "--generation", metavar="LTO-N", choices=list(GENERATIONS), help="instead of what the barcode says"
+    )
+    create.add_argument("--worm", action="store_true", help="what is written stays (also by barcodes with LV to LZ)")
+    create.add_argument("--element", metavar="ELEMENT", help="slot-N or io-N (default: the first free slot)")
+    bring = _command(cartridge, "import", _import, "put a cartridge from the shelf into an import/export element")
+    _library(bring)
+    bring.add_argument("barcode", metavar="BARCODE", help="the cartridge")
+    bring.add_argument("--element", metavar="ELEMENT", help="slot-N or io-N (default: the first free io)")
+    away = _command(cartridge, "export", _export, "take a cartridge out of a library: it lies on the shelf then")
+    _library(away)
+    away.add_argument("barcode", metavar="BARCODE", help="the cartridge")
+    move = _command(tape, "move", _move, "move a cartridge within a library, as an initiator would")
+    _library(move)
+    move.add_argument("source", metavar="FROM", help="an element (slot-3, drive-1, io-1) or a barcode")
+    move.add_argument("destination", metavar="TO", help="an element")
+
+
+def _library(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("library", metavar="LIBRARY", help="its name, as `blockyard tape library list` shows it")
+
+
+def _command(
+    commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str
+) -> argparse.ArgumentParser:
+    return parsers.command(commands, name, action, what, epilog=_EXIT_STATUS)
+
+
+def _ask(directory: Path, options: argparse.Namespace, request: str, **arguments: object) -> dict[str, Any]:
+    found: dict[str, Any] = ask(directory, "tape", library=options.library, request=request, **arguments)
+    return found
+
+
+def _list(directory: Path, options: argparse.Namespace) -> None:
+    found = ask(directory, "tape libraries")
+    rows = [
+        (
+            name,
+            library["model"],
+            str(library["counts"]["drives"]),
+            str(library["counts"]["slots"]),
+            str(library["counts"]["import_export"]),
+            library["directory"],
+        )
+        for name, library in found.items()
+    ]
+    show(
+        options,
+        found,
+        ("LIBRARY", "MODEL", "DRIVES", "SLOTS", "IO", "DIRECTORY"),
+        rows,
+        none="no tape library is served",
+    )
+
+
+def _status(directory: Path, options: argparse.Namespace) -> None:
+    found = _ask(directory, options, "status")
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"{options.library}, {found['model']}, in {found['directory']}{', locked' if found['locked'] else ''}")
+    drives = [
+        (
+            drive["element"],
+            str(drive["lun"]),
+            drive["product"],
+            drive["serial"],
+            drive["cartridge"] or "-",
+            drive["state"],
+        )
+        for drive in found["drives"]
+    ]
+    print("\n".join(table([("DRIVE", "LUN", "PRODUCT", "SERIAL", "CARTRIDGE", "STATE"), *drives])))
+    elements = list(found["elements"].items())
+    counts = found["counts"]
+    print(f"{len(elements)} of {counts['slots']} slots and {counts['import_export']} import/export elements are full")
+    if elements:
+        print("\n".join(table([("ELEMENT", "CARTRIDGE"), *elements])))
+
+
+def _cartridges(directory: Path, options: argparse.Namespace) -> None:
+    found = _ask(directory, options, "cartridges")["cartridges"]
+    rows = [(barcode, *_row(cartridge)) for barcode, cartridge in found.items()]
+    head = ("CARTRIDGE", "ELEMENT", "GENERATION", "CAPACITY", "USED", "LOADS", "FLAGS")
+    show(options, found, head, rows, none=f"{options.library} has no cartridges")
+
+
+def _row(cartridge: dict[str, Any]) -> tuple[str, ...]:
+    where = cartridge["element"] or "shelf"
+    if "error" in cartridge:
+        return where, "-", "-", "-", "-", cartridge["error"]
+    flags = ", ".join(flag.replace("_", " ") for flag in ("worm", "write_protected") if cartridge[flag])
+    sizes = (format_size(cartridge[name]) for name in ("capacity", "used"))
+    return where, cartridge["generation"], *sizes, str(cartridge["loads"]), flags or "-"
+
+
+def _create(directory: Path, options: argparse.Namespace) -> None:
+    found = _ask(
+        directory, options, "create", barcode=options.barcode, size=options.size, generation=options.generation,
+        worm=options.worm, element=options.element,
+    )  # fmt: skip
+    print(f"{options.barcode} is in {found['element']}")
+
+
+def _import(directory: Path, options: argparse.Namespace) -> None:
+    found = _ask(directory, options, "import", barcode=options.barcode, element=options.element)
+    print(f"{options.barcode} is in {found['element']}")
+
+
+def _export(directory: Path, options: argparse.Namespace) -> None:
+    found = _ask(directory, options, "export", barcode=options.barcode)
+    print(f"{options.barcode} was in {found['element']}, and is on the shelf")
+
+
+def _move(directory: Path, options: argparse.Namespace) -> None:
+    found = _ask(directory, options, "move", source=options.source, destination=options.destination)
+    print(f"moved from {found['from']} to {found['to']}")

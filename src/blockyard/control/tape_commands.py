@@ -1,0 +1,32 @@
+"""What can be asked of a server about its tape libraries: passed on to the worker that has the library."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from blockyard.control.errors import UsageError
+
+if TYPE_CHECKING:
+    from blockyard.control.administration import Request
+    from blockyard.control.server import Server
+
+
+async def tape(server: Server, request: Request) -> dict[str, Any]:
+    """One of worker/tape_requests.py for a library."""
+    name, wanted = request.get("library"), request.get("request")
+    if not isinstance(name, str) or not isinstance(wanted, str):
+        raise UsageError("the request has no library, or does not say what it wants of it")
+    arguments = {
+        key: value for key, value in request.items() if key not in ("command", "library", "name", "number", "type")
+    }
+    return await server.supervisor.ask_library(name, arguments)
+
+
+async def libraries(server: Server, request: Request) -> dict[str, Any]:
+    """All libraries that a target shows, each as `status` tells of it."""
+    shown = sorted({target.library for target in server.settled.targets.values() if target.library})
+    return {name: await server.supervisor.ask_library(name, {"request": "status"}) for name in shown}
+
+
+TAPE_COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {"tape": tape, "tape libraries": libraries}

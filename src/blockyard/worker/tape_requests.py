@@ -1,0 +1,156 @@
+"""What control may ask of the worker that has a tape library: one function for each request, and their table.
+
+Everything takes its time, as a drive may have to let go of a cartridge first: it is done in another thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from blockyard.block.size import parse_size
+from blockyard.media.elements import Element, Kind, element
+from blockyard.media.generations import GENERATIONS, Generation, by_barcode
+from blockyard.media.library import Library
+from blockyard.scsi.sense import Asc, CheckCondition
+from blockyard.worker.handoff import Message
+from blockyard.worker.later import Answer, Later
+
+T = TypeVar("T")
+
+_SMALLEST = 1 << 20  # bytes of a cartridge
+
+
+def status(library: Library, request: Message) -> dict[str, Any]:
+    """The library: its model, its drives, and what is in its elements."""
+    with library.lock:
+        contents = dict(library.contents)
+    return {
+        "model": library.model.name,
+        "directory": str(library.directory),
+        "counts": {"drives": len(library.drives), "slots": library.counts[Kind.SLOT],
+                   "import_export": library.counts[Kind.IMPORT_EXPORT]},
+        "locked": library.changer.tray.locked,
+        "drives": [
+            {
+                "element": str(Element(Kind.DRIVE, number)), "lun": number + 1, "product": drive.product,
+                "serial": drive.serial, "cartridge": contents.get(Element(Kind.DRIVE, number)),
+                "state": _state(drive.inserted is not None, drive.tape is not None, drive.trouble),
+                "counters": drive.counters.as_dict(),
+            }
+            for number, drive in enumerate(library.drives)
+        ],
+        "elements": {
+            str(place): barcode for place, barcode in sorted(contents.items()) if place.kind is not Kind.DRIVE
+        },
+    }  # fmt: skip
+
+
+def _state(inserted: bool, loaded: bool, trouble: Asc | None) -> str:
+    if trouble is not None:
+        return trouble.text.lower()
+    return "loaded" if loaded else "unloaded" if inserted else "empty"
+
+
+def cartridges(library: Library, request: Message) -> dict[str, Any]:
+    """All cartridges, those on the shelf too, by their barcodes; with "error" those that are damaged."""
+    return {"cartridges": {barcode: _cartridge(library, barcode) for barcode in library.barcodes()}}
+
+
+def _cartridge(library: Library, barcode: str) -> dict[str, Any]:
+    place = library.find(barcode)
+    found: dict[str, Any] = {"element": None if place is None else str(place)}
+    try:
+        description = library.describe(barcode)
+    except OSError as error:
+        return {**found, "error": error.strerror}
+    return {
+        **found,
+        "generation": description.generation.name,
+        "capacity": description.capacity,
+        "partitions": len(description.capacities),
+        "used": library.used(barcode),
+        "worm": description.worm,
+        "write_protected": description.write_protected,
+        "loads": description.loads,
+        "written": description.written,
+        "read": description.read,
+    }
+
+
+def create(library: Library, request: Message) -> dict[str, Any]:
+    """Make an empty cartridge and put it into a slot."""
+    barcode = _field(request, "barcode", str)
+    generation, worm = _kind(library, barcode, request.get("generation"))
+    size = request.get("size")
+    capacity = 0 if size is None else parse_size(str(size))
+    if size is not None and capacity < _SMALLEST:
+        raise ValueError(f"a cartridge has {_SMALLEST >> 20}M at least, not {size}")
+    place = library.create(
+        barcode, generation, capacity=capacity, worm=worm or bool(request.get("worm")), place=_place(request, "element")
+    )
+    return {"element": str(place)}
+
+
+def _kind(library: Library, barcode: str, wanted: object) -> tuple[Generation, bool]:
+    """The generation of a new cartridge, and whether its barcode says that it is WORM."""
+    said = by_barcode(barcode)
+    if wanted is None:
+        return said or (library.drives[0].model.generation, False)
+    if wanted not in GENERATIONS:
+        raise ValueError(f"there is no generation {wanted}; there are {', '.join(GENERATIONS)}")
+    return GENERATIONS[str(wanted)], said is not None and said[1]
+
+
+def bring(library: Library, request: Message) -> dict[str, Any]:
+    """Put a cartridge from the shelf into an import/export element."""
+    return {"element": str(library.bring(_field(request, "barcode", str), _place(request, "element")))}
+
+
+def take_away(library: Library, request: Message) -> dict[str, Any]:
+    """Put a cartridge on the shelf."""
+    return {"element": str(library.take_away(_field(request, "barcode", str)))}
+
+
+def move(library: Library, request: Message) -> dict[str, Any]:
+    """Move a cartridge as an initiator would; the source is an element or a barcode."""
+    source, destination = _field(request, "source", str), element(_field(request, "destination", str))
+    found = library.find(source) or element(source)
+    for place in (found, destination):
+        if place.number >= library.counts[place.kind]:
+            raise ValueError(f"{library.name} has no {place}")
+    try:
+        library.move(found, destination)
+    except CheckCondition as error:
+        raise ValueError(f"{found} to {destination}: {Asc(error.asc).text.lower()}") from error
+    return {"from": str(found), "to": str(destination)}
+
+
+TAPE_REQUESTS: dict[str, Callable[[Library, Message], dict[str, Any]]] = {
+    "status": status,
+    "cartridges": cartridges,
+    "create": create,
+    "import": bring,
+    "export": take_away,
+    "move": move,
+}
+
+
+def carry_out(library: Library, request: Message) -> Answer:
+    """One of these. Raises LookupError for what there is not."""
+    if request["request"] not in TAPE_REQUESTS:
+        raise LookupError(f"a tape library knows no request {request['request']!r}")
+    return Later(partial(TAPE_REQUESTS[request["request"]], library, request), dict)
+
+
+def _place(request: Message, name: str) -> Element | None:
+    text = request.get(name)
+    return None if text is None else element(str(text))
+
+
+def _field(request: Message, name: str, kind: type[T]) -> T:
+    value = request.get(name)
+    if not isinstance(value, kind):
+        raise ValueError(f"the request has no {name}")
+    return value

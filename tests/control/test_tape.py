@@ -1,0 +1,164 @@
+"""Tape libraries that are served: `blockyard tape`, and changes while initiators are logged in."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from blockyard.cli.main import main
+from blockyard.control.configuration_file import load
+from blockyard.control.errors import ConfigurationError
+from blockyard.initiator import Lun, connect
+from tests.conftest import TargetFactory
+from tests.media.drives import filemarks, read, write
+from tests.media.test_library import DRIVE, SLOT, move
+from tests.serving import IQN
+
+CONFIGURATION = f"""
+[libraries.vault]
+directory = "vault"
+drives = 2
+slots = 4
+[targets."{IQN}"]
+library = "vault"
+"""
+CAP = pytest.CaptureFixture[str]
+
+
+class Tape:
+    """`blockyard tape` with the state directory of the server."""
+
+    def __init__(self, state: Path, capsys: CAP) -> None:
+        self._state = ["--state", str(state)]
+        self._capsys = capsys
+
+    def __call__(self, *words: str) -> str:
+        """What a command prints that ends well."""
+        self._capsys.readouterr()
+        assert main(["tape", *words, *self._state]) == 0, self._capsys.readouterr().err
+        return self._capsys.readouterr().out
+
+    def fails(self, *words: str) -> str:
+        """What it says that does not make sense."""
+        self._capsys.readouterr()
+        assert main(["tape", *words, *self._state]) == 2
+        return self._capsys.readouterr().err
+
+
+@pytest.fixture
+def tape(tmp_path: Path, capsys: CAP) -> Tape:
+    return Tape(tmp_path / "state-0", capsys)
+
+
+def ready(lun: Lun) -> None:
+    """Take the unit attentions that are pending."""
+    while (response := lun.command(bytes(6))).status and response.sense[2] & 0xF == 6:
+        pass
+
+
+def test_cartridges_are_made_moved_and_taken_away(target: TargetFactory, tape: Tape) -> None:
+    serving = target(config=CONFIGURATION)
+    assert tape("library", "list").splitlines()[1].split()[:5] == ["vault", "blockyard", "2", "4", "1"]
+    assert tape("cartridge", "create", "vault", "A00001L8", "--size", "16M") == "A00001L8 is in slot-1\n"
+    assert tape("cartridge", "create", "vault", "A00002LY", "--element", "slot-3") == "A00002LY is in slot-3\n"
+    with connect(serving.url(0)) as changer, connect(serving.url(1)) as drive:
+        assert changer.luns() == [0, 1, 2]
+        ready(changer)
+        changer.execute(move(SLOT, DRIVE))
+        ready(drive)
+        drive.execute(write(6), b"served")
+        drive.execute(filemarks(1))
+        status = json.loads(tape("library", "status", "vault", "--json"))
+        assert [(one["cartridge"], one["state"]) for one in status["drives"]] == [
+            ("A00001L8", "loaded"),
+            (None, "empty"),
+        ]
+        assert status["elements"] == {"slot-3": "A00002LY"}
+        assert tape("move", "vault", "A00001L8", "drive-2") == "moved from drive-1 to drive-2\n"
+        assert "loaded" in tape("library", "status", "vault")
+    found = json.loads(tape("cartridge", "list", "vault", "--json"))
+    assert (found["A00001L8"]["loads"], found["A00001L8"]["capacity"]) == (2, 16 << 20)
+    assert (found["A00002LY"]["worm"], found["A00002LY"]["generation"]) == (True, "LTO-8")
+    assert "drive-2: move it to a slot first" in tape.fails("cartridge", "export", "vault", "A00001L8")
+    tape("move", "vault", "drive-2", "slot-2")
+    assert tape("cartridge", "export", "vault", "A00001L8") == "A00001L8 was in slot-2, and is on the shelf\n"
+    assert "shelf" in tape("cartridge", "list", "vault")
+    assert tape("cartridge", "import", "vault", "A00001L8") == "A00001L8 is in io-1\n"
+
+
+def test_what_makes_no_sense_is_told(target: TargetFactory, tape: Tape) -> None:
+    target(config=CONFIGURATION)
+    tape("cartridge", "create", "vault", "A00001L8", "--size", "16M")
+    assert "no tape library attic" in tape.fails("library", "status", "attic")
+    assert "There is a cartridge" in tape.fails("cartridge", "create", "vault", "A00001L8")
+    assert "no barcode" in tape.fails("cartridge", "create", "vault", "a.b")
+    assert "1M at least" in tape.fails("cartridge", "create", "vault", "A00002L8", "--size", "4K")
+    assert "slot-1 of vault is full" in tape.fails("cartridge", "create", "vault", "A00002L8", "--element", "slot-1")
+    assert "no slot-9" in tape.fails("move", "vault", "A00001L8", "slot-9")
+    assert "no element" in tape.fails("move", "vault", "A00001L8", "cupboard")
+    assert "medium source element empty" in tape.fails("move", "vault", "slot-2", "slot-3")
+    assert "no cartridge B00001L8" in tape.fails("cartridge", "import", "vault", "B00001L8")
+
+
+def test_a_killed_worker_comes_back_with_the_cartridge_in_its_drive(target: TargetFactory, tape: Tape) -> None:
+    serving = target(config=CONFIGURATION)
+    tape("cartridge", "create", "vault", "A00001L8", "--size", "16M")
+    tape("move", "vault", "A00001L8", "drive-1")
+    with connect(serving.url(1)) as drive:
+        ready(drive)
+        drive.execute(write(4), b"kept")
+        drive.execute(filemarks(1))
+        drive.execute(write(4), b"lost")
+        killed = serving.workers
+        os.kill(killed[0], signal.SIGKILL)
+    end = time.monotonic() + 20
+    while not set(serving.workers) - set(killed):
+        assert time.monotonic() < end, "no new worker"
+        time.sleep(0.02)
+    assert "loaded" in tape("library", "status", "vault")
+    with connect(serving.url(1)) as drive:
+        ready(drive)
+        assert drive.execute(read(4), read_length=4) == b"kept"
+
+
+def test_a_library_changes_and_goes_while_it_is_served(target: TargetFactory, tape: Tape, tmp_path: Path) -> None:
+    serving = target(config=CONFIGURATION)
+    tape("cartridge", "create", "vault", "A00001L8", "--size", "16M")
+    file, state = tmp_path / "serve-0.toml", str(tmp_path / "state-0")
+    with connect(serving.url(0)) as changer:
+        ready(changer)
+        file.write_text(CONFIGURATION.replace("drives = 2", "drives = 3"))
+        assert main(["reload", "--state", state]) == 0
+        assert changer.luns() == [0, 1, 2, 3]
+        ready(changer)
+        changer.execute(move(SLOT, DRIVE + 2))
+        file.write_text(f"[volumes.disk]\npath = 'disk.img'\nsize = '1M'\n[targets.'{IQN}']\nluns = {{0 = 'disk'}}\n")
+        assert main(["reload", "--state", state]) == 0
+        assert changer.luns() == [0]
+    assert "no tape library vault" in tape.fails("library", "status", "vault")
+    file.write_text(CONFIGURATION)  # with two drives: the third had a cartridge
+    assert main(["reload", "--state", state]) == 0
+    assert "shelf" in tape("cartridge", "list", "vault")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("library = 'attic'", "there is no library 'attic'"),
+        ("library = 'vault'\nluns = {0 = 'vault'}", "there is no volume"),
+        ("library = 'vault'\n[libraries.other]\ndirectory = 'vault'", "vault has the same"),
+        ("[libraries.other]\ndirectory = 'other'\nmodel = 'ibm-ts9'", "model is one of blockyard, ibm-ts3500"),
+        ("[libraries.other]\ndirectory = 'other'\ndrives = 0", "drives: a blockyard has 1 to 768, not 0"),
+        ("[libraries.other]\ndirectory = ''", "the directory of its cartridges belongs here"),
+    ],
+)
+def test_configurations_that_make_no_sense(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "blockyard.toml"
+    file.write_text(f"[libraries.vault]\ndirectory = 'vault'\n[targets.'{IQN}']\n{text}\n")
+    with pytest.raises(ConfigurationError, match=problem):
+        load(file)
