@@ -83,10 +83,15 @@ def _history_of_nobody(transaction: Transaction) -> None:
     _head(transaction, next_tree=3)
     tree = json.loads(transaction.get("trees", (1).to_bytes(8, "big")) or b"")
     tree["generation"] += 3
+    tree["held"] += 1
     transaction.put("trees", (1).to_bytes(8, "big"), json.dumps(tree).encode())
     slab = _slab(transaction)
     transaction.put_slab(slab._replace(bitmap=slab.bitmap | 1 << 100))
     transaction.put_lost(Lost(1, 9, 3, place_of(0, SLAB) + 200, 3))
+
+
+def _a_wrong_count(transaction: Transaction) -> None:
+    transaction.change("trees", (1).to_bytes(8, "big"), held=3, mapped=-2)
 
 
 def _a_map_of_nobody(transaction: Transaction) -> None:
@@ -105,6 +110,7 @@ MENDED: dict[str, tuple[Callable[[Transaction], None], Severity]] = {
     "missing in the index of deltas": (_a_delta_is_missing, Severity.WARNING),
     "an index of history that is not there": (_a_delta_leads_nowhere, Severity.WARNING),
     "volume a: history up to generation 3, which no snapshot has": (_history_of_nobody, Severity.LEAK),
+    "volume a is said to have 8 chunks and 16 places: it has 10 and 13": (_a_wrong_count, Severity.WARNING),
     "a map page of tree 7, which is not there": (_a_map_of_nobody, Severity.LEAK),
     "snapshot a@x is none of its tree": (_a_snapshot_that_is_not_there, Severity.ERROR),
 }
@@ -187,11 +193,11 @@ def test_what_nobody_can_decide_is_told_and_left(
     _damage(tmp_path, change)
     with Pool(tmp_path, FileDevice) as pool:
         report = pool.check()
-        (finding,) = report.findings
+        (finding,) = [each for each in report.findings if each.severity is Severity.ERROR]
         assert what in finding.what
-        assert (finding.severity, finding.repair) == (Severity.ERROR, "")
+        assert finding.repair == ""
         pool.repair(report)
-        assert pool.check().findings == report.findings
+        assert pool.check().findings == [finding]
 
 
 def test_what_cannot_be_read_keeps_its_space(tmp_path: Path) -> None:

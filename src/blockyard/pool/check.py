@@ -65,6 +65,7 @@ class Mending:
     claim: list[tuple[int, int]] = field(default_factory=list)
     slabs: list[Stored] = field(default_factory=list)  # as they ought to be: those that the two above change
     doom: list[tuple[int, int]] = field(default_factory=list)  # tree and generation: history to be worked off
+    counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # tree → by how much `held` and `mapped` are wrong
 
 
 @dataclass
@@ -92,6 +93,10 @@ class _Tree:
     buried: bool
     moment: int = 0
     checksums: bool = False
+    held: int = 0
+    mapped: int = 0
+    found_held: int = 0  # as counted here
+    found_mapped: int = 0
 
 
 def mend_tables(transaction: Transaction, mending: Mending) -> None:
@@ -137,6 +142,7 @@ class _Check:
         self._space()
         self._borrowed()
         self._name_owners()
+        self._counts()
         self._progress(self._total, self._total)
         self._report.entries = self._total
         return self._report
@@ -237,6 +243,7 @@ class _Check:
 
     def _own(self, tree: _Tree, place: int, owner: str) -> None:
         """A place is somebody's."""
+        tree.found_held += 1
         slab, unit = (place - 1) >> _UNITS_SHIFT, (place - 1) & ((1 << _UNITS_SHIFT) - 1)
         per_chunk = tree.shift - UNIT_SHIFT
         member = member_of(place)
@@ -277,6 +284,7 @@ class _Check:
 
     def _map_page(self, tree: _Tree, number: int, page: int, value: bytes) -> None:
         found = decode(value, tree.checksums)
+        tree.found_mapped += sum(place not in (NOWHERE, HOLE) for place in found.places)
         for index, place in enumerate(found.places):
             if place not in (NOWHERE, HOLE) and found.births[index]:
                 self._own(tree, place, f"{self._names[number]}, chunk {(page << PAGE_SHIFT) + index}")
@@ -473,6 +481,16 @@ class _Check:
             self._tell(
                 Severity.ERROR, f"{' and '.join(owners) or 'journals'} have the same place {place:#x}: both keep it"
             )
+
+    def _counts(self) -> None:
+        """What trees say that they take, with what they take."""
+        for number, tree in self._trees.items() if not self._unread else ():
+            held, mapped = tree.found_held - tree.held, tree.found_mapped - tree.mapped
+            if held or mapped:
+                what = f"{self._names[number]} is said to have {tree.mapped} chunks and {tree.held} places"
+                right = f"it has {tree.found_mapped} and {tree.found_held}"
+                self._tell(Severity.WARNING, f"{what}: {right}", "it is put right")
+                self._mending.counts[number] = held, mapped
 
     def _name(self, number: int) -> str:
         return self._names.get(number, f"tree {number}")

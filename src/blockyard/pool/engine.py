@@ -92,7 +92,9 @@ class Engine:
 
     def _open(self) -> None:
         with self._store.read() as transaction:
-            head = _head(transaction)
+            head = read_head(transaction)
+            if not head["uuid"]:
+                raise transaction.damaged("it has no head")
             self._members.load(UUID(head["uuid"]), head["members"])
             self.ledger.load(head["settings"])
             self._sequence = self._sealed = head["sequence"]
@@ -308,6 +310,10 @@ class Engine:
                 with suppress(ValueError):  # it has been taken meanwhile: two have it now, which the next check tells
                     self._space.claim(place, shift)
             self._doomed += mending.doom
+            for number, (held, mapped) in mending.counts.items():
+                tree = self._trees[number]
+                tree.held, tree.mapped = tree.held + held, tree.mapped + mapped
+                tree.changed = True
 
         self.commit(change)
 
@@ -467,7 +473,7 @@ class Engine:
 def _take(directory: Path, boot: str | None) -> tuple[int, Store, Journal]:
     """Have a pool's directory for oneself: the lock, the store, the journal."""
     with ExitStack() as stack:
-        own = _lock_directory(directory)
+        own = lock_directory(directory)
         stack.callback(os.close, own)
         store = Store(directory)
         stack.callback(store.close)
@@ -476,7 +482,7 @@ def _take(directory: Path, boot: str | None) -> tuple[int, Store, Journal]:
         return own, store, journal
 
 
-def _lock_directory(directory: Path) -> int:
+def lock_directory(directory: Path) -> int:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -486,7 +492,7 @@ def _lock_directory(directory: Path) -> int:
     return fd
 
 
-def _head(transaction: Transaction) -> dict[str, Any]:
+def read_head(transaction: Transaction) -> dict[str, Any]:
     value = transaction.get("pool", b"head")
     fields: dict[str, Any] = {
         "uuid": "",
@@ -502,6 +508,6 @@ def _head(transaction: Transaction) -> dict[str, Any]:
 
 
 def change_head(transaction: Transaction, change: Callable[[dict[str, Any]], object]) -> None:
-    head = _head(transaction)
+    head = read_head(transaction)
     change(head)
     transaction.put("pool", b"head", json.dumps(head).encode())

@@ -14,7 +14,8 @@ A file is a header and records, little endian; each has a CRC32C, and the first 
 records go on from that of the header, so that none is taken for one of this boot and commit that an earlier use of the file left.
 
 That a file was cut short, overwritten or falsified shows: its length is always a multiple of 1 MiB, each commit says of which
-boot the file is that follows it, and no record without a right checksum is followed by one that has it.
+boot the file is that follows it, and no record without a right checksum is followed by one that has it, or would have it but
+for one bit.
 """
 
 from __future__ import annotations
@@ -120,13 +121,22 @@ class Journal:
             size = -(-max(size, offset + len(data)) // _STRETCH) * _STRETCH
             os.ftruncate(fd, size)
             self._sizes[number] = size
-        written = os.pwrite(fd, data, offset)
-        if written < len(data):  # the file system is full
+        try:
+            written = os.pwrite(fd, data, offset)
+            if written < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            self._cut(number, offset)
+            raise
+
+    def _cut(self, number: int, offset: int) -> None:
+        """Have zeros from `offset` on."""
+        fd, size = self._files[number], self._sizes[number]
+        if size > offset:
             os.ftruncate(fd, offset)
             self._sizes[number] = offset
             os.ftruncate(fd, size)
             self._sizes[number] = size
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def replay(self, after: int, boot: str = "") -> tuple[int, list[Record]]:
         """The changes that commit `after` does not have, in order, and the last commit that any of them was for.
@@ -157,7 +167,7 @@ class Journal:
         return Damaged(self._directory, f"intent-{number} was cut short or overwritten: {lost}")
 
     def forget(self) -> None:
-        """Have nothing to replay."""
+        """As a new one: nothing is to be replayed, whatever is said elsewhere."""
         for fd in self._files:
             os.ftruncate(fd, 0)
 
@@ -172,6 +182,8 @@ class Journal:
                 packed = block[start : start + _RECORD.size]
                 of, *fields = _RECORD.unpack(packed)
                 if of != sequence or _CRC.unpack_from(block, start + _RECORD.size)[0] != crc32c(packed, seed):
+                    if not ended and self._is_falsified(block[start : start + _STEP], sequence, seed):
+                        raise self._damaged(sequence % 2)
                     ended = True
                 elif ended:
                     raise self._damaged(sequence % 2)
@@ -180,6 +192,17 @@ class Journal:
             if len(block) < _STEP * 4096:
                 return
             at += len(block)
+
+    @staticmethod
+    def _is_falsified(record: bytes, sequence: int, seed: int) -> bool:
+        """Whether what ends a file would be a record of this commit but for one bit."""
+        number = int.from_bytes(record, "little")
+        for bit in range(8 * _STEP):
+            meant = (number ^ 1 << bit).to_bytes(_STEP, "little")
+            packed = meant[: _RECORD.size]
+            if meant[_RECORD.size :] == _CRC.pack(crc32c(packed, seed)) and _RECORD.unpack(packed)[0] == sequence:
+                return True
+        return False
 
     def close(self) -> None:
         for fd in self._files:

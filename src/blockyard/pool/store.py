@@ -22,6 +22,7 @@ over table, key and value, which is compared whenever one is read. Entries that 
 from __future__ import annotations
 
 import errno
+import json
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -85,6 +86,11 @@ class Transaction:
         """The same for many, which is quicker."""
         with self._inner.cursor(db=self._tables[table]) as cursor:
             cursor.putmulti([(key, value + _CRC.pack(_sum(table, key, value))) for key, value in entries])
+
+    def change(self, table: str, key: bytes, **fields: int) -> None:
+        """Add to numbers in an entry that is JSON."""
+        value = json.loads(self.get(table, key) or b"{}")
+        self.put(table, key, json.dumps(value | {name: value[name] + by for name, by in fields.items()}).encode())
 
     def delete(self, table: str, key: bytes) -> None:
         self._inner.delete(key, db=self._tables[table])
