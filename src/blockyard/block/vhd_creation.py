@@ -19,6 +19,7 @@ from blockyard.block.vhd_layout import (
     Footer,
     Header,
     Locator,
+    check_block_size,
     locator_texts,
 )
 
@@ -35,6 +36,7 @@ def write_vhd(below: Device, path: str, size: int, kind: str, *, block_size: int
         below.flush()
         return
     block_size = block_size or DEFAULT_BLOCK
+    check_block_size(path, block_size)
     footer = Footer.new(size, DYNAMIC if parent is None else DIFFERENCING)
     entries = -(-size // block_size)
     header = Header(_TABLE, entries, block_size)

@@ -144,6 +144,12 @@ class Locator(NamedTuple):
     length: int
 
 
+def check_block_size(path: str, size: int) -> None:
+    """Raises ImageError."""
+    if size & (size - 1) or not 8 * SECTOR <= size <= 1 << 28:
+        raise ImageError(path, f"a block size of {size} bytes is not a power of two from 4 KiB to 256 MiB")
+
+
 @dataclass(frozen=True)
 class Header:
     """The dynamic disk header."""
@@ -166,8 +172,7 @@ class Header:
             raise ImageError(path, "the checksum of its dynamic disk header is wrong")
         if version >> 16 != _VERSION >> 16:
             raise ImageError(path, f"its dynamic disk header has version {version >> 16}.{version & 0xFFFF}, not 1.0")
-        if block_size % SECTOR or not SECTOR * 8 <= block_size <= 1 << 28 or block_size & (block_size - 1):
-            raise ImageError(path, f"a block size of {block_size} bytes is not a power of two from 4 KiB to 256 MiB")
+        check_block_size(path, block_size)
         found = []
         for at in range(0, len(locators), _LOCATOR.size):
             platform, _, length, _, position = _LOCATOR.unpack_from(locators, at)

@@ -67,6 +67,9 @@ class Vhdx(BlockImage):
         )
         metadata = parse_metadata({name: read(below, *place) for name, place in self._items.items()}, path)
         self.metadata = metadata
+        if 8 * metadata.entries > self.regions[BAT].length:
+            have, blocks = self.regions[BAT].length, metadata.blocks
+            raise ImageError(path, f"its BAT has {have} bytes, and its {blocks} blocks need {8 * metadata.entries}")
         self.kind = "differencing" if metadata.has_parent else "fixed" if metadata.leave_allocated else "dynamic"
         self.sector_size = metadata.logical_sector
         super().__init__(below, path, None, size=metadata.size, block_size=metadata.block_size)
@@ -97,12 +100,7 @@ class Vhdx(BlockImage):
     # ---- opening
 
     def _read_bat(self) -> array[int]:
-        length, region = 8 * self.metadata.entries, self.regions[BAT]
-        if length > region.length:
-            raise ImageError(
-                self.path, f"its BAT has {region.length} bytes, and its {len(self.states)} blocks need {length}"
-            )
-        bat = array("Q", read(self.below, region.position, length))
+        bat = array("Q", read(self.below, self.regions[BAT].position, 8 * self.metadata.entries))
         if sys.byteorder == "big":
             bat.byteswap()
         return bat
@@ -118,6 +116,8 @@ class Vhdx(BlockImage):
         used = [(0, MB), (header.log_offset, header.log_length)]
         used += [(region.position, region.length) for region in self.regions.values()]
         for index, entry in enumerate(self._bat):
+            if not entry:  # most of a large disk
+                continue
             state, place = entry & _STATE, entry >> 20 << 20
             chunk, inside = divmod(index, ratio + 1)
             block = chunk * ratio + inside

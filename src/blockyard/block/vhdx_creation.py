@@ -22,6 +22,7 @@ from blockyard.block.vhdx_layout import (
     Header,
     Metadata,
     Region,
+    check_block_size,
     identifier,
     pack_metadata,
     pack_regions,
@@ -43,9 +44,11 @@ def write_vhdx(
         raise ImageError(path, f"its parent has sectors of {parent.sector_size} bytes, and so it must have")
     if size % sector_size or not 0 < size <= MAX_SIZE:
         raise ImageError(path, f"a VHDX has whole sectors of {sector_size} bytes, and 64 TiB at most")
+    block_size = block_size or (DEFAULT_BLOCK if parent is None else DIFFERENCING_BLOCK)
+    check_block_size(path, block_size)
     metadata = Metadata(
         size,
-        block_size or (DEFAULT_BLOCK if parent is None else DIFFERENCING_BLOCK),
+        block_size,
         leave_allocated=kind == "fixed",
         logical_sector=sector_size,
         disk_id=uuid.uuid4() if parent is None else parent.metadata.disk_id,

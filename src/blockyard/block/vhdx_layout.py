@@ -252,6 +252,12 @@ def with_item(table: bytes, name: uuid.UUID, length: int) -> tuple[bytes, int]:
     return table[:at] + _ITEM.pack(name.bytes_le, end, length, _KNOWN[name]) + table[at + _ITEM.size :], end
 
 
+def check_block_size(path: str, size: int) -> None:
+    """Raises ImageError."""
+    if size & (size - 1) or not MB <= size <= 256 * MB:
+        raise ImageError(path, f"a block size of {size} bytes is not a power of two from 1 MiB to 256 MiB")
+
+
 def parse_metadata(items: Mapping[uuid.UUID, bytes], path: str) -> Metadata:
     """What the items say, checked. Raises ImageError."""
 
@@ -266,8 +272,7 @@ def parse_metadata(items: Mapping[uuid.UUID, bytes], path: str) -> Metadata:
     (logical,) = item(LOGICAL_SECTOR, "logical sector size", "<I")
     (physical,) = item(PHYSICAL_SECTOR, "physical sector size", "<I")
     item(DISK_ID, "identifier of the disk", "<QQ")
-    if block_size & (block_size - 1) or not MB <= block_size <= 256 * MB:
-        raise ImageError(path, f"a block size of {block_size} bytes is not a power of two from 1 MiB to 256 MiB")
+    check_block_size(path, block_size)
     if logical not in (512, 4096) or physical not in (512, 4096):
         raise ImageError(path, f"sectors of {logical} bytes, {physical} of the medium, are neither of 512 nor of 4096")
     if not size or size % logical or size > MAX_SIZE:
