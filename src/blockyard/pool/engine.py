@@ -206,10 +206,16 @@ class Engine:
         while True:
             with self.lock:
                 self._check()
-                self.ledger.check(tree)
                 if self._space.is_ready(tree.shift) or not self._space.free_slabs:
-                    return self._space.allocate(tree.shift)
+                    return self._allocate(tree)
             self._prepare(tree.shift)
+
+    def _allocate(self, tree: Tree) -> tuple[int, bool]:
+        self.ledger.check(tree)
+        found = self._space.allocate(tree.shift)
+        if self._space.hungry and not self.stirred.is_set():
+            self.stirred.set()
+        return found
 
     def prepare(self) -> None:
         """Have space ready for those who will not wait for it (see `take`)."""
@@ -234,11 +240,7 @@ class Engine:
         with self.lock:
             if self.crowded or not self._space.is_ready(tree.shift):
                 return None
-            self.ledger.check(tree)
-            taken = self._space.allocate(tree.shift)
-            if self._space.hungry and not self.stirred.is_set():
-                self.stirred.set()
-            return taken
+            return self._allocate(tree)
 
     def admits(self, tree: Tree) -> bool:
         """Whether `allocate` would find a place."""
