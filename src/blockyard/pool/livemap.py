@@ -179,9 +179,11 @@ class LiveMap:
         return 0 if sums is None else sums[chunk & (CHUNKS - 1)]
 
     def set(self, chunk: int, place: int, birth: int, sum: int = 0) -> None:
-        number = chunk >> PAGE_SHIFT
-        page = self.page(number)
-        index = chunk & (CHUNKS - 1)
+        self.set_in(self.page(chunk >> PAGE_SHIFT), chunk, place, birth, sum)
+
+    def set_in(self, page: Page, chunk: int, place: int, birth: int, sum: int) -> None:
+        """The same for who has just got the page of the chunk."""
+        number, index = chunk >> PAGE_SHIFT, chunk & (CHUNKS - 1)
         page.places[index] = place
         page.births[index] = birth if place != NOWHERE else 0
         if page.sums is not None:

@@ -20,7 +20,7 @@ from os import preadv, pwrite, pwritev
 from blockyard.pool.engine import Engine
 from blockyard.pool.livemap import CHUNKS, HOLE, PAGE_SHIFT
 from blockyard.pool.parts import Cursor, Part, parts, zero
-from blockyard.pool.space import MEMBER_SHIFT, NOWHERE, UNIT_SHIFT, member_of, offset_of
+from blockyard.pool.space import MEMBER_SHIFT, NOWHERE, UNIT_MASK, UNIT_SHIFT, member_of, offset_of
 from blockyard.pool.tree import Tree
 
 _INDEX = CHUNKS - 1
@@ -77,7 +77,7 @@ class Quick:
     def _writer(self) -> Callable[[memoryview, int], bool]:
         engine, tree, pages, gate = self._engine, self._tree, self._pages, self._tree.gate
         shift, size, mask, page_shift = self._shift, self._size, self._size - 1, self._shift + PAGE_SHIFT
-        first, reclaimer, several, move = engine.devices[0], engine.reclaimer, self._write_several, self._move
+        first, reclaimer, several, move = engine.devices[0], engine.reclaimer, self._write_several, self._move_one
 
         def write(data: memoryview, offset: int) -> bool:
             """Write `data` at `offset`, to survive the death of the process. False when that takes waiting, or fails."""
@@ -93,7 +93,7 @@ class Quick:
                 index = offset >> shift & _INDEX
                 place = page.places[index]
                 if page.births[index] <= tree.floor or place == HOLE:
-                    return move((Part(offset >> shift, inside, length),), data)
+                    return move(offset >> shift, inside, data)
                 if place <= _SECOND:
                     return pwrite(first.fd, data, (place - 1 << UNIT_SHIFT) + inside) == length
                 return pwrite(engine.devices[member_of(place)].fd, data, offset_of(place) + inside) == length
@@ -167,6 +167,33 @@ class Quick:
     def _put(self, run: _Run, buffers: Sequence[memoryview]) -> bool:
         return pwritev(self._engine.devices[run.member].fd, buffers, run.position) == run.length
 
+    def _move_one(self, chunk: int, inside: int, data: memoryview) -> bool:
+        """Write to a chunk that needs a new place: what `_move` does, without its lists."""
+        tree, engine = self._tree, self._engine
+        if not tree.claims.take((chunk,)):
+            return False
+        place = NOWHERE
+        try:
+            taken = engine.take(tree) if self._in_place(chunk) == NOWHERE else None
+            if taken is None:
+                return False
+            place, is_zero = taken
+            if len(data) < self._size:
+                image = self._image(chunk, inside, data, 0, is_zero)
+                if image is None:
+                    return False
+                data, inside = image
+            fd = engine.devices[(place - 1) >> MEMBER_SHIFT].fd
+            if pwrite(fd, data, ((place - 1 & UNIT_MASK) << UNIT_SHIFT) + inside) != len(data):
+                return False
+            engine.remap(tree, ((chunk, place),))
+            place = NOWHERE
+            return True
+        finally:
+            if place != NOWHERE:
+                engine.give_back(tree, place)
+            tree.claims.release((chunk,))
+
     def _move(self, covered: Sequence[Part], data: memoryview) -> bool:
         """Write to chunks of which at least one needs a new place."""
         tree = self._tree
@@ -201,7 +228,7 @@ class Quick:
                 place, is_zero = taken
                 moved.append((part.chunk, place))
                 if part.length < self._size:
-                    image = self._image(part, piece, _images(self._size)[part is covered[-1]], is_zero)
+                    image = self._image(part.chunk, inside, piece, part is covered[-1], is_zero)
                     if image is None:
                         return False
                     piece, inside = image
@@ -223,19 +250,32 @@ class Quick:
         place, birth = page.places[chunk & _INDEX], page.births[chunk & _INDEX]
         return place if birth > self._tree.floor and place != HOLE else NOWHERE
 
-    def _image(self, part: Part, data: memoryview, image: memoryview, is_zero: bool) -> tuple[memoryview, int] | None:
-        """What to write to a new place of which `data` is a part, and where in it; None when the rest takes waiting.
+    def _image(
+        self, chunk: int, inside: int, data: memoryview, room: int, is_zero: bool
+    ) -> tuple[memoryview, int] | None:
+        """What to write to a chunk's new place of which `data` is a part, and where in it; None when that takes waiting.
 
-        `is_zero` says that the new place reads as zeros.
+        `room` says in which of the two images it is put together, `is_zero` that the new place reads as zeros.
         """
-        runs = self._runs(part.chunk << self._shift, self._size)
-        if runs is None:
+        page = self._pages.get(chunk >> PAGE_SHIFT)
+        if page is None:
             return None
-        if runs[0].member == _NO_MEMBER and is_zero:
-            return data, part.inside
-        if not self._read_run((image,), runs[0]):
-            return None
-        image[part.inside : part.inside + part.length] = data
+        place = page.places[chunk & _INDEX]
+        if place == NOWHERE and self._tree.origin is not None:
+            place = page.below[chunk & _INDEX] if page.below is not None else NOWHERE
+            if place == NOWHERE:
+                return None
+        image = _images(self._size)[room]
+        if NOWHERE < place < HOLE:
+            member = (place - 1) >> MEMBER_SHIFT
+            fd, position = self._engine.devices[member].fd, (place - 1 & UNIT_MASK) << UNIT_SHIFT
+            if preadv(fd, (image,), position, _flags(self._engine, member)) != self._size:
+                return None
+        elif is_zero:
+            return data, inside
+        else:
+            zero((image,))
+        image[inside : inside + len(data)] = data
         return image, 0
 
 

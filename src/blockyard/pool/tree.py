@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from blockyard.pool.claims import Claims
 from blockyard.pool.gate import Gate
-from blockyard.pool.livemap import HOLE, PAGE_SHIFT, Budget, Image, LiveMap
+from blockyard.pool.livemap import CHUNKS, HOLE, PAGE_SHIFT, Budget, Image, LiveMap
 from blockyard.pool.segment import Segment
 from blockyard.pool.space import NOWHERE
 from blockyard.pool.store import Lost, Store, Transaction
@@ -147,12 +147,14 @@ class Tree:
 
     def remap(self, chunk: int, place: int, free: Callable[[int, int], None], time: int = 0, sum: int = 0) -> None:
         """A chunk is at `place` from now on. What was there before becomes history, is the segment's, or is freed."""
-        old, birth = self.map.get(chunk)
+        page, index = self.map.page(chunk >> PAGE_SHIFT), chunk & (CHUNKS - 1)
+        old, birth = page.places[index], page.births[index]
         owned = NOWHERE
         if old != NOWHERE:
             if birth <= self.newest:
                 if self.newest:  # else it is borrowed
-                    self._lose(Lost(self.number, chunk, self.newest, old, birth, self.map.sum(chunk)))
+                    was = 0 if page.sums is None else page.sums[index]
+                    self._lose(Lost(self.number, chunk, self.newest, old, birth, was))
             elif old != HOLE:
                 if self.segment is None:
                     self.release(old, free)
@@ -162,10 +164,10 @@ class Tree:
             if old not in (NOWHERE, HOLE) and birth > self.segment.kept:
                 self.segment.held += 1
             self.segment.note(time, chunk, place, owned, sum)
-        is_real = place not in (NOWHERE, HOLE)
+        is_real = NOWHERE < place < HOLE
         self.held += is_real
-        self.mapped += is_real - (old not in (NOWHERE, HOLE))
-        self.map.set(chunk, place, self.generation, sum)
+        self.mapped += is_real - (NOWHERE < old < HOLE)
+        self.map.set_in(page, chunk, place, self.generation, sum)
 
     def release(self, place: int, free: Callable[[int, int], None]) -> None:
         """A place is the tree's no more."""
@@ -178,7 +180,11 @@ class Tree:
         return NOWHERE if self.origin is None else HOLE
 
     def _lose(self, lost: Lost) -> None:
-        insort(self._lost.setdefault(lost.chunk, []), lost)
+        entries = self._lost.get(lost.chunk)
+        if entries is None:
+            self._lost[lost.chunk] = [lost]
+        else:
+            insort(entries, lost)
 
     # ---- commits
 
