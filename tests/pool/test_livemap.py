@@ -95,6 +95,21 @@ def _stored(place: int, birth: int) -> bytes:
 def test_what_is_used_often_stays() -> None:
     stored = Stored(20)
     for number in range(500):
-        stored.map.page(number)
+        stored.map.page(3 * number)
         stored.map.page(0)
     assert stored.loads == 500
+
+
+def test_who_goes_through_it_waits_for_some_pages_only() -> None:
+    stored = Stored(1000)
+    misses = 0
+    for number in range(100):
+        misses += number not in stored.map.pages
+        stored.map.page(number)
+    assert misses < 30
+    tight = Stored(4)
+    for number in range(100):
+        tight.map.set(number * CHUNKS, number + 1, 1)
+        if number % 7 == 6:
+            tight.commit()
+    assert [tight.map.get(number * CHUNKS)[0] for number in range(100)] == list(range(1, 101))

@@ -46,6 +46,7 @@ _ENOUGH_PAGES = 2048  # of maps, for a commit before its time
 _TOO_MANY_PAGES = 4096  # who changes a map waits for a commit first
 _ENOUGH_RECORDS = 1 << 20  # bytes in the journal, likewise
 _TOO_MANY_RECORDS = 1 << 23
+_SLABS = 4  # that are prepared by who finds none
 
 
 class Engine:
@@ -208,7 +209,8 @@ class Engine:
                 self._check()
                 if self._space.is_ready(tree.shift) or not self._space.free_slabs:
                     return self._allocate(tree)
-            self._prepare(tree.shift)
+            for _ in range(_SLABS):
+                self._prepare(tree.shift)
 
     def _allocate(self, tree: Tree) -> tuple[int, bool]:
         self.ledger.check(tree)

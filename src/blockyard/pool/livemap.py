@@ -20,6 +20,7 @@ HOLE = (1 << 64) - 1  # a place: nothing is there, and nothing of the origin is 
 PAGE_BYTES = 3600  # of a page in memory, with all that Python adds
 BUDGET = 40 << 20  # bytes of all pages of a pool in memory, as far as they do not wait for a commit
 
+_AHEAD = 4  # pages that are fetched together when one comes after another
 _NO_PLACES = bytes(8 * CHUNKS)
 _NO_BIRTHS = bytes(4 * CHUNKS)
 _NO_SUMS = bytes(4 * CHUNKS)
@@ -154,12 +155,20 @@ class LiveMap:
     def page(self, number: int) -> Page:
         page = self.pages.get(number)
         if page is None:
-            self._budget.spend()
-            page = self._older.pop(number, None)
-            if page is None:
-                data = self._load(number)
-                page = Page(self._checksums) if data is None else decode(data, self._checksums)
-            self.pages[number] = page
+            if number - 1 in self.pages:  # somebody goes through it, and need not wait for each
+                for following in range(number + 1, number + 1 + _AHEAD):
+                    if following not in self.pages:
+                        self._fetch(following)
+            page = self._fetch(number)  # as the last: it stays at least until the next is fetched
+        return page
+
+    def _fetch(self, number: int) -> Page:
+        self._budget.spend()
+        page = self._older.pop(number, None)
+        if page is None:
+            data = self._load(number)
+            page = Page(self._checksums) if data is None else decode(data, self._checksums)
+        self.pages[number] = page
         return page
 
     def next_waiting(self, number: int) -> int | None:
