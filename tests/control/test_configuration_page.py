@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.control.configuration_file import load
+from blockyard.pool.schedule import Retention
 from blockyard.worker.configuration import (
     Authentication,
     Configuration,
@@ -17,6 +18,7 @@ from blockyard.worker.configuration import (
     Pool,
     PortalGroup,
     Redirect,
+    Schedule,
     Target,
     Volume,
 )
@@ -32,7 +34,9 @@ def test_the_example_makes_sense(tmp_path: Path) -> None:
         assert getattr(configuration, field.name) != field.default, f"the example has no {field.name}"
 
 
-@pytest.mark.parametrize("kind", [PortalGroup, Pool, Library, Volume, Target, Redirect, Authentication, Isns])
+@pytest.mark.parametrize(
+    "kind", [PortalGroup, Pool, Schedule, Retention, Library, Volume, Target, Redirect, Authentication, Isns]
+)
 def test_every_key_is_explained(kind: type) -> None:
     for field in dataclasses.fields(kind):
         if field.name != "name":

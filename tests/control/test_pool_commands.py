@@ -251,3 +251,28 @@ def test_pools_that_cannot_be_made(
     arrange(tmp_path)
     assert main(["pool", "create", str(tmp_path / "fast"), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_schedules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Listed and run by command: snapshots of two volumes at one moment, of which two are kept; others stay."""
+    site = Site(tmp_path, capsys)
+    site.run("pool", "create", str(site.directory), "--size", "64M")
+    (tmp_path / "file.toml").write_text(
+        "[pools.fast]\ndirectory = 'fast'\nexport = true\n"
+        "[schedules.nightly]\nat = 'daily at 02:00'\nzone = 'Europe/Berlin'\nvolumes = ['fast/vm*']\nkeep = {last = 2}\n"
+    )
+    with serve(site.state, "--config", str(tmp_path / "file.toml")) as site.served:
+        for name in ("vm1", "vm2", "db"):
+            site.run("volume", "create", f"fast/{name}", "1M")
+        site.run("snapshot", "create", "fast/vm1@mine")
+        taken = site.run("schedule", "run", "nightly").split()
+        assert [each.partition("-")[0] for each in taken] == ["fast/vm1@nightly", "fast/vm2@nightly"]
+        (found,) = site.json("schedule", "list").values()
+        assert (found["at"], found["zone"], found["keep"]) == ("daily at 02:00", "Europe/Berlin", {"last": 2})
+        assert found["matching"] == ["fast/vm1", "fast/vm2"]
+        assert found["last"] < found["next"]
+        assert "nightly" in site.run("schedule", "list")
+        status, printed = site.attempt("schedule", "run", "weekly")
+        assert (status, "there is no schedule weekly" in printed) == (2, True)
+        assert {each["name"].partition("-")[0] for each in site.json("snapshot", "list", "fast")} == {"mine", "nightly"}
+        assert site.served.stop() == 0, site.served.log

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from blockyard import __version__
-from blockyard.cli import admin, alua, cdp, client, config, events, image, pools, serve, tape, users, volumes
+from blockyard.cli import admin, alua, cdp, client, config, events, image, pools, schedules, serve, tape, users, volumes
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     admin.add_commands(commands)
     pools.add_commands(commands)
     volumes.add_commands(commands)
+    schedules.add_commands(commands)
     cdp.add_commands(commands)
     image.add_commands(commands)
     alua.add_commands(commands)

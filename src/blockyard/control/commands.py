@@ -14,6 +14,7 @@ from blockyard.block.size import Size
 from blockyard.control.configuration_file import dump
 from blockyard.control.errors import UsageError
 from blockyard.control.pool_commands import POOL_COMMANDS
+from blockyard.control.schedule_commands import SCHEDULE_COMMANDS
 from blockyard.control.tape_commands import TAPE_COMMANDS
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {
     "alua set": alua_set,
     **POOL_COMMANDS,
     **TAPE_COMMANDS,
+    **SCHEDULE_COMMANDS,
 }
 
 

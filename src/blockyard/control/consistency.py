@@ -18,8 +18,19 @@ from blockyard.iscsi import isns as isns_protocol
 from blockyard.iscsi.directory import Portal, portal_from
 from blockyard.iscsi.names import DEFAULT_PORT, InvalidName, parse_portal, validate
 from blockyard.pool.names import check_snapshot_name, check_volume_name
+from blockyard.pool.schedule import chosen
 from blockyard.scsi.lun import MAX_LUN
-from blockyard.worker.configuration import Configuration, Isns, Library, Pool, PortalGroup, Redirect, Target, Volume
+from blockyard.worker.configuration import (
+    Configuration,
+    Isns,
+    Library,
+    Pool,
+    PortalGroup,
+    Redirect,
+    Schedule,
+    Target,
+    Volume,
+)
 from blockyard.worker.records import RecordError, join, key
 
 MAX_TAG = 65535  # portal group tags have 16 bits (RFC 7143 §13.9)
@@ -36,6 +47,8 @@ def checked(configuration: Configuration) -> Configuration:
     _check_libraries(configuration.libraries.values())
     for name, volume in configuration.volumes.items():
         _check_volume(join("volumes", key(name)), volume, pools)
+    for name, schedule in configuration.schedules.items():
+        _check_schedule(join("schedules", key(name)), schedule, pools)
     _check_sources(configuration.volumes.values())
     _check_identities(configuration.volumes.values())
     targets: dict[str, Target] = {}
@@ -48,6 +61,13 @@ def checked(configuration: Configuration) -> Configuration:
         targets[made.name] = made
     isns = configuration.isns and _isns(configuration.isns)
     return replace(configuration, portal_groups=groups, pools=pools, targets=targets, isns=isns)
+
+
+def _check_schedule(at: str, schedule: Schedule, pools: Collection[str]) -> None:
+    for number, pattern in enumerate(schedule.volumes):
+        pool = pattern.partition("/")[0]
+        if not chosen(pools, [pool]):
+            raise RecordError(join(at, f"volumes[{number}]"), f"there is no pool {pool!r}{_hint('pools', pool, pools)}")
 
 
 def _isns(isns: Isns) -> Isns:

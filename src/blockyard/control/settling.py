@@ -62,6 +62,7 @@ def settle(
             portal_groups=dict(portals),
             pools=configuration.pools,
             libraries=configuration.libraries,
+            schedules=configuration.schedules,
             volumes=configuration.volumes | _identified(configuration.volumes, backings, state) | of_pools,
             targets=configuration.targets,
             discovery=configuration.discovery,

@@ -25,6 +25,7 @@ from typing import Any
 
 from blockyard.control.acceptor import WorkerUnavailable
 from blockyard.control.errors import ControlError, UsageError, VolumeError
+from blockyard.control.events import Severity
 from blockyard.control.gate import Gate
 from blockyard.worker import records
 from blockyard.worker.configuration import Settled, Share, components
@@ -283,6 +284,8 @@ class Worker:
                 self._ready.set()
             elif message["type"] == "login" and self._gate is not None:
                 self._gate.told(message)
+            elif message["type"] == "event" and self._gate is not None:
+                self._gate.events.record(Severity(message["severity"]), message["what"], message["text"])
             elif message["type"] == "configured":
                 self._answered(str(message["error"]))
             elif message["type"] == "reply" and message["number"] in self._replies:

@@ -21,6 +21,8 @@ from blockyard.iscsi.directory import Directory, Entry, Portal, portal_from
 from blockyard.iscsi.login import Moved
 from blockyard.iscsi.negotiation import Preferences
 from blockyard.media.models import DRIVES, LIBRARIES
+from blockyard.pool.names import check_snapshot_name
+from blockyard.pool.schedule import Retention, parse, snapshot_name, zone
 from blockyard.scsi.alua import STATES, AccessState
 from blockyard.scsi.alua import PortGroup as TargetPortGroup
 
@@ -241,6 +243,29 @@ class Isns:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """Snapshots of volumes of pools that are taken by themselves, and deleted when others have come (pool/schedule.py)."""
+
+    name: str  # what the names of its snapshots begin with
+    at: str  # when: "hourly", "daily at 02:00" …
+    volumes: tuple[str, ...]  # POOL/VOLUME, with * and ? for any
+    keep: Retention = field(default_factory=Retention)
+    zone: str = "UTC"  # of the times in `at`, and of the days and weeks in `keep`
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        check_snapshot_name(snapshot_name(self.name, 0.0))
+        parse(self.at)
+        zone(self.zone)
+        for pattern in self.volumes:
+            pool, slash, volume = pattern.partition("/")
+            if not (pool and slash and volume):
+                raise ValueError(f"volumes: {pattern!r} is not POOL/VOLUME: write for example fast/vm-*")
+        if not self.volumes:
+            raise ValueError("volumes is empty: a schedule is for volumes")
+
+
+@dataclass(frozen=True)
 class Configuration:
     """All that is served: what the configuration file has."""
 
@@ -252,6 +277,7 @@ class Configuration:
     isns: Isns | None = None
     pools: dict[str, Pool] = field(default_factory=dict)
     libraries: dict[str, Library] = field(default_factory=dict)
+    schedules: dict[str, Schedule] = field(default_factory=dict)
 
     def shared_by(self, volume: str) -> str:
         """What all who use a volume share: its pool, or itself."""

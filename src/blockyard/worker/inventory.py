@@ -31,7 +31,7 @@ from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.tokens import TokenStore
 from blockyard.scsi.unit import Identity, LogicalUnit
 from blockyard.worker.admission import WorkerAdmission
-from blockyard.worker.configuration import Settled, Volume
+from blockyard.worker.configuration import Schedule, Settled, Volume
 from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.later import Answer, Later
@@ -170,6 +170,14 @@ class Inventory:
                 pools[name] = OpenPool(pool)
 
     # ---- logical units
+
+    @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        return self._settled.schedules
+
+    def shown(self) -> set[str]:
+        """All that a logical unit shows (see Volume.source)."""
+        return {volume.source for volume in self._volumes.values()}
 
     def units_of(self, source: str) -> list[LogicalUnit]:
         """Those that show a file, a volume or a snapshot (see Volume.source): one at most."""

@@ -19,7 +19,8 @@ Started as `python -m blockyard.worker FD` with one end of handoff.pair(). Messa
     {"type": "stop", "grace": seconds} ask initiators to log out, then flush and end
 
 and to control: "ready", "failed" and "configured" (with "error"), "reply", "login" (how one has ended: admission.Outcome),
-"stopped". A worker whose control goes away ends as if it had been stopped without grace.
+"event" (what has happened: "severity", "what", "text"), "stopped". A worker whose control goes away ends as if it had been
+stopped without grace.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import answer
 from blockyard.worker.loop import Loop
 from blockyard.worker.requests import carry_out
+from blockyard.worker.schedules import Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Worker:
         self._stop_at: float | None = None
         self._admission = WorkerAdmission(self._executor, self._tell)
         self._inventory = Inventory(self._executor, self._admission)
+        self._scheduler = Scheduler(self._inventory, self._executor, self._notify)
         self._change: Change | None = None  # the one that is under way
 
     # ---- what connections ask (iscsi.connection.Service)
@@ -161,6 +164,10 @@ class Worker:
         except OSError as error:
             log.warning("control was not told %s: %s", message["type"], error)
 
+    def _notify(self, severity: str, what: str, text: str) -> None:
+        """An event for the record; from any thread."""
+        self._tell({"type": "event", "severity": severity, "what": what, "text": text})
+
     def _reply(self, request: Message) -> None:
         """Carry out a request of control's."""
         answer(
@@ -185,6 +192,7 @@ class Worker:
             node.tick(now)
         self._inventory.tokens.expire()
         self._look_at_space()
+        self._scheduler.tick()
         if self._change is not None:
             self._change.tick(now)
         if self._stop_at is not None and (now >= self._stop_at or not self._loop.links):

@@ -18,6 +18,7 @@ from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import Answer
 from blockyard.worker.member_requests import MEMBER_REQUESTS
 from blockyard.worker.pool_requests import POOL_REQUESTS
+from blockyard.worker.schedules import SCHEDULE_REQUESTS
 
 
 def statistics(inventory: Inventory, request: Message) -> Message:
@@ -92,7 +93,7 @@ def alive(inventory: Inventory, request: Message) -> Message:
     return {}
 
 
-_OF_POOLS = {**POOL_REQUESTS, **MEMBER_REQUESTS, **CDP_REQUESTS}
+_OF_POOLS = {**POOL_REQUESTS, **MEMBER_REQUESTS, **CDP_REQUESTS, **SCHEDULE_REQUESTS}
 
 
 def pool(inventory: Inventory, request: Message) -> Answer:
