@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 import subprocess
@@ -128,3 +129,15 @@ def test_the_default_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     for ignored in ("", "relative"):
         monkeypatch.setenv("XDG_STATE_HOME", ignored)
         assert default_directory() == tmp_path / ".local/state/blockyard"
+
+
+def test_opening_it_again_does_not_take_it_from_who_has_it_open(tmp_path: Path) -> None:
+    """As a reload does, while another process looks at it and goes again."""
+    look = "import sys, pathlib; from blockyard.control.state import State; State(pathlib.Path(sys.argv[1])).close()"
+    with contextlib.closing(State(tmp_path)) as first:
+        State(tmp_path).close()
+        subprocess.run([sys.executable, "-c", look, tmp_path], check=True)
+        identity = first.volume_uuid("a")
+        seen = look.replace(".close()", ".volume_uuid('a')").replace("State(pathlib", "print(State(pathlib") + ")"
+        told = subprocess.run([sys.executable, "-c", seen, tmp_path], check=True, capture_output=True, text=True)
+        assert told.stdout.strip() == str(identity)

@@ -58,7 +58,7 @@ class State:
         self._path = directory / "state.db"
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            _create(self._path)
         except FileExistsError:
             raise StateError(f"{directory} is not a directory: name one with --state") from None
         except OSError as error:
@@ -165,6 +165,16 @@ class State:
                 f"{self._path} is damaged ({error}): move it away and start again; "
                 "initiators will then see the volumes as new disks"
             ) from error
+
+
+def _create(path: Path) -> None:
+    """Make the file, for nobody else to read, if it is missing.
+
+    A file that is there is not even opened: closing it would end the locks that this process has on it by other connections
+    (fcntl(2)). Another process would take itself for the last one then, and put the log of the database away while it is in use.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _text(path: str) -> str:
