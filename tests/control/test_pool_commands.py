@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from blockyard.cli.main import main
 from blockyard.initiator import connect
 from blockyard.scsi.sense import Asc
 from tests.conftest import need, run
-from tests.control.serving import Served, serve
+from tests.control.serving import LIMIT, Served, serve
 from tests.control.test_live import attention, settle
 
 IQN = "iqn.2026-11.test:pool"
@@ -111,16 +112,49 @@ def test_volumes_snapshots_and_clones(site: Site) -> None:
     assert "snapshots  0" in site.run("volume", "show", "fast/vm")
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_limits_and_events(site: Site) -> None:
+    site.run("volume", "create", "fast/vm", "1G", "--quota", "128M", "--zero-detection", "on")
+    site.run("volume", "create", "fast/db", "64M", "--reservation", "32M")
+    site.io("vm", "write -P 1 0 32M", "write -P 0 32M 32M")
+    shown = site.json("volume", "show", "fast/vm")
+    assert [shown[key] >> 20 for key in ("mapped", "used", "quota")] == [32, 32, 128]
+    assert "32 MiB, with its snapshots" in site.run("volume", "show", "fast/vm")
+    with connect(site.url("vm")) as vm:
+        settle(vm)
+        site.run("pool", "set", "fast", "--soft", "240M", "--hard", "16M")
+        wait_for(lambda: bool(vm.command(bytes(6)).status))  # it is looked at once a second
+        wait_for(lambda: "the pool fast has reached its soft threshold (240M)" in site.run("events"))
+        status, printed = site.attempt("volume", "resize", "fast/vm", "128M")
+        assert (status, "have them log out before it becomes smaller" in printed) == (2, True), printed
+    status, printed = site.attempt("volume", "resize", "fast/vm", "16M")
+    assert (status, "There is data beyond 16 MiB" in printed) == (2, True), printed
+    site.run("volume", "resize", "fast/vm", "64M")
+    site.run("volume", "resize", "fast/vm", "16M", "--force")
+    site.run("volume", "resize", "fast/vm", "64M")
+    site.io("vm", "read -P 1 0 16M", "read -P 0 16M 48M")
+    site.run("volume", "set", "fast/vm", "--quota", "none")
+    pool = site.json("pool", "show", "fast")
+    assert (pool["level"], pool["reserved"] >> 20, pool["soft"], pool["hard"]) == ("soft", 32, "240M", "16M")
+    assert "thresholds soft 240M, hard 16M" in site.run("pool", "show", "fast")
+
+
 def test_members_come_grow_and_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site = Site(tmp_path, capsys)
     site.run("pool", "create", str(site.directory), "--size", "16M")
     with serve(site.state, "--pool", str(site.directory), "--target", IQN) as site.served:
-        assert site.json("pool", "show", "fast")["size"] == 16 << 20
+        assert site.json("pool", "show", "fast")["size"] == 12 << 20, "all but the slab of the header"
         (tmp_path / "more").mkdir()
         site.run("pool", "add", "fast", str(tmp_path / "more"), "--size", "16M")
         site.run("pool", "grow", "fast", "1", "32M")
         shown = site.json("pool", "show", "fast")
-        assert (shown["size"], len(shown["members"])) == (48 << 20, 2)
+        assert (shown["size"], len(shown["members"])) == (40 << 20, 2)
         site.run("volume", "create", "fast/vm", "1G")
         site.io("vm", "write -P 1 0 30M", "read -P 1 0 30M")
         status, printed = site.attempt("pool", "remove", "fast", "0")
@@ -156,7 +190,12 @@ def test_the_largest_and_the_smallest_volume(site: Site) -> None:
         ("volume create fast 1G", "'fast' is not POOL/VOLUME"),
         ("volume create fats/vm 1G", "there is no pool fats: `blockyard pool list`"),
         ("volume create fast/one 1G", "There is a volume of this name"),
-        ("volume resize fast/one 1M", "shrinking it would cut off data"),
+        ("volume resize fast/one 10K", "a volume has from 1M to 8E"),
+        ("volume set fast/one", "there is nothing to change"),
+        ("volume set fast/one --quota 1G --reservation 2G", "a quota that is less than the reservation"),
+        ("volume create fast/two 1G --reservation 2G", "There is not so much space that could be reserved"),
+        ("pool set fast --soft 200%", "'200%' is not a threshold"),
+        ("pool set fast", "there is nothing to change"),
         ("volume resize fast/none 1G", "there is no volume fast/none: `blockyard volume list fast`"),
         ("volume show fast/none", "there is no volume fast/none"),
         ("volume delete fast/none --yes", "there is no volume fast/none"),

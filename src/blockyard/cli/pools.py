@@ -64,6 +64,14 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     showing = command(pool, "show", _show, "show a pool: what it has and how full it is")
     showing.add_argument("pool", metavar="POOL", help="its name, as `blockyard pool list` shows it")
     showing.add_argument("--json", action="store_true", help="as JSON")
+    change = command(
+        pool, "set", _set, "set the thresholds of a pool, at which events are recorded and initiators told"
+    )
+    change.add_argument("pool", metavar="POOL", help="its name")
+    change.add_argument("--soft", metavar="LIMIT", help="80%%: so much is used; 10G: so much is left; none")
+    change.add_argument(
+        "--hard", metavar="LIMIT", help="likewise: nothing new is stored any more, except in reserved space"
+    )
     jobs = command(pool, "jobs", _jobs, "show what goes on in a pool, and what has been done of late")
     jobs.add_argument("pool", metavar="POOL", help="its name")
     jobs.add_argument("--json", action="store_true", help="as JSON")
@@ -177,11 +185,18 @@ def _show(directory: Path, options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(found, indent=2))
         return
+    size = max(1, found["size"])
+    waiting = f", of this {format_size(found['waiting'])} to be freed" if found["waiting"] else ""
+    provisioned = f"{format_size(found['provisioned'])} ({found['provisioned'] / size:.3g} times the size)"
     lines = {
         "directory": found["directory"],
+        "state": found["failed"] or found["level"],
         "size": format_size(found["size"]),
-        "used": f"{format_size(found['used'])} ({found['used'] / max(1, found['size']):.0%})",
-        "volumes": f"{found['volumes']}, together {format_size(found['provisioned'])}",
+        "used": f"{format_size(found['used'])} ({found['used'] / size:.0%}){waiting}",
+        "free": f"{format_size(found['free'])}, of this {format_size(found['reserved'])} reserved",
+        "metadata": format_size(found["metadata"]),
+        "thresholds": f"soft {found['soft']}, hard {found['hard']}",
+        "volumes": f"{found['volumes']}, together {provisioned}",
         "snapshots": str(found["snapshots"]),
     }
     print(f"pool {options.pool}")
@@ -189,6 +204,13 @@ def _show(directory: Path, options: argparse.Namespace) -> None:
         print(f"  {key:<10} {value}")
     members = [(number, format_size(member["size"]), member["path"]) for number, member in found["members"].items()]
     print("", *table([("MEMBER", "SIZE", "PATH"), *members]), sep="\n")
+
+
+def _set(directory: Path, options: argparse.Namespace) -> None:
+    if options.soft is None and options.hard is None:
+        raise UsageError("there is nothing to change: give --soft or --hard")
+    ask_pool(directory, options.pool, "set", soft=options.soft, hard=options.hard)
+    print(f"{options.pool} is changed")
 
 
 def _jobs(directory: Path, options: argparse.Namespace) -> None:

@@ -41,19 +41,50 @@ def _add_volume(volume: Subparsers[argparse.ArgumentParser]) -> None:
         help="in what it takes and shares space: 4K to 4M, a power of two (default: 64K). Small ones cost memory, large "
         "ones space",
     )
+    _add_options(make)
+    change = command(volume, "set", _set, "change the limits of a volume")
+    change.add_argument("name", metavar=_VOLUME, help="the volume")
+    _add_options(change)
     listing = command(volume, "list", _list, "list the volumes of pools")
     listing.add_argument("pool", metavar="POOL", nargs="?", help="of this pool only")
     listing.add_argument("--json", action="store_true", help="as JSON")
     showing = command(volume, "show", _show, "show a volume of a pool")
     showing.add_argument("name", metavar=_VOLUME, help="the volume")
     showing.add_argument("--json", action="store_true", help="as JSON")
-    resize = command(volume, "resize", _resize, "let a volume grow while it is served; initiators are told")
+    resize = command(volume, "resize", _resize, "give a volume another size while it is served; initiators are told")
     resize.add_argument("name", metavar="NAME", help=f"the volume, as `blockyard status` calls it, or {_VOLUME}")
     resize.add_argument("size", metavar="SIZE", help=f"its new size: {_SIZE}")
+    resize.add_argument(
+        "--force",
+        action="store_true",
+        help="cut off data when it becomes smaller, which is possible in pools and while nobody is logged in to it",
+    )
     delete = command(volume, "delete", _delete, "delete a volume of a pool, and all that is in it")
     delete.add_argument("name", metavar=_VOLUME, help="the volume")
     delete.add_argument("--snapshots", action="store_true", help="with its snapshots; clones of them stay")
     delete.add_argument("--yes", action="store_true", help="without being asked")
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quota", metavar="SIZE", help="the most that it may take with its snapshots; none: no limit")
+    parser.add_argument(
+        "--reservation", metavar="SIZE", help="space that is kept for it in any case; none: no such space"
+    )
+    parser.add_argument(
+        "--zero-detection", choices=("on", "off"), help="whether chunks that are written with zeros take no space"
+    )
+
+
+def _options(options: argparse.Namespace) -> dict[str, int | bool]:
+    """The limits that were said. Raises UsageError."""
+    found: dict[str, int | bool] = {}
+    for name in ("quota", "reservation"):
+        text = getattr(options, name)
+        if text is not None:
+            found[name] = 0 if text == "none" else size_of(text)
+    if options.zero_detection is not None:
+        found["zero_detection"] = options.zero_detection == "on"
+    return found
 
 
 def _add_snapshot(snapshot: Subparsers[argparse.ArgumentParser]) -> None:
@@ -83,8 +114,16 @@ def _add_snapshot(snapshot: Subparsers[argparse.ArgumentParser]) -> None:
 def _create(directory: Path, options: argparse.Namespace) -> None:
     name, size = named(options.name, _VOLUME), size_of(options.size)
     chunk = None if options.chunk is None else size_of(options.chunk)
-    ask_pool(directory, name.pool, "create volume", volume=name.volume, size=size, chunk=chunk)
+    ask_pool(directory, name.pool, "create volume", volume=name.volume, size=size, chunk=chunk, **_options(options))
     print(f"{name} has {format_size(size)}")
+
+
+def _set(directory: Path, options: argparse.Namespace) -> None:
+    name, wanted = named(options.name, _VOLUME), _options(options)
+    if not wanted:
+        raise UsageError("there is nothing to change: give --quota, --reservation or --zero-detection")
+    ask_pool(directory, name.pool, "set volume", volume=name.volume, **wanted)
+    print(f"{name} is changed")
 
 
 def _list(directory: Path, options: argparse.Namespace) -> None:
@@ -94,9 +133,9 @@ def _list(directory: Path, options: argparse.Namespace) -> None:
         for pool in pools
         for name, volume in ask_pool(directory, pool, "volumes")["volumes"].items()
     }
-    head = ("VOLUME", "SIZE", "CHUNK", "SNAPSHOTS", "CLONE OF", "IN USE BY")
+    head = ("VOLUME", "SIZE", "MAPPED", "USED", "CHUNK", "SNAPSHOTS", "CLONE OF", "IN USE BY")
     rows = [
-        (name, format_size(volume["size"]), format_size(volume["chunk"]), str(volume["snapshots"]),
+        (name, *(format_size(volume[key]) for key in ("size", "mapped", "used", "chunk")), str(volume["snapshots"]),
          volume["origin"] or "-", ", ".join(volume["initiators"]) or "-")
         for name, volume in found.items()
     ]  # fmt: skip
@@ -112,7 +151,12 @@ def _show(directory: Path, options: argparse.Namespace) -> None:
     print(f"volume {name}")
     lines = {
         "size": f"{format_size(found['size'])} ({found['size']} bytes)",
+        "mapped": format_size(found["mapped"]),
+        "used": f"{format_size(found['used'])}, with its snapshots",
         "chunk": format_size(found["chunk"]),
+        "quota": format_size(found["quota"]) if found["quota"] else "none",
+        "reserved": format_size(found["reservation"]) if found["reservation"] else "none",
+        "zeros": "take no space" if found["zero_detection"] else "take space when they are written",
         "identity": found["uuid"],
         "clone of": found["origin"] or "-",
         "snapshots": str(found["snapshots"]),
@@ -123,7 +167,7 @@ def _show(directory: Path, options: argparse.Namespace) -> None:
 
 
 def _resize(directory: Path, options: argparse.Namespace) -> None:
-    size = ask(directory, "volume resize", volume=options.name, size=options.size)["size"]
+    size = ask(directory, "volume resize", volume=options.name, size=options.size, force=options.force)["size"]
     print(f"{options.name} has {format_size(size)} now")
 
 

@@ -60,12 +60,12 @@ async def config_show(server: Server, request: Request) -> str:
 
 
 async def volume_resize(server: Server, request: Request) -> dict[str, int]:
-    """Let a volume grow."""
+    """Give a volume another size."""
     try:
         size = Size.read(_field(request, "size", str))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    await server.resize(_field(request, "volume", str), size)
+    await server.resize(_field(request, "volume", str), size, force=bool(request.get("force")))
     return {"size": int(size)}
 
 

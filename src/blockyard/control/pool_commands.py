@@ -22,6 +22,8 @@ _PLAIN = frozenset(  # what the worker alone has to do with
         "volumes",
         "snapshots",
         "create snapshot",
+        "set",
+        "set volume",
         "add member",
         "grow member",
         "remove member",

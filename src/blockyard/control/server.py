@@ -213,12 +213,14 @@ class Server:
             log.info("reload: %s", line)
         return changes
 
-    async def resize(self, name: str, size: Size) -> None:
-        """Let a volume grow: its file, or where it is in a pool, there. Raises ControlError."""
+    async def resize(self, name: str, size: Size, *, force: bool = False) -> None:
+        """Give a volume another size: a file grows, a volume of a pool also shrinks (see resizing.py). Raises ControlError."""
         wanted = self.configuration.volumes.get(name)
         pool, _, volume = (name if wanted is None else wanted.source).partition("/")
         if (wanted is None or wanted.pool) and pool in self.settled.pools:
-            await self.supervisor.ask_pool(pool, {"request": "resize volume", "volume": volume, "size": int(size)})
+            resize = {"request": "resize volume", "volume": volume, "size": int(size), "force": force}
+            async with self._changing:
+                await self.supervisor.ask_pool(pool, resize)
             await self.look_again(pool)
             return
         if wanted is None:

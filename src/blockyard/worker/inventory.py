@@ -11,6 +11,7 @@ import logging
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from blockyard.iscsi.travel import TravelNode
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.nexus import target_port
 from blockyard.scsi.primary import PrimaryUnit
+from blockyard.scsi.sense import Asc
 from blockyard.scsi.target import Target as SCSITarget
 from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.tokens import TokenStore
@@ -38,6 +40,7 @@ from blockyard.worker.later import Answer, Later
 from blockyard.worker.libraries import Libraries
 from blockyard.worker.pools import OpenPool
 from blockyard.worker.travel import MomentLunMap, Source, Travels
+from blockyard.worker.watch import Notify
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +55,14 @@ class Leaving(NamedTuple):
 class Inventory:
     """Logical units by the names of their volumes: one each, wherever it is a LUN; and target nodes."""
 
-    def __init__(self, executor: ThreadExecutor, admission: WorkerAdmission) -> None:
+    def __init__(
+        self, executor: ThreadExecutor, admission: WorkerAdmission, notify: Notify = lambda severity, what, text: None
+    ) -> None:
         self.units: dict[str, LogicalUnit] = {}
         self.nodes: dict[str, TargetNode] = {}
         self.tokens = TokenStore()
         self._executor = executor
+        self._notify = notify
         self._admission = admission
         self.pools: dict[str, OpenPool] = {}
         self._closing: list[OpenPool] = []  # pools that have to go as soon as their units have
@@ -167,7 +173,13 @@ class Inventory:
         """Add those that are not open yet, except those whose directories are occupied. Raises OSError or ValueError."""
         for name, pool in settled.pools.items():
             if name not in pools and pool.directory not in occupied:
-                pools[name] = OpenPool(pool)
+                pools[name] = OpenPool(pool, self._notify, partial(self._warn, name))
+
+    def _warn(self, pool: str) -> None:
+        """Space is getting short in a pool: initiators that use it are told (SBC-4)."""
+        for name, unit in list(self.units.items()):
+            if name in self._volumes and self._volumes[name].pool == pool and unit.thin:
+                unit.attention(Asc.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED)
 
     # ---- logical units
 

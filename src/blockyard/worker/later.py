@@ -14,7 +14,7 @@ from blockyard.worker.handoff import Message
 log = logging.getLogger(__name__)
 
 # What whoever has asked can do something about, in another way than by looking at the server
-_REFUSALS = frozenset({errno.EBUSY, errno.EEXIST, errno.EINVAL, errno.ENOENT, errno.ENOTEMPTY})
+_REFUSALS = frozenset({errno.EBUSY, errno.EEXIST, errno.EINVAL, errno.ENOENT, errno.ENOSPC, errno.ENOTEMPTY})
 
 
 class Later(NamedTuple):

@@ -6,6 +6,7 @@ that commits, is done in another thread.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from blockyard.block.size import MAX_VOLUME, format_size
 from blockyard.pool.names import check_snapshot_name, check_volume_name
 from blockyard.pool.pool import Pool
+from blockyard.pool.resizing import resize
 from blockyard.worker.asking import find, find_snapshot, number_in, text_in, texts_in
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
@@ -34,18 +36,27 @@ def show(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
 
 
 def _pool(engine: Pool) -> dict[str, Any]:
-    names = engine.volumes
+    names, usage = engine.volumes, engine.usage
     return {
-        "size": sum(member.size for member in engine.members.values()),
-        "used": engine.used,
+        **dataclasses.asdict(usage),
+        "free": usage.free,
+        "soft": str(engine.ledger.soft),
+        "hard": str(engine.ledger.hard),
+        "level": engine.ledger.level.name.lower(),
+        "failed": "" if engine.failed is None else engine.failed.strerror,
         "members": {
             str(number): {"path": str(engine.directory / member.path), "size": member.size}
             for number, member in engine.members.items()
         },
         "volumes": len(names),
         "snapshots": sum(len(engine.snapshots(name)) for name in names),
-        "provisioned": sum(engine.volume(name).size for name in names),
     }
+
+
+def set_pool(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Other thresholds, where they are said."""
+    soft, hard = request.get("soft"), request.get("hard")
+    return Later(lambda: pool.pool.set_thresholds(soft, hard), nothing_more)
 
 
 def volumes(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
@@ -75,7 +86,8 @@ def _volume(pool: OpenPool, name: str, called: Mapping[tuple[int, int], str]) ->
     volume = pool.pool.volume(name)
     tree = pool.pool.tree(volume.tree)
     return {
-        "size": volume.size,
+        **dataclasses.asdict(pool.pool.usage_of(name)),
+        "zero_detection": volume.zero_detection,
         "chunk": 1 << tree.shift,
         "uuid": volume.uuid,
         "snapshots": len(pool.pool.snapshots(name)),
@@ -101,31 +113,68 @@ def snapshots(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
 
 
 def create_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
-    """A new volume, in chunks of `chunk` bytes."""
+    """A new volume, in chunks of `chunk` bytes, with the limits that are said."""
     name, size, chunk = text_in(request, "volume"), number_in(request, "size"), request.get("chunk") or DEFAULT_CHUNK
     check_volume_name(name)
     _check_size(size)
     shift = chunk.bit_length() - 1 if isinstance(chunk, int) and chunk > 0 else 0
     if shift not in _CHUNKS or chunk != 1 << shift:
         raise ValueError(f"a chunk is from 4K to 4M, and a power of two: {chunk} is not")
-    return Later(lambda: pool.pool.create_volume(name, size, shift), nothing_more)
+    options = _options(request)
+
+    def work() -> None:
+        pool.pool.create_volume(name, size, shift)
+        try:
+            pool.pool.set_options(name, **options)
+        except BaseException:
+            pool.pool.delete_volume(name)
+            raise
+
+    return Later(work, nothing_more)
+
+
+def set_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
+    """Another quota, reservation or zero detection, where they are said."""
+    name = text_in(request, "volume")
+    find(pool, name)
+    options = _options(request)
+
+    def refresh(result: object) -> Message:
+        for unit in inventory.units_of(f"{pool.name}/{name}"):
+            unit.device.refresh()
+        return {}
+
+    return Later(lambda: pool.pool.set_options(name, **options), refresh)
+
+
+def _options(request: Message) -> dict[str, int]:
+    return {
+        key: request[key] for key in ("quota", "reservation", "zero_detection") if isinstance(request.get(key), int)
+    }
 
 
 def resize_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
-    """Another size; initiators are told."""
-    name, size = text_in(request, "volume"), number_in(request, "size")
+    """Another size; initiators are told. Smaller only while nobody uses it, and where there is data beyond only with `force`."""
+    name, size, force = text_in(request, "volume"), number_in(request, "size"), bool(request.get("force"))
+    source = f"{pool.name}/{name}"
     now = find(pool, name).size
     _check_size(size)
-    if size < now:
-        raise ValueError(f"{pool.name}/{name} has {format_size(now)}: shrinking it would cut off data")
+    using = inventory.initiators(source)
+    if size < now and using:
+        raise ValueError(f"{source} is in use by {', '.join(using)}: have them log out before it becomes smaller")
 
     def tell(result: object) -> Message:
-        for unit in inventory.units_of(f"{pool.name}/{name}"):
+        for unit in inventory.units_of(source):
             unit.device.refresh()
             unit.capacity_changed()
         return {}
 
-    return Later(lambda: pool.pool.resize(name, size), tell)
+    def shrink(result: object) -> Answer:
+        return inventory.replace_beneath(source, lambda: resize(pool.pool, name, size, force=force), nothing_more)
+
+    if size < now:
+        return Later(pool.pool.flush, shrink)
+    return Later(lambda: resize(pool.pool, name, size), tell)
 
 
 def check_deletable(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
@@ -222,7 +271,9 @@ POOL_REQUESTS: Mapping[str, Callable[[Inventory, OpenPool, Message], Answer]] = 
     "show": show,
     "volumes": volumes,
     "snapshots": snapshots,
+    "set": set_pool,
     "create volume": create_volume,
+    "set volume": set_volume,
     "resize volume": resize_volume,
     "delete volume": delete_volume,
     "check deletable": check_deletable,

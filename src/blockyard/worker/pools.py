@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import lmdb
@@ -17,21 +18,29 @@ from blockyard.worker.chores import Chores
 from blockyard.worker.configuration import Pool as Configured
 from blockyard.worker.handoff import Message
 from blockyard.worker.jobs import Jobs
+from blockyard.worker.watch import Notify, Watch
 
 
 class OpenPool:
     """A pool. What is to be done in the background begins at once.
 
+    `notify` records events, `warn` tells initiators that space is getting short; both from another thread.
     Raises OSError or ValueError when it cannot be opened.
     """
 
-    def __init__(self, configured: Configured) -> None:
+    def __init__(self, configured: Configured, notify: Notify, warn: Callable[[], None]) -> None:
         self.name = configured.name
         self.directory = configured.directory
         self.pool = _open(Path(configured.directory))
         self.jobs = Jobs()
         self._upkeep = Upkeep(self.pool)
-        self._chores = Chores(self.name, self.pool.work_off)
+        self._watch = Watch(self.name, self.pool, notify, warn)
+        self._chores = Chores(self.name, self._piece)
+
+    def _piece(self) -> bool:
+        """What is done in the background, again at once as long as there is more of it."""
+        self._watch.look()
+        return self.pool.work_off()
 
     def is_of(self, configured: Configured | None) -> bool:
         """Whether this is the pool that is to be open."""

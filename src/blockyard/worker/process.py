@@ -67,7 +67,7 @@ class Worker:
         self._loop: Loop | None = None
         self._stop_at: float | None = None
         self._admission = WorkerAdmission(self._executor, self._tell)
-        self._inventory = Inventory(self._executor, self._admission)
+        self._inventory = Inventory(self._executor, self._admission, self._notify)
         self._scheduler = Scheduler(self._inventory, self._executor, self._notify)
         self._change: Change | None = None  # the one that is under way
 
