@@ -109,6 +109,8 @@ def test_every_promise_holds_after_a_crash_at_any_moment(rng: Random) -> None:
         partition = run.partition
         for serial in range(rng.randrange(3, 25)):
             kind = rng.choice(("block", "block", "block", "mark", "sync", "over"))
+            if partition.checkpoint_due:
+                run.step(partition.checkpoint, run.now, floor=run.floor, stable=True)
             if kind == "block":
                 data = serial.to_bytes(2, "big") * rng.choice((5, 500, 4000))
                 run.step(partial(partition.append, data), [*run.now, data], floor=run.floor)

@@ -1,12 +1,12 @@
 """A tape drive: a sequential access device (SSC-5) with perhaps a cartridge in it.
 
 Commands that move the tape run one at a time, in threads, under the drive's lock; a library that takes the cartridge out waits
-for that lock. What only looks runs on the loop's thread: it takes the attribute `tape` once, and finds a whole state in it.
+for that lock. Writes that only go to the page cache run on the loop's thread, if they get the lock at once. What only looks
+runs there too: it takes the attribute `tape` once, and finds a whole state in it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,11 +32,12 @@ from blockyard.scsi.sense import (
     CheckCondition,
     ReadFailure,
     SenseKey,
+    StatusCondition,
     condition,
     invalid_parameter,
     parameter_list_length_error,
 )
-from blockyard.scsi.task import Result, Task
+from blockyard.scsi.task import Result, Status, Task
 from blockyard.scsi.vpd import VpdPage
 
 log = logging.getLogger(__name__)
@@ -77,12 +78,21 @@ class TapeDrive(PrimaryUnit):
 
     def run(self, task: Task) -> Result:
         assert task.command is not None
-        with self.lock if task.blocking else contextlib.nullcontext():
-            try:
-                self._check_medium(task.command)
-            except CheckCondition as error:
-                return self._failed(task, error)
-            return super().run(task)
+        if not task.command.blocking:
+            return self._run(task, task.command)
+        if not self.lock.acquire(blocking=task.blocking):  # the library is just taking the cartridge away
+            return self._failed(task, StatusCondition(Status.BUSY))
+        try:
+            return self._run(task, task.command)
+        finally:
+            self.lock.release()
+
+    def _run(self, task: Task, command: Command) -> Result:
+        try:
+            self._check_medium(command)
+        except CheckCondition as error:
+            return self._failed(task, error)
+        return super().run(task)
 
     def _check_medium(self, command: Command) -> None:
         """Raise CheckCondition where a command needs a cartridge and there is none that is fit for it."""

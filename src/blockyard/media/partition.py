@@ -113,7 +113,7 @@ class Partition:
     # ---- writing
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
-        """Write a block behind all others. Raises OSError; then there is no such block."""
+        """Write a block behind all others; that waits for no disk. Raises OSError, and then there is no such block."""
         self._append(Record(BLOCK, PLAIN, len(data), len(data), self._epoch, self.objects, crc32c(data)), data)
 
     def append_filemark(self) -> None:
@@ -123,8 +123,6 @@ class Partition:
 
     def _append(self, record: Record, data: bytes | bytearray | memoryview) -> None:
         self._check_sound()
-        if self.end - self._superblock.end >= _CHECKPOINT:
-            self.checkpoint()
         if self._index.full:
             self._index.write()
         write_all(self._fd, [record.encode(), data], self.end)
@@ -157,6 +155,11 @@ class Partition:
             self._failure = error
             raise
         self._dirty = False
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether so much was written that opening would have to read too much."""
+        return self.end - self._superblock.end >= _CHECKPOINT
 
     def checkpoint(self) -> None:
         """`sync`, and nothing has to be looked through when the partition is opened next. Raises OSError."""

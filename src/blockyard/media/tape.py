@@ -113,6 +113,10 @@ class Tape:
         self.partition.append_filemark()
         self.position += 1
 
+    def appends_at_once(self) -> bool:
+        """Whether a write here waits for no disk: there is nothing to cut, and no checkpoint is due."""
+        return self.position >= self.partition.objects and not self.partition.checkpoint_due
+
     def cut(self) -> None:
         """All that is behind the position is gone. Raises OSError."""
         self.partition.truncate(self.position)

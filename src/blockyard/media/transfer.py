@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_BLOCK = 8 << 20  # bytes of a block, as LTO drives have it
 MAX_TRANSFER = 16 << 20  # bytes of one command
+_INLINE_WRITE = 1 << 20  # bytes that go to the page cache in less time than a thread needs to be woken, or little more
 _SPACE_IS_OUT = (SenseKey.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED_WRITE_PROTECT)
 
 
@@ -134,6 +135,9 @@ def verify(unit: TapeDrive, task: Task) -> Buffer:
 
 def check_write(unit: TapeDrive, task: Task) -> None:
     _check_length(unit, task, MAX_TRANSFER if task.fields["fixed"] else MAX_BLOCK)
+    tape = unit.tape
+    if tape is not None and unit.buffered and task.expected <= _INLINE_WRITE and tape.appends_at_once():
+        task.blocking = False
 
 
 def write(unit: TapeDrive, task: Task) -> Buffer:
@@ -156,6 +160,8 @@ def write(unit: TapeDrive, task: Task) -> Buffer:
         unit.counters.write_bytes += len(block)
     if not unit.buffered:
         tape.sync()
+    if task.blocking and tape.partition.checkpoint_due:
+        tape.partition.checkpoint()
     _warn(tape)
     return b""
 
