@@ -45,9 +45,7 @@ class Disk(Device):
         self.cached.append((size, None))
 
     def flush(self) -> None:
-        if self.cached:
-            self.safe[:] = self.seen
-            self.cached.clear()
+        self._keep(self.cached)
 
     def write_zeroes(self, offset: int, length: int) -> None:
         for at in range(offset, min(offset + length, len(self.seen)), 1 << 16):
@@ -64,14 +62,16 @@ class Disk(Device):
     def lose_power(self, seed: int, density: float) -> None:
         """Keep of what is cached about so much."""
         chance = random.Random(seed)
-        for position, data in self.cached:
-            if chance.random() < density:
-                if data is None:
-                    _cut(self.safe, position)
-                else:
-                    _put(self.safe, position, data)
-        self.cached.clear()
+        self._keep([change for change in self.cached if chance.random() < density])
         self.seen[:] = self.safe
+
+    def _keep(self, changes: list[tuple[int, bytes | None]]) -> None:
+        for position, data in changes:
+            if data is None:
+                _cut(self.safe, position)
+            else:
+                _put(self.safe, position, data)
+        self.cached.clear()
 
 
 def _put(data: bytearray, offset: int, piece: bytes) -> None:

@@ -218,7 +218,7 @@ class DifferencingVhdx(DynamicVhdx):
     on_parent = True
 
 
-_SHORT = settings(max_examples=70, stateful_step_count=40, deadline=None)
+_SHORT = settings(max_examples=35, stateful_step_count=40, deadline=None)
 _FEW = settings(max_examples=6, stateful_step_count=20, deadline=None)
 DynamicVhd.TestCase.settings = _SHORT
 DynamicVhdOnADiskThatCannotDiscard.TestCase.settings = _SHORT

@@ -93,6 +93,11 @@ class FaultDevice(Device):
         self._pass(Operation.FLUSH)
         self.below.flush()
 
+    def truncate(self, size: int) -> None:
+        self._pass(Operation.WRITE, min(size, self.size), abs(size - self.size))
+        self.below.truncate(size)
+        self.size = self.below.size
+
     def refresh(self) -> None:
         self.below.refresh()
         self.size = self.below.size

@@ -30,6 +30,7 @@ ABSENT, ZERO, PRESENT, PARTIAL = 0, 2, 6, 7  # as VHDX numbers them (MS-VHDX 2.5
 NOWHERE = -1
 _PIECE = 1 << 20  # bytes of zeros that are written at a time
 _ZEROS = bytes(_PIECE)
+_WINDOW = 1 << 12  # blocks
 Progress = Callable[[int, int], None]  # of how many are done
 
 
@@ -178,8 +179,14 @@ class BlockImage(Device):
             elif state == PRESENT:
                 yield Piece(offset, size, self.places[block] + inside)
             else:
+                size = min(self._alike(block) * self.block_size - inside, end - offset)
                 yield Piece(offset, size, inherited=state == ABSENT and self.parent is not None)
             offset += size
+
+    def _alike(self, block: int) -> int:
+        """How many blocks from this one on are in the same state, as far as one looks at once."""
+        some = self.states[block : block + _WINDOW]
+        return len(some) - len(some.lstrip(some[:1]))
 
     def _parts(self, block: int, inside: int, length: int, bits: int) -> Iterator[Piece]:
         start, end, place = block * self.block_size, inside + length, self.places[block]
@@ -396,14 +403,15 @@ class BlockImage(Device):
             while offset < end:
                 block, inside = divmod(offset, self.block_size)
                 size = min(self.block_size - inside, end - offset)
-                self._zero_part(block, inside, size, free=free)
+                if self.states[block] == ZERO or (self.states[block] == ABSENT and self.parent is None):
+                    size = min(self._alike(block) * self.block_size - inside, end - offset)
+                else:
+                    self._zero_part(block, inside, size, free=free)
                 offset += size
             self._publish()
 
     def _zero_part(self, block: int, inside: int, length: int, *, free: bool) -> None:
         state, place = self.states[block], self.places[block]
-        if state == ZERO or (state == ABSENT and self.parent is None):
-            return
         whole = self._is_whole(block, inside, length)
         if whole and (self.can_be_zero or self.parent is None) and (free or state == ABSENT):
             self._point(block, ZERO if self.can_be_zero else ABSENT, NOWHERE)

@@ -83,6 +83,9 @@ class Vhdx(BlockImage):
         self._changed_pages: set[int] = set()
         self._ordered = False  # what is to be published must come after the data
         self._log: LogWriter | None = None
+        self._log_guid = (
+            uuid.uuid4()
+        )  # the same when _begin has failed and is tried again: a header may name it already
         self._data_write: uuid.UUID | None = None
         self._bat = self._read_bat()
         self._find_places()
@@ -234,11 +237,11 @@ class Vhdx(BlockImage):
 
     def _begin(self) -> None:
         """Name the log in the headers, with an entry in it that changes nothing (2.3.3: an empty one would be damage)."""
-        guid = uuid.uuid4()
-        log = LogWriter(self.below, self.headers.current, guid)
+        log = LogWriter(self.below, self.headers.current, self._log_guid)
         self._append_nothing(log)
         self._flush_below()
-        self.headers.update(file_write=uuid.uuid4(), data_write=self._data_write or uuid.uuid4(), log=guid)
+        data_write = self._data_write or uuid.uuid4()
+        self.headers.update(file_write=uuid.uuid4(), data_write=data_write, log=self._log_guid)
         self._log = log
 
     def _append_nothing(self, log: LogWriter) -> None:
@@ -372,7 +375,7 @@ class Vhdx(BlockImage):
             self.flush()
             self._settle()
             self.headers.update(log=NO_GUID)
-            self._log = None
+            self._log, self._log_guid = None, uuid.uuid4()
             self._begun = False
 
     def close(self) -> None:
@@ -393,20 +396,21 @@ class Vhdx(BlockImage):
         self.flush()
         metadata = replace(self.metadata, size=size)
         self._bat.extend([0] * (metadata.entries - len(self._bat)))
-        pages: dict[int, bytes] = {}
+        changed: dict[int, bytes] = {}
         region = self.regions[BAT]
         if 8 * metadata.entries > region.length:
             length = -(-8 * metadata.entries // MB) * MB
             region = Region(self._extend(length), length)
-            for at in range(0, length, PAGE):
-                self.below.pwritev([self._bat_page(at // PAGE)], region.position + at)
+            for at in range(0, length, MB):
+                pages = (self._bat_page(number) for number in range(at // PAGE, (at + MB) // PAGE))
+                self.below.pwritev([b"".join(pages)], region.position + at)
             self._flush_below()
             table = pack_regions({**self.regions, BAT: region})
             for position in REGION_TABLES:
-                pages |= self._changed(position, table)
+                changed |= self._changed(position, table)
             self.regions[BAT] = region
-        pages |= self._changed(self._items[DISK_SIZE][0], size.to_bytes(8, "little"))
-        self._log_whole(pages)
+        changed |= self._changed(self._items[DISK_SIZE][0], size.to_bytes(8, "little"))
+        self._log_whole(changed)
         more = metadata.blocks - len(self.states)
         self.metadata = metadata
         self.places.extend([NOWHERE] * more)

@@ -53,15 +53,15 @@ class Headers:
 
     def update(self, **changes: uuid.UUID) -> None:
         """Both, one after the other, each on stable storage before the next."""
-        self.current = self.current.next(**changes)
-        self._write()
-        self.current = self.current.next()
-        self._write()
+        self._write(self.current.next(**changes))
+        self._write(self.current.next())
 
-    def _write(self) -> None:
-        self._slot = 1 - self._slot
-        self._below.pwritev([self.current.pack()], HEADERS[self._slot])
+    def _write(self, header: Header) -> None:
+        """In the place of the one that does not count. Until that is done for good, the other one stays what it is."""
+        slot = 1 - self._slot
+        self._below.pwritev([header.pack()], HEADERS[slot])
         self._below.flush()
+        self._slot, self.current = slot, header
 
 
 def replayed(below: Device, headers: Headers, path: str) -> Device:
