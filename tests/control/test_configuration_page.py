@@ -13,6 +13,7 @@ from blockyard.pool.schedule import Retention
 from blockyard.worker.configuration import (
     Authentication,
     Configuration,
+    Drive,
     Isns,
     Library,
     Pool,
@@ -35,7 +36,7 @@ def test_the_example_makes_sense(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [PortalGroup, Pool, Schedule, Retention, Library, Volume, Target, Redirect, Authentication, Isns]
+    "kind", [PortalGroup, Pool, Schedule, Retention, Library, Volume, Drive, Target, Redirect, Authentication, Isns]
 )
 def test_every_key_is_explained(kind: type) -> None:
     for field in dataclasses.fields(kind):

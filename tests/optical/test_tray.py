@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -259,3 +260,4 @@ class Tray(RuleBasedStateMachine):
 
 
 TestTray = Tray.TestCase
+TestTray.settings = settings(max_examples=40, stateful_step_count=20)

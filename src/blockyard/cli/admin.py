@@ -80,7 +80,7 @@ def _overview(found: dict[str, Any]) -> Iterator[str]:
         yield from ("", f"target {name}{alias}, portal groups {groups}")
         if target["library"]:
             yield f"  tape library {target['library']} (blockyard tape library status)"
-        luns = [_lun(lun, volume, found["volumes"][volume]) for lun, volume in target["luns"].items()]
+        luns = [_lun(lun, volume, found["volumes"].get(volume)) for lun, volume in target["luns"].items()]
         if luns or not target["library"]:
             yield from table([("LUN", "VOLUME", "SIZE", "ACCESS", "READ", "WRITTEN", "ERRORS"), *luns])
         sessions = [_session(session) for session in found["sessions"] if session["target"] == name]
@@ -88,7 +88,9 @@ def _overview(found: dict[str, Any]) -> Iterator[str]:
             yield from table([("SESSION", "INITIATOR", "GROUP", "RIGHT", "CONNECTIONS"), *sessions])
 
 
-def _lun(lun: str, name: str, volume: dict[str, Any]) -> tuple[str, ...]:
+def _lun(lun: str, name: str, volume: dict[str, Any] | None) -> tuple[str, ...]:
+    if volume is None:
+        return lun, name, "-", "optical", "-", "-", "-"
     counters = volume["counters"]
     access = "read-only" if volume["read_only"] else "read-write"
     if counters is None:  # its worker is just being started

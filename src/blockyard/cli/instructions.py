@@ -11,6 +11,7 @@ from blockyard.block.size import format_size
 from blockyard.control.settling import Found
 from blockyard.control.volumes import Backing
 from blockyard.iscsi.directory import Portal
+from blockyard.optical.kinds import BLOCK
 from blockyard.worker.configuration import Settled, Volume
 
 _ROWS = 40  # logical units that are listed
@@ -36,7 +37,11 @@ def overview(found: Found) -> str:
 
 def _table(luns: dict[int, str], found: Found) -> Iterator[str]:
     rows = [("LUN", "SIZE", "BLOCK", "ACCESS", "VOLUME")]
-    rows += [_row(lun, found.settled.volumes[name], found.backings.get(name)) for lun, name in luns.items()]
+    for lun, name in luns.items():
+        if name in found.settled.drives:
+            rows.append((str(lun), "-", str(BLOCK), "read-only", f"{name} (optical drive)"))
+        else:
+            rows.append(_row(lun, found.settled.volumes[name], found.backings.get(name)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[:3], widths, strict=False)]

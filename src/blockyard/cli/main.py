@@ -9,7 +9,22 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from blockyard import __version__
-from blockyard.cli import admin, alua, cdp, client, config, events, image, pools, schedules, serve, tape, users, volumes
+from blockyard.cli import (
+    admin,
+    alua,
+    cdp,
+    client,
+    config,
+    events,
+    image,
+    optical,
+    pools,
+    schedules,
+    serve,
+    tape,
+    users,
+    volumes,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     schedules.add_commands(commands)
     cdp.add_commands(commands)
     image.add_commands(commands)
+    optical.add_commands(commands)
     alua.add_commands(commands)
     users.add_commands(commands)
     tape.add_commands(commands)

@@ -13,6 +13,7 @@ from blockyard import __version__
 from blockyard.block.size import Size
 from blockyard.control.configuration_file import dump
 from blockyard.control.errors import UsageError
+from blockyard.control.optical_commands import OPTICAL_COMMANDS
 from blockyard.control.pool_commands import POOL_COMMANDS
 from blockyard.control.schedule_commands import SCHEDULE_COMMANDS
 from blockyard.control.tape_commands import TAPE_COMMANDS
@@ -40,6 +41,7 @@ async def status(server: Server, request: Request) -> dict[str, Any]:
                    "read_only": volume.read_only, "uuid": volume.uuid, "counters": volumes.get(name)}
             for name, volume in settled.volumes.items()
         },
+        "drives": {name: {"image": drive.image, "uuid": drive.uuid} for name, drive in settled.drives.items()},
         "targets": {
             name: {"alias": target.alias, "portal_groups": list(target.portal_groups),
                    "library": target.library, "luns": {str(lun): volume for lun, volume in sorted(target.luns.items())}}
@@ -115,6 +117,7 @@ COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {
     **POOL_COMMANDS,
     **TAPE_COMMANDS,
     **SCHEDULE_COMMANDS,
+    **OPTICAL_COMMANDS,
 }
 
 

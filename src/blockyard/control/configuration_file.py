@@ -63,7 +63,15 @@ def _make(data: dict[str, Any], directory: Path, portals: tuple[str, ...]) -> Co
         name: replace(library, directory=os.path.abspath(directory / library.directory))
         for name, library in configuration.libraries.items()
     }
-    return replace(configuration, pools=pools, volumes=volumes, libraries=libraries)
+    drives = {
+        name: replace(
+            drive,
+            image=drive.image and os.path.abspath(directory / drive.image),
+            jukebox=drive.jukebox and os.path.abspath(directory / drive.jukebox),
+        )
+        for name, drive in configuration.drives.items()
+    }
+    return replace(configuration, pools=pools, volumes=volumes, libraries=libraries, drives=drives)
 
 
 def dump(configuration: Configuration) -> str:

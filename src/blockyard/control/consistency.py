@@ -22,6 +22,7 @@ from blockyard.pool.schedule import chosen
 from blockyard.scsi.lun import MAX_LUN
 from blockyard.worker.configuration import (
     Configuration,
+    Drive,
     Isns,
     Library,
     Pool,
@@ -50,11 +51,12 @@ def checked(configuration: Configuration) -> Configuration:
     for name, schedule in configuration.schedules.items():
         _check_schedule(join("schedules", key(name)), schedule, pools)
     _check_sources(configuration.volumes.values())
-    _check_identities(configuration.volumes.values())
+    _check_drives(configuration.drives.values(), configuration.volumes)
+    _check_identities([*configuration.volumes.values(), *configuration.drives.values()])
     targets: dict[str, Target] = {}
     for name, target in configuration.targets.items():
         at = join("targets", key(name))
-        made = _target(at, target, groups, configuration.volumes)
+        made = _target(at, target, groups, configuration.volumes.keys() | configuration.drives.keys())
         _check_library(at, target, configuration.libraries)
         if made.name in targets:
             raise RecordError(at, f"the target {made.name} stands here twice: names do not differ by case alone")
@@ -168,12 +170,16 @@ def _check_volume(at: str, volume: Volume, pools: Collection[str]) -> None:
         raise RecordError(join(at, "size"), f"{size} bytes are not a multiple of the block size {block_size}")
     if volume.size > MAX_SIZE:
         raise RecordError(join(at, "size"), "that is not a size that a file can have")
-    if volume.uuid:
-        try:
-            uuid.UUID(volume.uuid)
-        except ValueError:
-            example = "5e3a7c1e-6f0b-4c55-9a39-0f0c9a2d7b11"
-            raise RecordError(join(at, "uuid"), f'{volume.uuid!r} is not a UUID, such as "{example}"') from None
+    _check_uuid(at, volume.uuid)
+
+
+def _check_uuid(at: str, text: str) -> None:
+    try:
+        if text:
+            uuid.UUID(text)
+    except ValueError:
+        example = "5e3a7c1e-6f0b-4c55-9a39-0f0c9a2d7b11"
+        raise RecordError(join(at, "uuid"), f'{text!r} is not a UUID, such as "{example}"') from None
 
 
 def _check_pool_volume(at: str, volume: Volume, pools: Collection[str]) -> None:
@@ -216,7 +222,20 @@ def _hint(table: str, name: str, there: Collection[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f": add [{join(table, key(name))}], or correct the name"
 
 
-def _check_identities(volumes: Iterable[Volume]) -> None:
+def _check_drives(drives: Iterable[Drive], volumes: Collection[str]) -> None:
+    for drive in drives:
+        at = join("drives", key(drive.name))
+        if not _VOLUME_NAME.match(drive.name):
+            raise RecordError(at, "the name of a drive has 1 to 64 characters, none of which is a control character")
+        if drive.name in volumes:
+            raise RecordError(at, f"a volume is called {drive.name!r} too, so that no LUN could tell them apart")
+        for option in ("image", "jukebox"):
+            if "\0" in getattr(drive, option):
+                raise RecordError(join(at, option), "no path has a NUL in it")
+        _check_uuid(at, drive.uuid)
+
+
+def _check_identities(volumes: Iterable[Volume | Drive]) -> None:
     seen: dict[uuid.UUID, str] = {}
     for volume in volumes:
         if volume.uuid:

@@ -18,7 +18,7 @@ from blockyard.control.images import prepare_image
 from blockyard.control.pools import described, exported, read_catalogs
 from blockyard.control.state import State
 from blockyard.control.volumes import FILE, OPTIONS, Backing, prepare
-from blockyard.worker.configuration import Configuration, PortalGroup, Settled, Target, Volume
+from blockyard.worker.configuration import Configuration, Drive, PortalGroup, Settled, Target, Volume
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def settle(
             pools=configuration.pools,
             libraries=configuration.libraries,
             schedules=configuration.schedules,
+            drives=_drives(configuration.drives, state),
             volumes=configuration.volumes | _identified(configuration.volumes, backings, state) | of_pools,
             targets=configuration.targets,
             discovery=configuration.discovery,
@@ -121,6 +122,12 @@ def _identified(volumes: Mapping[str, Volume], backings: Mapping[str, Backing], 
         )
         for name, backing in backings.items()
     }
+
+
+def _drives(drives: Mapping[str, Drive], state: State) -> dict[str, Drive]:
+    """With their identities, which are kept by their names."""
+    uuids = state.volume_uuids(f"drive {name}" for name, drive in drives.items() if not drive.uuid)
+    return {name: replace(drive, uuid=drive.uuid or str(uuids[f"drive {name}"])) for name, drive in drives.items()}
 
 
 def _relative_ports(targets: Iterable[Target], state: State) -> dict[str, dict[int, int]]:

@@ -464,6 +464,18 @@ class Supervisor:
             )
         return reply
 
+    async def ask_drive(self, drive: str, request: Message) -> Message:
+        """What the worker that has an optical drive replies. Raises ControlError."""
+        owner = next((worker for worker in self.workers if drive in worker.configuration.drives), None)
+        if owner is None:
+            raise UsageError(f"no target shows a drive {drive}: `blockyard optical status` lists those that are shown")
+        reply = await owner.ask_when_ready({"name": "optical", "drive": drive, **request})
+        if reply is None:
+            raise ControlError(
+                f"the worker that has the drive {drive} has ended: look whether it was done, and try again"
+            )
+        return reply
+
     async def send_accounts(self) -> None:
         """Tell all workers who may log in."""
         for worker in self.workers:
@@ -491,11 +503,13 @@ def _without_moved(worker: Worker, before: Mapping[Worker, Settled], after: Mapp
     targets = {name for part in others for name in part.targets}
     sources = {volume.source for part in others for volume in part.volumes.values()}
     directories = {pool.directory for part in others for pool in part.pools.values()}
+    drives = {name for part in others for name in part.drives}
     now = before[worker]
     pools = {name: pool for name, pool in now.pools.items() if pool.directory not in directories}
     return replace(
         now,
         pools=pools,
+        drives={name: drive for name, drive in now.drives.items() if name not in drives},
         targets={name: target for name, target in now.targets.items() if name not in targets},
         volumes={
             name: volume

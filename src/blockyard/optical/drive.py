@@ -133,6 +133,12 @@ class OpticalDrive(PrimaryUnit):
         self.image = image
         self._put(disc)
 
+    def configure(self, image: Image | None) -> None:
+        """The configuration names another image, or none: that one goes in. Blocks as long as it takes to open it."""
+        self._configured = self.image = image
+        self._put(self.opened())
+        self.keep()
+
     def remove(self) -> None:
         """Somebody takes out what lies in the tray, and closes it."""
         self.image = None

@@ -21,6 +21,7 @@ from blockyard.iscsi.directory import Directory, Entry, Portal, portal_from
 from blockyard.iscsi.login import Moved
 from blockyard.iscsi.negotiation import Preferences
 from blockyard.media.models import DRIVES, LIBRARIES
+from blockyard.optical.kinds import AUTO, KINDS
 from blockyard.pool.names import check_snapshot_name
 from blockyard.pool.schedule import Retention, parse, snapshot_name, zone
 from blockyard.scsi.alua import STATES, AccessState
@@ -111,6 +112,22 @@ class Library:
 
 
 @dataclass(frozen=True)
+class Drive:
+    """An optical drive as a logical unit."""
+
+    name: str
+    image: str = ""  # what is in it at first; "": nothing
+    kind: str = AUTO  # the kind of disc that images are shown as: by their sizes, unless something else was said
+    jukebox: str = ""  # a directory of images that are known by their names
+    uuid: str = ""  # its identity for initiators; control fills in what the state database has
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if self.kind != AUTO and self.kind not in KINDS:
+            raise ValueError(f"kind is {', '.join(KINDS)} or {AUTO}, not {self.kind!r}")
+
+
+@dataclass(frozen=True)
 class PortalGroup:
     """Network portals that lead to the same sessions (RFC 7143 §4.3)."""
 
@@ -144,7 +161,7 @@ class Target:
     """An iSCSI target node."""
 
     name: str
-    luns: dict[int, str] = field(default_factory=dict)  # LUN → name of a volume
+    luns: dict[int, str] = field(default_factory=dict)  # LUN → name of a volume or drive
     alias: str = ""
     portal_groups: tuple[int, ...] = (PORTAL_GROUP,)  # tags
     access: tuple[Rule, ...] = ()  # the first that matches an initiator decides; none: everybody may do everything
@@ -184,7 +201,7 @@ class Target:
 
     @property
     def volumes(self) -> set[str]:
-        """The names of all volumes that it shows to anybody."""
+        """The names of all volumes and drives that it shows to anybody."""
         return set(self.luns.values()).union(*(rule.luns.values() for rule in self.access))
 
 
@@ -278,9 +295,12 @@ class Configuration:
     pools: dict[str, Pool] = field(default_factory=dict)
     libraries: dict[str, Library] = field(default_factory=dict)
     schedules: dict[str, Schedule] = field(default_factory=dict)
+    drives: dict[str, Drive] = field(default_factory=dict)
 
     def shared_by(self, volume: str) -> str:
-        """What all who use a volume share: its pool, or itself."""
+        """What all who use a volume or drive share: its pool, or itself."""
+        if volume in self.drives:
+            return f"drive {volume}"
         pool = self.volumes[volume].pool
         return f"pool {pool}" if pool else f"volume {volume}"
 
@@ -308,11 +328,15 @@ class Settled(Configuration):
     def part(self, share: Share) -> Settled:
         """What a worker has to know that serves this share."""
         chosen = {name: self.targets[name] for name in share.targets}
-        volumes = {name: self.volumes[name] for target in chosen.values() for name in target.volumes}
+        shown = set().union(*(target.volumes for target in chosen.values()))
+        volumes = {name: self.volumes[name] for name in shown if name in self.volumes}
+        drives = {name: self.drives[name] for name in shown if name in self.drives}
         pools = {name: self.pools[name] for name in share.pools}
         libraries = {target.library: self.libraries[target.library] for target in chosen.values() if target.library}
         ports = {name: self.relative_ports[name] for name in chosen if name in self.relative_ports}
-        return replace(self, pools=pools, volumes=volumes, libraries=libraries, targets=chosen, relative_ports=ports)
+        return replace(
+            self, pools=pools, drives=drives, volumes=volumes, libraries=libraries, targets=chosen, relative_ports=ports
+        )
 
 
 class Share(NamedTuple):

@@ -35,6 +35,7 @@ from blockyard.scsi.unit import Identity, LogicalUnit
 from blockyard.worker.admission import WorkerAdmission
 from blockyard.worker.configuration import Schedule, Settled, Volume
 from blockyard.worker.configuration import Target as TargetConfiguration
+from blockyard.worker.drives import Drives
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.later import Answer, Later
 from blockyard.worker.libraries import Libraries
@@ -70,6 +71,7 @@ class Inventory:
         self._settled = Settled()
         self._directory = Directory((), {})
         self.libraries = Libraries(executor)
+        self.drives = Drives(executor)
         self._travels = Travels(executor, self._source)
 
     # ---- what logins ask
@@ -132,7 +134,7 @@ class Inventory:
         self.pools, self._closing = pools, closing
         self._settled = settled
         self._admission.configure(settled.auth.policy, keep)
-        units = [*leaving.values(), *self.libraries.take_over(libraries)]
+        units = [*leaving.values(), *self.libraries.take_over(libraries), *self.drives.take_over(settled.drives, keep)]
         return Leaving(self._arrange(), units)
 
     def finish(self) -> None:
@@ -163,7 +165,7 @@ class Inventory:
                 log.error("%s: closing it has failed: %s", unit, error)
 
     def close(self) -> None:
-        self.let_go(self.units.values())
+        self.let_go([*self.units.values(), *self.drives.units().values()])
         self.libraries.close()
         _close([*self.pools.values(), *self._closing])
 
@@ -289,6 +291,7 @@ class Inventory:
         """Targets, their LUNs, ports and rules as the configuration has them; the sessions that have to go."""
         self._directory = self._settled.directory()
         leaving: list[Session] = []
+        named: Mapping[str, PrimaryUnit] = {**self.units, **self.drives.units()}
         for name, node in list(self.nodes.items()):
             if isinstance(node, TravelNode) and node.base.name in self._settled.targets:
                 leaving += self._stranded(node)
@@ -296,7 +299,7 @@ class Inventory:
                 leaving += self.nodes.pop(name).sessions.values()
                 self._admission.forget(name)
         for name, target in self._settled.targets.items():
-            node = self._arrange_one(target)
+            node = self._arrange_one(target, named)
             leaving += [session for session in node.sessions.values() if not self._reached(name, session)]
         return leaving
 
@@ -310,10 +313,10 @@ class Inventory:
             or (isinstance(session.luns, MomentLunMap) and any(source.pool in closing for source in session.luns.times))
         ]
 
-    def _arrange_one(self, target: TargetConfiguration) -> TargetNode:
+    def _arrange_one(self, target: TargetConfiguration, named: Mapping[str, PrimaryUnit]) -> TargetNode:
         name = target.name
         units: dict[int, PrimaryUnit] = self.libraries.luns(target.library)
-        units |= {lun: self.units[volume] for lun, volume in target.luns.items() if volume in self.units}
+        units |= {lun: named[volume] for lun, volume in target.luns.items() if volume in named}
         relative = self._settled.relative_ports.get(name, {})
         ports = [target_port(name, tag, relative.get(tag)) for tag in target.portal_groups]
         node = self.nodes.get(name)
@@ -325,7 +328,7 @@ class Inventory:
             node.relative_ports = relative
             node.scsi.ports.set_ports(ports, target.target_port_groups)
             node.scsi.luns.change(units)
-        self._admission.guard(node, target.access, self.units)
+        self._admission.guard(node, target.access, named)
         for session in node.sessions.values():
             session.luns_changed()
         return node

@@ -17,6 +17,7 @@ from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import Answer
 from blockyard.worker.member_requests import MEMBER_REQUESTS
+from blockyard.worker.optical_requests import OPTICAL_REQUESTS
 from blockyard.worker.pool_requests import POOL_REQUESTS
 from blockyard.worker.schedules import SCHEDULE_REQUESTS
 
@@ -114,8 +115,19 @@ def tape(inventory: Inventory, request: Message) -> Answer:
     return tape_requests.carry_out(library, request)
 
 
+def optical(inventory: Inventory, request: Message) -> Answer:
+    """One of worker/optical_requests.py."""
+    drive = inventory.drives.get(request["drive"])
+    if drive is None:
+        raise LookupError(f"the drive {request['drive']} is not open")
+    if request["request"] not in OPTICAL_REQUESTS:
+        raise LookupError(f"a drive knows no request {request['request']!r}")
+    return OPTICAL_REQUESTS[request["request"]](drive, request)
+
+
 REQUESTS: dict[str, Callable[[Inventory, Message], Answer]] = {
     "alive": alive,
+    "optical": optical,
     "pool": pool,
     "tape": tape,
     "statistics": statistics,

@@ -1,0 +1,99 @@
+"""What control may ask of a worker about an optical drive: one function for each request, and their table (see requests.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from blockyard.optical.disc import Disc
+from blockyard.optical.drive import Image, OpticalDrive
+from blockyard.optical.jukebox import find, images
+from blockyard.optical.kinds import AUTO, BLOCK, KINDS
+from blockyard.worker.drives import OpenDrive
+from blockyard.worker.handoff import Message
+from blockyard.worker.later import Answer, Later, nothing_more
+
+
+def status(drive: OpenDrive, request: Message) -> Message:
+    """What is in it, and who uses it."""
+    unit, disc = drive.unit, drive.unit.disc
+    found: dict[str, Any] = {
+        "state": _state(unit),
+        "image": None if unit.image is None else unit.image.path,
+        "jukebox": drive.configured.jukebox,
+        "initiators": sorted({nexus.it.initiator.partition(",i,")[0] for nexus in unit.nexuses}),
+        "locked_by": unit.preventing if unit.locked else [],
+        "counters": unit.counters.as_dict(),
+        "disc": None,
+    }
+    if disc is not None:
+        found["disc"] = {
+            "kind": disc.kind.name,
+            "size": disc.blocks * BLOCK,
+            "layers": disc.layers,
+            "sessions": [session.start for session in disc.sessions],
+        }
+    return found
+
+
+def _state(unit: OpticalDrive) -> str:
+    if unit.disc is not None:
+        return "loaded"
+    if unit.open:
+        return "open"
+    return "empty" if unit.image is None else "unreadable"
+
+
+def insert(drive: OpenDrive, request: Message) -> Answer:
+    """Put an image in, in the place of what is there; with `force` even where hosts prevent that."""
+    unit, name, kind = drive.unit, request.get("image"), request.get("kind") or drive.configured.kind
+    if not isinstance(name, str) or not name:
+        raise ValueError("the request has no image")
+    if kind != AUTO and kind not in KINDS:
+        raise ValueError(f"a disc is {', '.join(KINDS)} or {AUTO}, not {kind!r}")
+    _check_allowed(unit, request)
+
+    def work() -> Disc:
+        return Disc(find(drive.configured.jukebox, name), kind)
+
+    def put(disc: Disc) -> Answer:
+        unit.insert(disc, Image(str(disc.path), kind))
+        return Later(unit.save, nothing_more)
+
+    return Later(work, put)
+
+
+def eject(drive: OpenDrive, request: Message) -> Answer:
+    """Take out what is there, and close the tray; with `force` even where hosts prevent that."""
+    unit = drive.unit
+    if unit.image is None and not unit.open:
+        raise ValueError(f"there is nothing in {unit}")
+    _check_allowed(unit, request)
+    unit.remove()
+    return Later(unit.save, nothing_more)
+
+
+def _check_allowed(unit: OpticalDrive, request: Message) -> None:
+    if unit.locked and not request.get("force"):
+        unit.request_eject()
+        raise ValueError(
+            f"{', '.join(unit.preventing)} keeps the disc in {unit}, and is asked to eject it: "
+            "try again when that is done, or say --force"
+        )
+
+
+def list_images(drive: OpenDrive, request: Message) -> Answer:
+    """The images of its jukebox."""
+    jukebox = drive.configured.jukebox
+    if not jukebox:
+        raise ValueError(f"{drive.unit} has no jukebox: add `jukebox = DIRECTORY` to its configuration")
+    return Later(lambda: images(Path(jukebox)), lambda found: {"images": {image.name: image.size for image in found}})
+
+
+OPTICAL_REQUESTS: Mapping[str, Callable[[OpenDrive, Message], Answer]] = {
+    "status": status,
+    "insert": insert,
+    "eject": eject,
+    "list": list_images,
+}
