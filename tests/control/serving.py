@@ -12,7 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -142,3 +143,11 @@ def _exactly(sock: socket.socket, count: int) -> bytes:
             raise EOFError
         data += more
     return data
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Look again and again whether something has come about."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, "it has not come about"
+        time.sleep(0.1)

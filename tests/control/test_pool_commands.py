@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from blockyard.cli.main import main
 from blockyard.initiator import connect
 from blockyard.scsi.sense import Asc
 from tests.conftest import need, run
-from tests.control.serving import LIMIT, Served, serve
+from tests.control.serving import Served, serve, wait_for
 from tests.control.test_live import attention, settle
 
 IQN = "iqn.2026-11.test:pool"
@@ -110,13 +109,6 @@ def test_volumes_snapshots_and_clones(site: Site) -> None:
     assert {line.split()[0] for line in targets.splitlines()} == {f"Target:{IQN}:{name}" for name in ("vm",)}
     assert "fast" in site.run("pool", "list")
     assert "snapshots  0" in site.run("volume", "show", "fast/vm")
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_limits_and_events(site: Site) -> None:

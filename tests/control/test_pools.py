@@ -18,7 +18,7 @@ from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.scsi.sense import Asc
 from tests.conftest import TargetFactory, need, run
-from tests.control.serving import serve
+from tests.control.serving import serve, wait_for
 from tests.control.test_live import attention, settle
 from tests.serving import Serving
 
@@ -193,3 +193,28 @@ def test_a_pool_that_another_process_has_open(tmp_path: Path, capsys: pytest.Cap
     assert main(arguments) == 4
     assert "Another process has this pool open" in capsys.readouterr().err
     os.close(fd)
+
+
+def test_a_pool_that_cannot_be_opened_again_does_not_take_the_rest_with_it(
+    target: TargetFactory, tmp_path: Path
+) -> None:
+    make_pool(tmp_path / "fast", two_volumes)
+    (tmp_path / "plain.img").write_bytes(b"p" * (1 << 20))
+    serving = target(
+        config=f"[pools.fast]\ndirectory = 'fast'\n[volumes.vm]\npool = 'fast'\n[targets.'{ONE}']\nluns = {{0 = 'vm'}}\n"
+        f"[volumes.plain]\npath = 'plain.img'\n[targets.'{TWO}']\nluns = {{0 = 'plain'}}\n",
+        options=["--workers", "1"],
+    )
+    with connect(serving.url(target=ONE)) as vm:
+        vm.write(0, b"v" * 512)
+    fd = os.open(tmp_path / "fast", os.O_RDONLY)
+    os.kill(serving.workers[0], signal.SIGKILL)
+    fcntl.flock(fd, fcntl.LOCK_EX)  # quicker than the worker that takes its place
+    with connect(serving.url(target=TWO), timeout=20) as plain:
+        assert plain.read(0) == b"p" * 512
+        os.close(fd)
+        with connect(serving.url(target=ONE)) as vm:
+            wait_for(lambda: vm.luns() == [0])
+            assert vm.read(0) == b"v" * 512
+        events = run([*BLOCKYARD, "events", "--state", tmp_path / "state-0"])
+        assert "the pool fast is not served, as it cannot be opened" in events.stdout

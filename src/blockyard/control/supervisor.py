@@ -235,7 +235,8 @@ class Worker:
         try:
             configuration = records.write(self.configuration)
             with contextlib.suppress(OSError):
-                await self._send({"type": "configure", "configuration": configuration, "poll": self._poll})
+                message = {"type": "configure", "configuration": configuration, "poll": self._poll}
+                await self._send({**message, "again": self.restarts > 0})
                 await self.send_accounts(final=True)
             was_ready = await messages
             try:

@@ -105,8 +105,12 @@ class Inventory:
 
     # ---- changes
 
-    def begin(self, settled: Settled) -> Leaving:
-        """Take over what can be had at once. Raises OSError or ValueError; then initiators have noticed nothing."""
+    def begin(self, settled: Settled, *, again: bool = False) -> Leaving:
+        """Take over what can be had at once. Raises OSError or ValueError; then initiators have noticed nothing.
+
+        With `again`, all of it has been served before, by a process that has died: a pool that cannot be opened now is left out,
+        so that it does not take the rest with it. `finish` looks for it again.
+        """
         closing = [pool for pool in self.pools.values() if not pool.is_of(settled.pools.get(pool.name))]
         staying = {name for name, volume in settled.volumes.items() if self._stays(volume, closing)}
         leaving = {name: unit for name, unit in self.units.items() if name not in staying}
@@ -116,7 +120,7 @@ class Inventory:
         opened: dict[str, LogicalUnit] = {}
         libraries = self.libraries.prepare(settled.libraries)
         try:
-            self._open_pools(pools, settled, {pool.directory for pool in closing})
+            self._open_pools(pools, settled, {pool.directory for pool in closing}, self._leave_out if again else None)
             for name, volume in settled.volumes.items():
                 if name in staying:
                     self._adjust(volume)
@@ -171,16 +175,47 @@ class Inventory:
 
     # ---- pools
 
-    def _open_pools(self, pools: dict[str, OpenPool], settled: Settled, occupied: Collection[str]) -> None:
-        """Add those that are not open yet, except those whose directories are occupied. Raises OSError or ValueError."""
+    def _open_pools(
+        self,
+        pools: dict[str, OpenPool],
+        settled: Settled,
+        occupied: Collection[str],
+        leave_out: Callable[[str, Exception], None] | None = None,
+    ) -> None:
+        """Add those that are not open yet, except those whose directories are occupied.
+
+        Raises OSError or ValueError, or tells `leave_out`.
+        """
         for name, pool in settled.pools.items():
             if name not in pools and pool.directory not in occupied:
-                pools[name] = OpenPool(pool, self._notify, partial(self._warn, name))
+                try:
+                    pools[name] = OpenPool(pool, self._notify, partial(self._warn, name))
+                except (OSError, ValueError) as error:
+                    if leave_out is None:
+                        raise
+                    leave_out(name, error)
+
+    def _leave_out(self, pool: str, error: Exception) -> None:
+        self._notify("error", "pool-not-open", f"the pool {pool} is not served, as it cannot be opened: {error}")
+
+    @property
+    def complete(self) -> bool:
+        """Whether all pools that are to be open are."""
+        return self._settled.pools.keys() <= self.pools.keys()
+
+    def look_again(self) -> None:
+        """Open what could not be opened before, if it can be now."""
+        try:
+            self.finish()
+        except (OSError, ValueError):  # it has been told when it was first so
+            return
+        self._notify("info", "pool-open", "all pools are served again")
 
     def _warn(self, pool: str) -> None:
         """Space is getting short in a pool: initiators that use it are told (SBC-4)."""
         for name, unit in list(self.units.items()):
-            if name in self._volumes and self._volumes[name].pool == pool and unit.thin:
+            volume = self._volumes.get(name)
+            if volume is not None and volume.pool == pool and unit.thin:
                 unit.attention(Asc.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED)
 
     # ---- logical units

@@ -2,7 +2,7 @@
 
 Started as `python -m blockyard.worker FD` with one end of handoff.pair(). Messages from control:
 
-    {"type": "configure", "configuration": {...}, "poll": bool}
+    {"type": "configure", "configuration": {...}, "poll": bool, "again": bool}
                                        first: what to serve (worker/configuration.py); answered by "ready" or "failed"
     {"type": "configure", "configuration": {...}, "grace": seconds}
                                        later: what to serve from now on; answered by "configured", when all that
@@ -54,6 +54,7 @@ from blockyard.worker.schedules import Scheduler
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_LOOK_AGAIN = 5.0  # seconds between two attempts to open a pool
 _LOOKS = 100  # thin units whose space is looked at in a tick
 
 
@@ -64,6 +65,7 @@ class Worker:
         self._control = control
         self._executor = ThreadExecutor()
         self._looks = 0  # at the space of thin units
+        self._look_again_at = 0.0  # for pools that could not be opened
         self._loop: Loop | None = None
         self._stop_at: float | None = None
         self._admission = WorkerAdmission(self._executor, self._tell)
@@ -94,7 +96,7 @@ class Worker:
             return 0
         message, _ = received
         try:
-            self._inventory.begin(records.read(Settled, message["configuration"]))
+            self._inventory.begin(records.read(Settled, message["configuration"]), again=message.get("again", False))
         except (OSError, ValueError) as error:
             send_message(self._control, {"type": "failed", "error": explain(error)})
             self._inventory.close()
@@ -195,6 +197,9 @@ class Worker:
         self._scheduler.tick()
         if self._change is not None:
             self._change.tick(now)
+        elif not self._inventory.complete and now >= self._look_again_at:
+            self._look_again_at = now + _LOOK_AGAIN
+            self._inventory.look_again()
         if self._stop_at is not None and (now >= self._stop_at or not self._loop.links):
             self._loop.running = False
 

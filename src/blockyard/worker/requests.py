@@ -101,7 +101,7 @@ def pool(inventory: Inventory, request: Message) -> Answer:
     """One of the tables above: what is asked of a pool."""
     open_pool = inventory.pools.get(request["pool"])
     if open_pool is None:
-        raise LookupError(f"the pool {request['pool']} is not open")
+        raise LookupError(f"the pool {request['pool']} is not open: `blockyard events` says why")
     if request["request"] not in _OF_POOLS:
         raise LookupError(f"a pool knows no request {request['request']!r}")
     return _OF_POOLS[request["request"]](inventory, open_pool, request)
