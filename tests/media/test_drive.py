@@ -9,8 +9,11 @@ import pytest
 
 from blockyard.media.cartridge import create, describe
 from blockyard.media.generations import GENERATIONS
+from blockyard.scsi.device_server import AbsentUnit
 from blockyard.scsi.sense import END_OF_MEDIUM, FILEMARK, INCORRECT_LENGTH, Asc, SenseKey
 from blockyard.scsi.task import Status
+from blockyard.scsi.virtual import VirtualLunMap
+from blockyard.worker.executor import ThreadExecutor
 from tests.media.drives import (
     ERASE,
     LOAD,
@@ -298,6 +301,38 @@ def test_attributes_are_kept_with_the_cartridge(tmp_path: Path) -> None:
     assert int.from_bytes(supported[:4], "big") == len(supported) - 4
     assert bytes([0x08, 0x03]) in supported
     assert tape.good(struct.pack(">BB8xIxx", 0x8C, 3, 4096)) == bytes([0, 2, 0, 1])
+
+
+def test_who_may_only_read_can_wind_and_read(tmp_path: Path) -> None:
+    tape = loaded(tmp_path)
+    tape.put(b"to be read")
+    reader = TapeHost(tape.target, initiator="iqn.test:reader", read_only=True)
+    reader.ready()
+    reader.good(REWIND)
+    assert reader.good(read(10)) == b"to be read"
+    reader.good(space(0, -1))
+    for command in (write(1), filemarks(1), ERASE):
+        assert reader.fails(command, b"x")[:2] == (SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
+    assert reader.good(mode_sense_6(0x10))[2] & 0x80
+
+
+def test_a_reserved_drive_is_its_holders_alone(tmp_path: Path) -> None:
+    tape = loaded(tmp_path)
+    other = TapeHost(tape.target, initiator="iqn.test:other")
+    other.ready()
+    tape.good(bytes([0x16, 0, 0, 0, 0, 0]))
+    tape.put(b"mine")
+    for command in (write(4), REWIND, UNLOAD):
+        assert other.send(command, b"your").status == Status.RESERVATION_CONFLICT
+    tape.good(bytes([0x17, 0, 0, 0, 0, 0]))
+    other.put(b"ours")
+
+
+def test_a_session_that_may_write_virtually_sees_no_tapes(tmp_path: Path) -> None:
+    tape = loaded(tmp_path)
+    seen = VirtualLunMap(tape.target.luns, lambda device: device, ThreadExecutor())
+    assert seen.inventory() == []
+    assert isinstance(seen.unit(0), AbsentUnit)
 
 
 def test_identities(tmp_path: Path) -> None:

@@ -165,6 +165,15 @@ def test_people_bring_cartridges_and_take_them_away(tmp_path: Path) -> None:
     vault.close()
 
 
+def test_a_directory_under_another_name_is_not_brought(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    vault.take_away("A00001L8")
+    (tmp_path / "cartridges" / "A00001L8").rename(tmp_path / "cartridges" / "B00001L8")
+    with pytest.raises(ValueError, match="holds the cartridge A00001L8"):
+        vault.bring("B00001L8")
+    vault.close()
+
+
 def test_a_damaged_cartridge_shows_in_the_drive_and_harms_nothing_else(tmp_path: Path) -> None:
     vault = filled(tmp_path, "A00001L8", "A00002L8")
     changer, drive, _ = hosts(vault)

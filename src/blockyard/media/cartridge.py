@@ -176,7 +176,8 @@ class Cartridge:
         save(self._directory, new)
         self.description = new
         for partition in self.partitions:
-            partition.close()
+            with contextlib.suppress(OSError):  # what it could not keep is gone anyhow
+                partition.close()
         self._remove_strangers()
         self.partitions = self._open()
 

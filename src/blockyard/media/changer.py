@@ -30,7 +30,7 @@ _SEND_DIAGNOSTIC = 0x1D
 
 # ---- pages
 
-_VPD_PAGES = {
+VPD_PAGES = {
     page.code: page
     for page in (
         VpdPage(0x00, "Supported VPD Pages", vpd.supported_pages, "SPC-5"),
@@ -47,7 +47,7 @@ def _tape_alert(unit: MediaChanger) -> list[Parameter]:
     return [Parameter(flag, b"\0") for flag in range(1, _CHANGER_FLAGS + 1)]  # nothing mechanical can fail
 
 
-_LOG_PAGES = {page.code: page for page in (log.PAGES[log.SUPPORTED], LogPage(0x2E, "TapeAlert", _tape_alert, "SMC-3"))}
+LOG_PAGES = {page.code: page for page in (log.PAGES[log.SUPPORTED], LogPage(0x2E, "TapeAlert", _tape_alert, "SMC-3"))}
 
 _STORES = 0x0E  # drives, import/export elements and slots keep cartridges; the arm does not
 _MOVES = 0x0E  # from each of these cartridges can be moved to all of them, and exchanged
@@ -57,7 +57,8 @@ def _capabilities(name: str, byte: int, value: int) -> ModeField:
     return ModeField(name, byte, 7, 8, default=value)
 
 
-def _mode_pages(library: Library) -> dict[tuple[int, int], ModePage]:
+def mode_pages(library: Library) -> dict[tuple[int, int], ModePage]:
+    """Those of a library, with the addresses of its elements."""
     counts = library.counts
     assignment = []
     # first address and number of elements, in the order of the page
@@ -200,8 +201,8 @@ class MediaChanger(PrimaryUnit):
 
     peripheral = 0x08
     commands = CHANGER_COMMANDS
-    vpd_pages = _VPD_PAGES
-    log_pages = _LOG_PAGES
+    vpd_pages = VPD_PAGES
+    log_pages = LOG_PAGES
     standards = (0x00A0, 0x0960, 0x0460, 0x0480)  # SAM-5, iSCSI, SPC-4, SMC-3
     copies_for_others = False
     removable = True
@@ -212,7 +213,7 @@ class MediaChanger(PrimaryUnit):
         self.serial = serial
         self.vendor, self.product = library.model.vendor, library.model.product
         self.revision = library.model.revision or self.revision
-        self.mode = ModeParameters(self.durable, pages=_mode_pages(library), bare=True)
+        self.mode = ModeParameters(self.durable, pages=mode_pages(library), bare=True)
         self.update()
 
     def pending_condition(self, nexus: Nexus) -> CheckCondition | None:

@@ -258,7 +258,9 @@ class Library:
             present = self.find(barcode)
             if present is not None:
                 raise ValueError(f"the cartridge {barcode} is in {present} already")
-            describe(self._cartridges / barcode)
+            known = describe(self._cartridges / barcode).barcode
+            if known != barcode:
+                raise ValueError(f"the directory {barcode} holds the cartridge {known}: give it that name")
             where = self._empty(place or self.free(Kind.IMPORT_EXPORT) or self.free(Kind.SLOT))
             self._bring(barcode, where)
             return where

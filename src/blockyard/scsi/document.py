@@ -76,10 +76,20 @@ _NOTES = f"""\
 
 def render() -> str:
     """The whole page, as Markdown."""
-    return "\n".join((_HEAD, _commands(), _reservations(), _vpd_pages(), _mode_pages(), _log_pages(), _NOTES))
+    return "\n".join(
+        (
+            _HEAD,
+            "## Commands\n\n" + command_table(COMMANDS),
+            _reservations(),
+            "## Vital product data pages\n\n" + vpd_table(vpd.PAGES.values()),
+            "## Mode pages\n\n" + mode_table(mode.PAGES.values()),
+            "## Log pages\n\n" + log_table(log.PAGES.values()),
+            _NOTES,
+        )
+    )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -94,7 +104,8 @@ def _fields(command: Command) -> str:
     return ", ".join(names).replace("_", " ") or "none"
 
 
-def _commands() -> str:
+def command_table(commands: Iterable[Command]) -> str:
+    """What there is, and which fields are evaluated."""
     rows = [
         (
             _code(command),
@@ -103,10 +114,10 @@ def _commands() -> str:
             _fields(command),
             f"{command.timeout} s",
         )
-        for command in COMMANDS
+        for command in commands
     ]
     head = ("Code", "Command", "CDB bytes", "Fields that are evaluated", "Timeout")
-    return "## Commands\n\n" + _table(head, rows)
+    return table(head, rows)
 
 
 def _reservations() -> str:
@@ -134,30 +145,28 @@ def _reservations() -> str:
         "## How commands are treated\n\n"
         "Which reservations of others a command conflicts with: *exclusive access* means that Write Exclusive lets it "
         "pass. Holders, and where the type says so registrants, conflict with nothing. The second column is the worst state "
-        "of its target port in which a command still works: docs/clusters.md.\n\n" + _table(head, rows)
+        "of its target port in which a command still works: docs/clusters.md.\n\n" + table(head, rows)
     )
 
 
-def _vpd_pages() -> str:
-    rows = [(f"{page.code:02X}h", page.name, page.standard) for page in vpd.PAGES.values()]
-    return "## Vital product data pages\n\n" + _table(("Code", "Page", "Standard"), rows)
+def vpd_table(pages: Iterable[vpd.VpdPage]) -> str:
+    return table(("Code", "Page", "Standard"), ((f"{page.code:02X}h", page.name, page.standard) for page in pages))
 
 
-def _mode_pages() -> str:
+def mode_table(pages: Iterable[mode.ModePage]) -> str:
+    """With the defaults, and what can be changed."""
     rows = []
-    for page in mode.PAGES.values():
+    for page in pages:
         shown = [f"{field.name.upper()}={field.default:X}h" for field in page.fields]
         changeable = [field.name.upper() for field in page.fields if field.changeable]
         code = f"{page.code:02X}h" + (f"/{page.subpage:02X}h" if page.subpage else "")
         name = page.name + (" (thin units)" if page.thin else "")
         rows.append((code, name, ", ".join(shown), ", ".join(changeable) or "none", page.standard))
-    head = ("Code", "Page", "Defaults", "Changeable", "Standard")
-    return "## Mode pages\n\n" + _table(head, rows)
+    return table(("Code", "Page", "Defaults", "Changeable", "Standard"), rows)
 
 
-def _log_pages() -> str:
-    rows = [(f"{page.code:02X}h", page.name, page.standard) for page in log.PAGES.values()]
-    return "## Log pages\n\n" + _table(("Code", "Page", "Standard"), rows)
+def log_table(pages: Iterable[log.LogPage]) -> str:
+    return table(("Code", "Page", "Standard"), ((f"{page.code:02X}h", page.name, page.standard) for page in pages))
 
 
 if __name__ == "__main__":
