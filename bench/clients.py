@@ -24,13 +24,18 @@ Client = Literal["iscsi-perf", "qemu-img", "load"]
 
 @dataclass(frozen=True)
 class Work:
-    """One kind of load. `size` in bytes; `depth` commands outstanding in each session."""
+    """One kind of load. `size` in bytes; `depth` commands outstanding in each session.
+
+    Of qemu-img: how many bytes lie from one place to the next, and how many I/Os it does, where that is not as usual.
+    """
 
     name: str
     title: str
     size: int
     depth: int
     write: bool = False
+    step: int = 0
+    count: int = 0
 
     @property
     def random(self) -> bool:
@@ -104,9 +109,10 @@ def _iscsi_perf(target: Target, work: Work, seconds: int) -> list[str]:
 
 def _qemu_img(target: Target, work: Work, seconds: int) -> list[str]:
     require("qemu-img", "qemu-utils qemu-block-extra")
-    step = work.size if not work.random else (1 << 20) + work.size  # visits every place once before any twice
+    step = work.step or (work.size if not work.random else (1 << 20) + work.size)  # every place once before any twice
+    count = work.count or _QEMU_RATE[work.size] * seconds
     return [
-        "qemu-img", "bench", "-f", "raw", "-t", "none", "-n", "-w", "-c", str(_QEMU_RATE[work.size] * seconds),
+        "qemu-img", "bench", "-f", "raw", "-t", "none", "-n", "-w", "-c", str(count),
         "-d", str(work.depth), "-s", str(work.size), "-S", str(step), target.url,
     ]  # fmt: skip
 

@@ -96,9 +96,9 @@ def test_volumes_snapshots_and_clones(site: Site) -> None:
         assert vm.capacity().size == 64 << 20, "also the size is that of the snapshot"
     volumes = site.json("volume", "list")
     assert {name: (each["size"] >> 20, each["chunk"], each["origin"]) for name, each in volumes.items()} == {
-        "fast/copy": (64, 65536, "fast/vm@monday"),
+        "fast/copy": (64, 16384, "fast/vm@monday"),
         "fast/log": (1 << 20, 4096, "fast/log@monday"),
-        "fast/vm": (64, 65536, "fast/vm@monday"),
+        "fast/vm": (64, 16384, "fast/vm@monday"),
     }
     assert [each["name"] for each in site.json("snapshot", "list", "fast/vm")] == ["monday"]
     site.run("snapshot", "delete", "fast/vm@monday", "--yes")

@@ -38,7 +38,7 @@ def _add_volume(volume: Subparsers[argparse.ArgumentParser]) -> None:
     make.add_argument(
         "--chunk",
         metavar="SIZE",
-        help="in what it takes and shares space: 4K to 4M, a power of two (default: 64K). Small ones cost memory, large "
+        help="in what it takes and shares space: 4K to 4M, a power of two (default: 16K). Small ones cost memory, large "
         "ones space",
     )
     _add_options(make)

@@ -13,6 +13,7 @@ a place to write over and the writing.
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
 from os import preadv, pwrite, pwritev
@@ -124,8 +125,25 @@ class Quick:
         fd = self._engine.devices[run.member].fd
         return preadv(fd, buffers, run.position, _flags(self._engine, run.member)) == run.length
 
+    def _together(self, offset: int, length: int, floor: int) -> _Run | None:
+        """A range as one run, which most are that were written in one go; None where it is not, or in several pages."""
+        first = offset >> self._shift
+        count, index = (offset + length - 1 >> self._shift) - first + 1, first & _INDEX
+        page = self._pages.get(first >> PAGE_SHIFT)
+        if page is None or index + count > CHUNKS:
+            return None
+        place, step = page.places[index], self._size >> UNIT_SHIFT
+        if not NOWHERE < place < HOLE or min(page.births[index : index + count]) <= floor:
+            return None
+        if page.places[index : index + count] != array("Q", range(place, place + count * step, step)):
+            return None
+        return _Run(member_of(place), offset_of(place) + (offset & self._size - 1), length)
+
     def _runs(self, offset: int, length: int, floor: int = -1) -> list[_Run] | None:
         """Where a range lies. None when the map in memory does not tell, or some of it was not born after `floor`."""
+        whole = self._together(offset, length, floor)
+        if whole is not None:
+            return [whole]
         runs: list[_Run] = []
         pages, shift, page_shift = self._pages, self._shift, self._shift + PAGE_SHIFT
         step, below = self._size >> UNIT_SHIFT, self._tree.origin is not None

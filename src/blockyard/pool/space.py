@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 UNIT_SHIFT = 12  # 4 KiB: the smallest chunk, and what places count in
 SLAB_SHIFT = 22  # 4 MiB: the largest chunk
 SLAB = 1 << SLAB_SHIFT
+DEFAULT_SHIFT = 14  # 16 KiB: of a volume's chunks, unless somebody wants others
 MEMBER_SHIFT = 40  # bits of a place below the member's number: 4 PiB a member
 UNIT_MASK = (1 << MEMBER_SHIFT) - 1
 

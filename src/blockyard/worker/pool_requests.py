@@ -15,6 +15,7 @@ from blockyard.block.size import MAX_VOLUME, format_size
 from blockyard.pool.names import check_snapshot_name, check_volume_name
 from blockyard.pool.pool import Pool
 from blockyard.pool.resizing import resize
+from blockyard.pool.space import DEFAULT_SHIFT
 from blockyard.worker.asking import find, find_snapshot, number_in, text_in, texts_in
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
@@ -24,7 +25,6 @@ from blockyard.worker.pools import OpenPool
 SMALLEST = 1 << 20  # bytes of a volume
 _SIZES = 1 << 12  # a volume has a multiple of so many bytes, so that it has whole blocks of any size
 _CHUNKS = range(12, 23)  # shifts of the sizes that a chunk may have
-DEFAULT_CHUNK = 1 << 16  # bytes
 
 
 # ---- looking
@@ -114,7 +114,8 @@ def snapshots(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
 
 def create_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """A new volume, in chunks of `chunk` bytes, with the limits that are said."""
-    name, size, chunk = text_in(request, "volume"), number_in(request, "size"), request.get("chunk") or DEFAULT_CHUNK
+    name, size = text_in(request, "volume"), number_in(request, "size")
+    chunk = request.get("chunk") or 1 << DEFAULT_SHIFT
     check_volume_name(name)
     _check_size(size)
     shift = chunk.bit_length() - 1 if isinstance(chunk, int) and chunk > 0 else 0
