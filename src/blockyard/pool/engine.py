@@ -266,10 +266,11 @@ class Engine:
     def remap(self, tree: Tree, moves: Sequence[tuple[int, int]], sum: int = 0) -> None:
         """Chunks are at new places from now on, also if the process dies: pairs of both. A single one may have a checksum."""
         with self.lock:
-            self._check()
+            if self.failed is not None:
+                self._check()
             is_first = not self._journal.length
             time = self._recorder.clock.now() if tree.segment is not None else 0
-            self._journal.append([Record(tree.number, chunk, place, time, sum) for chunk, place in moves])
+            self._journal.append([(tree.number, chunk, place, time, sum) for chunk, place in moves])
             for chunk, place in moves:
                 self._space.settle(place)
                 tree.remap(chunk, place, self._space.free, time, sum)

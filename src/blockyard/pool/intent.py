@@ -23,7 +23,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ _MAGIC = b"BYINTENT"
 _HEADER = struct.Struct("<8sIQ36s")  # magic, version, sequence, boot id; then CRC32C
 _RECORD = struct.Struct("<QQQQQI")  # sequence, then the fields of Record; then CRC32C
 _CRC = struct.Struct("<I")
+_pack_record, _pack_crc = _RECORD.pack, _CRC.pack
 _START = 4096  # bytes: where records begin
 _STEP = _RECORD.size + _CRC.size
 _VERSION = 2
@@ -105,13 +106,15 @@ class Journal:
         seed: int = crc32c(self._header(sequence)[: -_CRC.size])
         return seed
 
-    def append(self, records: list[Record]) -> None:
-        """Write changes down. Raises OSError; then none of them will be replayed."""
-        data = bytearray()
+    def append(self, records: Sequence[tuple[int, int, int, int, int]]) -> None:
+        """Write changes down, which are Records or like them. Raises OSError; then none of them will be replayed."""
+        sequence, seed, pieces = self._sequence, self._seed, list[bytes]()
         for record in records:
-            packed = _RECORD.pack(self._sequence, *record)
-            data += packed + _CRC.pack(crc32c(packed, self._seed))
-        self._write(self._sequence % 2, data, self._end)
+            packed = _pack_record(sequence, *record)
+            pieces.append(packed)
+            pieces.append(_pack_crc(crc32c(packed, seed)))
+        data = b"".join(pieces)
+        self._write(sequence % 2, data, self._end)
         self._end += len(data)
 
     def _write(self, number: int, data: bytes | bytearray, offset: int) -> None:

@@ -87,9 +87,12 @@ class Segment:
 
     def store(self, transaction: Transaction) -> None:
         """Put the notes that are sealed with those that are stored, and the segment as it was then."""
-        for at in range(0, len(self.sealed), _VALUE):
-            index = self.stored + at // _NOTE.size
-            transaction.put("notes", segment_key(self) + _INDEX.pack(index), self.sealed[at : at + _VALUE])
+        key, sealed = segment_key(self), self.sealed
+        values = (
+            (key + _INDEX.pack(self.stored + at // _NOTE.size), sealed[at : at + _VALUE])
+            for at in range(0, len(sealed), _VALUE)
+        )
+        transaction.put_all("notes", values)
         transaction.put("segments", segment_key(self), self._description)
 
     def settle(self) -> None:
