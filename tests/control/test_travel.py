@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,6 +168,20 @@ def test_who_comes_back_sees_the_same(protected: Protected) -> None:
                 assert other.read(0, 1)[0] == 10
         with connect(protected.url("now"), isid=bytes(5) + b"\1") as anew:
             assert anew.read(0, 1)[0] == 10, "it was logged out"
+
+
+def test_moments_survive_the_death_of_the_worker(protected: Protected) -> None:
+    """Killed in the midst of writes: each moment after one that was acknowledged shows that one."""
+    moments: list[tuple[str, int]] = []
+    with connect(protected.serving.url(0, target=IQN), recover=True) as live:
+        for number in range(10, 60):
+            live.write(0, bytes([number]) * BLOCK)
+            moments.append((show(time.time_ns()), number))
+            if number == 40:
+                os.kill(protected.serving.workers[0], signal.SIGKILL)
+    for moment, number in moments[::7] + moments[29:33]:
+        assert first_byte(protected.url(moment)) == number
+    assert first_byte(protected.url(show(protected.times[1]))) == 2
 
 
 def test_foreign_initiators(protected: Protected, tmp_path: Path) -> None:

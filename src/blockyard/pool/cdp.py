@@ -231,6 +231,11 @@ class Cdp:
 
         self._pool.commit(change)
 
+    def now(self) -> int:
+        """The present, in nanoseconds since 1970: all that was acknowledged is before it, what comes is after."""
+        with self._pool.lock:
+            return self.clock.now()
+
     def when(self, name: str, text: str, now: int = 0) -> int:
         """The moment that somebody means (pool/instant.py), in nanoseconds since 1970. Raises NoMoment.
 

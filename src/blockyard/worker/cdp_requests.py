@@ -83,7 +83,7 @@ def roll_back(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """Make a volume what it was at a moment. Nobody may be using it."""
     volume = _volume(pool, request)
     moment = _moment(pool, volume, request)
-    before = pool.pool.cdp.clock.now()
+    before = pool.pool.cdp.now()
     return Later(
         pool.pool.flush,
         lambda _: inventory.replace_beneath(

@@ -79,7 +79,7 @@ class Travels:
                 cdp = source.pool.cdp
                 try:
                     if source not in times:
-                        times[source] = cdp.when(source.volume, moment, now.setdefault(source.pool, cdp.clock.now()))
+                        times[source] = cdp.when(source.volume, moment, now.setdefault(source.pool, cdp.now()))
                     units[lun] = self._open(unit, source, times[source])
                 except LookupError as error:
                     why = str(error.args[0])
