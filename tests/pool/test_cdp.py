@@ -151,6 +151,25 @@ def test_a_clock_that_is_set_back(pool: Pool, time: Time) -> None:
     assert (moment(pool, first)[0], moment(pool, second)[0]) == (1, 2)
 
 
+def test_a_bookmark_is_never_in_the_future(tmp_path: Path, time: Time) -> None:
+    """Also when the clock was set back, nothing was written after it, and the pool is opened anew."""
+    create(tmp_path / "member", 64 << 20)
+    create_pool(tmp_path, [str(tmp_path / "member")])
+    with Pool(tmp_path, FileDevice, clock=time.clock()) as pool:
+        pool.create_volume("v", SIZE, SHIFT)
+        pool.cdp.turn_on("v")
+        write(pool, 1)
+        time.pass_by(60)
+        mark = pool.cdp.set_bookmark("v", "b", keep=True)
+    time.wall -= 3600 * SECOND
+    time.steady = 0
+    with Pool(tmp_path, FileDevice, clock=time.clock()) as pool:
+        assert pool.cdp.now() > mark.time
+        pool.cdp.turn_off("v")
+        write(pool, 2)
+        assert moment(pool, mark.time)[0] == 1
+
+
 def test_the_window_moves(pool: Pool, time: Time) -> None:
     pool.cdp.turn_on("v", time=60 * SECOND)
     times = []

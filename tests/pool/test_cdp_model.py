@@ -163,7 +163,7 @@ class Protected(Volumes):
 
     def draw(self, data: st.DataObject) -> tuple[str, int, bytes]:
         name = data.draw(st.sampled_from(sorted(name for name, moments in self.history.items() if moments)))
-        return name, *data.draw(st.sampled_from(self.history[name]))
+        return name, *self.history[name][data.draw(st.integers(0, len(self.history[name]) - 1))]
 
     def may_be_gone(self, name: str, time: int) -> bool:
         """Whether the window does not promise a moment."""

@@ -149,7 +149,9 @@ class Cdp:
     def load(self, transaction: Transaction) -> None:
         """Read what is stored. Raises ValueError for what makes no sense."""
         for name, value in transaction.items("journals"):
-            self._journals[name.decode()] = Journal.decode(value)
+            journal = self._journals[name.decode()] = Journal.decode(value)
+            for mark in journal.bookmarks.values():
+                self.clock.reached(mark.time)
         for segment in self._recorder.segments.values():
             if segment.volume and not segment.dropped:
                 if segment.volume not in self._journals:
