@@ -307,3 +307,15 @@ def test_schedules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert (status, "there is no schedule weekly" in printed) == (2, True)
         assert {each["name"].partition("-")[0] for each in site.json("snapshot", "list", "fast")} == {"mine", "nightly"}
         assert site.served.stop() == 0, site.served.log
+
+
+def test_whose_space_is_whose(site: Site) -> None:
+    site.run("volume", "create", "fast/vm", "64M")
+    site.io("vm", "write -P 1 0 1M", "flush")
+    site.run("snapshot", "create", "fast/vm@s")
+    site.io("vm", "write -P 2 0 128k", "flush")
+    found = site.json("volume", "usage", "fast/vm")
+    assert found["now"] == {"seen": 1 << 20, "own": 128 << 10}
+    assert found["snapshots"] == {"s": {"seen": 1 << 20, "own": 128 << 10}}
+    (line,) = [line for line in site.run("volume", "usage", "fast/vm").splitlines() if "@s" in line]
+    assert line.split() == ["fast/vm@s", "1", "MiB", "128", "KiB", "896", "KiB"]

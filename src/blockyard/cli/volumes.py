@@ -11,7 +11,7 @@ from typing import Any
 from blockyard.block.size import format_size
 from blockyard.cli.output import confirm, moment, show
 from blockyard.cli.parsers import Subparsers, family
-from blockyard.cli.pools import ask_pool, command, named, size_of
+from blockyard.cli.pools import ask_pool, command, named, size_of, watch_job
 from blockyard.control.administration import ask
 from blockyard.control.errors import UsageError
 
@@ -51,6 +51,9 @@ def _add_volume(volume: Subparsers[argparse.ArgumentParser]) -> None:
     showing = command(volume, "show", _show, "show a volume of a pool")
     showing.add_argument("name", metavar=_VOLUME, help="the volume")
     showing.add_argument("--json", action="store_true", help="as JSON")
+    usage = command(volume, "usage", _usage, "show what a volume and each of its snapshots have alone, and share")
+    usage.add_argument("name", metavar=_VOLUME, help="the volume")
+    usage.add_argument("--json", action="store_true", help="as JSON")
     resize = command(volume, "resize", _resize, "give a volume another size while it is served; initiators are told")
     resize.add_argument("name", metavar="NAME", help=f"the volume, as `blockyard status` calls it, or {_VOLUME}")
     resize.add_argument("size", metavar="SIZE", help=f"its new size: {_SIZE}")
@@ -164,6 +167,25 @@ def _show(directory: Path, options: argparse.Namespace) -> None:
     }
     for key, value in lines.items():
         print(f"  {key:<10} {value}")
+
+
+def _usage(directory: Path, options: argparse.Namespace) -> None:
+    name = named(options.name, _VOLUME)
+    number = ask_pool(directory, name.pool, "survey", volume=name.volume)["job"]
+    watch_job(directory, name.pool, number)
+    jobs = ask_pool(directory, name.pool, "jobs")["jobs"]
+    found = next(job["details"] for job in jobs if job["number"] == number)
+    shares = {str(name): found["now"], **{f"{name}@{each}": share for each, share in found["snapshots"].items()}}
+    rows = [
+        (label, format_size(share["seen"]), format_size(share["own"]), format_size(share["seen"] - share["own"]))
+        for label, share in shares.items()
+    ]
+    rows += [
+        (what, "-", format_size(found[key]), "-")
+        for what, key in (("journal and hidden snapshots", "unnamed"), ("to be freed", "leaving"))
+        if found[key]
+    ]
+    show(options, found, ("OF", "HAS", "ALONE", "SHARED"), rows, none="")
 
 
 def _resize(directory: Path, options: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ _PLAIN = frozenset(  # what the worker alone has to do with
         "add member",
         "grow member",
         "remove member",
+        "survey",
         "jobs",
         "cancel job",
         "cdp on",

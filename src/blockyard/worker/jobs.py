@@ -34,6 +34,7 @@ class Job:
         self.total = 0  # 0: nobody knows
         self.state = "running"
         self.result = ""
+        self.details: Any = None  # the result, for programs
         self.began = time.time()
         self.ended: float | None = None
         self._cancelled = False
@@ -70,7 +71,7 @@ class Job:
 
     def describe(self) -> dict[str, Any]:
         """What control is told."""
-        keys = ("number", "kind", "subject", "unit", "done", "total", "state", "result", "began", "ended")
+        keys = ("number", "kind", "subject", "unit", "done", "total", "state", "result", "details", "began", "ended")
         return {key: getattr(self, key) for key in keys}
 
 

@@ -20,6 +20,7 @@ from blockyard.worker.member_requests import MEMBER_REQUESTS
 from blockyard.worker.optical_requests import OPTICAL_REQUESTS
 from blockyard.worker.pool_requests import POOL_REQUESTS
 from blockyard.worker.schedules import SCHEDULE_REQUESTS
+from blockyard.worker.space_requests import SPACE_REQUESTS
 
 
 def statistics(inventory: Inventory, request: Message) -> Message:
@@ -94,7 +95,7 @@ def alive(inventory: Inventory, request: Message) -> Message:
     return {}
 
 
-_OF_POOLS = {**POOL_REQUESTS, **MEMBER_REQUESTS, **CDP_REQUESTS, **SCHEDULE_REQUESTS}
+_OF_POOLS = {**POOL_REQUESTS, **MEMBER_REQUESTS, **CDP_REQUESTS, **SCHEDULE_REQUESTS, **SPACE_REQUESTS}
 
 
 def pool(inventory: Inventory, request: Message) -> Answer:
