@@ -130,7 +130,7 @@ class Allocations(RuleBasedStateMachine):
         assert self.space.used == self.space.waiting + sum(1 << shift for shift in self.live.values())
         assert all(self.space.is_used(place, shift) for place, shift in self.live.items())
         rooms = sum(self.space.room(shift) for shift in SHIFTS)
-        assert self.space.used + rooms + self.space.free_slabs * SLAB == self.space.size
+        assert self.space.used + rooms + self.space.spare_slabs * SLAB == self.space.size
         assert not any(self.space.is_used(place, shift) for place, shift in self.unusable.items())
 
     @invariant()

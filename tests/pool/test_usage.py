@@ -222,6 +222,19 @@ def test_levels(pool: Pool) -> None:
     assert levels == [Level.GOOD, Level.GOOD, Level.SOFT, Level.HARD, Level.FULL, Level.SOFT]
 
 
+def test_levels_do_not_go_up_and_down(pool: Pool) -> None:
+    pool.set_thresholds(soft="50%")
+    fill(pool, "a", 0, 2 * A_SLAB)
+    assert pool.ledger.level_after(Level.GOOD) is Level.SOFT
+    VolumeDevice(pool, "a").discard(0, CHUNK)
+    pool.flush()
+    assert pool.ledger.level is Level.GOOD
+    assert pool.ledger.level_after(Level.SOFT) is Level.SOFT
+    VolumeDevice(pool, "a").discard(0, SLAB + CHUNK)
+    pool.flush()
+    assert pool.ledger.level_after(Level.SOFT) is Level.GOOD
+
+
 def test_a_full_pool_stuns_writers_until_there_is_space(pool: Pool, tmp_path: Path) -> None:
     fill(pool, "a", 0, 4 * A_SLAB, 1)
     pool.snapshot(["a"], "s", 1.0)

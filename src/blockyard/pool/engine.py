@@ -207,6 +207,7 @@ class Engine:
         while True:
             with self.lock:
                 self._check()
+                self.ledger.check(tree)
                 if self._space.is_ready(tree.shift) or not self._space.free_slabs:
                     return self._allocate(tree)
             for _ in range(_SLABS):

@@ -141,13 +141,19 @@ class Space:
         self.used = 0  # bytes in chunks that cannot be allocated, those included that wait for a release
         self.waiting = 0  # of these, the bytes that wait for a release
 
+    @property
+    def spare_slabs(self) -> int:
+        """Slabs that hold nothing, those too that are made ready for a size of chunks: others get them when there are none."""
+        return self.free_slabs + len(self._empty)
+
     def has_room(self, shift: int) -> bool:
         """Whether `allocate` would find a place."""
-        return bool(self.free_slabs or self._room[shift])
+        return bool(self._room[shift] or self.spare_slabs)
 
     def room(self, shift: int) -> int:
-        """Bytes that are free in slabs in use which have chunks of 1 << `shift`: of no use for others."""
-        return self._room[shift] << shift
+        """Bytes that are free in slabs which hold chunks of 1 << `shift`: of no use for others."""
+        ready = sum(self._members[slab.member].shifts[slab.number] == shift for slab in self._empty)
+        return (self._room[shift] << shift) - (ready << SLAB_SHIFT)
 
     @property
     def slabs(self) -> list[int]:
@@ -172,6 +178,7 @@ class Space:
 
     def retire(self, number: int) -> None:
         """Take a member out; its number is never used again. Raises OSError (EBUSY) while anything is in it."""
+        self._close()
         self._close()
         member = self._members[number]
         free = member.shifts.count(0)

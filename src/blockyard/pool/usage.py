@@ -176,12 +176,12 @@ class Ledger:
             raise PoolFull(errno.ENOSPC, f"The pool has reached its hard threshold ({self.hard})")
         if not space.has_room(tree.shift):
             raise PoolFull(errno.ENOSPC, "The pool is full")
-        if self._reserved and space.free_slabs << SLAB_SHIFT <= self._most and not self._leaves_enough(tree.shift):
+        if self._reserved and space.spare_slabs << SLAB_SHIFT <= self._most and not self._leaves_enough(tree.shift):
             raise PoolFull(errno.ENOSPC, "What is left of the pool is reserved for other volumes")
 
     def _leaves_enough(self, shift: int) -> bool:
         """Whether there is a chunk of this size besides what is reserved."""
-        free = self._space.free_slabs
+        free = self._space.spare_slabs
         taken = {shift: 1 << shift}
         if self._space.room(shift) < 1 << shift:
             free -= 1
@@ -201,7 +201,7 @@ class Ledger:
 
     def can_keep(self) -> bool:
         """Whether there is space for all that is reserved."""
-        return self.slabs_needed({}) <= self._space.free_slabs
+        return self.slabs_needed({}) <= self._space.spare_slabs
 
     def available(self, tree: Tree | None = None) -> int:
         """Bytes that can still be taken: by a tree, or by a volume without limits."""
@@ -216,9 +216,18 @@ class Ledger:
 
     @property
     def level(self) -> Level:
+        return self._level_with(0)
+
+    def level_after(self, before: Level) -> Level:
+        """As `level`; but it falls only when there is a little more space than that takes, so that it does not go up and down."""
+        level = self.level
+        return level if level >= before else min(before, self._level_with(max(SLAB, self._space.size >> 6)))
+
+    def _level_with(self, more: int) -> Level:
+        """What it would be with so many bytes more in use."""
         space = self._space
-        left = space.size - space.used
-        if left < SLAB and not space.free_slabs:
+        left = space.size - space.used - more
+        if left < SLAB and not space.spare_slabs:
             return Level.FULL
         if left <= self.hard.bytes_left(space.size):
             return Level.HARD

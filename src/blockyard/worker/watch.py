@@ -25,7 +25,7 @@ class Watch:
     def look(self) -> None:
         pool = self._pool
         with pool.lock:
-            level = pool.ledger.level
+            level = pool.ledger.level_after(self._level)
         if level != self._level:
             self._changed(self._level, level)
             self._level = level
