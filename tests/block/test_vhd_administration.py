@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from blockyard.block.device import Device
-from blockyard.block.image import ImageError
+from blockyard.block.image_states import ImageError
 from blockyard.block.parents import Wanted
 from blockyard.block.vhd import DynamicVhd, FixedVhd, open_vhd
 from blockyard.block.vhd_creation import write_vhd

@@ -12,7 +12,7 @@ import pytest
 
 from blockyard.block import formats
 from blockyard.block.device import Device
-from blockyard.block.image import ImageError
+from blockyard.block.image_states import ImageError
 
 MIB = 1 << 20
 SIZE = 6 * MIB

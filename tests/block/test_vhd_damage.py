@@ -14,7 +14,7 @@ import pytest
 from crc32c import crc32c
 
 from blockyard.block.device import Device
-from blockyard.block.image import ImageError
+from blockyard.block.image_states import ImageError
 from blockyard.block.memory import MemoryDevice
 from blockyard.block.parents import Wanted
 from blockyard.block.vhd import open_vhd

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
 from blockyard.block.file import create as create_file
-from blockyard.block.image import BlockImage, ImageError, Progress
+from blockyard.block.image import BlockImage, Progress
+from blockyard.block.image_states import ImageError
 from blockyard.block.parents import Chain, ParentOf, Wanted
 from blockyard.block.vhd import DynamicVhd, FixedVhd, find_footer, open_vhd
 from blockyard.block.vhd_creation import write_vhd

@@ -19,27 +19,18 @@ import errno
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from threading import Condition, RLock
+from threading import RLock
 from typing import NamedTuple
 
 from blockyard.block.device import Device, Extent, Run, Space
 from blockyard.block.free_places import FreePlaces
+from blockyard.block.image_quick import QuickImage
+from blockyard.block.image_states import ABSENT, NOWHERE, PARTIAL, PRESENT, ZERO, Gate, bit_runs, ones
 
-ABSENT, ZERO, PRESENT, PARTIAL = 0, 2, 6, 7  # as VHDX numbers them (MS-VHDX 2.5.1.1)
-NOWHERE = -1
 _PIECE = 1 << 20  # bytes of zeros that are written at a time
 _ZEROS = bytes(_PIECE)
 _WINDOW = 1 << 12  # blocks
 Progress = Callable[[int, int], None]  # of how many are done
-
-
-class ImageError(OSError):
-    """An image that is damaged, or is not what it should be. Says what is wrong, and with which file."""
-
-    def __init__(self, path: str, what: str) -> None:
-        super().__init__(errno.EINVAL, what, path)
-        self.what = what
 
 
 class Piece(NamedTuple):
@@ -49,56 +40,6 @@ class Piece(NamedTuple):
     length: int
     position: int = NOWHERE  # in the file
     inherited: bool = False  # from the parent; else, if it is nowhere, it is zeros
-
-
-class Gate:
-    """Lets many in side by side, and keeps them out while somebody needs to be alone."""
-
-    def __init__(self) -> None:
-        self._condition = Condition()
-        self._inside = self._waiting = 0
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        with self._condition:
-            while self._waiting:
-                self._condition.wait()
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._inside -= 1
-                if self._waiting and not self._inside:
-                    self._condition.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._condition:
-            self._waiting += 1
-            try:
-                while self._inside:
-                    self._condition.wait()
-                yield
-            finally:
-                self._waiting -= 1
-                self._condition.notify_all()
-
-
-def bit_runs(bits: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
-    """The bits from `start` to before `end` as runs of equal ones: where each begins and ends, and what it is."""
-    while start < end:
-        rest = bits >> start
-        is_set = bool(rest & 1)
-        others = ~rest if is_set else rest
-        stop = min(end, start + (others & -others).bit_length() - 1) if others else end
-        yield start, stop, is_set
-        start = stop
-
-
-def ones(start: int, end: int) -> int:
-    """A number whose bits from `start` to before `end` are set."""
-    return (1 << end) - (1 << start)
 
 
 class BlockImage(Device):
@@ -122,12 +63,13 @@ class BlockImage(Device):
         self.read_only = below.read_only
         self.rotational = below.rotational
         self.notes: list[str] = []  # what was found at opening that is not as it should be, and could be borne with
-        self._gate = Gate()
+        self.gate = Gate()
         self._lock = RLock()
-        self._begun = False
+        self.begun = False  # it is marked as modified, so that data may be written without a word to this layer
         count = -(-size // block_size)
         self.places = array("q", [NOWHERE]) * count
         self.states = bytearray(count)
+        self.quick = QuickImage(self) if below.fd >= 0 else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r}, {self.kind}, {self.size} bytes)"
@@ -203,7 +145,7 @@ class BlockImage(Device):
         while offset < end:
             block, inside = divmod(offset, self.block_size)
             size = min(self.block_size - inside, end - offset)
-            if self.states[block] != PRESENT and not self._covers(block, inside, size):
+            if self.states[block] != PRESENT and not self.covers(block, inside, size):
                 return None
             found = self.below.resolve(self.places[block] + inside, size)
             if found is None:
@@ -212,12 +154,7 @@ class BlockImage(Device):
             offset += size
         return extents
 
-    @property
-    def begun(self) -> bool:
-        """Whether the image is marked as modified, so that its data may be written without a word to this layer."""
-        return self._begun
-
-    def _covers(self, block: int, inside: int, length: int) -> bool:
+    def covers(self, block: int, inside: int, length: int) -> bool:
         """Whether a part of a PARTIAL block is here, as far as that is known without reading."""
         if self.states[block] != PARTIAL:
             return False
@@ -228,7 +165,7 @@ class BlockImage(Device):
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """What is allocated, and in it what the file below has no hole for."""
         run = Run(offset, 0, False)
-        with self._gate.shared():
+        with self.gate.shared():
             pieces = list(self._pieces(offset, length))
         for piece in pieces:
             for part in self._piece_runs(piece):
@@ -266,7 +203,7 @@ class BlockImage(Device):
     # ---- reading
 
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
-        with self._gate.shared():
+        with self.gate.shared():
             for buffer in buffers:
                 self._read(buffer, offset)
                 offset += len(buffer)
@@ -290,7 +227,7 @@ class BlockImage(Device):
         buffer[length:] = bytes(len(buffer) - length)
 
     def prefetch(self, offset: int, length: int) -> None:
-        with self._gate.shared():
+        with self.gate.shared():
             for piece in self._pieces(offset, length):
                 if piece.position >= 0:
                     self.below.prefetch(piece.position, piece.length)
@@ -301,7 +238,7 @@ class BlockImage(Device):
 
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
         self._begin_writing()
-        with self._gate.shared():
+        with self.gate.shared():
             for buffer in buffers:
                 self._write(memoryview(buffer).cast("B"), offset)
                 offset += len(buffer)
@@ -309,11 +246,11 @@ class BlockImage(Device):
     def _begin_writing(self) -> None:
         if self.read_only:
             raise OSError(errno.EROFS, "It is open for reading only", self.path)
-        if not self._begun:
+        if not self.begun:
             with self._lock:
-                if not self._begun:
+                if not self.begun:
                     self._begin()
-                    self._begun = True
+                    self.begun = True
 
     def _write(self, data: memoryview, offset: int) -> None:
         """One buffer: at once what has its place, then the rest."""
@@ -322,7 +259,7 @@ class BlockImage(Device):
         while at < len(data):
             block, inside = divmod(offset + at, self.block_size)
             part = data[at : at + self.block_size - inside]
-            if self.states[block] == PRESENT or self._covers(block, inside, len(part)):
+            if self.states[block] == PRESENT or self.covers(block, inside, len(part)):
                 self.below.pwritev([part], self.places[block] + inside)
             else:
                 late.append((block, inside, part))
@@ -388,13 +325,13 @@ class BlockImage(Device):
         if not self.granularity:
             self.write_zeroes(offset, length)
             return
-        with self._gate.alone():
+        with self.gate.alone():
             self._zero(offset, length, free=True)
 
     def write_zeroes(self, offset: int, length: int) -> None:
         """What has a place keeps it; what has none reads as zeros without."""
         self._begin_writing()
-        with self._gate.shared():
+        with self.gate.shared():
             self._zero(offset, length, free=False)
 
     def _zero(self, offset: int, length: int, *, free: bool) -> None:

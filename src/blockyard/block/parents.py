@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from blockyard.block.device import Device
-from blockyard.block.image import ImageError
+from blockyard.block.image_states import ImageError
 
 DEPTH = 64  # images in a chain
 

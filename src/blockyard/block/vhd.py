@@ -23,7 +23,8 @@ from dataclasses import replace
 
 from blockyard.block.device import Device, Extent, Run, Space
 from blockyard.block.free_places import FreePlaces
-from blockyard.block.image import ABSENT, NOWHERE, PARTIAL, PRESENT, BlockImage, ImageError, ones
+from blockyard.block.image import BlockImage
+from blockyard.block.image_states import ABSENT, NOWHERE, PARTIAL, PRESENT, ImageError, ones
 from blockyard.block.parents import ParentOf, Wanted
 from blockyard.block.vhd_layout import (
     DIFFERENCING,
@@ -314,7 +315,7 @@ class DynamicVhd(BlockImage):
 
     def merge_quietly(self) -> None:
         """Changes will be none that a child could see: keep the time until `mark_modified`."""
-        self._begun = True
+        self.begun = True
 
     def _allocate(self) -> int:
         place = self._free.take()

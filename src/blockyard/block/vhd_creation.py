@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 
 from blockyard.block.device import Device
-from blockyard.block.image import ImageError
+from blockyard.block.image_states import ImageError
 from blockyard.block.vhd import DynamicVhd, FixedVhd
 from blockyard.block.vhd_layout import (
     DEFAULT_BLOCK,

@@ -14,7 +14,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from blockyard.block.image import ImageError
+from blockyard.block.image_states import ImageError
 
 SECTOR = 512
 MAX_SIZE = 2040 << 30  # bytes: what Windows mounts at most

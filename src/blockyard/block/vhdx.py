@@ -19,7 +19,8 @@ from dataclasses import replace
 
 from blockyard.block.device import Device
 from blockyard.block.free_places import FreePlaces
-from blockyard.block.image import ABSENT, NOWHERE, PARTIAL, PRESENT, ZERO, BlockImage, ImageError, ones
+from blockyard.block.image import BlockImage
+from blockyard.block.image_states import ABSENT, NOWHERE, PARTIAL, PRESENT, ZERO, ImageError, ones
 from blockyard.block.parents import ParentOf, Wanted
 from blockyard.block.vhdx_file import Headers, read, regions_of, replayed
 from blockyard.block.vhdx_layout import (
@@ -376,7 +377,7 @@ class Vhdx(BlockImage):
             self._settle()
             self.headers.update(log=NO_GUID)
             self._log, self._log_guid = None, uuid.uuid4()
-            self._begun = False
+            self.begun = False
 
     def close(self) -> None:
         try:

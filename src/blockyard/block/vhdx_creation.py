@@ -7,7 +7,7 @@ import uuid
 
 from blockyard import __version__
 from blockyard.block.device import Device
-from blockyard.block.image import PRESENT, ImageError
+from blockyard.block.image_states import PRESENT, ImageError
 from blockyard.block.vhdx import Vhdx
 from blockyard.block.vhdx_layout import (
     BAT,

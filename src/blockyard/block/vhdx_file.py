@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from blockyard.block.device import Device
-from blockyard.block.image import ImageError
+from blockyard.block.image_states import ImageError
 from blockyard.block.vhdx_layout import (
     HEADERS,
     MB,

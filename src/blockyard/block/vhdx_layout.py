@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
-from blockyard.block.image import ImageError
+from blockyard.block.image_states import ImageError
 
 MB = 1 << 20
 MAX_SIZE = 64 << 40  # bytes (2.6.2.2)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from blockyard.block.device import Device, Run
-from blockyard.block.image import ImageError
+from blockyard.block.image_states import ImageError
 from blockyard.block.vhdx_layout import MAX_FILE, MB, PAGE, Header, sealed, sound
 
 # signature | checksum | length | tail | sequence number | descriptors | | log GUID | flushed and last file offset
