@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -335,6 +336,28 @@ def test_a_session_that_may_write_virtually_sees_no_tapes(tmp_path: Path) -> Non
     assert isinstance(seen.unit(0), AbsentUnit)
 
 
+def test_compressed_blocks_take_less_room_and_come_back(tmp_path: Path) -> None:
+    tape = loaded(tmp_path, capacity=1 << 20)
+    tape.good(mode_select_6(20), bytes(4) + bytes([0x0F, 14, 0xC0, 0x80, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0]))
+    assert tape.good(mode_sense_6(0x10))[4 + 8 + 14] == 1
+    block, noise = b"the same again " * 10000, Random(5).randbytes(5000)
+    for _ in range(20):  # three times what there is room for
+        tape.put(block)
+    tape.put(noise)
+    page = tape.good(struct.pack(">BBBxxHHx", 0x4D, 0, 0x5B, 0, 4096))
+    assert int.from_bytes(page[4 + 6 + 4 : 4 + 6 + 6], "big") > 1000
+    tape.good(UNLOAD)
+    tape.good(LOAD)
+    assert all(tape.good(read(len(block))) == block for _ in range(20))
+    assert tape.good(read(5000)) == noise
+    path = tmp_path / "A00001L8" / "1-0.data"
+    assert path.stat().st_size < 100000
+    configuration = bytearray(tape.good(mode_sense_6(0x10))[4 + 8 :])
+    configuration[14] = 0  # the same can be said by another page
+    tape.good(mode_select_6(20), bytes(4) + bytes(configuration))
+    assert not tape.drive.compression
+
+
 def test_identities(tmp_path: Path) -> None:
     tape = loaded(tmp_path)
     data = tape.good(inquiry())
@@ -348,7 +371,7 @@ def test_identities(tmp_path: Path) -> None:
         assert ibm.good(inquiry(page))[1] == page
 
 
-@pytest.mark.parametrize("page", [0x02, 0x03, 0x06, 0x0C, 0x17, 0x2E, 0x31])
+@pytest.mark.parametrize("page", [0x02, 0x03, 0x06, 0x0C, 0x17, 0x1B, 0x2E, 0x31])
 def test_log_pages(tmp_path: Path, page: int) -> None:
     tape = loaded(tmp_path)
     tape.put(b"x" * 5000)

@@ -69,6 +69,7 @@ class TapeDrive(PrimaryUnit):
         self.trouble: Asc | None = None  # why what is in the drive cannot be loaded
         self.block_size = 0
         self.buffered = _BUFFERED
+        self.compression = False
         self.alerts: set[int] = set()
         self.medium_errors = {"read": 0, "write": 0}
         self.mode = ModeParameters(self.durable, pages=pages.MODE_PAGES, bare=True)
@@ -241,21 +242,20 @@ class TapeDrive(PrimaryUnit):
             self.block_size = int.from_bytes(descriptor[5:8], "big")
 
     def change_mode(self, data: bytes, at: int, nexus: Nexus, *, save: bool = False) -> None:
-        before = self.compression
         super().change_mode(pages.with_all_sizes(data, at), at, nexus, save=save)
-        algorithm = bool(self.mode.get(pages.CONFIGURATION, "select_data_compression_algorithm"))
-        if self.compression == before and algorithm != before:  # two pages say the same: the one that has changed holds
-            self.mode.put(pages.COMPRESSION, "dce", algorithm)
-        self.update()
 
-    @property
-    def compression(self) -> bool:
-        return bool(self.mode.get(pages.COMPRESSION, "dce"))
+    def _settle_compression(self) -> None:
+        """Two mode pages say whether data is compressed: the one that has changed holds, and the other follows."""
+        enabled = bool(self.mode.get(pages.COMPRESSION, "dce"))
+        algorithm = bool(self.mode.get(pages.CONFIGURATION, "select_data_compression_algorithm"))
+        self.compression = enabled if enabled != self.compression else algorithm
+        self.mode.put(pages.COMPRESSION, "dce", int(self.compression))
+        self.mode.put(pages.CONFIGURATION, "select_data_compression_algorithm", int(self.compression))
 
     def update(self) -> None:
         super().update()
+        self._settle_compression()
         put: Any = self.mode.put
-        put(pages.CONFIGURATION, "select_data_compression_algorithm", int(self.compression))
         tape = self.tape
         description = None if tape is None else tape.description
         generation = self.model.generation if description is None else description.generation

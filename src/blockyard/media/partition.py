@@ -20,9 +20,10 @@ from uuid import UUID
 
 from crc32c import crc32c
 
+from blockyard.media import codec
 from blockyard.media.files import read_all, write_all
 from blockyard.media.index import Index
-from blockyard.media.record import BLOCK, FILEMARK, FIRST, HEADER_LENGTH, PLAIN, SLOT, Record, Superblock
+from blockyard.media.record import BLOCK, FILEMARK, FIRST, HEADER_LENGTH, SLOT, Record, Superblock
 from blockyard.scsi.sense import ReadFailure
 
 log = logging.getLogger(__name__)
@@ -104,21 +105,27 @@ class Partition:
             if record.kind == FILEMARK:
                 return None
             data = read_all(self._fd, record.stored, offset + HEADER_LENGTH, self._path)
+            if crc32c(data) != record.checksum:
+                raise OSError(errno.EBADMSG, f"The checksum of object {number} is wrong", str(self._path))
+            return codec.decompress(record.codec, data, record.length)
         except OSError as error:
-            raise ReadFailure(error.errno, error.strerror, error.filename) from error
-        if record.codec != PLAIN or crc32c(data) != record.checksum:
-            raise ReadFailure(errno.EBADMSG, f"The checksum of object {number} is wrong", str(self._path))
-        return data
+            raise ReadFailure(error.errno, error.strerror, error.filename or str(self._path)) from error
 
     # ---- writing
 
-    def append(self, data: bytes | bytearray | memoryview) -> None:
-        """Write a block behind all others; that waits for no disk. Raises OSError, and then there is no such block."""
-        self._append(Record(BLOCK, PLAIN, len(data), len(data), self._epoch, self.objects, crc32c(data)), data)
+    def append(self, data: bytes | bytearray | memoryview, *, compress: bool = False) -> int:
+        """Write a block behind all others; that waits for no disk. Returns how many bytes of data it takes.
+
+        Raises OSError, and then there is no such block.
+        """
+        kind, stored = codec.compress(data) if compress else (codec.PLAIN, data)
+        record = Record(BLOCK, kind, len(data), len(stored), self._epoch, self.objects, crc32c(stored))
+        self._append(record, stored)
+        return len(stored)
 
     def append_filemark(self) -> None:
         """Write a filemark behind all else. Raises OSError; then there is none."""
-        self._append(Record(FILEMARK, PLAIN, 0, 0, self._epoch, self.objects, 0), b"")
+        self._append(Record(FILEMARK, codec.PLAIN, 0, 0, self._epoch, self.objects, 0), b"")
         self.filemarks += 1
 
     def _append(self, record: Record, data: bytes | bytearray | memoryview) -> None:

@@ -20,7 +20,6 @@ _RECORD = struct.Struct("<4sBBHIIQQI")  # and the checksum of these
 HEADER_LENGTH = _RECORD.size + 4
 
 BLOCK, FILEMARK = 1, 2
-PLAIN = 0  # the codec of data that is stored as it is
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ class Superblock:
 
 
 class Record(NamedTuple):
-    """The header of a block or filemark. `length` is that of the block, `stored` that of the data which follows."""
+    """The header of a block or filemark. `length` is that of the block, `stored` that of the data which follows: it is the
+    block itself or, by `codec`, what it was compressed to."""
 
     kind: int
     codec: int
@@ -66,7 +66,7 @@ class Record(NamedTuple):
     stored: int
     epoch: int
     number: int  # counted from the beginning of the partition
-    checksum: int  # of the block, before any codec
+    checksum: int  # of the data which follows
 
     def encode(self) -> bytes:
         body = _RECORD.pack(_RECORD_MAGIC, self.kind, self.codec, 0, *self[2:])

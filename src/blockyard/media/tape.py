@@ -38,7 +38,8 @@ class Tape:
         self.cartridge = Cartridge(directory)
         self.number = 0  # of the partition
         self.position = 0
-        self.written = 0  # bytes, in this load
+        self.written = 0  # bytes, in this load,
+        self.stored = 0  # and to how many they were compressed
         self.read_bytes = 0
         self.overwrite: tuple[int, int] | None = None  # partition and position for which ALLOW OVERWRITE holds
 
@@ -100,10 +101,10 @@ class Tape:
         partition = self.partition
         return partition.filemarks - partition.filemarks_before(self.position) == partition.objects - self.position
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview, *, compress: bool = False) -> None:
         """Write a block; all that was behind the position is gone. Raises OSError."""
         self.cut()
-        self.partition.append(data)
+        self.stored += self.partition.append(data, compress=compress)
         self.position += 1
         self.written += len(data)
 

@@ -6,6 +6,7 @@ import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from blockyard.media import codec
 from blockyard.media.generations import LARGEST_PARTITIONS
 from blockyard.scsi import log, mode, vpd
 from blockyard.scsi.log import LogPage, Parameter, counter
@@ -92,8 +93,8 @@ MODE_PAGES = {
             "Data Compression",
             16,
             (
-                ModeField("dce", 2, 7, 1, changeable=True),
-                ModeField("dcc", 2, 6, 1, default=1),
+                ModeField("dce", 2, 7, 1, changeable=codec.AVAILABLE),
+                ModeField("dcc", 2, 6, 1, default=int(codec.AVAILABLE)),
                 ModeField("dde", 3, 7, 1, default=1),
                 ModeField("compression_algorithm", 4, 7, 32, default=1, changeable=True, values=(0, 1)),
                 ModeField("decompression_algorithm", 8, 7, 32, default=1, changeable=True, values=(0, 1)),
@@ -111,7 +112,7 @@ MODE_PAGES = {
                 ModeField("eeg", 10, 4, 1, default=1),
                 ModeField("sew", 10, 3, 1, default=1),
                 ModeField("swp", 10, 2, 1, changeable=True),
-                ModeField("select_data_compression_algorithm", 14, 7, 8, changeable=True, values=(0, 1)),
+                ModeField("select_data_compression_algorithm", 14, 7, 8, changeable=codec.AVAILABLE, values=(0, 1)),
             ),
             "SSC-5",
         ),
@@ -232,6 +233,13 @@ def _volume_statistics(unit: TapeDrive) -> list[Parameter]:
     ]
 
 
+def _compression(unit: TapeDrive) -> list[Parameter]:
+    """Ratios in hundredths, of what was read and written in this load; reading is as it was written."""
+    tape = unit.tape
+    ratio = 100 if tape is None or not tape.stored else min(0xFFFF, 100 * tape.written // tape.stored)
+    return [counter(0x0000, 100, 2), counter(0x0001, ratio, 2)]
+
+
 def _tape_alert(unit: TapeDrive) -> list[Parameter]:
     return [Parameter(flag, bytes([flag in unit.alerts])) for flag in range(1, _FLAGS + 1)]
 
@@ -255,6 +263,7 @@ LOG_PAGES = {
         LogPage(0x06, "Non-Medium Error", _non_medium_errors, "SPC-5"),
         LogPage(0x0C, "Sequential-Access Device", _sequential_access, "SSC-5"),
         LogPage(0x17, "Volume Statistics", _volume_statistics, "SSC-5"),
+        LogPage(0x1B, "Data Compression", _compression, "SSC-5"),
         LogPage(0x2E, "TapeAlert", _tape_alert, "SSC-5"),
         LogPage(0x31, "Tape Capacity", _capacity, "LTO"),
     )

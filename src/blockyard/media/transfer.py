@@ -136,7 +136,8 @@ def verify(unit: TapeDrive, task: Task) -> Buffer:
 def check_write(unit: TapeDrive, task: Task) -> None:
     _check_length(unit, task, MAX_TRANSFER if task.fields["fixed"] else MAX_BLOCK)
     tape = unit.tape
-    if tape is not None and unit.buffered and task.expected <= _INLINE_WRITE and tape.appends_at_once():
+    plain = unit.buffered and not unit.compression
+    if tape is not None and plain and task.expected <= _INLINE_WRITE and tape.appends_at_once():
         task.blocking = False
 
 
@@ -154,7 +155,7 @@ def write(unit: TapeDrive, task: Task) -> Buffer:
         if not tape.has_room(len(block)):
             raise _full(left)
         try:
-            tape.write(block)
+            tape.write(block, compress=unit.compression)
         except OSError as error:
             raise _failed(error, left) from error
         unit.counters.write_bytes += len(block)

@@ -98,6 +98,7 @@ must mt -f $tape lock
 refused mtx -f "$changer" unload 1 0
 must mt -f $tape unlock
 must mt -f $tape drvbuffer 1
+must mt -f $tape compression 1
 must mt -f $tape compression 0
 must mt -f $tape defcompression -1
 must mt -f $tape stoptions scsi2logical
