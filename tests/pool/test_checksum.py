@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from blockyard.block.file import FileDevice, create
 from blockyard.pool.moment import MomentDevice
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
+from blockyard.pool.scrub import scrub
 from blockyard.pool.space import offset_of
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
 
@@ -89,3 +92,60 @@ def test_checksums_outlive_the_process(tmp_path: Path) -> None:
             assert read(device, CHUNK) == bytes([2]) * CHUNK
             with pytest.raises(OSError, match="checksum of chunk 2"):
                 read(device, 2 * CHUNK)
+
+
+def test_scrubbing_finds_what_is_bad_and_whose_it_is(tmp_path: Path) -> None:
+    """In the live volume and its snapshots, in a snapshot alone, in what a journal alone has."""
+    with make(tmp_path) as pool:
+        told: list[tuple[int, int]] = []
+        assert scrub(pool, lambda done, total: told.append((done, total))) == []
+        assert told[-1] == (pool.used, pool.used)
+        falsify(pool, tmp_path, 0)
+        pool.snapshot(["a"], "s", 1.0)
+        falsify(pool, tmp_path, 1)
+        device = VolumeDevice(pool, "a")
+        device.pwritev([bytes([9]) * CHUNK], CHUNK)
+        pool.snapshot(["a"], "t", 2.0)
+        pool.cdp.turn_on("a")
+        device.pwritev([bytes([8]) * CHUNK], 2 * CHUNK)
+        falsify(pool, tmp_path, 2)
+        device.pwritev([bytes([7]) * CHUNK], 2 * CHUNK)
+        found = {(bad.where, bad.offset, bad.length) for bad in scrub(pool)}
+        assert found == {
+            (("a", "a@s", "a@t"), 0, CHUNK),
+            (("a@s",), CHUNK, CHUNK),
+            (("the journal of a",), 2 * CHUNK, CHUNK),
+        }
+
+
+def test_scrubbing_while_the_volume_is_written(tmp_path: Path) -> None:
+    with make(tmp_path) as pool:
+        device = VolumeDevice(pool, "a")
+        stop = threading.Event()
+
+        def work() -> None:
+            for number in itertools.count():
+                if stop.is_set():
+                    return
+                device.pwritev([bytes([number % 250]) * CHUNK], number % 8 * CHUNK)
+                if number % 16 == 0:
+                    pool.flush()
+
+        writer = threading.Thread(target=work)
+        writer.start()
+        try:
+            assert [scrub(pool) for _ in range(10)] == [[]] * 10
+        finally:
+            stop.set()
+            writer.join()
+
+
+def test_the_rate_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only sleeping moves on."""
+    slept: list[float] = []
+    with make(tmp_path) as pool:
+        monkeypatch.setattr("blockyard.pool.scrub.time.monotonic", lambda: sum(slept))
+        monkeypatch.setattr("blockyard.pool.scrub.time.sleep", slept.append)
+        scrub(pool, rate=1 << 20)
+        monkeypatch.undo()
+        assert sum(slept) == pool.used / (1 << 20)

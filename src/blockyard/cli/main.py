@@ -13,6 +13,7 @@ from blockyard.cli import (
     admin,
     alua,
     cdp,
+    checking,
     client,
     config,
     events,
@@ -46,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_command(commands)
     config.add_commands(commands)
     admin.add_commands(commands)
-    pools.add_commands(commands)
+    checking.add_commands(pools.add_commands(commands))
     volumes.add_commands(commands)
     schedules.add_commands(commands)
     cdp.add_commands(commands)

@@ -27,8 +27,8 @@ exit status:
 """
 
 
-def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    """Add `pool` to the commands."""
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> Subparsers[argparse.ArgumentParser]:
+    """Add `pool` to the commands; what further ones are added to (cli/checking.py)."""
     pool = family(commands, "pool", "pools: thin volumes, snapshots and clones")
     make = command(pool, "create", _create, "make a pool; no server is needed for that")
     make.add_argument(
@@ -78,6 +78,7 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     cancel = command(pool, "cancel", _cancel, "have a job of a pool stop")
     cancel.add_argument("pool", metavar="POOL", help="its name")
     cancel.add_argument("job", metavar="N", type=int, help="the job, as `blockyard pool jobs` numbers it")
+    return pool
 
 
 def command(

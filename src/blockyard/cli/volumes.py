@@ -41,6 +41,11 @@ def _add_volume(volume: Subparsers[argparse.ArgumentParser]) -> None:
         help="in what it takes and shares space: 4K to 4M, a power of two (default: 16K). Small ones cost memory, large "
         "ones space",
     )
+    make.add_argument(
+        "--checksums",
+        action="store_true",
+        help="verify all that is read; takes speed, as nothing is written in place then",
+    )
     _add_options(make)
     change = command(volume, "set", _set, "change the limits of a volume")
     change.add_argument("name", metavar=_VOLUME, help="the volume")
@@ -117,7 +122,8 @@ def _add_snapshot(snapshot: Subparsers[argparse.ArgumentParser]) -> None:
 def _create(directory: Path, options: argparse.Namespace) -> None:
     name, size = named(options.name, _VOLUME), size_of(options.size)
     chunk = None if options.chunk is None else size_of(options.chunk)
-    ask_pool(directory, name.pool, "create volume", volume=name.volume, size=size, chunk=chunk, **_options(options))
+    arguments = {"volume": name.volume, "size": size, "chunk": chunk, "checksums": options.checksums}
+    ask_pool(directory, name.pool, "create volume", **arguments, **_options(options))
     print(f"{name} has {format_size(size)}")
 
 
@@ -156,7 +162,7 @@ def _show(directory: Path, options: argparse.Namespace) -> None:
         "size": f"{format_size(found['size'])} ({found['size']} bytes)",
         "mapped": format_size(found["mapped"]),
         "used": f"{format_size(found['used'])}, with its snapshots",
-        "chunk": format_size(found["chunk"]),
+        "chunk": format_size(found["chunk"]) + (", each with a checksum" if found["checksums"] else ""),
         "quota": format_size(found["quota"]) if found["quota"] else "none",
         "reserved": format_size(found["reservation"]) if found["reservation"] else "none",
         "zeros": "take no space" if found["zero_detection"] else "take space when they are written",

@@ -30,6 +30,8 @@ _PLAIN = frozenset(  # what the worker alone has to do with
         "survey",
         "jobs",
         "cancel job",
+        "check",
+        "scrub",
         "cdp on",
         "cdp off",
         "cdp show",

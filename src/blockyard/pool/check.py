@@ -54,6 +54,10 @@ class Finding:
     what: str
     repair: str = ""
 
+    def describe(self) -> dict[str, str]:
+        """As JSON has it."""
+        return {"severity": str(self.severity), "what": self.what, "repair": self.repair}
+
 
 @dataclass
 class Mending:
@@ -79,6 +83,16 @@ class Report:
     @property
     def is_clean(self) -> bool:
         return not self.findings
+
+    def summary(self, repaired: bool) -> str:
+        """What a person wants to know of it first."""
+        left = [each for each in self.findings if not (repaired and each.repair)]
+        mended = len(self.findings) - len(left)
+        said = f"{self.entries} entries, " + (f"{mended} findings mended, " if repaired and mended else "")
+        if not left:
+            return f"{said}nothing is wrong" if not mended else f"{said}nothing is wrong any more"
+        can = sum(bool(each.repair) for each in left)
+        return f"{said}{len(left)} findings" + (f", of which --repair mends {can}" if can else "")
 
 
 @dataclass

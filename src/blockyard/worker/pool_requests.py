@@ -89,6 +89,7 @@ def _volume(pool: OpenPool, name: str, called: Mapping[tuple[int, int], str]) ->
         **dataclasses.asdict(pool.pool.usage_of(name)),
         "zero_detection": volume.zero_detection,
         "chunk": 1 << tree.shift,
+        "checksums": tree.checksums,
         "uuid": volume.uuid,
         "snapshots": len(pool.pool.snapshots(name)),
         "origin": "" if tree.origin is None else called.get((tree.origin.number, tree.origin_generation), ""),
@@ -113,18 +114,19 @@ def snapshots(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
 
 
 def create_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
-    """A new volume, in chunks of `chunk` bytes, with the limits that are said."""
+    """A new volume, in chunks of `chunk` bytes, with the limits that are said; with `checksums` each chunk has one."""
     name, size = text_in(request, "volume"), number_in(request, "size")
     chunk = request.get("chunk") or 1 << DEFAULT_SHIFT
     check_volume_name(name)
     _check_size(size)
+    checksums = bool(request.get("checksums"))
     shift = chunk.bit_length() - 1 if isinstance(chunk, int) and chunk > 0 else 0
     if shift not in _CHUNKS or chunk != 1 << shift:
         raise ValueError(f"a chunk is from 4K to 4M, and a power of two: {chunk} is not")
     options = _options(request)
 
     def work() -> None:
-        pool.pool.create_volume(name, size, shift)
+        pool.pool.create_volume(name, size, shift, checksums=checksums)
         try:
             pool.pool.set_options(name, **options)
         except BaseException:

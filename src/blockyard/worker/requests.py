@@ -13,6 +13,7 @@ from blockyard.iscsi.pdu import AsyncEvent
 from blockyard.scsi.alua import STATES
 from blockyard.worker import tape_requests
 from blockyard.worker.cdp_requests import CDP_REQUESTS
+from blockyard.worker.check_requests import CHECK_REQUESTS
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import Answer
@@ -95,7 +96,14 @@ def alive(inventory: Inventory, request: Message) -> Message:
     return {}
 
 
-_OF_POOLS = {**POOL_REQUESTS, **MEMBER_REQUESTS, **CDP_REQUESTS, **SCHEDULE_REQUESTS, **SPACE_REQUESTS}
+_OF_POOLS = {
+    **POOL_REQUESTS,
+    **CHECK_REQUESTS,
+    **MEMBER_REQUESTS,
+    **CDP_REQUESTS,
+    **SCHEDULE_REQUESTS,
+    **SPACE_REQUESTS,
+}
 
 
 def pool(inventory: Inventory, request: Message) -> Answer:
