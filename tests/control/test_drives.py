@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import struct
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,13 +117,24 @@ def test_who_keeps_the_disc_in_is_asked_to_eject_it(site: Site) -> None:
         lun.execute(prevent(1))
         _event(lun)
         for words in (("eject", "dvd"), ("insert", "dvd", "second")):
-            status, printed = site.attempt("optical", *words)
+            status, printed = site.attempt("optical", *words, "--wait", "0")
             assert (status, "iqn.test:keeper keeps the disc in dvd" in printed) == (2, True), printed
             assert _event(lun) == (MediaEvent.EJECT_REQUEST, 2)
         lun.execute(prevent(0))
         lun.execute(EJECT)
-        assert site.status("dvd")["image"] is None
+        assert site.status("dvd")["state"] == "open"
+        assert site.status("dvd")["image"].endswith("first.iso")  # nobody waits for it any more
         site.run("optical", "insert", "dvd", "first")
+        settle(lun)
+        lun.execute(prevent(1))
+        inserting = threading.Thread(target=site.run, args=("optical", "insert", "dvd", "second", "--wait", "60"))
+        inserting.start()
+        while _event(lun)[0] != MediaEvent.EJECT_REQUEST:
+            time.sleep(0.01)
+        lun.execute(prevent(0))
+        lun.execute(EJECT)
+        inserting.join()
+        assert site.status("dvd")["disc"]["size"] == 97 * 2048
         settle(lun)
         lun.execute(prevent(1))
         site.run("optical", "insert", "dvd", "second", "--force")

@@ -20,7 +20,7 @@ tools=(
   sg_inq sg_vpd sg_readcap sg_raw sg_persist sg_reset sg_luns sg_modes sg_opcodes sg_rtpg sg_stpg sg_turs sg_unmap
   sg_write_same sg_xcopy sg_copy_results sg_compare_and_write sg_dd sg_logs sg_requests sg_start sg_sync sg_verify
   sg_get_lba_status sg_ses sg_rbuf sg_map sg_scan sg_read sg_sanitize sg_senddiag sg_get_config sg_format sg_ident
-  sg_prevent sg_rdac sg_write_buffer sg_write_verify sg_write_x sg_wr_mode sg_timestamp sg_read_buffer sg_read_attr smartctl scsi_id ddpt ddptctl
+  cd-info eject sg_prevent sg_rdac sg_write_buffer sg_write_verify sg_write_x sg_wr_mode sg_timestamp sg_read_buffer sg_read_attr smartctl scsi_id ddpt ddptctl
 )
 modules=(
   virtio_pci virtio_net virtio_blk

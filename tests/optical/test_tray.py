@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from blockyard.optical.drive import OpticalDrive
+from blockyard.optical.disc import Disc
+from blockyard.optical.drive import Image, OpticalDrive, Wish
 from blockyard.optical.events import MediaEvent
 from blockyard.scsi.sense import Asc, SenseKey
 from tests.optical.drives import (
@@ -132,11 +133,30 @@ def test_who_presses_the_button_of_a_locked_drive_asks_the_hosts(image: Path) ->
     one = host(drive(image))
     one.ok(prevent(3))
     assert one.drive.locked
-    one.drive.request_eject()
+    one.drive.request_eject(Wish(None, None))
     assert one.event() == (MediaEvent.EJECT_REQUEST, 2)
     one.ok(prevent(2))
     one.ok(EJECT)
     assert one.drive.image is None  # it was wanted, and is taken out of the open tray
+
+
+def test_a_disc_that_waits_for_its_turn_is_there_when_a_host_ejects(image: Path, tmp_path: Path) -> None:
+    other = blank(tmp_path / "y.iso", 7)
+    one = host(drive(image))
+    one.ok(prevent(1))
+    one.drive.request_eject(Wish(Disc(other), Image(str(other))))
+    assert one.event() == (MediaEvent.EJECT_REQUEST, 2)
+    one.fail(EJECT, SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_REMOVAL_PREVENTED)
+    one.ok(prevent(0))
+    one.ok(EJECT)
+    assert one.event() == (MediaEvent.NEW_MEDIA, 2)
+    one.fail(TEST_UNIT_READY, SenseKey.UNIT_ATTENTION, _CHANGED)
+    assert one.drive.loaded().blocks == 7
+    one.drive.request_eject(Wish(Disc(image), Image(str(image))))
+    one.drive.withdraw()
+    one.ok(EJECT)
+    one.fail(TEST_UNIT_READY, SenseKey.NOT_READY, _OPEN)
+    assert one.drive.image == Image(str(other))
 
 
 def test_events_wait_until_they_are_reported_and_have_an_order(image: Path) -> None:

@@ -18,7 +18,7 @@ _EXIT_STATUS = """\
 exit status:
   0  done
   1  something failed
-  2  it does not make sense: no such drive or image, or an initiator keeps the disc in the drive
+  2  it does not make sense: no such drive or image, or an initiator does not eject the disc
   7  nobody serves with this state directory, or its user is another one
 """
 
@@ -51,6 +51,13 @@ def _command(
 
 def _add_force(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=int,
+        default=10,
+        help="where an initiator keeps the disc in, it is asked to eject it, and has this time for that (default: 10)",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="even where an initiator keeps the disc in, which loses it while it reads"
     )
 
@@ -61,12 +68,12 @@ def _ask(directory: Path, options: argparse.Namespace, request: str, **arguments
 
 def _insert(directory: Path, options: argparse.Namespace) -> None:
     image = os.path.abspath(options.image) if "/" in options.image else options.image
-    _ask(directory, options, "insert", image=image, kind=options.kind, force=options.force)
+    _ask(directory, options, "insert", image=image, kind=options.kind, force=options.force, wait=options.wait)
     print(f"{options.image} is in {options.drive}")
 
 
 def _eject(directory: Path, options: argparse.Namespace) -> None:
-    _ask(directory, options, "eject", force=options.force)
+    _ask(directory, options, "eject", force=options.force, wait=options.wait)
     print(f"{options.drive} is empty")
 
 

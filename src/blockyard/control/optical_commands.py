@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from blockyard.control.administration import Request
     from blockyard.control.server import Server
 
+_LOOK = 0.1  # seconds between two looks whether a host has ejected
+
 
 async def optical(server: Server, request: Request) -> dict[str, Any]:
     """One of worker/optical_requests.py for a drive."""
@@ -18,7 +21,27 @@ async def optical(server: Server, request: Request) -> dict[str, Any]:
     if not isinstance(name, str) or not isinstance(wanted, str):
         raise UsageError("the request has no drive, or does not say what it wants of it")
     arguments = {key: request.get(key) for key in ("request", "image", "kind", "force")}
-    return await _ask(server, name, arguments)
+    reply = await _ask(server, name, arguments)
+    return await _when_ejected(server, name, arguments, request.get("wait")) if "asked" in reply else reply
+
+
+async def _when_ejected(server: Server, drive: str, arguments: Request, wait: object) -> dict[str, Any]:
+    """It is done when the hosts that keep a disc in eject it, as they are asked to. Raises UsageError when they do not."""
+    seconds = wait if isinstance(wait, int) else 0
+    keepers: list[str] = []
+    for _ in range(round(seconds / _LOOK) + 1):
+        now = await _ask(server, drive, {"request": "status"})
+        if not now["wished"]:
+            return {}
+        if not now["locked_by"]:  # they have let go of it without more
+            return await _ask(server, drive, arguments)
+        keepers = now["locked_by"]
+        await asyncio.sleep(_LOOK)
+    await _ask(server, drive, {"request": "withdraw"})
+    raise UsageError(
+        f"{', '.join(keepers)} keeps the disc in {drive}, and has not ejected it within {seconds} seconds, as it was asked to: "
+        "to take it out all the same, say --force"
+    )
 
 
 async def drives(server: Server, request: Request) -> dict[str, Any]:

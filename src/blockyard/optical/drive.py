@@ -40,6 +40,13 @@ class Image(NamedTuple):
     kind: str = AUTO
 
 
+class Wish(NamedTuple):
+    """Somebody wants the disc that hosts keep in the drive, and has another one for it, or none."""
+
+    disc: Disc | None
+    image: Image | None
+
+
 class OpticalDrive(PrimaryUnit):
     """One drive. `image` is in it at first: when it has never been served before, or with another one then."""
 
@@ -62,7 +69,7 @@ class OpticalDrive(PrimaryUnit):
         self.disc: Disc | None = None  # that can be read
         self.image = image  # what lies in the tray, readable or not
         self.open = False  # the tray
-        self.wanted_out = False  # the administrator has asked hosts to eject
+        self.wish: Wish | None = None  # what is to be done when a host ejects, as it is asked to
         self.trouble: Asc | None = None  # why what lies in the tray cannot be read
         self._configured = image
         self._saving = Lock()
@@ -144,16 +151,30 @@ class OpticalDrive(PrimaryUnit):
         self.image = None
         self._put(None)
 
-    def request_eject(self) -> None:
+    def request_eject(self, wish: Wish) -> None:
         """Somebody presses the button of a locked drive: hosts are asked to eject (MMC-6, persistent prevent)."""
-        self.wanted_out = True
+        self.withdraw()
+        self.wish = wish
         self.events.media(MediaEvent.EJECT_REQUEST)
 
+    def withdraw(self) -> None:
+        """Nobody wishes anything any more."""
+        wish, self.wish = self.wish, None
+        if wish is not None and wish.disc is not None:
+            wish.disc.close()
+
     def open_tray(self) -> None:
-        """A host ejects. What lies in the tray stays there, unless it was wanted."""
-        if self.wanted_out:
-            self.image = None
-        self._put(None, is_open=True)
+        """A host ejects. What lies in the tray stays there, unless somebody waits for it.
+
+        Another disc is put in at once. Linux ejects once more when it is told of a removal, which would hit that disc otherwise.
+        """
+        wish, self.wish = self.wish, None
+        if wish is not None:
+            self.image = wish.image
+        if wish is not None and wish.disc is not None:
+            self._put(wish.disc)
+        else:
+            self._put(None, is_open=True)
         self.keep()
 
     def close_tray(self, disc: Disc | None, *, by: Nexus) -> None:
@@ -167,7 +188,7 @@ class OpticalDrive(PrimaryUnit):
     def _put(self, disc: Disc | None, *, is_open: bool = False, by: Nexus | None = None) -> None:
         """There is this disc now, or none: tell everybody."""
         before, self.disc, self.open = self.disc, disc, is_open
-        self.wanted_out = False
+        self.withdraw()
         unreadable = disc is None and self.image is not None and not is_open
         self.trouble = Asc.INCOMPATIBLE_MEDIUM_INSTALLED if unreadable else None
         self.update()
@@ -249,6 +270,7 @@ class OpticalDrive(PrimaryUnit):
 
     def close(self) -> None:
         self.save()
+        self.withdraw()
         disc, self.disc = self.disc, None
         self.fast_read, self.fd = False, -1
         if disc is not None:

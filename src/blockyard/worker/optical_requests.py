@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from blockyard.optical.disc import Disc
-from blockyard.optical.drive import Image, OpticalDrive
+from blockyard.optical.drive import Image, OpticalDrive, Wish
 from blockyard.optical.jukebox import find, images
 from blockyard.optical.kinds import AUTO, BLOCK, KINDS
 from blockyard.worker.drives import OpenDrive
@@ -24,6 +24,7 @@ def status(drive: OpenDrive, request: Message) -> Message:
         "jukebox": drive.configured.jukebox,
         "initiators": sorted({nexus.it.initiator.partition(",i,")[0] for nexus in unit.nexuses}),
         "locked_by": unit.preventing if unit.locked else [],
+        "wished": unit.wish is not None,  # hosts are asked to eject
         "counters": unit.counters.as_dict(),
         "disc": None,
     }
@@ -46,41 +47,43 @@ def _state(unit: OpticalDrive) -> str:
 
 
 def insert(drive: OpenDrive, request: Message) -> Answer:
-    """Put an image in, in the place of what is there; with `force` even where hosts prevent that."""
+    """Put an image in, in the place of what is there. Hosts that prevent that are asked first, unless `force` is set."""
     unit, name, kind = drive.unit, request.get("image"), request.get("kind") or drive.configured.kind
     if not isinstance(name, str) or not name:
         raise ValueError("the request has no image")
     if kind != AUTO and kind not in KINDS:
         raise ValueError(f"a disc is {', '.join(KINDS)} or {AUTO}, not {kind!r}")
-    _check_allowed(unit, request)
 
     def work() -> Disc:
         return Disc(find(drive.configured.jukebox, name), kind)
 
     def put(disc: Disc) -> Answer:
-        unit.insert(disc, Image(str(disc.path), kind))
+        image = Image(str(disc.path), kind)
+        if unit.locked and not request.get("force"):
+            unit.request_eject(Wish(disc, image))
+            return {"asked": True}
+        unit.insert(disc, image)
         return Later(unit.save, nothing_more)
 
     return Later(work, put)
 
 
 def eject(drive: OpenDrive, request: Message) -> Answer:
-    """Take out what is there, and close the tray; with `force` even where hosts prevent that."""
+    """Take out what is there, and close the tray. Hosts that prevent that are asked first, unless `force` is set."""
     unit = drive.unit
     if unit.image is None and not unit.open:
         raise ValueError(f"there is nothing in {unit}")
-    _check_allowed(unit, request)
+    if unit.locked and not request.get("force"):
+        unit.request_eject(Wish(None, None))
+        return {"asked": True}
     unit.remove()
     return Later(unit.save, nothing_more)
 
 
-def _check_allowed(unit: OpticalDrive, request: Message) -> None:
-    if unit.locked and not request.get("force"):
-        unit.request_eject()
-        raise ValueError(
-            f"{', '.join(unit.preventing)} keeps the disc in {unit}, and is asked to eject it: "
-            "try again when that is done, or say --force"
-        )
+def withdraw(drive: OpenDrive, request: Message) -> Answer:
+    """What hosts were asked for is not wanted any more."""
+    drive.unit.withdraw()
+    return {}
 
 
 def list_images(drive: OpenDrive, request: Message) -> Answer:
@@ -95,5 +98,6 @@ OPTICAL_REQUESTS: Mapping[str, Callable[[OpenDrive, Message], Answer]] = {
     "status": status,
     "insert": insert,
     "eject": eject,
+    "withdraw": withdraw,
     "list": list_images,
 }
