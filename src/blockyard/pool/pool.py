@@ -24,7 +24,8 @@ from blockyard.pool.store import Store, Transaction
 from blockyard.pool.tree import Tree, forget_delta
 from blockyard.pool.usage import Threshold, Usage, VolumeUsage, trees_of
 
-_STEP = 1024  # entries of a deleted snapshot that one commit works off
+_STEP = 1024  # entries of deleted snapshots that one commit works off
+_STEP_SNAPSHOTS = 64
 _STEP_PAGES = 16  # of the map of a deleted volume, likewise
 _ID = 8  # bytes of a number in a key
 
@@ -260,16 +261,22 @@ class Pool(Engine):
         return self._snapshots.get(name, {})[snapshot]
 
     def delete_snapshot(self, name: str, snapshot: str) -> None:
-        """Delete a snapshot. It is gone when this returns; its space comes back by `work_off`.
+        """Delete a snapshot: see `delete_snapshots`."""
+        self.delete_snapshots(name, [snapshot])
 
-        What clones have of it stays for as long as they do. Raises KeyError where there is none.
+    def delete_snapshots(self, name: str, snapshots: Sequence[str]) -> None:
+        """Delete snapshots of a volume. They are gone when this returns; their space comes back by `work_off`.
+
+        What clones have of them stays for as long as they do. Raises KeyError where there is none; then all stay.
         """
 
         def change(transaction: Transaction) -> None:
-            found = self._snapshots[name].pop(snapshot)
-            transaction.delete("snapshots", _snapshot_key(found))
+            found = [self._snapshots[name][snapshot] for snapshot in dict.fromkeys(snapshots)]
+            for each in found:
+                del self._snapshots[name][each.name]
+                transaction.delete("snapshots", _snapshot_key(each))
             self._recount()
-            self.doom_unless_needed(self._trees[found.tree], found.generation)
+            self._doom_unless_needed([(self._trees[each.tree], each.generation) for each in found])
 
         self.commit(change)
 
@@ -279,7 +286,7 @@ class Pool(Engine):
         Whether there is more to be done now. While a volume has a journal this is to be called at least once a second.
         """
         if self._doomed:
-            self.commit(self._work_off_snapshot)
+            self.commit(self._work_off_snapshots)
         elif grave := next((number for number in self._graves if self._can_be_cleared(number)), None):
             self.commit(lambda transaction: self._clear(transaction, self._trees[grave]))
         more = self.cdp.work_off()
@@ -291,14 +298,21 @@ class Pool(Engine):
 
     def doom_unless_needed(self, tree: Tree, generation: int) -> None:
         """A snapshot of a tree may be nobody's any more: no name's, no clone's, no journal's."""
-        if (
-            generation in tree.snapshots
-            and not any(each.generation == generation for each in self.named_snapshots(tree.number))
-            and not any(each.origin is tree and each.origin_generation == generation for each in self._trees.values())
-            and not self._recorder.needs(tree, generation)
-        ):
-            tree.delete_snapshot(generation)
-            self._doomed.append((tree.number, generation))
+        self._doom_unless_needed([(tree, generation)])
+
+    def _doom_unless_needed(self, snapshots: Sequence[tuple[Tree, int]]) -> None:
+        needed = {(each.tree, each.generation) for named in self._snapshots.values() for each in named.values()}
+        needed |= {
+            (each.origin.number, each.origin_generation) for each in self._trees.values() if each.origin is not None
+        }
+        for tree, generation in snapshots:
+            if (
+                generation in tree.snapshots
+                and (tree.number, generation) not in needed
+                and not self._recorder.needs(tree, generation)
+            ):
+                tree.delete_snapshot(generation)
+                self._doomed.append((tree.number, generation))
 
     def named_snapshots(self, tree: int) -> list[Snapshot]:
         """The snapshots of a tree that have names."""
@@ -328,10 +342,15 @@ class Pool(Engine):
                     return False
             return True
 
-    def _work_off_snapshot(self, transaction: Transaction) -> None:
-        number, generation = self._doomed[0]
-        if not forget_delta(transaction, self._trees[number], generation, _STEP, self._space.free):
-            self._doomed.pop(0)
+    def _work_off_snapshots(self, transaction: Transaction) -> None:
+        """Of as many snapshots as come to a step together."""
+        rest, over = _STEP, 0
+        for number, generation in self._doomed[:_STEP_SNAPSHOTS]:
+            rest -= forget_delta(transaction, self._trees[number], generation, rest, self._space.free)
+            if not rest:  # there may be more of this one
+                break
+            over += 1
+        del self._doomed[:over]
 
     def _can_be_cleared(self, number: int) -> bool:
         """Whether a tree that is no volume's has anything left that nobody can see."""

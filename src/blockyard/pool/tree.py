@@ -272,8 +272,8 @@ class Tree:
 
 def forget_delta(
     transaction: Transaction, tree: Tree, generation: int, limit: int, free: Callable[[int, int], None]
-) -> bool:
-    """Work off at most `limit` entries that only reach to a snapshot that is deleted; whether there may be more.
+) -> int:
+    """Work off at most `limit` entries that only reach to a snapshot that is deleted; how many there were.
 
     What the snapshot before it has as well now reaches to that one; all else is freed.
     """
@@ -285,4 +285,4 @@ def forget_delta(
             transaction.put_lost(lost._replace(last=below))
         elif lost.place not in (NOWHERE, HOLE) and lost.birth:
             tree.release(lost.place, free)
-    return len(entries) == limit
+    return len(entries)

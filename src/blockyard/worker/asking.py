@@ -21,9 +21,10 @@ def find(pool: OpenPool, name: str) -> Volume:
 def find_snapshot(pool: OpenPool, volume: str, name: str) -> Snapshot:
     """A snapshot. Raises LookupError, saying what to do."""
     find(pool, volume)
-    for snapshot in pool.pool.snapshots(volume):
-        if snapshot.name == name:
-            return snapshot
+    try:
+        return pool.pool.find_snapshot(volume, name)
+    except KeyError:
+        pass
     of = f"{pool.name}/{volume}"
     raise LookupError(f"there is no snapshot {of}@{name}: `blockyard snapshot list {of}` lists them")
 

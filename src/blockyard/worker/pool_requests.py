@@ -202,8 +202,7 @@ def delete_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Ans
         _check_not_shown(inventory, source)
 
     def work() -> None:
-        for snapshot in pool.pool.snapshots(name):
-            pool.pool.delete_snapshot(name, snapshot.name)
+        pool.pool.delete_snapshots(name, [snapshot.name for snapshot in pool.pool.snapshots(name)])
         pool.pool.delete_volume(name)
 
     return Later(work, pool.then_work_off)
@@ -222,17 +221,13 @@ def create_snapshot(inventory: Inventory, pool: OpenPool, request: Message) -> A
 
 
 def delete_snapshots(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
-    """Delete snapshots of a volume, one after the other."""
+    """Delete snapshots of a volume: all of them, or none when one cannot be."""
     volume, names = text_in(request, "volume"), texts_in(request, "snapshots")
     for name in names:
         find_snapshot(pool, volume, name)
         _check_not_shown(inventory, f"{pool.name}/{volume}@{name}")
 
-    def work() -> None:
-        for name in names:
-            pool.pool.delete_snapshot(volume, name)
-
-    return Later(work, pool.then_work_off)
+    return Later(lambda: pool.pool.delete_snapshots(volume, names), pool.then_work_off)
 
 
 def roll_back(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:

@@ -81,8 +81,8 @@ def _expire(schedule: Schedule, pool: OpenPool, volume: str, shown: Collection[s
     doomed = [
         name for name, moment in moments.items() if moment in expired and f"{pool.name}/{volume}@{name}" not in shown
     ]
-    for name in doomed:
-        pool.pool.delete_snapshot(volume, name)
+    if doomed:
+        pool.pool.delete_snapshots(volume, doomed)
     return len(doomed)
 
 
