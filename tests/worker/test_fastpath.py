@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from blockyard.block.device import Device
+from blockyard.block.file import create
 from blockyard.iscsi.pdu import R2T, DataIn, Opcode, Pdu, ScsiCommand
+from blockyard.pool.pool import Pool
+from blockyard.pool.pool import create as create_pool
+from blockyard.pool.volume import SnapshotDevice, VolumeDevice
 from tests.wire import Rig, Wire, pieces
 
 SIZE = 1 << 20
 BLOCKS = SIZE // 512
 FIRST_BURST = 65536
+
+
+_CONTENT = bytes(range(256)) * (SIZE // 256)
 
 
 @st.composite
@@ -55,8 +64,14 @@ def play(
     path: Path, script: list[tuple[bytes, bool, int]], keys: dict[str, str], *, fast: bool
 ) -> tuple[list[dict[int, tuple[object, ...]]], bytes]:
     with path.open("wb") as file:
-        file.write(bytes(range(256)) * (SIZE // 256))
-    rig = Rig.on_existing(path)
+        file.write(_CONTENT)
+    found = play_on(Rig.on_existing(path), script, keys, fast=fast)
+    return found, path.read_bytes()
+
+
+def play_on(
+    rig: Rig, script: list[tuple[bytes, bool, int]], keys: dict[str, str], *, fast: bool
+) -> list[dict[int, tuple[object, ...]]]:
     wire = Wire(rig, fast=fast)
     assert wire.log_in(**keys).status == 0
     rounds = []
@@ -80,7 +95,7 @@ def play(
     assert stat_sns == list(range(stat_sns[0], stat_sns[0] + len(stat_sns))) if stat_sns else True
     wire.close()
     rig.close()
-    return rounds, path.read_bytes()
+    return rounds
 
 
 @pytest.mark.parametrize("digest", ["None", "CRC32C"])
@@ -96,6 +111,38 @@ def test_both_ways_are_one(tmp_path: Path, segment: str, digest: str, script: li
     slow = play(tmp_path / "slow", script, keys, fast=False)
     assert fast[0] == slow[0]
     assert fast[1] == slow[1]
+
+
+@pytest.mark.parametrize("segment", ["8192", "262144"])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=st.lists(commands(), min_size=1, max_size=12))
+def test_a_volume_of_a_pool_is_as_a_file(tmp_path: Path, segment: str, script: list[tuple[bytes, bool, int]]) -> None:
+    """By both ways, and its snapshot stays what it was; half of the volume needs new places."""
+    keys = {
+        "MaxRecvDataSegmentLength": segment,
+        "MaxBurstLength": str(FIRST_BURST),
+        "FirstBurstLength": str(FIRST_BURST),
+    }
+    expected = play(tmp_path / "file", script, keys, fast=False)
+    for fast in (True, False):
+        with tempfile.TemporaryDirectory(dir=tmp_path) as name:
+            create(Path(name) / "member", 16 << 20)
+            create_pool(Path(name), [f"{name}/member"])
+            with Pool(Path(name)) as pool:
+                pool.create_volume("v", SIZE, 14)
+                device = VolumeDevice(pool, "v")
+                device.pwritev([_CONTENT], 0)
+                pool.snapshot(["v"], "s", 0.0)
+                device.pwritev([_CONTENT[: SIZE // 2]], 0)
+                assert play_on(Rig(device), script, keys, fast=fast) == expected[0]
+                assert _whole(VolumeDevice(pool, "v")) == expected[1]
+                assert _whole(SnapshotDevice(pool, pool.find_snapshot("v", "s"))) == _CONTENT
+
+
+def _whole(device: Device) -> bytes:
+    data = bytearray(SIZE)
+    device.preadv([memoryview(data)], 0)
+    return bytes(data)
 
 
 def test_a_batch_is_answered_in_one_go(tmp_path: Path) -> None:

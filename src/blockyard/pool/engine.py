@@ -28,6 +28,7 @@ from uuid import UUID
 
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
+from blockyard.pool.allocator import Allocator
 from blockyard.pool.check import Progress, Report, check, mend_tables
 from blockyard.pool.clock import Clock
 from blockyard.pool.gate import Gate
@@ -36,7 +37,7 @@ from blockyard.pool.livemap import CHUNKS, HOLE, PAGE_SHIFT, Budget
 from blockyard.pool.members import Member, Members, Opener, erase
 from blockyard.pool.reclaim import Reclaimer
 from blockyard.pool.recorder import Recorder
-from blockyard.pool.space import NOWHERE, Freed, PoolFull, Space, member_of, offset_of
+from blockyard.pool.space import NOWHERE, Freed, Space, member_of, offset_of
 from blockyard.pool.store import Store, StoreError, Transaction
 from blockyard.pool.tree import Found, Tree
 from blockyard.pool.usage import Ledger
@@ -46,7 +47,6 @@ _ENOUGH_PAGES = 2048  # of maps, for a commit before its time
 _TOO_MANY_PAGES = 4096  # who changes a map waits for a commit first
 _ENOUGH_RECORDS = 1 << 20  # bytes in the journal, likewise
 _TOO_MANY_RECORDS = 1 << 23
-_SLABS = 4  # that are prepared by who finds none
 
 
 class Engine:
@@ -71,6 +71,8 @@ class Engine:
         self.ledger = Ledger(self._space)
         self._budget = Budget()  # of the pages of all maps
         self.stirred = threading.Event()  # there is something to be committed, or too much of it
+        self.allocator = Allocator(self._space, self.ledger, self.lock, self.stirred)
+        self.admits, self.give_back = self.allocator.admits, self.allocator.give_back
         self.reclaimer = Reclaimer(self._space, self.lock)
         self.enter, self.leave = self.reclaimer.enter, self.reclaimer.leave
         self._trees: dict[int, Tree] = {}
@@ -204,65 +206,17 @@ class Engine:
 
     def allocate(self, tree: Tree) -> tuple[int, bool]:
         """A new place for a chunk, which belongs to nobody until `remap`; whether it reads as zeros. Raises PoolFull."""
-        while True:
-            with self.lock:
-                self._check()
-                self.ledger.check(tree)
-                if self._space.is_ready(tree.shift) or not self._space.free_slabs:
-                    return self._allocate(tree)
-            for _ in range(_SLABS):
-                self._prepare(tree.shift)
-
-    def _allocate(self, tree: Tree) -> tuple[int, bool]:
-        self.ledger.check(tree)
-        found = self._space.allocate(tree.shift)
-        if self._space.hungry and not self.stirred.is_set():
-            self.stirred.set()
-        return found
-
-    def prepare(self) -> None:
-        """Have space ready for those who will not wait for it (see `take`)."""
-        while self.failed is None:
-            with self.lock:
-                wanted = self._space.wanted()
-            if not wanted:
-                return
-            self._prepare(wanted[0])
-
-    def _prepare(self, shift: int) -> None:
-        with self.lock:
-            if not self._space.free_slabs:
-                return
-            slab = self._space.begin(shift)
-        clean = self._space.wipe_slab(slab)
-        with self.lock:
-            self._space.prepare(slab, clean=clean)
+        self._check()
+        return self.allocator.allocate(tree)
 
     def take(self, tree: Tree) -> tuple[int, bool] | None:
         """As `allocate`, but None when that would take waiting, for a disk or for a commit."""
-        with self.lock:
-            if self.crowded or not self._space.is_ready(tree.shift):
-                return None
-            return self._allocate(tree)
-
-    def admits(self, tree: Tree) -> bool:
-        """Whether `allocate` would find a place."""
-        with self.lock:
-            try:
-                self.ledger.check(tree)
-            except PoolFull:
-                return False
-            return self._space.has_room(tree.shift)
+        return None if self.crowded else self.allocator.take(tree)
 
     def free(self, tree: Tree, place: int) -> None:
         """A place is a tree's no more, and nobody's."""
         with self.lock:
             tree.release(place, self._space.free)
-
-    def give_back(self, tree: Tree, place: int) -> None:
-        """A place was not needed after all."""
-        with self.lock:
-            self._space.free(place, tree.shift)
 
     def remap(self, tree: Tree, moves: Sequence[tuple[int, int]], sum: int = 0) -> None:
         """Chunks are at new places from now on, also if the process dies: pairs of both. A single one may have a checksum."""

@@ -179,7 +179,6 @@ class Space:
     def retire(self, number: int) -> None:
         """Take a member out; its number is never used again. Raises OSError (EBUSY) while anything is in it."""
         self._close()
-        self._close()
         member = self._members[number]
         free = member.shifts.count(0)
         if free < len(member.shifts) - member.reserved:

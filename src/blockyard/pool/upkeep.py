@@ -35,7 +35,7 @@ class Upkeep:
             engine.stirred.clear()
             if self._ended or engine.failed is not None:
                 return
-            engine.prepare()
+            engine.allocator.prepare()
             if since is None and engine.dirty:
                 since = time.monotonic()
             if engine.pressed or (since is not None and time.monotonic() >= since + self._age):
