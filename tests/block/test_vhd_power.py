@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 from typing import ClassVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from blockyard.block.device import Device
 from blockyard.block.parents import Wanted
@@ -216,6 +217,15 @@ class DynamicVhdx(Images):
 
 class DifferencingVhdx(DynamicVhdx):
     on_parent = True
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
+@pytest.mark.parametrize(
+    "machine", [DynamicVhd, DynamicVhdOnADiskThatCannotDiscard, DifferencingVhd, DynamicVhdx, DifferencingVhdx]
+)
+def test_for_long(machine: type[Images]) -> None:
+    run_state_machine_as_test(machine, settings=settings(max_examples=1000, stateful_step_count=80, deadline=None))
 
 
 _SHORT = settings(max_examples=35, stateful_step_count=40, deadline=None)

@@ -46,6 +46,7 @@ _ALIGN = 4096  # data of blocks begins at pages of the file
 _REVERSED = bytes(
     int(f"{byte:08b}"[::-1], 2) for byte in range(256)
 )  # bitmaps have the first sector in the highest bit
+_CACHED = 1 << 16  # bitmaps
 _TAIL = 64 << 10  # bytes in which a footer is looked for that is not at the end
 
 
@@ -285,7 +286,15 @@ class DynamicVhd(BlockImage):
                 if bits & self._needed(block) == self._needed(block):
                     self.states[block] = PRESENT
                     del self._known[block]
+                self._forget_bits(block)
         return bits
+
+    def _forget_bits(self, but: int) -> None:
+        """Keep no more bitmaps than necessary."""
+        if len(self._known) > _CACHED:
+            needed = self._new | self._changed_bits | {but}
+            for block in self._known.keys() - needed:
+                del self._known[block]
 
     def _write_bitmap(self, block: int) -> None:
         bits = ones(0, self.block_size // SECTOR) if self.states[block] == PRESENT else self._known[block]
@@ -352,7 +361,7 @@ class DynamicVhd(BlockImage):
         self._changed_entries.add(block)
 
     def _cover(self, block: int, bits: int) -> None:
-        known = self._known[block] | bits
+        known = self._bits(block) | bits
         self._known[block] = known
         if known & self._needed(block) == self._needed(block):
             self.states[block] = PRESENT

@@ -205,6 +205,7 @@ class Vhdx(BlockImage):
                 if position not in self._bitmaps:
                     self._bitmaps[position] = read(self.below, position, PAGE)
             bits = self._known_bits(block)
+            self._forget_bitmaps()
         assert bits is not None
         return bits
 
