@@ -132,7 +132,7 @@ def _after_snapshot(pool: Volume, seconds: float) -> Iterator[None]:
 def _protected(pool: Volume, seconds: float) -> Iterator[None]:
     """Continuous data protection is on."""
     pool.volume = "c"
-    pool.ask("cdp on", volume="c", time=3600, size=0)
+    pool.ask("cdp on", volume="c", time=3600 * 10**9, size=0)
     try:
         yield
     finally:

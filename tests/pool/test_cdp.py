@@ -260,6 +260,16 @@ def test_a_clone_of_a_moment_borrows_and_gives_back(pool: Pool) -> None:
     assert pool.used == CHUNK
 
 
+def test_what_was_discarded_is_not_mapped_in_a_clone(pool: Pool) -> None:
+    first = write(pool, 1)
+    pool.cdp.roll_back("v", first)
+    write(pool, 2)
+    VolumeDevice(pool, "v").discard(0, CHUNK)
+    pool.cdp.clone("v", pool.cdp.now(), "c")
+    assert first_bytes(VolumeDevice(pool, "c"))[0] == 0
+    assert pool.tree(pool.volume("c").tree).mapped == 0
+
+
 def test_a_volume_with_a_journal_can_be_deleted_while_clones_stand_on_it(pool: Pool) -> None:
     first = write(pool, 1)
     write(pool, 2)

@@ -26,6 +26,7 @@ from blockyard.pool.instant import check_bookmark, parse
 from blockyard.pool.livemap import CHUNKS, HOLE, PAGE_SHIFT, Page
 from blockyard.pool.recorder import Recorder
 from blockyard.pool.segment import Segment, Table, stored_values
+from blockyard.pool.space import NOWHERE
 from blockyard.pool.store import Transaction
 from blockyard.pool.tree import Tree
 
@@ -378,7 +379,7 @@ class Cdp:
             self.cut(origin)
         tree = self._pool.plant(origin.shift, origin, moment.base)
         tree.moment = moment.segment.generation
-        tree.mapped = sum(map(bool, moment.table.places))
+        tree.mapped = sum(NOWHERE < place < HOLE for place in moment.table.places)
         for number, page in _pages(moment.table, tree.checksums):
             transaction.put_page(tree.number, number, page.image().encode())
         return tree
