@@ -49,6 +49,7 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python -m blockyard.cli.document > docs/command-line.md
 	$(BIN)/python -m blockyard.scsi.document > docs/supported-commands.md
 	$(BIN)/python -m blockyard.media.document > docs/tape-commands.md
+	$(BIN)/python -m blockyard.optical.document > docs/optical-commands.md
 	$(BIN)/python -m tests.interop.conformance > docs/conformance.md
 	$(BIN)/python -m tests.guest.compared > docs/compared-with-lio.md
 

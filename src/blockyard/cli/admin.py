@@ -80,7 +80,12 @@ def _overview(found: dict[str, Any]) -> Iterator[str]:
         yield from ("", f"target {name}{alias}, portal groups {groups}")
         if target["library"]:
             yield f"  tape library {target['library']} (blockyard tape library status)"
-        luns = [_lun(lun, volume, found["volumes"].get(volume)) for lun, volume in target["luns"].items()]
+        luns = [
+            _lun(lun, name, found["volumes"][name])
+            if name in found["volumes"]
+            else _drive(lun, name, found["drives"][name])
+            for lun, name in target["luns"].items()
+        ]
         if luns or not target["library"]:
             yield from table([("LUN", "VOLUME", "SIZE", "ACCESS", "READ", "WRITTEN", "ERRORS"), *luns])
         sessions = [_session(session) for session in found["sessions"] if session["target"] == name]
@@ -88,9 +93,14 @@ def _overview(found: dict[str, Any]) -> Iterator[str]:
             yield from table([("SESSION", "INITIATOR", "GROUP", "RIGHT", "CONNECTIONS"), *sessions])
 
 
-def _lun(lun: str, name: str, volume: dict[str, Any] | None) -> tuple[str, ...]:
-    if volume is None:
-        return lun, name, "-", "optical", "-", "-", "-"
+def _drive(lun: str, name: str, drive: dict[str, Any]) -> tuple[str, ...]:
+    """What is in it, `blockyard optical status` tells."""
+    counters = drive["counters"]
+    read, errors = ("-", "-") if counters is None else (format_size(counters["read_bytes"]), str(counters["errors"]))
+    return lun, name, "-", "optical", read, "-", errors
+
+
+def _lun(lun: str, name: str, volume: dict[str, Any]) -> tuple[str, ...]:
     counters = volume["counters"]
     access = "read-only" if volume["read_only"] else "read-write"
     if counters is None:  # its worker is just being started

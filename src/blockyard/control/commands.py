@@ -30,6 +30,7 @@ async def status(server: Server, request: Request) -> dict[str, Any]:
     settled = server.settled
     told = [report for report in await server.supervisor.ask_all({"name": "statistics"}) if report is not None]
     volumes = {name: found for report in told for name, found in report["volumes"].items()}
+    drives = {name: found for report in told for name, found in report["drives"].items()}
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -41,7 +42,10 @@ async def status(server: Server, request: Request) -> dict[str, Any]:
                    "read_only": volume.read_only, "uuid": volume.uuid, "counters": volumes.get(name)}
             for name, volume in settled.volumes.items()
         },
-        "drives": {name: {"image": drive.image, "uuid": drive.uuid} for name, drive in settled.drives.items()},
+        "drives": {
+            name: {"image": drive.image, "uuid": drive.uuid, "counters": drives.get(name)}
+            for name, drive in settled.drives.items()
+        },
         "targets": {
             name: {"alias": target.alias, "portal_groups": list(target.portal_groups),
                    "library": target.library, "luns": {str(lun): volume for lun, volume in sorted(target.luns.items())}}

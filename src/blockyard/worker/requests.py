@@ -25,9 +25,10 @@ from blockyard.worker.space_requests import SPACE_REQUESTS
 
 
 def statistics(inventory: Inventory, request: Message) -> Message:
-    """Counters of the logical units by the names of their volumes, and the sessions."""
+    """Counters of the logical units by the names of their volumes and drives, and the sessions."""
     return {
         "volumes": {name: unit.counters.as_dict() for name, unit in inventory.units.items()},
+        "drives": {name: unit.counters.as_dict() for name, unit in inventory.drives.units().items()},
         "sessions": [
             {
                 "target": node.name,
