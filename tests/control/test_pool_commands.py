@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from blockyard.cli.main import main
-from blockyard.initiator import connect
+from blockyard.initiator import ScsiError, connect
 from blockyard.scsi.sense import Asc
 from tests.conftest import need, run
 from tests.control.serving import Served, serve, wait_for
@@ -104,7 +104,9 @@ def test_volumes_snapshots_and_clones(site: Site) -> None:
     site.run("snapshot", "delete", "fast/vm@monday", "--yes")
     site.io("copy", "read -P 1 0 2M", "read -P 5 2M 64k")
     site.run("volume", "delete", "fast/copy", "--yes")
-    site.run("volume", "delete", "fast/log", "--yes", "--snapshots")
+    used = site.json("pool", "show", "fast")["used"]
+    site.run("volume", "delete", "fast/log", "--yes", "--snapshots", "--wait")
+    assert site.json("pool", "show", "fast")["used"] < used
     targets = run([need("iscsi-ls", "libiscsi-bin"), f"iscsi://{site.served.portals[0]}"]).stdout
     assert {line.split()[0] for line in targets.splitlines()} == {f"Target:{IQN}:{name}" for name in ("vm",)}
     assert "fast" in site.run("pool", "list")
@@ -158,6 +160,33 @@ def test_members_come_grow_and_go(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert member in site.run("pool", "destroy", str(site.directory), "--yes")
     assert not site.directory.exists()
     site.run("pool", "create", str(site.directory), member)
+
+
+def test_a_full_pool_refuses_writes_until_there_is_space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = Site(tmp_path, capsys)
+    site.run("pool", "create", str(site.directory), "--size", "16M")
+    with serve(site.state, "--pool", str(site.directory), "--target", IQN) as site.served:
+        site.run("volume", "create", "fast/vm", "1G")
+        site.run("volume", "create", "fast/small", "1G", "--quota", "1M")
+        with connect(site.url("vm")) as vm, connect(site.url("small")) as small:
+            for lun, room in (small, 1 << 20), (vm, 11 << 20):
+                for at in range(0, room, 1 << 20):
+                    lun.write(at // 512, b"w" * (1 << 20))
+                with pytest.raises(ScsiError) as error:
+                    for at in range(room, 2 * room + (1 << 20), 1 << 20):
+                        lun.write(at // 512, b"w" * (1 << 20))
+                assert error.value.sense is not None
+                assert (error.value.sense.key, error.value.sense.asc, error.value.sense.ascq) == (7, 0x27, 0x07)
+                lun.write(0, b"o" * 4096)  # what is there already can be written over
+            wait_for(lambda: "pool-full" in site.run("events"))
+            assert site.json("pool", "show", "fast")["level"] == "full"
+            site.run("pool", "add", "fast", str(tmp_path / "more"), "--size", "32M")
+            settle(vm)
+            vm.write((20 << 20) // 512, b"n" * (1 << 20))
+            assert vm.read(0, 9) == b"o" * 4096 + b"w" * 512
+            assert vm.read((20 << 20) // 512, 1) == b"n" * 512
+            wait_for(lambda: "pool-space" in site.run("events"))
+        assert site.served.stop() == 0
 
 
 def test_the_largest_and_the_smallest_volume(site: Site) -> None:

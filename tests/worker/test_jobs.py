@@ -130,6 +130,7 @@ def test_chores_are_done_when_there_are_any_and_go_on_after_a_failure() -> None:
         return what
 
     chores = Chores("fast", piece)
+    chores.start()
     for _ in range(3):
         assert done.acquire(timeout=LIMIT)
     for _ in range(2):

@@ -135,6 +135,17 @@ def watch_job(directory: Path, pool: str, number: int) -> str:
     return str(last["result"])
 
 
+def wait_until_freed(directory: Path, pool: str) -> None:
+    """Show how much comes back of what was deleted, until all of it has."""
+    before = ask_pool(directory, pool, "show")["used"]
+
+    def look() -> tuple[int, int, str] | None:
+        found = ask_pool(directory, pool, "show")
+        return (max(0, before - found["used"]), 0, "bytes") if found["freeing"] else None
+
+    watch(f"freeing in {pool}", look)
+
+
 # ---- the commands
 
 
@@ -188,6 +199,8 @@ def _show(directory: Path, options: argparse.Namespace) -> None:
         return
     size = max(1, found["size"])
     waiting = f", of this {format_size(found['waiting'])} to be freed" if found["waiting"] else ""
+    if found["freeing"]:
+        waiting += "; what was deleted is being freed"
     provisioned = f"{format_size(found['provisioned'])} ({found['provisioned'] / size:.3g} times the size)"
     lines = {
         "directory": found["directory"],

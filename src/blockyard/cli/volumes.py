@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from blockyard.block.size import format_size
 from blockyard.cli.output import confirm, moment, show
 from blockyard.cli.parsers import Subparsers, family
-from blockyard.cli.pools import ask_pool, command, named, size_of, watch_job
+from blockyard.cli.pools import ask_pool, command, named, size_of, wait_until_freed, watch_job
 from blockyard.control.administration import ask
 from blockyard.control.errors import UsageError
 
@@ -69,8 +70,13 @@ def _add_volume(volume: Subparsers[argparse.ArgumentParser]) -> None:
     )
     delete = command(volume, "delete", _delete, "delete a volume of a pool, and all that is in it")
     delete.add_argument("name", metavar=_VOLUME, help="the volume")
+    _add_wait(delete)
     delete.add_argument("--snapshots", action="store_true", help="with its snapshots; clones of them stay")
     delete.add_argument("--yes", action="store_true", help="without being asked")
+
+
+def _add_wait(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--wait", action="store_true", help="until the space is freed, and show how that goes on")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +114,7 @@ def _add_snapshot(snapshot: Subparsers[argparse.ArgumentParser]) -> None:
     listing.add_argument("--json", action="store_true", help="as JSON")
     delete = command(snapshot, "delete", _delete_snapshots, "delete snapshots; their space is freed in the background")
     delete.add_argument("names", metavar=_SNAPSHOT, nargs="+", help="the snapshots, in any order")
+    _add_wait(delete)
     delete.add_argument("--yes", action="store_true", help="without being asked")
     back = command(
         snapshot, "rollback", _roll_back, "make a volume what it was at a snapshot; nobody may be logged in to it"
@@ -203,7 +210,14 @@ def _delete(directory: Path, options: argparse.Namespace) -> None:
     name = named(options.name, _VOLUME)
     confirm(options, str(name), f"{name} and all that is in it will be lost")
     ask_pool(directory, name.pool, "delete volume", volume=name.volume, snapshots=options.snapshots)
-    print(f"{name} is deleted; its space is freed in the background")
+    print(f"{name} is deleted; its space {_freed(directory, options, {name.pool})}")
+
+
+def _freed(directory: Path, options: argparse.Namespace, pools: Collection[str]) -> str:
+    """What became of space, after having waited for it where that was wanted."""
+    for pool in pools if options.wait else ():
+        wait_until_freed(directory, pool)
+    return "is free" if options.wait else "is freed in the background"
 
 
 # ---- snapshots and clones
@@ -244,7 +258,7 @@ def _delete_snapshots(directory: Path, options: argparse.Namespace) -> None:
         by_volume.setdefault((name.pool, name.volume), []).append(name.snapshot)
     for (pool, volume), snapshots in by_volume.items():
         ask_pool(directory, pool, "delete snapshots", volume=volume, snapshots=snapshots)
-    print(f"{what} deleted; the space is freed in the background")
+    print(f"{what} deleted; the space {_freed(directory, options, {name.pool for name in names})}")
 
 
 def _roll_back(directory: Path, options: argparse.Namespace) -> None:

@@ -25,11 +25,18 @@ class Chores:
         self._wanted = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"chores-{name}", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     def wake(self) -> None:
         """There is something to do."""
         self._wanted.set()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is something to do since the present piece began."""
+        return self._wanted.is_set()
 
     def close(self) -> None:
         """Wait until the piece that is under way is done; no other begins."""

@@ -32,7 +32,9 @@ _CHUNKS = range(12, 23)  # shifts of the sizes that a chunk may have
 
 def show(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """The pool as a whole."""
-    return Later(lambda: _pool(pool.pool), lambda found: {**found, "directory": pool.directory})
+    return Later(
+        lambda: _pool(pool.pool), lambda found: {**found, "directory": pool.directory, "freeing": pool.freeing}
+    )
 
 
 def _pool(engine: Pool) -> dict[str, Any]:

@@ -34,13 +34,17 @@ class OpenPool:
         self.pool = _open(Path(configured.directory))
         self.jobs = Jobs()
         self._upkeep = Upkeep(self.pool)
+        self.freeing = False  # what was deleted is being worked off
         self._watch = Watch(self.name, self.pool, notify, warn)
         self._chores = Chores(self.name, self._piece)
+        self._chores.start()
 
     def _piece(self) -> bool:
         """What is done in the background, again at once as long as there is more of it."""
         self._watch.look()
-        return self.pool.work_off()
+        more = self.pool.work_off()
+        self.freeing = more or self._chores.wanted
+        return more
 
     def is_of(self, configured: Configured | None) -> bool:
         """Whether this is the pool that is to be open."""
@@ -59,6 +63,7 @@ class OpenPool:
     def then_work_off(self, result: object) -> Message:
         """The answer to what has left something to be freed."""
         self._chores.wake()
+        self.freeing = True
         return {}
 
     def close(self) -> None:
