@@ -54,6 +54,8 @@ from blockyard.worker.schedules import Scheduler
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+_KEPT = 16 << 20  # bytes of freed memory that the allocator does not give back at once
 _LOOK_AGAIN = 5.0  # seconds between two attempts to open a pool
 _LOOKS = 100  # thin units whose space is looked at in a tick
 
@@ -226,8 +228,20 @@ def _space(unit: LogicalUnit) -> Space | None:
         return None
 
 
+def _keep_freed_memory() -> None:
+    """Have the allocator keep what commands of the slow road free: to get the pages of 256 KiB anew costs more than all else.
+
+    Where the C library is not glibc it does as it thinks fit.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
 def main() -> int:
     """`python -m blockyard.worker FD`."""
+    _keep_freed_memory()
     logging.basicConfig(
         stream=sys.stderr, level=os.environ.get("BLOCKYARD_LOG", "WARNING"), format=logging.BASIC_FORMAT
     )
