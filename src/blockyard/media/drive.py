@@ -1,8 +1,8 @@
 """A tape drive: a sequential access device (SSC-5) with perhaps a cartridge in it.
 
 Commands that move the tape run one at a time, in threads, under the drive's lock; a library that takes the cartridge out waits
-for that lock. Writes that only go to the page cache run on the loop's thread, if they get the lock at once. What only looks
-runs there too: it takes the attribute `tape` once, and finds a whole state in it.
+for that lock. What the page cache takes or has at once is written and read on the loop's thread, if that gets the lock at once.
+What only looks runs there too: it takes the attribute `tape` once, and finds a whole state in it.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from blockyard.scsi.sense import ReadFailure
 log = logging.getLogger(__name__)
 
 MAX_BLOCK = 0xFFFFFF  # bytes: what the length field of WRITE (6) can say
+_TRY = bytearray(1)
 _CHECKPOINT = 256 << 20  # bytes of records after which opening shall not have to read them
 
 
@@ -110,6 +111,14 @@ class Partition:
             return codec.decompress(record.codec, data, record.length)
         except OSError as error:
             raise ReadFailure(error.errno, error.strerror, error.filename or str(self._path)) from error
+
+    def at_hand(self, number: int) -> bool:
+        """Whether the page cache has an object, as a look at its end shows, or stands for a disk that there is not."""
+        end = self._index[number + 1][0] if number + 1 < self.objects else self.end
+        try:
+            return os.preadv(self._fd, [_TRY], end - 1, os.RWF_NOWAIT) == 1
+        except OSError as error:
+            return error.errno == errno.EOPNOTSUPP  # tmpfs has no cold data
 
     # ---- writing
 

@@ -85,6 +85,11 @@ class Tape:
             self.read_bytes += len(data)
         return data
 
+    def reads_at_once(self, count: int) -> bool:
+        """Whether so many blocks that come next can be read without waiting for a disk."""
+        last = self.position + count - 1
+        return last < self.partition.objects and self.partition.at_hand(last)
+
     def has_room(self, length: int) -> bool:
         """Whether a block of this length fits behind the position."""
         return self._end_here() + HEADER_LENGTH + length <= self.capacity

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_BLOCK = 8 << 20  # bytes of a block, as LTO drives have it
 MAX_TRANSFER = 16 << 20  # bytes of one command
-_INLINE_WRITE = 1 << 20  # bytes that go to the page cache in less time than a thread needs to be woken, or little more
+_INLINE = 1 << 20  # bytes that go to or come from the page cache in little more time than a thread needs to be woken
 _SPACE_IS_OUT = (SenseKey.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED_WRITE_PROTECT)
 
 
@@ -58,6 +58,15 @@ def check_read(unit: TapeDrive, task: Task) -> None:
     if task.fields["fixed"] and task.fields["sili"]:
         raise invalid_field(1, 1)
     _check_length(unit, task, MAX_TRANSFER)
+    tape, alone = unit.tape, unit.tasks is None or len(unit.tasks) == 1  # else it is not known what will come next
+    small = data_length(task.fields, unit.block_size) <= _INLINE
+    if (
+        tape is not None
+        and alone
+        and small
+        and tape.reads_at_once(task.fields["length"] if task.fields["fixed"] else 1)
+    ):
+        task.blocking = False
 
 
 def read(unit: TapeDrive, task: Task) -> Buffer:
@@ -137,7 +146,7 @@ def check_write(unit: TapeDrive, task: Task) -> None:
     _check_length(unit, task, MAX_TRANSFER if task.fields["fixed"] else MAX_BLOCK)
     tape = unit.tape
     plain = unit.buffered and not unit.compression
-    if tape is not None and plain and task.expected <= _INLINE_WRITE and tape.appends_at_once():
+    if tape is not None and plain and task.expected <= _INLINE and tape.appends_at_once():
         task.blocking = False
 
 
