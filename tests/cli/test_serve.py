@@ -261,8 +261,11 @@ def test_nobody_reads_what_it_prints(tmp_path: Path) -> None:
     process = start(tmp_path / "s", portal="127.0.0.1:0")
     assert process.stdout is not None
     process.stdout.close()
-    time.sleep(1.5)
-    assert process.poll() is None
+    end = time.monotonic() + LIMIT
+    while main(["status", "--state", str(tmp_path / "s")]):  # it answers once it has said that it is ready
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
     process.terminate()
     assert process.wait(LIMIT) == 0
     assert process.stderr is not None

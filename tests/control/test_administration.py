@@ -24,7 +24,9 @@ def test_status_and_sessions(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         lun.write(0, bytes(4096))
         assert main(["status", "--json", "--state", str(state)]) == 0
         found = json.loads(capsys.readouterr().out)
-        assert found["targets"] == {target: {"alias": "", "portal_groups": [1], "luns": {"0": "disk.img"}}}
+        assert found["targets"] == {
+            target: {"alias": "", "portal_groups": [1], "library": "", "luns": {"0": "disk.img"}}
+        }
         volume = found["volumes"]["disk.img"]
         assert (volume["size"], volume["block_size"], volume["path"]) == (8 << 20, 512, str(tmp_path / "disk.img"))
         assert volume["counters"]["write_bytes"] == 4096

@@ -329,8 +329,8 @@ class Settled(Configuration):
         """What a worker has to know that serves this share."""
         chosen = {name: self.targets[name] for name in share.targets}
         shown = set().union(*(target.volumes for target in chosen.values()))
-        volumes = {name: self.volumes[name] for name in shown if name in self.volumes}
-        drives = {name: self.drives[name] for name in shown if name in self.drives}
+        volumes = {name: volume for name, volume in self.volumes.items() if name in shown}
+        drives = {name: drive for name, drive in self.drives.items() if name in shown}
         pools = {name: self.pools[name] for name in share.pools}
         libraries = {target.library: self.libraries[target.library] for target in chosen.values() if target.library}
         ports = {name: self.relative_ports[name] for name in chosen if name in self.relative_ports}
