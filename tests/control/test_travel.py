@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.serving import Serving
 
 IQN = "iqn.2026-11.test:vol1"
 BLOCK = 512
+_FREE = 64  # a block that tests may write
 CONFIG = f"""
 [pools.fast]
 directory = "fast"
@@ -41,11 +43,11 @@ luns = {{0 = "vm", 1 = "plain", 2 = "log"}}
 class Protected:
     """A target with a protected volume vm that has been 1, then 2, and is 3; `times` are those of 1 and 2."""
 
-    def __init__(self, target: TargetFactory, tmp_path: Path, more: str = "", *, log: bool = False) -> None:
+    def __init__(self, target: Callable[[str], Serving], tmp_path: Path, more: str = "", *, log: bool = False) -> None:
         self.times: list[int] = []
         self.between = 0  # when vm was 3, and log still 2
         make_pool(tmp_path / "fast", lambda pool: self.prepare(pool, log=log))
-        self.serving: Serving = target(config=CONFIG + more)
+        self.serving = target(CONFIG + more)
 
     def prepare(self, pool: Pool, *, log: bool) -> None:
         for name in ("vm", "log"):
@@ -64,14 +66,27 @@ class Protected:
         return self.serving.url(lun, target=f"{IQN}@{moment}")
 
 
-@pytest.fixture
-def protected(target: TargetFactory, tmp_path: Path) -> Protected:
-    return Protected(target, tmp_path)
+@pytest.fixture(scope="module")
+def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Protected]:
+    """For those tests that leave the first block of the volume as it is."""
+    folder = tmp_path_factory.mktemp("travel")
+
+    def start(config: str) -> Serving:
+        (folder / "serve.toml").write_text(config)
+        return Serving([], state=folder / "state", log=folder / "log", config=folder / "serve.toml")
+
+    protected = Protected(start, folder)
+    yield protected
+    protected.serving.stop()
 
 
 def first_byte(url: str, **options: Any) -> int:
     with connect(url, **options) as lun:
         return lun.read(0, 1)[0]
+
+
+def own(target: TargetFactory) -> Callable[[str], Serving]:
+    return lambda config: target(config=config)
 
 
 def test_any_moment_can_be_logged_in_to(protected: Protected) -> None:
@@ -90,8 +105,8 @@ def test_it_can_be_read_only_and_is_a_disk_of_its_own(protected: Protected) -> N
         assert then.capacity() == now.capacity()
         with pytest.raises(ScsiError, match="write protected"):
             then.write(0, bytes(BLOCK))
-        now.write(0, bytes([9]) * BLOCK)
-        assert (then.read(0, 1)[0], now.read(0, 1)[0]) == (1, 9)
+        now.write(_FREE, bytes([9]) * BLOCK)
+        assert (then.read(_FREE, 1)[0], now.read(_FREE, 1)[0]) == (0, 9)
         assert then.inquiry(0x83) != now.inquiry(0x83)
         assert then.luns() == [0], "what is not protected is not there"
     with connect(protected.url(moment)) as again:
@@ -99,7 +114,7 @@ def test_it_can_be_read_only_and_is_a_disk_of_its_own(protected: Protected) -> N
 
 
 def test_logical_units_show_one_moment(target: TargetFactory, tmp_path: Path) -> None:
-    protected = Protected(target, tmp_path, log=True)
+    protected = Protected(own(target), tmp_path, log=True)
     with connect(protected.url(show(protected.between))) as lun:
         assert lun.luns() == [0, 2]
         assert lun.read(0, 1)[0] == 3
@@ -143,7 +158,7 @@ def test_discovery_knows_no_moments(protected: Protected) -> None:
 
 def test_the_rules_of_the_target_hold(target: TargetFactory, tmp_path: Path) -> None:
     friend, stranger = "iqn.2026-11.test:friend", "iqn.2026-11.test:stranger"
-    protected = Protected(target, tmp_path, f'access = [{{initiators = ["{friend}"]}}, {{right = "refuse"}}]')
+    protected = Protected(own(target), tmp_path, f'access = [{{initiators = ["{friend}"]}}, {{right = "refuse"}}]')
     assert first_byte(protected.url("now"), initiator_name=friend) == 3
     with pytest.raises(LoginError) as error:
         connect(protected.url("now"), initiator_name=stranger)
@@ -156,22 +171,24 @@ def test_the_rules_of_the_target_hold(target: TargetFactory, tmp_path: Path) -> 
 def test_who_comes_back_sees_the_same(protected: Protected) -> None:
     """Under a file system that is mounted no other moment may appear, though `now` is another by then."""
     with connect(protected.serving.url(0, target=IQN)) as live:
+        live.write(_FREE, bytes([3]) * BLOCK)
         then = connect(protected.url("now"), isid=bytes(5) + b"\1")
-        live.write(0, bytes([9]) * BLOCK)
+        live.write(_FREE, bytes([9]) * BLOCK)
         then.session.drop()
         with connect(protected.url("now"), isid=bytes(5) + b"\1") as back:
-            assert back.read(0, 1)[0] == 3, "the connection was lost"
-            live.write(0, bytes([10]) * BLOCK)
+            assert back.read(_FREE, 1)[0] == 3, "the connection was lost"
+            live.write(_FREE, bytes([10]) * BLOCK)
             with connect(protected.url("now"), isid=bytes(5) + b"\1") as replaced:
-                assert replaced.read(0, 1)[0] == 3, "the session was reinstated"
+                assert replaced.read(_FREE, 1)[0] == 3, "the session was reinstated"
             with connect(protected.url("now"), isid=bytes(5) + b"\2") as other:
-                assert other.read(0, 1)[0] == 10
+                assert other.read(_FREE, 1)[0] == 10
         with connect(protected.url("now"), isid=bytes(5) + b"\1") as anew:
-            assert anew.read(0, 1)[0] == 10, "it was logged out"
+            assert anew.read(_FREE, 1)[0] == 10, "it was logged out"
 
 
-def test_moments_survive_the_death_of_the_worker(protected: Protected) -> None:
+def test_moments_survive_the_death_of_the_worker(target: TargetFactory, tmp_path: Path) -> None:
     """Killed in the midst of writes: each moment after one that was acknowledged shows that one."""
+    protected = Protected(own(target), tmp_path)
     moments: list[tuple[str, int]] = []
     with connect(protected.serving.url(0, target=IQN), recover=True) as live:
         for number in range(10, 60):
