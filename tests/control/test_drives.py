@@ -181,6 +181,9 @@ _IMPOSSIBLE = [
     ("insert dvd nothing", "smaller than one sector"),
     ("insert none first", "no target shows a drive none"),
     ("insert empty first", "the drive has no jukebox"),
+    ("insert dvd first --blank 1M", "first.iso: File exists"),
+    ("insert dvd new --blank 1M --kind dvd", "a blank disc is of the kind bd-re"),
+    ("insert dvd new --blank 1000", "whole blocks of 2048 bytes"),
     ("eject empty", "there is nothing in empty"),
     ("list empty", "empty has no jukebox"),
 ]
@@ -197,12 +200,19 @@ def test_the_jukebox_is_listed_and_what_cannot_be_is_said(site: Site) -> None:
         status, printed = site.attempt("optical", *words.split())
         assert (status, why in printed) == (2, True), printed
     assert site.status("dvd") == before
+    site.run("optical", "insert", "dvd", "new", "--blank", "1M")
+    assert site.status("dvd")["disc"]["kind"] == "bd-re"
+    qemu_io = [need("qemu-io", "qemu-utils"), "-f", "raw", "-c", "write -P 7 64k 64k", "-c", "flush", site.url(1)]
+    assert "wrote 65536" in run(qemu_io).stdout
+    assert (site.folder / "isos" / "new.iso").read_bytes() == bytes(1 << 16) + b"\7" * (1 << 16) + bytes(
+        (1 << 20) - (1 << 17)
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "at"),
     [
-        (('kind = "bd"', 'kind = "hd"'), "drives.empty: kind is cd, dvd, bd or auto, not 'hd'"),
+        (('kind = "bd"', 'kind = "hd"'), "drives.empty: kind is cd, dvd, bd, bd-re or auto, not 'hd'"),
         (("[drives.empty]", "[drives.disk]"), "drives.disk: a volume is called 'disk' too"),
         (('kind = "bd"', 'uuid = "x"'), "drives.empty.uuid: 'x' is not a UUID"),
         (('2 = "empty"', '2 = "emty"'), "there is no volume 'emty'"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import subprocess
 from pathlib import Path
 
 from blockyard.cli.main import main
@@ -66,7 +68,7 @@ luns = {{0 = "dvd"}}
     def put(*words: str) -> None:
         assert optical("insert", "dvd", *words) == 0
 
-    guest(
+    output = guest(
         "optical.sh",
         variables={"CD_SIZE": str(cd.stat().st_size), "CD_SUM": hashlib.sha256(cd.read_bytes()).hexdigest()},
         marks={
@@ -74,6 +76,14 @@ luns = {{0 = "dvd"}}
             # udev has locked the drive, and ejects when it is asked to
             "bd": lambda: put("bd", "--kind", "bd", "--wait", "60"),
             "sessions": lambda: put("sessions", "--wait", "60"),
+            "blank": lambda: put("burned", "--blank", "64M", "--wait", "60"),
             "eject": lambda: optical("eject", "dvd", "--wait", "60"),
         },
     )
+    sums = dict(re.findall(r"^([0-9a-f]{64})  (burned|added)$", output, re.MULTILINE))
+    assert len(sums) == 2
+    for digest, name in sums.items():  # what was burned is an image like others
+        copy = tmp_path / name
+        with copy.open("wb") as file:
+            subprocess.run(["isoinfo", "-R", "-i", isos / "burned.iso", "-x", f"/{name}"], stdout=file, check=True)
+        assert hashlib.sha256(copy.read_bytes()).hexdigest() == digest

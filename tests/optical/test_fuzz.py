@@ -34,6 +34,11 @@ def test_no_cdb_confounds_a_drive(tmp_path: Path, blocks: int, data: st.DataObje
     result = one.send(cdb, data.draw(st.binary(max_size=64), label="Data-Out"))
     if result.status == Status.CHECK_CONDITION:
         sense = parse_sense(result.sense)
-        assert sense.key in (SenseKey.ILLEGAL_REQUEST, SenseKey.NOT_READY, SenseKey.UNIT_ATTENTION)
+        assert sense.key in (
+            SenseKey.ILLEGAL_REQUEST,
+            SenseKey.NOT_READY,
+            SenseKey.UNIT_ATTENTION,
+            SenseKey.DATA_PROTECT,
+        )
         assert sense.asc != Asc.INTERNAL_TARGET_FAILURE
     one.drive.close()

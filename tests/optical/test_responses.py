@@ -9,7 +9,7 @@ import pytest
 
 from blockyard.optical.commands import OPTICAL_COMMANDS
 from blockyard.optical.features import FEATURES
-from blockyard.optical.kinds import BD, CD, DVD, msf
+from blockyard.optical.kinds import BD, BD_RE, CD, DVD, msf
 from blockyard.optical.sectors import SYNC, error_codes, header
 from blockyard.scsi.sense import Asc, SenseKey
 from tests.optical.drives import (
@@ -33,7 +33,7 @@ def empty() -> DriveHost:
     return host(drive())
 
 
-@pytest.fixture(params=["cd", "dvd", "bd"])
+@pytest.fixture(params=["cd", "dvd", "bd"])  # those that are read only
 def any_disc(request: pytest.FixtureRequest, tmp_path: Path) -> DriveHost:
     return host(drive(blank(tmp_path / "x.iso", 1000), request.param))
 
@@ -61,7 +61,7 @@ def test_inquiry_says_a_cd_dvd_device_with_a_removable_medium(empty: DriveHost) 
     assert data[0] == 0x05
     assert data[1] == 0x80
     assert data[5] == 0  # no target port groups: A3h is another command here
-    assert data[8:32] == b"BLOCKYRDVirtual BD-ROM  "
+    assert data[8:32] == b"BLOCKYRDVirtual BD-RE   "
     assert data[58:66] == bytes.fromhex("00A0 0960 0460 04E0")
 
 
@@ -117,9 +117,9 @@ def test_the_profile_list_has_the_three_profiles_and_marks_the_current_one(any_d
     assert disc is not None
     _, profiles = _features(any_disc.ok(get_configuration(2, 0)))[0]
     assert profiles == b"".join(
-        struct.pack(">HBB", kind.profile, kind is disc.kind, 0) for kind in (BD, DVD, CD)
-    )  # BD-ROM 40h, DVD-ROM 10h, CD-ROM 08h
-    assert [kind.profile for kind in (BD, DVD, CD)] == [0x40, 0x10, 0x08]
+        struct.pack(">HBB", kind.profile, kind is disc.kind, 0) for kind in (BD_RE, BD, DVD, CD)
+    )
+    assert [kind.profile for kind in (BD_RE, BD, DVD, CD)] == [0x43, 0x40, 0x10, 0x08]
 
 
 def test_content_of_features(cd: DriveHost) -> None:
@@ -132,8 +132,8 @@ def test_content_of_features(cd: DriveHost) -> None:
 
 
 def test_get_configuration_begins_where_it_is_told(empty: DriveHost) -> None:
-    assert list(_features(empty.ok(get_configuration(0, 0x40)))) == [0x40, 0x100, 0x105, 0x107, 0x108]
-    assert _features(empty.ok(get_configuration(2, 0x0020))) == {}  # there is no such feature
+    assert list(_features(empty.ok(get_configuration(0, 0x40)))) == [0x40, 0x41, 0x100, 0x105, 0x107, 0x108]
+    assert _features(empty.ok(get_configuration(2, 0x0021))) == {}  # there is no such feature
     assert empty.ok(get_configuration())[6:8] == b"\0\0"  # no disc, no profile
     empty.invalid(get_configuration(3), 1, 1)
     assert len(empty.ok(get_configuration(length=8))) == 8

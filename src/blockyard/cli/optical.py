@@ -11,8 +11,9 @@ from blockyard.block.size import format_size
 from blockyard.cli import parsers
 from blockyard.cli.output import show
 from blockyard.cli.parsers import Action, Subparsers, family
+from blockyard.cli.pools import size_of
 from blockyard.control.administration import ask
-from blockyard.optical.kinds import AUTO, KINDS
+from blockyard.optical.kinds import AUTO, BD_RE, KINDS
 
 _EXIT_STATUS = """\
 exit status:
@@ -31,6 +32,11 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     insert.add_argument("image", metavar="IMAGE", help="the name of an image in its jukebox, or a path with a / in it")
     insert.add_argument(
         "--kind", choices=(*KINDS, AUTO), help="the disc that it is to be (default: what the drive says)"
+    )
+    insert.add_argument(
+        "--blank",
+        metavar="SIZE",
+        help="make it: a blank disc of this size, which takes no space before it is written (25G)",
     )
     _add_force(insert)
     eject = _command(optical, "eject", _eject, "take out what is in a drive")
@@ -68,7 +74,9 @@ def _ask(directory: Path, options: argparse.Namespace, request: str, **arguments
 
 def _insert(directory: Path, options: argparse.Namespace) -> None:
     image = os.path.abspath(options.image) if "/" in options.image else options.image
-    _ask(directory, options, "insert", image=image, kind=options.kind, force=options.force, wait=options.wait)
+    blank = None if options.blank is None else size_of(options.blank)
+    kind = options.kind or (None if blank is None else BD_RE.name)
+    _ask(directory, options, "insert", image=image, kind=kind, blank=blank, force=options.force, wait=options.wait)
     print(f"{options.image} is in {options.drive}")
 
 

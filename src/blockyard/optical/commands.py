@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockyard.optical import events, features, mechanism, performance, reading, structures, toc
+from blockyard.optical import events, features, mechanism, performance, reading, structures, toc, writing
 from blockyard.scsi import sbc
 from blockyard.scsi.cdb import Access, Check, Command, CommandTable, Conflict, Field, Handler, Kind
 from blockyard.scsi.commands import PRIMARY_COMMANDS
@@ -53,7 +53,22 @@ def _read(opcode: int, name: str, length: int, *fields: Field) -> Command:
     )  # fmt: skip
 
 
+def _write(opcode: int, name: str, length: int, *fields: Field) -> Command:
+    return Command(
+        opcode, name, length, (Field("dpo", 1, 4, 1, Kind.IGNORED), Field("fua", 1, 3, 1), *fields), writing.write,
+        data_out=writing.blocks, blocking=True, medium=True, writes=True, ranged=True, transfers=True, timeout=60,
+    )  # fmt: skip
+
+
 _OWN = [
+    Command(
+        0x04, "FORMAT UNIT", 6,
+        (
+            Field("fmtpinfo", 1, 7, 2, Kind.ZERO), Field("longlist", 1, 5, 1, Kind.ZERO), Field("fmtdata", 1, 4, 1),
+            Field("cmplst", 1, 3, 1, Kind.IGNORED), Field("format_code", 1, 2, 3, Kind.IGNORED),
+        ),
+        writing.format_unit, data_out=writing.format_list, exclusive=True, medium=True, writes=True, timeout=60,
+    ),
     Command(
         0x1B, "START STOP UNIT", 6,
         (
@@ -73,10 +88,19 @@ _OWN = [
         _RELADR, Field("lba", 2, 7, 32, Kind.IGNORED), Field("pmi", 8, 0, 1, Kind.IGNORED),
     ),
     _read(0x28, "READ (10)", 10, _RELADR, Field("lba", 2, 7, 32), Field("count", 7, 7, 16)),
+    _write(0x2A, "WRITE (10)", 10, _RELADR, Field("lba", 2, 7, 32), Field("count", 7, 7, 16)),
+    _reading(
+        0x2F, "VERIFY (10)", 10, writing.verify, Field("dpo", 1, 4, 1, Kind.IGNORED), Field("lba", 2, 7, 32),
+        Field("count", 7, 7, 16),
+    ),
     _asking(0x2B, "SEEK (10)", 10, reading.seek, Field("lba", 2, 7, 32)),
-    _asking(
-        0x35, "SYNCHRONIZE CACHE", 10, mechanism.synchronize_cache, _RELADR, Field("immed", 1, 1, 1, Kind.IGNORED),
-        Field("lba", 2, 7, 32, Kind.IGNORED), Field("count", 7, 7, 16, Kind.IGNORED), medium=False,
+    Command(
+        0x35, "SYNCHRONIZE CACHE", 10,
+        (
+            _RELADR, Field("immed", 1, 1, 1, Kind.IGNORED), Field("lba", 2, 7, 32, Kind.IGNORED),
+            Field("count", 7, 7, 16, Kind.IGNORED),
+        ),
+        writing.synchronize_cache, blocking=True, read_only=True, timeout=60,
     ),
     _asking(
         0x43, "READ TOC/PMA/ATIP", 10, toc.read_toc,
@@ -106,6 +130,10 @@ _OWN = [
     _read(0x88, "READ (16)", 16, Field("lba", 2, 7, 64), Field("count", 10, 7, 32)),
     _read(
         0xA8, "READ (12)", 12, _RELADR, Field("lba", 2, 7, 32), Field("count", 6, 7, 32),
+        Field("streaming", 10, 7, 1, Kind.IGNORED),
+    ),
+    _write(
+        0xAA, "WRITE (12)", 12, _RELADR, Field("lba", 2, 7, 32), Field("count", 6, 7, 32),
         Field("streaming", 10, 7, 1, Kind.IGNORED),
     ),
     _asking(

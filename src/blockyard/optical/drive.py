@@ -53,7 +53,7 @@ class OpticalDrive(PrimaryUnit):
     peripheral = 0x05  # CD/DVD device
     commands = OPTICAL_COMMANDS
     vpd_pages: Mapping[int, VpdPage] = pages.VPD_PAGES
-    product = "Virtual BD-ROM"
+    product = "Virtual BD-RE"
     standards = (0x00A0, 0x0960, 0x0460, 0x04E0)  # SAM-5, iSCSI, SPC-4, MMC-6
     copies_for_others = False
     reports_port_groups = False
@@ -88,11 +88,16 @@ class OpticalDrive(PrimaryUnit):
         disc = self.loaded()
         if command.transfers and task.fields["count"] > MOST:
             raise command.invalid("count")
+        if command.writes and not disc.kind.writable:
+            raise CheckCondition(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
         if command.ranged and task.fields["lba"] + (task.fields["count"] or 1) > disc.blocks:
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
 
     def count(self, command: Command, fields: dict[str, int]) -> None:
-        if command.transfers:
+        if command.transfers and command.writes:
+            self.counters.write_ops += 1
+            self.counters.write_bytes += fields["count"] << self.shift
+        elif command.transfers:
             self.counters.read_ops += 1
             self.counters.read_bytes += fields["count"] << self.shift
         else:
@@ -209,6 +214,11 @@ class OpticalDrive(PrimaryUnit):
         else:
             self.tasks.executor.submit(self.save, lambda result: None)
 
+    def flush(self) -> None:
+        disc = self.disc
+        if disc is not None:
+            disc.flush()
+
     def save(self) -> None:
         """Save the state of the tray, as it is now. Blocks; what cannot be saved is logged."""
         with self._saving:
@@ -267,11 +277,13 @@ class OpticalDrive(PrimaryUnit):
         self.read_flags = os.RWF_NOWAIT if disc is not None and disc.device.nowait else 0
         self.blocks = 0 if disc is None else disc.blocks
         self.fast_read = self.fd >= 0
+        self.fast_write = self.fast_read and disc is not None and disc.kind.writable
 
     def close(self) -> None:
         self.save()
         self.withdraw()
         disc, self.disc = self.disc, None
-        self.fast_read, self.fd = False, -1
+        self.fast_read = self.fast_write = False
+        self.fd = -1
         if disc is not None:
             disc.close()

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from blockyard.optical.kinds import BD, BLOCK, CD, DVD, KINDS, NO_PROFILE, Kind
+from blockyard.optical.kinds import BD, BD_RE, BLOCK, CD, DVD, KINDS, NO_PROFILE, Kind
 from blockyard.scsi.sense import invalid_field
 
 if TYPE_CHECKING:
@@ -53,7 +53,18 @@ def _random_readable(drive: OpticalDrive) -> bytes:
 
 def _bd_read(drive: OpticalDrive) -> bytes:
     """The classes and versions of BD-RE, BD-R and BD-ROM that are read: bit maps, here of BD-ROM class 0 version 1."""
-    return bytes(4) + bytes(16) + struct.pack(">4H", 0x0002, 0, 0, 0)
+    return bytes(4) + struct.pack(">12H", 0x0002, 0, 0, 0, 0, 0, 0, 0, 0x0002, 0, 0, 0)
+
+
+def _random_writable(drive: OpticalDrive) -> bytes:
+    disc = drive.disc
+    last, blocking = (0, 1) if disc is None else (disc.blocks - 1, disc.kind.blocking)
+    return struct.pack(">IIHBx", last, BLOCK, blocking, 0x01)  # PP
+
+
+def _bd_write(drive: OpticalDrive) -> bytes:
+    """The classes and versions of BD-RE and BD-R that are written: BD-RE class 0 version 1. SVNR: whatever is there before."""
+    return b"\x01\0\0\0" + struct.pack(">8H", 0x0002, 0, 0, 0, 0, 0, 0, 0)
 
 
 FEATURES = (
@@ -66,7 +77,10 @@ FEATURES = (
     Feature(0x001D, "Multi-Read", 0, lambda drive: b"", (CD,)),
     Feature(0x001E, "CD Read", 2, lambda drive: b"\0\0\0\0", (CD,)),  # no C2 pointers, no CD-TEXT
     Feature(0x001F, "DVD Read", 1, lambda drive: b"\x01\0\x01\0", (DVD,)),  # MULTI110, DVD-R DL
-    Feature(0x0040, "BD Read", 1, _bd_read, (BD,)),
+    Feature(0x0020, "Random Writable", 1, _random_writable, (BD_RE,)),
+    Feature(0x0023, "Formattable", 1, lambda drive: bytes(8), (BD_RE,)),  # no spare areas, no certification
+    Feature(0x0040, "BD Read", 1, _bd_read, (BD, BD_RE)),
+    Feature(0x0041, "BD Write", 0, _bd_write, (BD_RE,)),
     Feature(0x0100, "Power Management", 0, lambda drive: b""),
     Feature(0x0105, "Timeout", 1, lambda drive: b"\0\0\0\0"),
     # SCS, MP2A, RBCB: SET CD SPEED, mode page 2Ah, READ BUFFER CAPACITY in blocks

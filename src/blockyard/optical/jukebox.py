@@ -19,6 +19,15 @@ def images(directory: Path) -> list[Image]:
     return sorted(Image(path.name, path.stat().st_size) for path in files)
 
 
+def place(directory: str, image: str) -> Path:
+    """The file that a new image is to be: a path, or a name in the jukebox. Raises LookupError."""
+    if "/" in image:
+        return Path(image)
+    if not directory:
+        raise LookupError(f"the drive has no jukebox: name the image {image} by a path with a / in it")
+    return Path(directory) / (image if image.lower().endswith(_SUFFIXES) else image + _SUFFIXES[0])
+
+
 def find(directory: str, image: str) -> Path:
     """The file of an image: a path, or the name of one in the jukebox, with or without its suffix. Raises LookupError."""
     if "/" in image:

@@ -17,6 +17,7 @@ class Kind(NamedTuple):
     blocking: int  # blocks that a drive reads at a time
     speed: int
     most: int  # what addresses reach
+    writable: bool = False  # any block, again and again
 
     def layers_of(self, blocks: int) -> int:
         """How many layers a disc with so many blocks has."""
@@ -31,7 +32,9 @@ _LAST_MSF = 100 * SECONDS * FRAMES  # 99:59:74 is the last one
 CD = Kind("cd", 0x0008, (360_000,), 1, 8467, _LAST_MSF - PREGAP)
 DVD = Kind("dvd", 0x0010, (2_298_496, 4_173_824), 16, 22_160, 4_173_824)
 BD = Kind("bd", 0x0040, (12_219_392, 24_438_784, 48_878_592, 62_500_864), 32, 53_946, 62_500_864)
-KINDS = {kind.name: kind for kind in (CD, DVD, BD)}
+BD_RE = BD._replace(name="bd-re", profile=0x0043, writable=True)
+PRESSED = (CD, DVD, BD)
+KINDS = {kind.name: kind for kind in (*PRESSED, BD_RE)}
 AUTO = "auto"
 
 
@@ -42,7 +45,7 @@ def kind_of(blocks: int, wanted: str = AUTO) -> Kind:
         if blocks > kind.most:
             raise ValueError(f"it has {blocks} blocks of 2048 bytes, and a {wanted.upper()} has {kind.most} at most")
         return kind
-    for kind in KINDS.values():
+    for kind in PRESSED:
         if blocks <= kind.layers[-1]:
             return kind
     raise ValueError(f"it has {blocks} blocks of 2048 bytes, more than any disc: serve it as a disk")

@@ -58,8 +58,3 @@ def prevent_allow_medium_removal(drive: OpticalDrive, task: Task) -> Buffer:
 def mechanism_status(drive: OpticalDrive, task: Task) -> Buffer:
     """No fault, no changer, idle; whether the tray is open."""
     return struct.pack(">BB3xB2x", 0, drive.open << 4, 0)
-
-
-def synchronize_cache(drive: OpticalDrive, task: Task) -> Buffer:
-    """Nothing has been written."""
-    return b""

@@ -55,15 +55,23 @@ def check_get_performance(drive: OpticalDrive, task: Task) -> None:
 
 
 def get_performance(drive: OpticalDrive, task: Task) -> Buffer:
-    """Nominal performance, the same from the first block to the last. Of writing there is nothing to tell."""
+    """Nominal performance, the same from the first block to the last. Discs that are written are so at the same speed."""
     fields = task.fields
     disc = drive.loaded()
     write, exceptions = fields["data_type"] & 0x04, fields["data_type"] & 0x03
-    if fields["type"] == _WRITE_SPEED or write or exceptions or not fields["maximum_descriptors"]:
+    if fields["type"] == _WRITE_SPEED and disc.kind.writable and fields["maximum_descriptors"]:
+        speed = disc.kind.speed
+        return struct.pack(">I4x4xIII", 4 + 16, disc.blocks - 1, speed, speed)
+    if (
+        fields["type"] == _WRITE_SPEED
+        or (write and not disc.kind.writable)
+        or exceptions
+        or not fields["maximum_descriptors"]
+    ):
         flags = (write >> 1) | (exceptions != 0) if fields["type"] == _PERFORMANCE else 0
         return struct.pack(">IB3x", 4, flags)
     speed = drive.current_speed
-    return struct.pack(">IB3xIIII", 4 + 16, 0, 0, speed, disc.blocks - 1, speed)
+    return struct.pack(">IB3xIIII", 4 + 16, write >> 1, 0, speed, disc.blocks - 1, speed)
 
 
 def read_buffer_capacity(drive: OpticalDrive, task: Task) -> Buffer:

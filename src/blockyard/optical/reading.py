@@ -20,10 +20,11 @@ RAW_MOST = 1024  # sectors of one READ CD: their codes are computed
 _ANY, _MODE_1 = 0, 2  # EXPECTED SECTOR TYPE
 _USER_DATA = 0x10
 _FORMATTED, _NO_MEDIUM = 2, 3  # DESCRIPTOR TYPE
+_FULL_FORMAT = 0x00  # FORMAT TYPE
 
 
 def read(drive: OpticalDrive, task: Task) -> Buffer:
-    return _read(drive.loaded(), task.fields["lba"], task.fields["count"])
+    return read_blocks(drive.loaded(), task.fields["lba"], task.fields["count"])
 
 
 def check_range(disc: Disc, lba: int, count: int) -> None:
@@ -31,7 +32,8 @@ def check_range(disc: Disc, lba: int, count: int) -> None:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
 
 
-def _read(disc: Disc, lba: int, count: int) -> bytes:
+def read_blocks(disc: Disc, lba: int, count: int) -> bytes:
+    """Raises CheckCondition, and ReadFailure with the block that cannot be read."""
     check_range(disc, lba, count)
     try:
         return disc.read(lba * BLOCK, count * BLOCK)
@@ -56,10 +58,11 @@ def read_capacity(drive: OpticalDrive, task: Task) -> Buffer:
 
 
 def read_format_capacities(drive: OpticalDrive, task: Task) -> Buffer:
-    """What the medium has; nothing can be formatted."""
+    """What the medium has, and what it can be formatted to: the same."""
     disc = drive.disc
     blocks, kind = (0, _NO_MEDIUM) if disc is None else (disc.blocks, _FORMATTED)
-    return struct.pack(">3xBIB", 8, blocks, kind) + BLOCK.to_bytes(3, "big")
+    formats = b"" if disc is None or not disc.kind.writable else struct.pack(">IBxxx", blocks, _FULL_FORMAT << 2)
+    return struct.pack(">3xBIB", 8 + len(formats), blocks, kind) + BLOCK.to_bytes(3, "big") + formats
 
 
 def seek(drive: OpticalDrive, task: Task) -> Buffer:
@@ -105,7 +108,7 @@ def _read_cd(drive: OpticalDrive, lba: int, count: int, parts: int) -> bytes:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.ILLEGAL_MODE_FOR_THIS_TRACK)
     if count > (MOST if parts in (0, _USER_DATA) else RAW_MOST):
         raise invalid_field(6)
-    data = _read(disc, lba, count)
+    data = read_blocks(disc, lba, count)
     if parts == _USER_DATA:
         return data
     return b"".join(select(lba + at, data[at * BLOCK : (at + 1) * BLOCK], parts) for at in range(count) if parts)

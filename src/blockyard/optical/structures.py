@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from blockyard.optical.disc import Disc
-from blockyard.optical.kinds import BD, DVD
+from blockyard.optical.kinds import BD, BD_RE, DVD, Kind
 from blockyard.scsi.sense import Asc, CheckCondition, SenseKey, invalid_field
 
 if TYPE_CHECKING:
     from blockyard.optical.drive import OpticalDrive
     from blockyard.scsi.task import Buffer, Task
 
-MEDIA_TYPES = (DVD, BD)  # by MEDIA TYPE
+MEDIA_TYPES: tuple[tuple[Kind, ...], ...] = ((DVD,), (BD, BD_RE))  # by MEDIA TYPE
 LIST = 0xFF
 _READABLE = 0x40  # RDS
 _DVD_START = 0x030000  # physical sector number of the first block (ECMA-267)
@@ -46,7 +46,7 @@ def _bd_information(disc: Disc, layer: int) -> bytes:
     """Disc information: one unit for each layer (BD white paper, physical format of BD-ROM)."""
     units = b"".join(
         struct.pack(">2sBBBxB", b"DI", 1, disc.layers << 3 | number, number, 98)
-        + b"BDO\0" + struct.pack(">BBB", 0, disc.layers << 4 | 0x01, 0x00)
+        + (b"BDW\0" if disc.kind.writable else b"BDO\0") + struct.pack(">BBB", 0, disc.layers << 4 | 0x01, 0x00)
         for number in range(disc.layers)
     )  # fmt: skip
     return units.ljust(4096, b"\0")
@@ -65,7 +65,7 @@ def read_disc_structure(drive: OpticalDrive, task: Task) -> Buffer:
     disc, kind, wanted = drive.loaded(), fields["media_type"], fields["format"]
     if wanted == LIST:
         return _counted(_list(kind))
-    if kind >= len(MEDIA_TYPES) or MEDIA_TYPES[kind] is not disc.kind:
+    if kind >= len(MEDIA_TYPES) or disc.kind not in MEDIA_TYPES[kind]:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.CANNOT_READ_MEDIUM_INCOMPATIBLE_FORMAT)
     if (kind, wanted) not in STRUCTURES:
         raise invalid_field(7)

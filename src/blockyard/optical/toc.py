@@ -97,11 +97,12 @@ def check_disc_information(drive: OpticalDrive, task: Task) -> None:
 
 
 def read_disc_information(drive: OpticalDrive, task: Task) -> Buffer:
-    last = len(drive.loaded().sessions)
+    disc = drive.loaded()
+    last = len(disc.sessions)
     return struct.pack(
         ">HBBBBBBB3xIII8xBB",
         32,
-        _COMPLETE << 2 | _FINALIZED,  # not erasable
+        disc.kind.writable << 4 | _COMPLETE << 2 | _FINALIZED,  # ERASABLE; a formatted disc is complete
         1,  # first track
         last,  # sessions
         last,  # first track of the last session

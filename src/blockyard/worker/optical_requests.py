@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from blockyard.block.file import create
 from blockyard.optical.disc import Disc
 from blockyard.optical.drive import Image, OpticalDrive, Wish
-from blockyard.optical.jukebox import find, images
-from blockyard.optical.kinds import AUTO, BLOCK, KINDS
+from blockyard.optical.jukebox import find, images, place
+from blockyard.optical.kinds import AUTO, BD_RE, BLOCK, KINDS, kind_of
 from blockyard.worker.drives import OpenDrive
 from blockyard.worker.handoff import Message
 from blockyard.worker.later import Answer, Later, nothing_more
@@ -54,8 +55,19 @@ def insert(drive: OpenDrive, request: Message) -> Answer:
     if kind != AUTO and kind not in KINDS:
         raise ValueError(f"a disc is {', '.join(KINDS)} or {AUTO}, not {kind!r}")
 
+    size = request.get("blank")
+    if size is not None and (
+        not isinstance(size, int) or size <= 0 or size % BLOCK or kind == AUTO or not KINDS[kind].writable
+    ):
+        raise ValueError(f"a blank disc is of the kind {BD_RE.name}, and has whole blocks of {BLOCK} bytes")
+
     def work() -> Disc:
-        return Disc(find(drive.configured.jukebox, name), kind)
+        if size is None:
+            return Disc(find(drive.configured.jukebox, name), kind)
+        kind_of(size // BLOCK, kind)
+        path = place(drive.configured.jukebox, name)
+        create(path, size)
+        return Disc(path, kind)
 
     def put(disc: Disc) -> Answer:
         image = Image(str(disc.path), kind)

@@ -85,6 +85,29 @@ ls /mnt/disc
 [ -e /mnt/disc/first ] && [ -e /mnt/disc/second ] || fail "a session is missing"
 must umount /mnt/disc
 
+step "a blank BD-RE is written, and written again"
+mark blank
+until_ready
+export MKISOFS=genisoimage
+ln -s /proc/self/fd /dev/fd # growisofs hands the disc over by it
+must dvd+rw-mediainfo "$sr" >/tmp/mediainfo
+cat /tmp/mediainfo
+grep -q "Mounted Media: *43h, BD-RE" /tmp/mediainfo || fail "dvd+rw-mediainfo sees another profile"
+mkdir /tmp/one /tmp/two
+head -c 2000000 /dev/urandom >/tmp/one/burned
+head -c 2000000 /dev/urandom >/tmp/two/added
+(cd /tmp/one && sha256sum burned >sums)
+(cat /tmp/one/sums; cd /tmp/two && sha256sum added) >/tmp/two/sums
+must growisofs -quiet -Z "$sr" -quiet -R -V BURNED /tmp/one
+verified iso9660
+must umount /mnt/disc
+must growisofs -quiet -M "$sr" -quiet -R -V BURNED /tmp/two
+forget_cache
+verified iso9660
+[ -e /mnt/disc/burned ] && [ -e /mnt/disc/added ] || fail "a session is missing"
+must umount /mnt/disc
+cat /tmp/two/sums
+
 step "the disc is taken out"
 mark eject
 until_empty
