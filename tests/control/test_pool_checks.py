@@ -82,6 +82,7 @@ def test_a_pool_is_checked_and_mended_and_read(tmp_path: Path, capsys: pytest.Ca
         (found,) = [job for job in site.json("pool", "jobs", "fast") if job["kind"] == "scrub"]
         assert found["details"][0]["offset"] == 2 * CHUNK
         assert site.served.stop() == 0
+    assert "fast/vm: The checksum of chunk 2 is wrong" in site.run("events")
 
 
 def test_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from crc32c import crc32c
 
 log = logging.getLogger(__name__)
+_TOLD = 1000  # chunks at most: where there are more, everybody knows
 
 
 class ChecksumError(OSError):
@@ -29,9 +30,19 @@ def checksum(buffers: Sequence[memoryview | bytes]) -> int:
     return total
 
 
-def verify(buffers: Sequence[memoryview], expected: int, label: str, chunk: int) -> None:
-    """Raises ChecksumError, and logs it: who reads may not be who looks after the pool."""
-    if checksum(buffers) != expected:
+class Verifier:
+    """Verifies what was read, and tells of each chunk that is wrong once: who reads it may not be who looks after the pool."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[str], None] = log.error
+        self._told: set[tuple[str, int]] = set()
+
+    def verify(self, buffers: Sequence[memoryview], expected: int, label: str, chunk: int) -> None:
+        """Raises ChecksumError."""
+        if checksum(buffers) == expected:
+            return
         error = ChecksumError(label, chunk)
-        log.error("%s: %s", label, error.strerror)
+        if (label, chunk) not in self._told and len(self._told) < _TOLD:
+            self._told.add((label, chunk))
+            self.tell(f"{label}: {error.strerror}")
         raise error

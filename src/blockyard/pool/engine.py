@@ -30,6 +30,7 @@ from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
 from blockyard.pool.allocator import Allocator
 from blockyard.pool.check import Progress, Report, check, mend_tables
+from blockyard.pool.checksum import Verifier
 from blockyard.pool.clock import Clock
 from blockyard.pool.gate import Gate
 from blockyard.pool.intent import Journal, Record
@@ -69,6 +70,7 @@ class Engine:
         self._own, self._store, self._journal = _take(directory, boot)
         self._space = Space()
         self.ledger = Ledger(self._space)
+        self.verifier = Verifier()
         self._budget = Budget()  # of the pages of all maps
         self.stirred = threading.Event()  # there is something to be committed, or too much of it
         self.allocator = Allocator(self._space, self.ledger, self.lock, self.stirred)

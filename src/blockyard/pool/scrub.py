@@ -15,7 +15,6 @@ from itertools import islice
 from typing import NamedTuple
 
 from blockyard.pool.catalog import Snapshot
-from blockyard.pool.checksum import verify
 from blockyard.pool.livemap import HOLE, PAGE_SHIFT
 from blockyard.pool.pool import Pool
 from blockyard.pool.segment import notes_in
@@ -98,7 +97,7 @@ class _Scrub:
         data = memoryview(bytearray(1 << tree.shift))
         self._pool.read(found.place, [data], 0)
         if tree.checksums:
-            verify([data], found.sum, self._owner(tree), found.chunk)
+            self._pool.verifier.verify([data], found.sum, self._owner(tree), found.chunk)
 
     # ---- what there is
 

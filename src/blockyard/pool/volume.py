@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from blockyard.block.device import Device, Run, Space
 from blockyard.pool.catalog import Snapshot
-from blockyard.pool.checksum import checksum, verify
+from blockyard.pool.checksum import checksum
 from blockyard.pool.parts import Cursor, Part, parts, zero
 from blockyard.pool.pool import Pool
 from blockyard.pool.quick import Quick
@@ -116,7 +116,7 @@ class VolumeDevice(Device):
         if old.place != NOWHERE:
             self._pool.read(old.place, [image], 0)
             if self._tree.checksums:
-                verify([image], old.sum, self._name, part.chunk)
+                self._pool.verifier.verify([image], old.sum, self._name, part.chunk)
         at = part.inside
         for piece in data:
             image[at : at + len(piece)] = piece
@@ -225,11 +225,11 @@ def _read_verified(pool: Pool, tree: Tree, found: Found, part: Part, data: Seque
     """Read part of a chunk: all of it, as the checksum is of all."""
     if part.length == 1 << tree.shift:
         pool.read(found.place, data, 0)
-        verify(data, found.sum, label, part.chunk)
+        pool.verifier.verify(data, found.sum, label, part.chunk)
         return
     image = memoryview(bytearray(1 << tree.shift))
     pool.read(found.place, [image], 0)
-    verify([image], found.sum, label, part.chunk)
+    pool.verifier.verify([image], found.sum, label, part.chunk)
     at = part.inside
     for piece in data:
         piece[:] = image[at : at + len(piece)]

@@ -32,6 +32,7 @@ class OpenPool:
         self.name = configured.name
         self.directory = configured.directory
         self.pool = _open(Path(configured.directory))
+        self.pool.verifier.tell = lambda text: notify("error", "checksum-wrong", f"{configured.name}/{text}")
         self.jobs = Jobs()
         self._upkeep = Upkeep(self.pool)
         self.freeing = False  # what was deleted is being worked off
