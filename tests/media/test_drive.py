@@ -331,9 +331,11 @@ def test_a_reserved_drive_is_its_holders_alone(tmp_path: Path) -> None:
 
 def test_a_session_that_may_write_virtually_sees_no_tapes(tmp_path: Path) -> None:
     tape = loaded(tmp_path)
-    seen = VirtualLunMap(tape.target.luns, lambda device: device, ThreadExecutor())
+    executor = ThreadExecutor()
+    seen = VirtualLunMap(tape.target.luns, lambda device: device, executor)
     assert seen.inventory() == []
     assert isinstance(seen.unit(0), AbsentUnit)
+    executor.close()
 
 
 def test_compressed_blocks_take_less_room_and_come_back(tmp_path: Path) -> None:
