@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -277,6 +278,52 @@ def test_many_writers_of_a_full_pool_share_what_becomes_free(pool: Pool) -> None
         thread.join()
     assert not failures
     assert pool.usage.free == 0
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A pool whose metadata and sparse member of 1 GiB are on a file system of 48 MiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", str(path)], check=True, timeout=10)
+    try:
+        create_file(path / "member", 1 << 30)
+        create_pool(path, ["member"])
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True, timeout=10)
+
+
+def test_the_file_system_beneath_is_full_before_the_pool_is(small: Path) -> None:
+    (small / "filler").write_bytes(bytes(8 << 20))
+    with Pool(small) as pool:
+        pool.set_thresholds(soft="16M")
+        pool.create_volume("a", 1 << 30, SHIFT)
+        usage = pool.usage
+        assert usage.free < 48 << 20 < usage.size
+        assert pool.ledger.level is Level.GOOD
+        written = 0
+        levels = []
+        with pytest.raises(OSError, match="No space left") as caught:
+            for written in range(48 * A_SLAB):
+                fill(pool, "a", written, 1, written % 251 + 1)
+                pool.look_beneath()
+                levels.append(pool.ledger.level)
+        assert caught.value.errno == errno.ENOSPC
+        assert levels == sorted(levels)
+        assert Level.SOFT in levels
+        fill(pool, "a", 0, 10, 9)  # in place
+        pool.flush()
+        pool.snapshot(["a"], "s", 1.0)
+        pool.delete_snapshot("a", "s")
+        while pool.work_off():
+            pass
+        VolumeDevice(pool, "a").discard(0, 10 * CHUNK)
+        fill(pool, "a", written, 5, 7)  # what has just been freed is enough for that
+        (small / "filler").unlink()
+        fill(pool, "a", written + 5, A_SLAB, 7)
+        for chunk in range(10, written):
+            assert content(pool, "a", chunk) == chunk % 251 + 1
 
 
 # ---- other sizes

@@ -201,13 +201,14 @@ def _show(directory: Path, options: argparse.Namespace) -> None:
     waiting = f", of this {format_size(found['waiting'])} to be freed" if found["waiting"] else ""
     if found["freeing"]:
         waiting += "; what was deleted is being freed"
+    lacking = f"; {format_size(found['lacking'])} more have no room on the disk" if found["lacking"] else ""
     provisioned = f"{format_size(found['provisioned'])} ({found['provisioned'] / size:.3g} times the size)"
     lines = {
         "directory": found["directory"],
         "state": found["failed"] or found["level"],
         "size": format_size(found["size"]),
         "used": f"{format_size(found['used'])} ({found['used'] / size:.0%}){waiting}",
-        "free": f"{format_size(found['free'])}, of this {format_size(found['reserved'])} reserved",
+        "free": f"{format_size(found['free'])}, of this {format_size(found['reserved'])} reserved{lacking}",
         "metadata": format_size(found["metadata"]),
         "thresholds": f"soft {found['soft']}, hard {found['hard']}",
         "volumes": f"{found['volumes']}, together {provisioned}",

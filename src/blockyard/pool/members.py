@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -296,6 +297,18 @@ class Members:
             raise OSError(error.errno, error.strerror, path) from None
         self.devices[number], self._media[number], self._paths[number] = Removed(), None, ""
         return device
+
+    def lacking(self) -> int:
+        """Bytes of sparse files that their file systems have no room for. Raises OSError."""
+        wanted: dict[int, int] = defaultdict(int)  # by file system
+        there: dict[int, int] = {}
+        for device in self.devices:
+            space = device.space()
+            if isinstance(device, FileDevice) and space is not None:
+                number = os.stat(device.path).st_dev
+                wanted[number] += max(0, device.size - space.used)
+                there[number] = space.available
+        return sum(max(0, amount - there[number]) for number, amount in wanted.items())
 
     def flush(self) -> None:
         for device in self.devices:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,8 +25,12 @@ from blockyard.pool.store import Store, Transaction
 from blockyard.pool.tree import Tree, forget_delta
 from blockyard.pool.usage import Threshold, Usage, VolumeUsage, trees_of
 
+log = logging.getLogger(__name__)
+
 _STEP = 1024  # entries of deleted snapshots that one commit works off
 _STEP_SNAPSHOTS = 64
+_ATTEMPTS = 1000  # of a write while others take what becomes free,
+_ATTEMPTS_BENEATH = 3  # and while a file system beneath is full
 _STEP_PAGES = 16  # of the map of a deleted volume, likewise
 _ID = 8  # bytes of a number in a key
 
@@ -123,14 +128,27 @@ class Pool(Engine):
 
     # ---- space
 
+    def look_beneath(self) -> None:
+        """Find out how much of what is free the file systems beneath have no room for."""
+        try:
+            lacking = self._members.lacking()
+        except OSError as error:
+            log.warning("%s: the space beneath cannot be told: %s", self.directory, error)
+            return
+        with self.lock:
+            self.ledger.lacking = min(lacking, self._space.size - self._space.used)
+
     @property
     def usage(self) -> Usage:
         """Of the pool as a whole."""
+        self.look_beneath()
         with self.lock:
             space = self._space
             provisioned = sum(volume.size for volume in self._volumes.values())
             reserved, metadata = self.ledger.reserved, self._store.size
-            return Usage(space.size, space.used, space.waiting, metadata, reserved, provisioned)
+            return Usage(
+                space.size, space.used, space.waiting, metadata, self.ledger.lacking, reserved, provisioned
+            )  # fmt: skip
 
     def usage_of(self, name: str) -> VolumeUsage:
         """Of a volume. Raises KeyError."""
@@ -318,14 +336,19 @@ class Pool(Engine):
         """The snapshots of a tree that have names."""
         return [each for named in self._snapshots.values() for each in named.values() if each.tree == tree]
 
-    def make_room(self, tree: Tree, error: OSError) -> bool:
+    def make_room(self, tree: Tree, error: OSError, attempt: int) -> bool:
         """A write to `tree` has failed with `error`: free what nobody needs any more; whether to try it again.
+
+        `attempt` says how often it has failed before: a file system beneath that is full stays so if all that is freed is what
+        the write itself had taken.
 
         It waits for commits and for operations that are under way: not for those who are inside.
         """
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return False
         is_full = isinstance(error, PoolFull)  # else a member's file system is
+        if attempt >= (_ATTEMPTS if is_full else _ATTEMPTS_BENEATH):
+            return False
         with self._making_room:
             while not (is_full and self.admits(tree)):  # it does when somebody has been quicker
                 waiting = self._space.waiting

@@ -77,12 +77,13 @@ class Usage:
     used: int
     waiting: int  # of what is used: freed, and free when a commit is done
     metadata: int
+    lacking: int  # of what is free, what the file systems beneath have no room for
     reserved: int  # for volumes that have not used it
     provisioned: int  # the sizes of all volumes together
 
     @property
     def free(self) -> int:
-        return self.size - self.used
+        return self.size - self.used - self.lacking
 
     @property
     def ratio(self) -> float:
@@ -128,6 +129,7 @@ class Ledger:
     def __init__(self, space: Space) -> None:
         self.soft = Threshold()
         self.hard = Threshold()
+        self.lacking = 0  # bytes that are free in the pool, and that the file systems beneath have no room for
         self._space = space
         self._accounts: dict[int, Account] = {}  # by tree, of volumes with a quota or a reservation
         self._reserved: list[Account] = []
@@ -172,7 +174,7 @@ class Ledger:
                 return
         space = self._space
         kept = self.hard.bytes_left(space.size)
-        if kept >= 0 and space.size - space.used - size < kept:
+        if kept >= 0 and self._left - size < kept:
             raise PoolFull(errno.ENOSPC, f"The pool has reached its hard threshold ({self.hard})")
         if not space.has_room(tree.shift):
             raise PoolFull(errno.ENOSPC, "The pool is full")
@@ -206,13 +208,17 @@ class Ledger:
     def available(self, tree: Tree | None = None) -> int:
         """Bytes that can still be taken: by a tree, or by a volume without limits."""
         space = self._space
-        free = max(0, space.size - space.used - max(0, self.hard.bytes_left(space.size)))
+        free = max(0, self._left - max(0, self.hard.bytes_left(space.size)))
         account = None if tree is None else self._accounts.get(tree.number)
         own = account.unused if account is not None else 0
         free = max(own, free - (self.reserved - own))
         if account is not None and account.quota:
             free = min(free, max(0, account.quota - account.used))
         return free
+
+    @property
+    def _left(self) -> int:
+        return self._space.size - self._space.used - self.lacking
 
     @property
     def level(self) -> Level:
@@ -226,8 +232,8 @@ class Ledger:
     def _level_with(self, more: int) -> Level:
         """What it would be with so many bytes more in use."""
         space = self._space
-        left = space.size - space.used - more
-        if left < SLAB and not space.spare_slabs:
+        left = self._left - more
+        if left < SLAB and not (space.spare_slabs and left > 0):
             return Level.FULL
         if left <= self.hard.bytes_left(space.size):
             return Level.HARD

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 
 from blockyard.block.device import Device, Run, Space
 from blockyard.pool.catalog import Snapshot
@@ -62,12 +63,12 @@ class VolumeDevice(Device):
         read_chunks(self._pool, self._tree, self._find, self._name, buffers, offset)
 
     def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
-        while True:
+        for attempt in count():
             try:
                 self._write(buffers, offset)
                 return
             except OSError as error:
-                if not self._pool.make_room(self._tree, error):
+                if not self._pool.make_room(self._tree, error, attempt):
                     raise
 
     def _write(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:

@@ -24,6 +24,7 @@ class Watch:
 
     def look(self) -> None:
         pool = self._pool
+        pool.look_beneath()
         with pool.lock:
             level = pool.ledger.level_after(self._level)
         if level != self._level:
