@@ -12,6 +12,8 @@ import pytest
 from blockyard.optical.disc import Disc
 from blockyard.scsi.sense import Asc, SenseKey
 from tests.optical.drives import (
+    EJECT,
+    LOAD,
     blank,
     drive,
     get_configuration,
@@ -56,6 +58,16 @@ def test_blocks_are_written_and_read_again_beside_a_plain_buffer(tmp_path: Path)
         one.fail(
             _write(lba, count), SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, bytes(count * 2048)
         )
+
+
+def test_a_host_may_load_what_is_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = host(drive(blank(tmp_path / "x.iso", 10), "bd-re"))
+    one.ok(LOAD)
+    one.ok(_write(0, 1), b"x" * 2048)
+    one.ok(EJECT)
+    one.ok(LOAD)
+    assert one.ok(_read(0, 1)) == b"x" * 2048
+    assert not caplog.records
 
 
 def test_others_are_not_written(tmp_path: Path) -> None:

@@ -48,10 +48,10 @@ class Disc:
     def layers(self) -> int:
         return self.kind.layers_of(self.blocks)
 
-    def read(self, offset: int, length: int) -> bytes:
+    def read(self, offset: int, length: int) -> bytearray:
         """Bytes of the disc. Raises OSError; ENOMEDIUM when it is not in the drive any more, as the others do."""
         with self._used():
-            return self._read(offset, length).ljust(length, b"\0")
+            return self._read(offset, length)
 
     def write(self, offset: int, data: Buffer) -> None:
         """Write whole blocks."""
@@ -80,11 +80,12 @@ class Disc:
             if last:
                 self.device.close()
 
-    def _read(self, offset: int, length: int) -> bytes:
-        data = bytearray(max(0, min(length, self.device.size - offset)))
-        if data:
-            self.device.preadv([memoryview(data)], offset)
-        return bytes(data)
+    def _read(self, offset: int, length: int) -> bytearray:
+        data = bytearray(length)
+        there = min(length, self.device.size - offset)
+        if there > 0:
+            self.device.preadv([memoryview(data)[:there]], offset)
+        return data
 
     def close(self) -> None:
         with self._lock:

@@ -31,7 +31,7 @@ def start_stop_unit(drive: OpticalDrive, task: Task) -> Buffer:
     if fields["power_condition"] or not fields["loej"]:
         return b""
     if fields["start"]:
-        disc = drive.opened()
+        disc = drive.opened() if drive.open else None
         task.effect = lambda: drive.close_tray(disc, by=nexus)
         return b""
     if drive.locked:

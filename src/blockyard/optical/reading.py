@@ -32,7 +32,7 @@ def check_range(disc: Disc, lba: int, count: int) -> None:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
 
 
-def read_blocks(disc: Disc, lba: int, count: int) -> bytes:
+def read_blocks(disc: Disc, lba: int, count: int) -> bytearray:
     """Raises CheckCondition, and ReadFailure with the block that cannot be read."""
     check_range(disc, lba, count)
     try:
@@ -102,7 +102,7 @@ def _lba_at(task: Task, name: str, byte: int) -> int:
     return lba_of(minute, second, frame)
 
 
-def _read_cd(drive: OpticalDrive, lba: int, count: int, parts: int) -> bytes:
+def _read_cd(drive: OpticalDrive, lba: int, count: int, parts: int) -> Buffer:
     disc = drive.loaded()
     if disc.kind is not CD and parts not in (0, _USER_DATA):  # other discs have no such sectors
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.ILLEGAL_MODE_FOR_THIS_TRACK)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 from blockyard.optical.kinds import BLOCK, msf
+from blockyard.scsi.task import Buffer
 
 SYNC = b"\0" + b"\xff" * 10 + b"\0"
 _MODE_1 = 1
@@ -39,14 +40,14 @@ _Q = tuple(
 )  # fmt: skip
 
 
-def edc(data: bytes) -> int:
+def edc(data: Buffer) -> int:
     value = 0
     for byte in data:
         value = value >> 8 ^ _EDC[(value ^ byte) & 0xFF]
     return value
 
 
-def _parity(data: bytes | bytearray, vectors: tuple[tuple[int, ...], ...]) -> bytes:
+def _parity(data: Buffer, vectors: tuple[tuple[int, ...], ...]) -> bytes:
     """Two bytes of parity for each vector: first the one of all vectors, then the other."""
     first, second = bytearray(), bytearray()
     for vector in vectors:
@@ -66,7 +67,7 @@ def header(lba: int) -> bytes:
     return bytes(number // 10 << 4 | number % 10 for number in msf(lba)) + bytes([_MODE_1])
 
 
-def error_codes(lba: int, data: bytes) -> bytes:
+def error_codes(lba: int, data: bytes | bytearray) -> bytes:
     """EDC, eight zeros, P and Q parity of a mode 1 sector."""
     check = struct.pack("<I8x", edc(SYNC + header(lba) + data))
     seen = header(lba) + data + check
@@ -74,7 +75,7 @@ def error_codes(lba: int, data: bytes) -> bytes:
     return check + p + _parity(seen + p, _Q)
 
 
-def select(lba: int, data: bytes, fields: int) -> bytes:
+def select(lba: int, data: bytes | bytearray, fields: int) -> bytes:
     """The parts of the sector at `lba` that byte 9 of READ CD selects (MMC-6, main channel selection)."""
     assert len(data) == BLOCK
     parts = ((0x80, SYNC), (0x20, header(lba)), (0x10, data))

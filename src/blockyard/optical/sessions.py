@@ -19,7 +19,7 @@ _SIGNATURE = b"\x01CD001\x01"  # type 1, identifier, version (ECMA-119 8.4)
 _PIECE = 512  # blocks that are looked at together
 _MOST = 99  # tracks that a table of contents has
 
-Read = Callable[[int, int], bytes]  # so many bytes at an offset; fewer at the end
+Read = Callable[[int, int], bytearray]  # so many bytes at an offset; zeros beyond the end
 
 
 class Session(NamedTuple):
