@@ -15,7 +15,8 @@ import pytest
 
 from blockyard.control.acceptor import WorkerUnavailable
 from blockyard.control.errors import VolumeError
-from blockyard.control.supervisor import Supervisor, WorkerFailed
+from blockyard.control.supervisor import Supervisor
+from blockyard.control.worker import WorkerFailed
 from blockyard.worker.configuration import Settled, Target, Volume
 
 
@@ -126,8 +127,8 @@ def test_a_connection_that_a_worker_dies_with_goes_to_the_next(tmp_path: Path) -
 
 
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockyard.control.supervisor.PULSE", 0.05)
-    monkeypatch.setattr("blockyard.control.supervisor.HANG", 1.0)
+    monkeypatch.setattr("blockyard.control.worker.PULSE", 0.05)
+    monkeypatch.setattr("blockyard.control.worker.HANG", 1.0)
 
     async def scene(supervisor: Supervisor) -> None:
         await supervisor.start()
@@ -158,7 +159,7 @@ def test_one_that_dies_again_and_again_is_given_time(tmp_path: Path) -> None:
 
 
 def test_a_connection_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockyard.control.supervisor.PATIENCE", 0.3)
+    monkeypatch.setattr("blockyard.control.worker.PATIENCE", 0.3)
     volume = make_volume(tmp_path, "a")
 
     async def scene(supervisor: Supervisor) -> None:
@@ -173,7 +174,7 @@ def test_a_connection_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest
             await give_connection(supervisor, "iqn.2026-11.test:a")
         assert 0.2 < time.monotonic() - began < 3
         (tmp_path / "away.img").rename(volume.path)
-        monkeypatch.setattr("blockyard.control.supervisor.PATIENCE", 20.0)
+        monkeypatch.setattr("blockyard.control.worker.PATIENCE", 20.0)
         await give_connection(supervisor, "iqn.2026-11.test:a")
         await supervisor.stop(0)
 
@@ -192,7 +193,7 @@ def test_a_first_start_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_cannot_even_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockyard.control.supervisor.sys.executable", "/bin/false")
+    monkeypatch.setattr("blockyard.control.worker.sys.executable", "/bin/false")
 
     async def scene(supervisor: Supervisor) -> None:
         with pytest.raises(WorkerFailed, match="worker 0 could not start: exit status 1"):
@@ -207,7 +208,7 @@ def test_no_process_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         worker = supervisor.workers[0]
         assert worker.pid is not None
         with monkeypatch.context() as patch:
-            patch.setattr("blockyard.control.supervisor.sys.executable", "/no/such/python")
+            patch.setattr("blockyard.control.worker.sys.executable", "/no/such/python")
             os.kill(worker.pid, signal.SIGKILL)
             await until(lambda: worker.restarts >= 2)
         await until(lambda: worker.pid is not None)

@@ -1,0 +1,359 @@
+"""A worker process: started, told its targets, watched, and started again when it dies.
+
+It is `python -m blockyard.worker FD`; worker/process.py lists the messages that go to and fro.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Callable
+
+from blockyard.control.acceptor import WorkerUnavailable
+from blockyard.control.errors import ControlError, UsageError, VolumeError
+from blockyard.control.events import Severity
+from blockyard.control.gate import Gate
+from blockyard.worker import records
+from blockyard.worker.configuration import Settled
+from blockyard.worker.handoff import Message, pair, receive_message, send_message
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0  # seconds that a new connection waits for a worker that is being restarted
+FIRST_DELAY, LAST_DELAY = 0.1, 3.0  # seconds between restarts, from the second in a row on; doubles, below PATIENCE
+SETTLED = 60.0  # seconds after which a worker's death counts as the first one again
+PULSE = 5.0  # seconds between two questions whether a worker is alive
+HANG = 60.0  # seconds without an answer after which a worker counts as hung: longer than any disk should stall
+_LOG_LINE = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL):([\w.]+):(.*)")  # logging.BASIC_FORMAT
+
+
+class WorkerFailed(ControlError):
+    """A worker ended before it was ready, when serving began."""
+
+
+class Worker:
+    """One worker process after the other, all with the same part of the configuration."""
+
+    def __init__(
+        self,
+        number: int,
+        configuration: Settled,
+        *,
+        gate: Gate | None = None,
+        poll: bool = False,
+        log_level: str = "WARNING",
+    ) -> None:
+        self.number = number
+        self._gate = gate
+        self.configuration = configuration
+        self.pid: int | None = None  # while it runs
+        self.restarts = 0
+        self._poll = poll
+        self._log_level = log_level
+        self._ready = asyncio.Event()
+        self._stopping = False
+        self._control: socket.socket | None = None
+        self._sending = asyncio.Lock()
+        self._refusal = ""  # what the process said why it cannot serve its targets
+        self._last_words = ""  # the last line on stderr that was not a log record
+        self._life: asyncio.Task[None] | None = None
+        self._answer: asyncio.Future[str] | None = None  # to a change of what it serves
+        self._replies: dict[int, asyncio.Future[Message | None]] = {}  # to requests, by their numbers
+        self._requests = itertools.count()
+
+    async def start(self) -> None:
+        """Start the first process and wait until it is ready.
+
+        Raises VolumeError when it cannot open what it shall serve, WorkerFailed when it ends in another way.
+        """
+        self._life = asyncio.create_task(self._live())
+        ready = asyncio.create_task(self._ready.wait())
+        try:
+            await asyncio.wait((self._life, ready), return_when=asyncio.FIRST_COMPLETED)
+            if self._life.done():
+                self._life.result()  # the reason why it did not come to be ready
+        finally:
+            ready.cancel()
+
+    async def hand_over(self, message: Message, fd: int) -> None:
+        """Give a connection to the process that runs, or to the next one. Raises WorkerUnavailable.
+
+        A process that dies with the connection still unread in its socket has not answered a byte of it, so that it is
+        as good as new for the next one. Once one has taken it, it is that one's.
+        """
+        try:
+            while not self._stopping:
+                async with asyncio.timeout(PATIENCE):
+                    await self._ready.wait()
+                with contextlib.suppress(OSError):  # it has just died: wait for the next
+                    if await self._exchange(message, (fd,)) is not None:
+                        return
+                await asyncio.sleep(0.01)
+        except TimeoutError:
+            pass
+        raise WorkerUnavailable
+
+    async def change(self, configuration: Settled, grace: float) -> None:
+        """Serve this from now on; returns when all that is not served any more is gone, `grace` seconds at most.
+
+        A process that is just being started again begins with it. Raises VolumeError when it cannot be.
+        """
+        if configuration == self.configuration:
+            return
+        self.configuration = configuration
+        if not self._ready.is_set():
+            return
+        self._answer = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(OSError):  # it has just died
+            await self.send_accounts(final=False)
+            message = {"type": "configure", "configuration": records.write(configuration), "grace": grace}
+            await self._send(message)
+            error = await self._answer
+            await self.send_accounts(final=True)
+            if error:
+                raise VolumeError(error)
+
+    async def ask(self, request: Message) -> Message | None:
+        """The reply to one of worker/requests.py; None when no process runs to give it. Raises ControlError."""
+        if not self._ready.is_set():
+            return None
+        try:
+            reply = await self._exchange({"type": "request", **request})
+        except OSError:
+            return None
+        if reply is not None and "error" in reply:
+            raise (UsageError if reply.get("refused") else ControlError)(str(reply["error"]))
+        return reply
+
+    async def ask_when_ready(self, request: Message) -> Message | None:
+        """The same; one that is just being started again is waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._ready.wait()
+        return await self.ask(request)
+
+    async def _exchange(self, message: Message, fds: tuple[int, ...] = ()) -> Message | None:
+        """Send what has a reply; the reply, None when the process has ended without one. Raises OSError when it had before."""
+        number = next(self._requests)
+        self._replies[number] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send({"number": number, **message}, fds)
+            return await self._replies[number]
+        finally:
+            del self._replies[number]
+
+    async def send_accounts(self, *, final: bool) -> None:
+        """Tell the process, if one runs, who may log in (see Gate.accounts_for). Raises OSError when it is just ending."""
+        if self._gate is not None and self.pid is not None:
+            await self._send(self._gate.accounts_for(self.configuration, final=final))
+
+    async def stop(self, grace: float) -> None:
+        """Have the sessions logged out within `grace` seconds and all flushed; returns when the process has ended."""
+        self._stopping = True
+        if self._ready.is_set():
+            with contextlib.suppress(OSError):
+                await self._send({"type": "stop", "grace": grace})
+        else:
+            self._kill()
+        await self._ended()
+
+    async def close(self) -> None:
+        """End it now, if it runs."""
+        self._stopping = True
+        self._kill()
+        await self._ended()
+
+    def _kill(self) -> None:
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        elif self._life is not None:
+            self._life.cancel()
+
+    async def _ended(self) -> None:
+        if self._life is not None:
+            await asyncio.gather(self._life, return_exceptions=True)
+
+    async def _live(self) -> None:
+        delay = 0.0
+        first = True
+        while not self._stopping:
+            began = time.monotonic()
+            try:
+                status, was_ready = await self._run()
+            except OSError as error:  # no process or no descriptor to be had
+                status, was_ready = str(error), False
+            if self._stopping:
+                return
+            if first and not was_ready:
+                if self._refusal:
+                    raise VolumeError(self._refusal)
+                raise WorkerFailed(f"worker {self.number} could not start: {self._last_words or status}")
+            first = False
+            lived = time.monotonic() - began
+            delay = 0.0 if lived >= SETTLED else delay
+            because = self._refusal or self._last_words
+            because = f" ({because})" if because else ""
+            log.error("worker %d ended after %.1f s: %s%s; it is started again", self.number, lived, status, because)
+            await asyncio.sleep(delay)
+            delay = min(max(2 * delay, FIRST_DELAY), LAST_DELAY)
+            self.restarts += 1
+
+    async def _run(self) -> tuple[str, bool]:
+        """One process, from its start to its end; how it ended, and whether it was ever ready."""
+        ours, theirs = pair()
+        self._refusal = self._last_words = ""
+        self._control = ours
+        ours.setblocking(False)
+        with contextlib.ExitStack() as on_failure, theirs:
+            on_failure.enter_context(ours)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "blockyard.worker", str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),), stdin=DEVNULL, stderr=PIPE,
+                process_group=0,  # a terminal's Ctrl-C is for control, which stops workers in good order
+                env={**os.environ, "BLOCKYARD_LOG": self._log_level},
+            )  # fmt: skip
+            on_failure.pop_all()
+        self.pid = process.pid
+        messages = asyncio.create_task(self._listen(ours))
+        errors = asyncio.create_task(self._relay_log(process))
+        pulse = asyncio.create_task(self._watch(process))
+        try:
+            configuration = records.write(self.configuration)
+            with contextlib.suppress(OSError):
+                message = {"type": "configure", "configuration": configuration, "poll": self._poll}
+                await self._send({**message, "again": self.restarts > 0})
+                await self.send_accounts(final=True)
+            was_ready = await messages
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await errors
+            except TimeoutError:  # it does not talk to control any more, yet does not end
+                process.kill()
+            return _describe(await process.wait()), was_ready
+        finally:
+            self.pid = None
+            self._ready.clear()
+            for task in (messages, errors, pulse):
+                task.cancel()
+            await asyncio.gather(messages, errors, pulse, return_exceptions=True)
+            async with self._sending:  # nobody waits for room in it any more: the event loop has forgotten it
+                ours.close()
+
+    async def _listen(self, control: socket.socket) -> bool:
+        """Take the worker's messages until it closes its end; whether it said that it was ready."""
+        was_ready = False
+        while True:
+            try:
+                received = receive_message(control)
+            except BlockingIOError:
+                await _until(control, asyncio.get_running_loop().add_reader, asyncio.get_running_loop().remove_reader)
+                continue
+            except ConnectionResetError:  # it has left something unread; its last words are still to come
+                continue
+            except OSError:
+                received = None
+            except ValueError as error:
+                log.error("worker %d: %s", self.number, error)
+                received = None
+            if received is None:
+                self._ready.clear()
+                self._answered("")  # the next process begins with what it was to change to
+                for reply in self._replies.values():
+                    if not reply.done():
+                        reply.set_result(None)
+                return was_ready
+            message, fds = received
+            for fd in fds:
+                os.close(fd)  # no message of a worker's has any
+            if message["type"] == "ready":
+                was_ready = True
+                self._ready.set()
+            elif message["type"] == "login" and self._gate is not None:
+                self._gate.told(message)
+            elif message["type"] == "event" and self._gate is not None:
+                self._gate.events.record(Severity(message["severity"]), message["what"], message["text"])
+            elif message["type"] == "configured":
+                self._answered(str(message["error"]))
+            elif message["type"] == "reply" and message["number"] in self._replies:
+                self._replies[message["number"]].set_result(message)
+            elif message["type"] == "failed":
+                self._refusal = str(message["error"])
+            elif message["type"] == "stopped":
+                self._ready.clear()
+
+    def _answered(self, error: str) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(error)
+
+    async def _watch(self, process: Process) -> None:
+        """End a process that lives and does nothing any more, so that another takes its place."""
+        await self._ready.wait()
+        while True:
+            await asyncio.sleep(PULSE)
+            try:
+                async with asyncio.timeout(HANG):
+                    await self._exchange({"type": "request", "name": "alive"})
+            except TimeoutError:
+                if self._answer is None or self._answer.done():  # else it opens volumes, and there may be many
+                    log.error("worker %d has not answered for %.0f s: it is killed", self.number, HANG)
+                    process.kill()
+                    return
+            except OSError:  # it is just ending
+                return
+
+    async def _relay_log(self, process: Process) -> None:
+        """What the worker writes to stderr becomes log records here, so that there is one log in one format."""
+        assert process.stderr is not None
+        while True:
+            try:
+                line = (await process.stderr.readline()).decode(errors="replace").rstrip()
+            except ValueError:  # longer than the reader's limit
+                continue
+            if not line and process.stderr.at_eof():
+                return
+            match = _LOG_LINE.fullmatch(line)
+            if match:
+                level = logging.getLevelNamesMapping()[match[1]]
+                logging.getLogger(match[2]).log(level, "worker %d: %s", self.number, match[3])
+            else:
+                self._last_words = line or self._last_words  # the last line of a traceback says what was wrong
+                log.error("worker %d: %s", self.number, line)
+
+    async def _send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        """Send when there is room. Raises OSError when the worker is gone."""
+        async with self._sending:
+            control = self._control
+            assert control is not None
+            loop = asyncio.get_running_loop()
+            while True:
+                try:
+                    send_message(control, message, fds)
+                except BlockingIOError:
+                    await _until(control, loop.add_writer, loop.remove_writer)
+                else:
+                    return
+
+
+async def _until(sock: socket.socket, add: Callable[..., None], remove: Callable[[socket.socket], bool]) -> None:
+    """Wait until the event loop finds `sock` ready."""
+    ready = asyncio.Event()
+    add(sock, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        remove(sock)
+
+
+def _describe(status: int) -> str:
+    """A subprocess return code in words."""
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
