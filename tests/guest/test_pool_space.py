@@ -44,13 +44,15 @@ def test_space_comes_back_and_runs_out(
     target(config=configuration, portals=[], prefix=network.prefix)
     run("pool", "set", "fast", "--soft", "50%")
     for name in ("vm", "hog"):
-        run("volume", "create", f"fast/{name}", "256M")
+        run("volume", "create", f"fast/{name}", "256M", "--chunk", "64K")
     volumes = "[volumes.vm]\npool = 'fast'\n[volumes.hog]\npool = 'fast'\n"
     (tmp_path / "serve-0.toml").write_text(
         f"{configuration}{volumes}[targets.'{IQN}']\nluns = {{0 = 'vm', 1 = 'hog'}}\n"
     )
     run("reload")
     guest("pool_space.sh", marks=marks, seconds=280)
+    events = {json.loads(line)["what"] for line in run("events", "--json").splitlines()}
+    assert {"pool-soft-threshold", "pool-full", "pool-space"} <= events
     (used, on_disk), (used_after, on_disk_after) = found
     assert used - used_after >= 22, "fstrim gives space back to the pool"
     assert on_disk - on_disk_after >= 22, "and that to the file system"
