@@ -130,8 +130,7 @@ class Server:
         )
         self._acceptor = acceptor = Acceptor(self.settled.directory(), supervisor, self._listeners.sockets, gate=gate)
         signals = _Signals(self._hang_up)
-        watchdog = asyncio.create_task(keep_watchdog())
-        refresher = asyncio.create_task(_refresh(gate, supervisor))
+        tasks = [asyncio.create_task(_refresh(gate, supervisor))]
         try:
             if await signals.before(supervisor.start()):
                 acceptor.start()
@@ -139,6 +138,7 @@ class Server:
                 assert self._socket is not None
                 await self._socket.start()
                 notify(READY="1", STATUS=self._status())
+                tasks.append(asyncio.create_task(keep_watchdog()))  # before, nobody waits for it (systemd.service(5))
                 on_ready()
                 await signals.wait()
             notify(STOPPING="1", STATUS="Waiting for initiators to log out, then flushing")
@@ -149,8 +149,8 @@ class Server:
                 raise Interrupted
         finally:
             self.close()
-            watchdog.cancel()
-            refresher.cancel()
+            for task in tasks:
+                task.cancel()
             await supervisor.close()
             gate.events.flush()
             state.close()

@@ -40,7 +40,6 @@ class Supervisor:
         self.workers: list[Worker] = []
         self.workers = list(self._divided(configuration))
         self._owners: dict[str, Worker] = {}
-        self._pool_owners: dict[str, Worker] = {}
         self._take_over()
 
     def _divided(self, configuration: Settled) -> dict[Worker, Settled]:
@@ -69,7 +68,6 @@ class Supervisor:
 
     def _take_over(self) -> None:
         self._owners = {name: worker for worker in self.workers for name in worker.configuration.targets}
-        self._pool_owners = {name: worker for worker in self.workers for name in worker.configuration.pools}
 
     async def change(self, configuration: Settled, grace: float) -> None:
         """Serve this from now on. What moves from one worker to another is let go of before it is taken up.
@@ -117,38 +115,24 @@ class Supervisor:
 
     async def ask_pool(self, pool: str, request: Message) -> Message:
         """What the worker that has a pool open replies. Raises ControlError."""
-        if pool not in self._pool_owners:
+        owner = next((worker for worker in self.workers if pool in worker.configuration.pools), None)
+        if owner is None:
             raise UsageError(f"there is no pool {pool}: `blockyard pool list` lists those that are served")
-        reply = await self._pool_owners[pool].ask_when_ready({"name": "pool", "pool": pool, **request})
-        if reply is None:
-            raise ControlError(
-                f"the worker that has the pool {pool} has ended: look whether it was done, and try again"
-            )
-        return reply
+        return await _ask(owner, f"the pool {pool}", {"name": "pool", "pool": pool, **request})
 
     async def ask_library(self, library: str, request: Message) -> Message:
         """What the worker that has a tape library replies. Raises ControlError."""
         owner = next((worker for worker in self.workers if library in worker.configuration.libraries), None)
         if owner is None:
             raise UsageError(f"no tape library {library} is served: `blockyard tape library list` lists those that are")
-        reply = await owner.ask_when_ready({"name": "tape", "library": library, **request})
-        if reply is None:
-            raise ControlError(
-                f"the worker that has the library {library} has ended: look whether it was done, and try again"
-            )
-        return reply
+        return await _ask(owner, f"the library {library}", {"name": "tape", "library": library, **request})
 
     async def ask_drive(self, drive: str, request: Message) -> Message:
         """What the worker that has an optical drive replies. Raises ControlError."""
         owner = next((worker for worker in self.workers if drive in worker.configuration.drives), None)
         if owner is None:
             raise UsageError(f"no target shows a drive {drive}: `blockyard optical status` lists those that are shown")
-        reply = await owner.ask_when_ready({"name": "optical", "drive": drive, **request})
-        if reply is None:
-            raise ControlError(
-                f"the worker that has the drive {drive} has ended: look whether it was done, and try again"
-            )
-        return reply
+        return await _ask(owner, f"the drive {drive}", {"name": "optical", "drive": drive, **request})
 
     async def send_accounts(self) -> None:
         """Tell all workers who may log in."""
@@ -162,6 +146,14 @@ class Supervisor:
         if worker is None:  # it is just moving
             raise WorkerUnavailable
         await worker.hand_over(message, fd)
+
+
+async def _ask(owner: Worker, what: str, request: Message) -> Message:
+    """The reply of the worker that has something, perhaps of the next process. Raises ControlError."""
+    reply = await owner.ask_when_ready(request)
+    if reply is None:
+        raise ControlError(f"the worker that has {what} has ended: look whether it was done, and try again")
+    return reply
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
