@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blockyard.media import codec
@@ -63,23 +62,13 @@ APPEND_ONLY = 1  # WRITE MODE
 MEGABYTES = 2  # PSUM
 
 
-def _page(code: int, subpage: int = 0, **defaults: int) -> ModePage:
-    """A page of all devices, with other defaults, which are fixed."""
-    page = mode.PAGES[code, subpage]
-    fields = [
-        field._replace(default=defaults[field.name], changeable=False) if field.name in defaults else field
-        for field in page.fields
-    ]
-    return replace(page, fields=tuple(fields))
-
-
 # a tape has an order: commands of a nexus are carried out one after the other (SAM-5, restricted reordering)
-CONTROL = _page(0x0A, queue_algorithm_modifier=0, dpicz=0, ato=0, swp=0)
+CONTROL = mode.PAGES[0x0A, 0].fixed(queue_algorithm_modifier=0, dpicz=0, ato=0, swp=0)
 COMMON_PAGES = (
     mode.PAGES[0x02, 0],
     CONTROL,
     mode.PAGES[0x0A, 0x01],
-    _page(0x1A, idle_a=0, standby_z=0),
+    mode.PAGES[0x1A, 0].fixed(idle_a=0, standby_z=0),
     mode.PAGES[0x1C, 0],
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blockyard.scsi import mode, vpd
@@ -32,18 +31,11 @@ VPD_PAGES = {
 }
 
 
-def _control() -> ModePage:
-    """The Control page of all devices, without what is for those that write."""
-    page = mode.PAGES[0x0A, 0]
-    fields = [f._replace(changeable=False) if f.name in ("swp", "dpicz", "ato") else f for f in page.fields]
-    return replace(page, fields=tuple(fields))
-
-
 MODE_PAGES = {
     (page.code, page.subpage): page
     for page in (
         mode.PAGES[0x02, 0],
-        _control(),
+        mode.PAGES[0x0A, 0].fixed(swp=0, dpicz=0, ato=0),  # these are for devices that write
         mode.PAGES[0x0A, 0x01],
         ModePage(
             ERROR_RECOVERY,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -63,6 +63,14 @@ class ModePage:
     def savable(self) -> bool:
         """Whether there is anything in it to save."""
         return any(field.changeable for field in self.fields)
+
+    def fixed(self, **values: int) -> ModePage:
+        """The same page, as a device has it where some fields have one value for good."""
+        fields = (
+            field._replace(default=values[field.name], changeable=False) if field.name in values else field
+            for field in self.fields
+        )
+        return replace(self, fields=tuple(fields))
 
 
 PAGES: dict[tuple[int, int], ModePage] = {
