@@ -84,7 +84,7 @@ def test_it_does_not_wait(pool: Pool) -> None:
     device = VolumeDevice(pool, "v")
     tree = pool.tree(pool.volume("v").tree)
     device.pwritev([b"\1" * CHUNK], 0)
-    with tree.gate.closed():
+    with tree.gate.alone():
         assert not _write(device, 0, 512, 2)
     with tree.claims.claimed([1]):
         assert not _write(device, CHUNK, 512, 2)

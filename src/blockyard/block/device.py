@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 COPY_LIMIT = 4 << 20  # bytes of ranges that overlap that `copy_from` takes at a time
@@ -42,6 +42,19 @@ class Run(NamedTuple):
     offset: int
     length: int
     mapped: bool
+
+
+def merged(runs: Iterable[Run]) -> Iterator[Run]:
+    """Runs that follow one another, those of one kind made one."""
+    last: Run | None = None
+    for run in runs:
+        if last is None or run.mapped == last.mapped:
+            last = run if last is None else Run(last.offset, last.length + run.length, run.mapped)
+        else:
+            yield last
+            last = run
+    if last is not None:
+        yield last
 
 
 class Space(NamedTuple):

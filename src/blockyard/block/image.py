@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import RLock
 from typing import NamedTuple
 
-from blockyard.block.device import Device, Extent, Run, Space
+from blockyard.block.device import Device, Extent, Run, Space, merged
 from blockyard.block.free_places import FreePlaces
+from blockyard.block.gate import Gate
 from blockyard.block.image_quick import QuickImage
-from blockyard.block.image_states import ABSENT, NOWHERE, PARTIAL, PRESENT, ZERO, Gate, bit_runs, ones
+from blockyard.block.image_states import ABSENT, NOWHERE, PARTIAL, PRESENT, ZERO, bit_runs, ones
 
 _PIECE = 1 << 20  # bytes of zeros that are written at a time
 _ZEROS = bytes(_PIECE)
@@ -164,18 +165,9 @@ class BlockImage(Device):
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """What is allocated, and in it what the file below has no hole for."""
-        run = Run(offset, 0, False)
         with self.gate.shared():
             pieces = list(self._pieces(offset, length))
-        for piece in pieces:
-            for part in self._piece_runs(piece):
-                if run.length and part.mapped != run.mapped:
-                    yield run
-                    run = part
-                else:
-                    run = Run(run.offset, run.length + part.length, part.mapped)
-        if run.length:
-            yield run
+        yield from merged(part for piece in pieces for part in self._piece_runs(piece))
 
     def _piece_runs(self, piece: Piece) -> Iterator[Run]:
         end = piece.offset + piece.length

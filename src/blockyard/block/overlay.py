@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from blockyard.block.device import Device, Run
+from blockyard.block.device import Device, Run, merged
 
 GRANULE = 4096  # bytes: what file systems write at a time, so that hardly anything has to be copied first
 _MAX_RANGES = 1 << 16
@@ -146,17 +146,12 @@ class OverlayDevice(Device):
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         with self._lock:
             pieces = self._pieces(offset, offset + length)
-        run = Run(offset, 0, False)
-        for piece in pieces:
-            inside = [Run(piece.offset, piece.length, piece.position is not None)]
-            for part in self.below.runs(piece.offset, piece.length) if _is_below(piece) else inside:
-                if run.length and part.mapped != run.mapped:
-                    yield run
-                    run = part
-                else:
-                    run = Run(run.offset, run.length + part.length, part.mapped)
-        if run.length:
-            yield run
+        yield from merged(part for piece in pieces for part in self._piece_runs(piece))
+
+    def _piece_runs(self, piece: _Piece) -> Iterator[Run]:
+        if _is_below(piece):
+            return self.below.runs(piece.offset, piece.length)
+        return iter((Run(piece.offset, piece.length, piece.position is not None),))
 
     def close(self) -> None:
         """Forget what was written; the device below stays as it is. A task that still runs finds its file gone."""

@@ -28,11 +28,11 @@ from uuid import UUID
 
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
+from blockyard.block.gate import Gate
 from blockyard.pool.allocator import Allocator
 from blockyard.pool.check import Progress, Report, check, mend_tables
 from blockyard.pool.checksum import Verifier
 from blockyard.pool.clock import Clock
-from blockyard.pool.gate import Gate
 from blockyard.pool.intent import Journal, Record
 from blockyard.pool.livemap import CHUNKS, HOLE, PAGE_SHIFT, Budget
 from blockyard.pool.members import Member, Members, Opener, erase
@@ -358,7 +358,7 @@ class Engine:
             with self._store.write() as transaction:
                 with ExitStack() as stack:
                     for gate in gates:
-                        stack.enter_context(gate.closed())
+                        stack.enter_context(gate.alone())
                     stack.enter_context(self.lock)
                     if change is not None:
                         change(transaction)

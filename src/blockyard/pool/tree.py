@@ -22,8 +22,8 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from blockyard.block.gate import Gate
 from blockyard.pool.claims import Claims
-from blockyard.pool.gate import Gate
 from blockyard.pool.livemap import CHUNKS, HOLE, PAGE_SHIFT, Budget, Image, LiveMap
 from blockyard.pool.segment import Segment
 from blockyard.pool.space import NOWHERE
@@ -75,7 +75,8 @@ class Tree:
         self.buried = False  # no volume's any more, and its live map is empty
         self.changed = True  # what `describe` says is not stored yet
         self.map = LiveMap(self._load, budget, checksums)
-        self.gate = Gate()  # for those who write in place
+        # Who has found a place to write over writes before a snapshot is taken, or looks again: after it that is not allowed.
+        self.gate = Gate()
         self.claims = Claims()  # of those who move chunks
         self._store = store
         self._lost: dict[int, list[Lost]] = {}  # chunk → entries that are not committed, ascending

@@ -88,7 +88,7 @@ class VolumeDevice(Device):
 
     def _overwrite(self, part: Part, data: Sequence[memoryview]) -> bool:
         """Write to a chunk where it is. False when it needs a new place."""
-        with self._tree.gate.writing():
+        with self._tree.gate.shared():
             place = self._pool.place_to_overwrite(self._tree, part.chunk)
             if place != NOWHERE:
                 self._pool.write(place, data, part.inside)

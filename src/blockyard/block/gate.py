@@ -1,7 +1,6 @@
-"""What keeps writers away from a tree for the moment in which a snapshot is taken.
+"""A gate: many go in side by side, and nobody while somebody needs there to be nobody else.
 
-A chunk that may be written in place before that moment may not be after it. So who has found a place to write over must have
-written before the snapshot comes, or look again after it.
+The event loop's thread goes in without a lock, which would cost it more than what it does there.
 """
 
 from __future__ import annotations
@@ -12,32 +11,33 @@ from threading import Condition
 
 
 class Gate:
-    """Lets writers in side by side, and keeps them out while somebody needs there to be none."""
+    """Lets many in side by side, and keeps them out while somebody wants to be alone."""
 
     def __init__(self) -> None:
         self._condition = Condition()
-        self._writers = 0
-        self.shut = 0  # how many want there to be nobody
-        self.quick = False  # a writer is inside who needs no lock
+        self._inside = 0
+        self.shut = 0  # how many want to be alone
+        self.quick = False  # the one who needs no lock is inside
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Go in, waiting until it is open."""
+    def shared(self) -> Iterator[None]:
+        """Go in beside others, waiting until it is open."""
         with self._condition:
             while self.shut:
                 self._condition.wait()
-            self._writers += 1
+            self._inside += 1
         try:
             yield
         finally:
             with self._condition:
-                self._writers -= 1
-                self._condition.notify_all()
+                self._inside -= 1
+                if self.shut and not self._inside:
+                    self._condition.notify_all()
 
     def leave(self) -> None:
         """For one thread alone, which needs no lock to go in: it sets `quick`, looks at `shut`, and leaves if that is not 0.
 
-        It says that it is inside before it looks, and who closes looks after he has said so: at least one sees the other.
+        It says that it is inside before it looks, and who wants to be alone looks after having said so: one sees the other.
         """
         self.quick = False
         if self.shut:
@@ -45,11 +45,11 @@ class Gate:
                 self._condition.notify_all()
 
     @contextmanager
-    def closed(self) -> Iterator[None]:
-        """Have nobody inside."""
+    def alone(self) -> Iterator[None]:
+        """Nobody is inside, except others who want to be alone: a lock of the caller's is between these."""
         with self._condition:
             self.shut += 1
-            while self._writers or self.quick:
+            while self._inside or self.quick:
                 self._condition.wait()
         try:
             yield
