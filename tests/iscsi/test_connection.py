@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -53,13 +51,6 @@ from tests.iscsi.commands import (
     write_10,
 )
 from tests.wire import TARGET, Rig, Wire, pieces
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig.on_file(tmp_path / "disk")
-    yield rig
-    rig.close()
 
 
 @pytest.fixture

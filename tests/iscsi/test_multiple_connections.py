@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -52,13 +51,6 @@ from tests.iscsi.commands import (
     write_10,
 )
 from tests.wire import Rig, Wire, pieces
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig.on_file(tmp_path / "disk")
-    yield rig
-    rig.close()
 
 
 def pair(rig: Rig, **keys: Any) -> tuple[Wire, Wire]:

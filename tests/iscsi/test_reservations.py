@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from tests.scsi.cluster import PREEMPT, PREEMPT_AND_ABORT, REGISTER, RESERVE, WE
 from tests.wire import Rig, Wire
 
 ISIDS = (b"\x80\0\0\0\0\1", b"\x80\0\0\0\0\2")
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig.on_file(tmp_path / "disk")
-    yield rig
-    rig.close()
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from blockyard.block.device import Device
@@ -19,13 +16,6 @@ from tests.iscsi.commands import TEST_UNIT_READY, command, logged_in, read, sens
 from tests.wire import Rig, Wire
 
 OTHER = b"\x80\0\0\0\0\7"
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig.on_file(tmp_path / "disk.img")
-    yield made
-    made.close()
 
 
 def give(rig: Rig, right: Right) -> None:
