@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from blockyard.media.cartridge import create, describe
 from blockyard.media.generations import GENERATIONS
 from blockyard.scsi.device_server import AbsentUnit
+from blockyard.scsi.durable import Durable
 from blockyard.scsi.sense import END_OF_MEDIUM, FILEMARK, INCORRECT_LENGTH, Asc, SenseKey
-from blockyard.scsi.task import Status
+from blockyard.scsi.task import Result, Status
+from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.virtual import VirtualLunMap
 from blockyard.worker.executor import ThreadExecutor
 from tests.media.drives import (
@@ -408,3 +413,79 @@ def test_the_drive_answers_while_it_is_empty() -> None:
     assert tape.good(bytes([0x05, 0, 0, 0, 0, 0])) == bytes([0, 0x80, 0, 0, 0, 1])
     assert len(tape.good(bytes([0x44, 0, 0, 0, 0, 0, 0, 16, 0, 0]))) > 200
     assert tape.good(bytes([0x03, 0, 0, 0, 18, 0]))[2] == SenseKey.NOT_READY
+
+
+class Threads:
+    """An executor whose jobs run when somebody says so."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+
+    def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self.jobs.append((job, done))
+
+    def run(self) -> None:
+        job, done = self.jobs.pop(0)
+        done(job())
+
+
+def test_what_waits_for_a_disk_when_its_turn_comes_goes_to_a_thread(tmp_path: Path) -> None:
+    tape, threads = loaded(tmp_path), Threads()
+    tape.put(b"first")
+    tape.drive.tasks = TaskSet(tape.drive, threads)
+    results: list[Result] = []
+
+    def send(cdb: bytes, data: bytes = b"") -> None:
+        task, refused = tape.begin(cdb, len(data))
+        assert refused is None
+        task.data_out = data
+        assert tape.drive.tasks is not None
+        tape.drive.tasks.submit(task, lambda _, result: results.append(result))
+
+    send(write(4), b"more")
+    assert [result.status for result in results] == [Status.GOOD]  # it came behind what there was: no thread
+    send(REWIND)
+    send(write(4), b"over")  # cuts the tape, which waits for the disk; when it came there was nothing to be cut
+    assert len(threads.jobs) == 1
+    threads.run()
+    assert len(threads.jobs) == 1
+    threads.run()
+    assert [result.status for result in results] == [Status.GOOD] * 3
+
+
+def test_blocks_that_became_longer_while_a_read_waited_are_not_all_read(tmp_path: Path) -> None:
+    tape = loaded(tmp_path)
+    for _ in range(5):
+        tape.put(bytes(4 << 20))
+    tape.good(REWIND)
+    set_block_length(tape, 1)
+    task, refused = tape.begin(read(5000, fixed=True))
+    assert refused is None
+    set_block_length(tape, 4 << 20)
+    assert told(tape.drive.run(task)).asc == Asc.INVALID_FIELD_IN_CDB
+
+
+def test_a_cartridge_is_read_when_its_loading_cannot_be_counted(tmp_path: Path) -> None:
+    tape = loaded(tmp_path)
+    tape.put(b"content")
+    tape.good(UNLOAD)
+    (tmp_path / "A00001L8" / "cartridge.description.new").mkdir()  # where the next description would be written first
+    tape.good(LOAD)
+    assert tape.good(read(7)) == b"content"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("capacities", []), ("capacities", [float("inf")]), ("capacities", [-1]), ("loads", "many"), ("generation", []),
+        ("attributes", [1]), ("attributes", {"0/ffff": "00"}), ("attributes", {"0/0800": "00" * 9}), ("last_drives", 5),
+        ("version", 2), ("uuid", 7),
+    ],
+)  # fmt: skip
+def test_a_description_that_cannot_be_is_told(tmp_path: Path, name: str, value: object) -> None:
+    create(tmp_path, "A00001L8", GENERATIONS["LTO-8"])
+    kept = Durable(tmp_path / "A00001L8", "cartridge")
+    kept.save("description", {**kept.load("description"), name: value})
+    with pytest.raises(OSError, match="damaged") as caught:
+        describe(tmp_path / "A00001L8")
+    assert caught.value.errno == errno.EUCLEAN

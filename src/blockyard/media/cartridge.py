@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from blockyard.media import partition as partitions
+from blockyard.media.attributes import ATTRIBUTES
 from blockyard.media.files import sync_directory
-from blockyard.media.generations import GENERATIONS, Generation
+from blockyard.media.generations import GENERATIONS, LARGEST_PARTITIONS, Generation
 from blockyard.media.partition import Partition
 from blockyard.scsi.durable import Durable
 
@@ -88,21 +89,35 @@ class Description:
         """Raises LookupError, TypeError or ValueError for what is no description."""
         if document["version"] != 1:
             raise ValueError(f"version {document['version']} is not known")
-        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
-        attributes = {}
-        for name, value in document["attributes"].items():
-            part, _, number = name.partition("/")
-            attributes[int(part), int(number, 16)] = bytes.fromhex(value)
+        capacities = tuple(_number(size) for size in document["capacities"])
+        if not 1 <= len(capacities) <= LARGEST_PARTITIONS:
+            raise ValueError(f"it has {len(capacities)} partitions")
         return cls(
-            **known
-            | {
-                "uuid": uuid.UUID(document["uuid"]),
-                "generation": GENERATIONS[document["generation"]],
-                "capacities": tuple(map(int, document["capacities"])),
-                "last_drives": tuple(document["last_drives"]),
-                "attributes": attributes,
-            }
+            uuid=uuid.UUID(str(document["uuid"])),
+            barcode=str(document["barcode"]),
+            generation=GENERATIONS[document["generation"]],
+            capacities=capacities,
+            worm=bool(document["worm"]),
+            write_protected=bool(document["write_protected"]),
+            made=str(document["made"]),
+            last_drives=tuple(map(str, document["last_drives"])),
+            attributes=dict(_attribute(name, value) for name, value in dict(document["attributes"]).items()),
+            **{name: _number(document[name]) for name in ("full", "format", "loads", "written", "read")},
         )
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value < 1 << 63:
+        raise ValueError(f"{value!r} is no number of what there is")
+    return value
+
+
+def _attribute(name: str, value: str) -> tuple[tuple[int, int], bytes]:
+    part, _, number = name.partition("/")
+    key, data = (int(part), int(number, 16)), bytes.fromhex(value)
+    if len(data) > ATTRIBUTES[key[1]].length:
+        raise ValueError(f"the attribute {name} is too long")
+    return key, data
 
 
 def describe(directory: Path) -> Description:
@@ -141,6 +156,12 @@ def create(parent: Path, barcode: str, generation: Generation, *, capacity: int 
     return description
 
 
+def _close(partitions: Sequence[Partition]) -> None:
+    for partition in partitions:
+        with contextlib.suppress(OSError):  # there is another error to be told
+            partition.close()
+
+
 def _data(directory: Path, description: Description, number: int) -> Path:
     return directory / f"{description.format}-{number}.data"
 
@@ -152,7 +173,7 @@ class Cartridge:
         self._directory = directory
         self.description = describe(directory)
         self._remove_strangers()
-        self.partitions = self._open()
+        self.partitions = self._open(self.description)
 
     @property
     def write_protected(self) -> bool:
@@ -165,7 +186,7 @@ class Cartridge:
         self.description = changed
 
     def format(self, capacities: Sequence[int]) -> None:
-        """All data is gone, and there are partitions of these capacities. Raises OSError."""
+        """All data is gone, and there are partitions of these capacities. Raises OSError; then nothing has changed."""
         old = self.description
         attributes = {key: value for key, value in old.attributes.items() if key[0] < len(capacities)}
         new = replace(old, format=old.format + 1, capacities=tuple(capacities), attributes=attributes)
@@ -173,18 +194,27 @@ class Cartridge:
             with contextlib.suppress(FileNotFoundError):  # of an attempt that has failed
                 _data(self._directory, new, number).unlink()
             partitions.create(_data(self._directory, new, number), new.uuid, number)
-        save(self._directory, new)
-        self.description = new
-        for partition in self.partitions:
+        opened = self._open(new)
+        try:
+            save(self._directory, new)
+        except OSError:
+            _close(opened)
+            raise
+        formatted, self.partitions, self.description = self.partitions, opened, new
+        for partition in formatted:
             with contextlib.suppress(OSError):  # what it could not keep is gone anyhow
                 partition.close()
         self._remove_strangers()
-        self.partitions = self._open()
 
     def sync(self) -> None:
         """Raises OSError."""
         for partition in self.partitions:
             partition.sync()
+
+    def checkpoint(self) -> None:
+        """Raises OSError."""
+        for partition in self.partitions:
+            partition.checkpoint()
 
     def close(self) -> None:
         """Raises OSError when something cannot be left as it should; all is closed nevertheless."""
@@ -197,16 +227,14 @@ class Cartridge:
         if failure is not None:
             raise failure
 
-    def _open(self) -> list[Partition]:
+    def _open(self, description: Description) -> list[Partition]:
         opened: list[Partition] = []
         try:
             opened.extend(
-                Partition(_data(self._directory, self.description, number))
-                for number in range(len(self.description.capacities))
+                Partition(_data(self._directory, description, number)) for number in range(len(description.capacities))
             )
         except BaseException:
-            for partition in opened:
-                partition.close()
+            _close(opened)
             raise
         return opened
 

@@ -19,7 +19,7 @@ from blockyard.media.generations import GENERATIONS
 from blockyard.media.models import DriveModel
 from blockyard.media.tape import Tape
 from blockyard.media.tape_commands import TAPE_COMMANDS
-from blockyard.media.transfer import MAX_BLOCK
+from blockyard.media.transfer import MAX_BLOCK, at_once
 from blockyard.scsi import log as log_pages
 from blockyard.scsi.cdb import Command
 from blockyard.scsi.designators import ASCII, T10, UNIT, designator, unit_designators
@@ -76,6 +76,14 @@ class TapeDrive(PrimaryUnit):
         self.update()
 
     # ---- tasks
+
+    def waits(self, task: Task) -> bool:
+        if task.blocking and self.lock.acquire(blocking=False):
+            try:
+                task.blocking = not at_once(self, task)
+            finally:
+                self.lock.release()
+        return task.blocking
 
     def run(self, task: Task) -> Result:
         assert task.command is not None
@@ -174,11 +182,14 @@ class TapeDrive(PrimaryUnit):
                 self.alerts.add(pages.UNSUPPORTED_FORMAT)
                 return Asc.INCOMPATIBLE_MEDIUM_INSTALLED
             tape = Tape(directory)
-            tape.cartridge.change(loads=description.loads + 1)
         except OSError as error:
             log.error("%s: the cartridge %s cannot be loaded: %s", self, directory.name, error)
             self.alerts.add(pages.LOAD_FAILED)
             return Asc.MEDIA_LOAD_OR_EJECT_FAILED
+        try:
+            tape.cartridge.change(loads=description.loads + 1)
+        except OSError as error:  # it can be read all the same: the host's disk may be full
+            log.warning("%s: that %s was loaded is not counted: %s", self, directory.name, error)
         self.tape = tape
         return None
 
@@ -206,7 +217,7 @@ class TapeDrive(PrimaryUnit):
     def flush(self) -> None:
         with self.lock:
             if self.tape is not None:
-                self.tape.sync()
+                self.tape.checkpoint()
 
     def close(self) -> None:
         with self.lock:

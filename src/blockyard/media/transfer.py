@@ -54,23 +54,29 @@ def _check_length(unit: TapeDrive, task: Task, most: int) -> None:
         raise invalid_field(2)
 
 
+def at_once(unit: TapeDrive, task: Task) -> bool:
+    """Whether a READ or WRITE that may run now waits for no disk. Other commands do."""
+    tape, fields, command = unit.tape, task.fields, task.command
+    if tape is None or command is None:
+        return False
+    if command.run is write:
+        plain = unit.buffered and not unit.compression
+        return bool(plain) and task.expected <= _INLINE and tape.appends_at_once()
+    if command.run is read:
+        small = data_length(fields, unit.block_size) <= _INLINE
+        return small and tape.reads_at_once(fields["length"] if fields["fixed"] else 1)
+    return False
+
+
 def check_read(unit: TapeDrive, task: Task) -> None:
     if task.fields["fixed"] and task.fields["sili"]:
         raise invalid_field(1, 1)
     _check_length(unit, task, MAX_TRANSFER)
-    tape, alone = unit.tape, unit.tasks is None or len(unit.tasks) == 1  # else it is not known what will come next
-    small = data_length(task.fields, unit.block_size) <= _INLINE
-    if (
-        tape is not None
-        and alone
-        and small
-        and tape.reads_at_once(task.fields["length"] if task.fields["fixed"] else 1)
-    ):
-        task.blocking = False
 
 
 def read(unit: TapeDrive, task: Task) -> Buffer:
     tape, fields = loaded(unit), task.fields
+    _check_length(unit, task, MAX_TRANSFER)  # a MODE SELECT before it may have made the blocks longer
     data = _read_fixed(unit, tape, fields["length"]) if fields["fixed"] else _read_variable(unit, tape, fields)
     unit.counters.read_bytes += len(data)
     return data
@@ -144,10 +150,6 @@ def verify(unit: TapeDrive, task: Task) -> Buffer:
 
 def check_write(unit: TapeDrive, task: Task) -> None:
     _check_length(unit, task, MAX_TRANSFER if task.fields["fixed"] else MAX_BLOCK)
-    tape = unit.tape
-    plain = unit.buffered and not unit.compression
-    if tape is not None and plain and task.expected <= _INLINE and tape.appends_at_once():
-        task.blocking = False
 
 
 def write(unit: TapeDrive, task: Task) -> Buffer:

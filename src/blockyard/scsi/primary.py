@@ -102,6 +102,10 @@ class PrimaryUnit(Unit):
     def check_ready(self, command: Command, task: Task) -> None:
         """Raise CheckCondition where the medium is not fit for a command that has come, with its fields decoded."""
 
+    def waits(self, task: Task) -> bool:
+        """Whether a task that may run now has to do so in a thread, as it may wait for something there."""
+        return task.blocking
+
     def count(self, command: Command, fields: dict[str, int]) -> None:
         """Account for a command that is carried out."""
         self.counters.other_ops += 1

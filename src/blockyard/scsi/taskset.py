@@ -273,7 +273,7 @@ class TaskSet:
             self._in_pieces[task].start()
             return
         self._running.add(task)
-        if task.blocking:
+        if self._unit.waits(task):
             self.executor.submit(lambda: self._unit.run(task), lambda result: self._finish(task, done, result))
         else:
             self._finish(task, done, self._unit.run(task))
