@@ -120,6 +120,23 @@ def test_a_host_that_holds_a_cartridge_keeps_it(tmp_path: Path) -> None:
     vault.close()
 
 
+def test_an_exchange_that_fails_half_way_leaves_all_as_it_was(tmp_path: Path) -> None:
+    robot = filled(tmp_path, "A00001L8", "A00002L8")
+    changer, one, _ = hosts(robot)
+    changer.good(move(SLOT, DRIVE))
+    changer.good(move(SLOT + 1, DRIVE + 1))
+    where = dict(robot.contents)
+    (
+        tmp_path / "cartridges" / "A00002L8" / "cartridge.description.new"
+    ).mkdir()  # the drive cannot leave it as it should
+    assert changer.send(exchange(DRIVE, DRIVE + 1, SLOT)).status == Status.CHECK_CONDITION
+    assert robot.contents == where
+    assert [unit.inserted is not None for unit in robot.drives] == [True, True]
+    one.ready()
+    one.good(LOAD)
+    robot.close()
+
+
 def test_everything_is_where_it_was_after_a_restart(tmp_path: Path) -> None:
     vault = filled(tmp_path, "A00001L8", "A00002L8")
     changer, drive, _ = hosts(vault)

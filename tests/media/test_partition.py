@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import random
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -13,8 +15,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from blockyard.media import codec
 from blockyard.media.partition import Partition, create
-from blockyard.media.record import FIRST, HEADER_LENGTH, SLOT
+from blockyard.media.record import BLOCK, FIRST, HEADER_LENGTH, SLOT, Record, Superblock
 from tests.media.scratch import scratch
 
 CARTRIDGE = UUID("c0ffee00-1111-4222-8333-444455556666")
@@ -80,7 +83,7 @@ class Model(RuleBasedStateMachine):
         marks = [number for number, content in enumerate(self.model) if content is None]
         assert (self.partition.objects, self.partition.filemarks) == (len(self.model), len(marks))
         assert [self.partition.filemark(ordinal) for ordinal in range(len(marks))] == marks
-        assert all(self.partition.is_filemark(number) for number in marks)
+        assert all(self.partition.read(number) is None for number in marks)
 
 
 TestModel = Model.TestCase
@@ -165,3 +168,43 @@ def test_a_filemark_is_found_among_many_blocks_by_few_reads(tmp_path: Path, monk
     assert partition.filemark(150) == marks[150]
     assert reads <= 20
     partition.close()
+
+
+def test_a_damaged_index_is_told(tmp_path: Path) -> None:
+    partition = made(tmp_path)
+    for content in (b"one", b"two"):
+        partition.append(content)
+    partition.close()
+    (tmp_path / "0.index").write_bytes(b"\xff" * 32)
+    partition = Partition(tmp_path / "0.data")
+    with pytest.raises(OSError, match="index of object 1") as caught:
+        partition.read(1)
+    assert caught.value.errno == errno.EUCLEAN
+    assert not partition.at_hand(0)
+    partition.close()
+
+
+def test_what_cannot_be_is_no_superblock_and_no_record() -> None:
+    sound = Superblock(CARTRIDGE, 0, 1, 1, 1, FIRST + HEADER_LENGTH, 1)
+    assert Superblock.decode(sound.encode()) == sound
+    for wrong in (
+        replace(sound, objects=2), replace(sound, filemarks=2), replace(sound, end=1 << 63), replace(sound, end=0),
+    ):  # fmt: skip
+        assert Superblock.decode(wrong.encode()) is None
+    block = Record(BLOCK, 0, 100, 100, 1, 0, 0)
+    assert Record.decode(block.encode()) == block
+    for record in (block._replace(stored=101), block._replace(length=1 << 30, stored=1 << 30)):
+        assert Record.decode(record.encode()) is None  # it would take memory that no block takes
+
+
+def test_a_compressed_block_takes_no_more_memory_than_it_has_bytes() -> None:
+    kind, stored = codec.compress(bytes(64 << 20))
+    assert codec.decompress(kind, bytes(stored), 64 << 20) == bytes(64 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError, match="1000 bytes") as caught:
+            codec.decompress(kind, bytes(stored), 1000)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert caught.value.errno == errno.EBADMSG

@@ -89,8 +89,10 @@ def _place(unit: MediaChanger, task: Task, name: str) -> Element:
 def check_transport(unit: MediaChanger, task: Task) -> None:
     if task.fields["transport"] not in (0, unit.library.model.transport):
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_ELEMENT_ADDRESS)
-    if any(task.fields.get(name) for name in ("invert", "invert_1", "invert_2")):  # cartridges have one side
-        raise invalid_field(10, 1 if task.fields.get("invert_1") else 0)
+    assert task.command is not None
+    for name in ("invert", "invert_1", "invert_2"):  # cartridges have one side
+        if task.fields.get(name):
+            raise task.command.invalid(name)
 
 
 def move_medium(unit: MediaChanger, task: Task) -> Buffer:

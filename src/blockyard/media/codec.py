@@ -42,9 +42,10 @@ def decompress(codec: int, stored: bytes, length: int) -> bytes:
     if codec != ZSTD or _zstd is None:
         raise OSError(errno.EOPNOTSUPP, f"The block is compressed (codec {codec}): install the package backports.zstd")
     try:
-        data: bytes = _zstd.decompress(stored)
+        frame = _zstd.ZstdDecompressor()
+        data: bytes = frame.decompress(stored, length + 1)  # no more of it, whatever a damaged one would become
     except _zstd.ZstdError as error:
         raise OSError(errno.EBADMSG, f"The block cannot be decompressed: {error}") from error
-    if len(data) != length:
-        raise OSError(errno.EBADMSG, f"The block has {len(data)} bytes, not {length}")
+    if len(data) != length or not frame.eof:
+        raise OSError(errno.EBADMSG, f"The block does not have the {length} bytes that it should have")
     return data

@@ -6,6 +6,7 @@ records and can be made anew of them; it is on stable storage as far as the supe
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from pathlib import Path
@@ -20,6 +21,7 @@ class Index:
     """Entries of objects 0 to len - 1. Not safe to be used by two threads at a time."""
 
     def __init__(self, path: Path, *, writable: bool) -> None:
+        self._path = path
         flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
         self._fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
         self._written = os.fstat(self._fd).st_size // _ENTRY.size  # entries in the file
@@ -32,7 +34,10 @@ class Index:
         """Where the record of an object is, and how many filemarks come before it."""
         if number >= self._written:
             return _ENTRY.unpack_from(self._kept, (number - self._written) * _ENTRY.size)
-        return _ENTRY.unpack(os.pread(self._fd, _ENTRY.size, number * _ENTRY.size))
+        entry = os.pread(self._fd, _ENTRY.size, number * _ENTRY.size)
+        if len(entry) < _ENTRY.size:
+            raise OSError(errno.EUCLEAN, f"The index has lost object {number}", str(self._path))
+        return _ENTRY.unpack(entry)
 
     def append(self, offset: int, filemarks: int) -> None:
         self._kept += _ENTRY.pack(offset, filemarks)

@@ -109,8 +109,8 @@ class Library:
     def _load(self) -> None:
         document = self._durable.load(_KIND) or {"uuid": str(uuid.uuid4()), "places": {}}
         try:
-            self.uuid = uuid.UUID(document["uuid"])
-            for barcode, (place, source) in document["places"].items():
+            self.uuid = uuid.UUID(str(document["uuid"]))
+            for barcode, (place, source) in dict(document["places"]).items():
                 self._put_back(barcode, _element(place), None if source is None else _element(source))
         except (LookupError, TypeError, ValueError) as error:
             raise OSError(errno.EUCLEAN, f"The list of elements is damaged ({error})", str(self.directory)) from error
@@ -215,14 +215,16 @@ class Library:
         leaving = [place for place in before if place.kind is Kind.DRIVE and after.get(place) != before[place]]
         if any(self.drives[place.number].tray.locked for place in leaving):
             raise _refusal(Asc.MEDIUM_REMOVAL_PREVENTED)
-        for place in leaving:
-            self.drives[place.number].take_out()
-        self.contents, self.sources = after, sources
+        taken: list[Element] = []
         try:
-            self._save()
-        except OSError:
-            self.contents, self.sources = before, sources_before
             for place in leaving:
+                self.drives[place.number].take_out()
+                taken.append(place)
+            self.contents, self.sources = after, sources
+            self._save()
+        except (CheckCondition, OSError):
+            self.contents, self.sources = before, sources_before
+            for place in taken:
                 self.drives[place.number].insert(self._cartridges / before[place])
             raise
         for place, barcode in after.items():

@@ -28,7 +28,6 @@ from blockyard.scsi.sense import ReadFailure
 
 log = logging.getLogger(__name__)
 
-MAX_BLOCK = 0xFFFFFF  # bytes: what the length field of WRITE (6) can say
 _TRY = bytearray(1)
 _CHECKPOINT = 256 << 20  # bytes of records after which opening shall not have to read them
 
@@ -73,10 +72,6 @@ class Partition:
 
     # ---- reading
 
-    def is_filemark(self, number: int) -> bool:
-        """Whether an object, which must be there, is a filemark."""
-        return self.filemarks_before(number + 1) > self.filemarks_before(number)
-
     def filemarks_before(self, number: int) -> int:
         """How many filemarks come before an object, or before the end of data."""
         return self._index[number][1] if number < self.objects else self.filemarks
@@ -99,7 +94,9 @@ class Partition:
     def read(self, number: int) -> bytes | None:
         """The block with this number, or None for a filemark. Raises ReadFailure; EBADMSG where its checksum is wrong."""
         try:
-            offset = self._index[number][0]
+            offset = self.offset(number)
+            if not FIRST <= offset < self.end:
+                raise OSError(errno.EUCLEAN, f"The index of object {number} is damaged", str(self._path))
             record = Record.decode(read_all(self._fd, HEADER_LENGTH, offset, self._path))
             if record is None or record.number != number:
                 raise OSError(errno.EBADMSG, f"The header of object {number} is damaged", str(self._path))
@@ -114,9 +111,9 @@ class Partition:
 
     def at_hand(self, number: int) -> bool:
         """Whether the page cache has an object, as a look at its end shows, or stands for a disk that there is not."""
-        end = self._index[number + 1][0] if number + 1 < self.objects else self.end
         try:
-            return os.preadv(self._fd, [_TRY], end - 1, os.RWF_NOWAIT) == 1
+            end = self.offset(number + 1) if number + 1 < self.objects else self.end
+            return end <= self.end and os.preadv(self._fd, [_TRY], end - 1, os.RWF_NOWAIT) == 1
         except OSError as error:
             return error.errno == errno.EOPNOTSUPP  # tmpfs has no cold data
 

@@ -18,6 +18,7 @@ _SUPERBLOCK = struct.Struct("<8sII16s5QI")
 _RECORD_MAGIC = b"BYTR"
 _RECORD = struct.Struct("<4sBBHIIQQI")  # and the checksum of these
 HEADER_LENGTH = _RECORD.size + 4
+MAX_BLOCK = 0xFFFFFF  # bytes: what the length field of WRITE (6) can say
 
 BLOCK, FILEMARK = 1, 2
 
@@ -53,6 +54,8 @@ class Superblock:
             return None
         if version != VERSION:
             raise ValueError(f"its format has version {version}, and this program knows {VERSION}")
+        if not (marks <= objects <= (end - FIRST) // HEADER_LENGTH and end < 1 << 62):
+            return None
         return cls(UUID(bytes=cartridge), partition, sequence, epoch, objects, end, marks)
 
 
@@ -80,4 +83,5 @@ class Record(NamedTuple):
         magic, kind, codec, _, *numbers = _RECORD.unpack_from(data)
         if magic != _RECORD_MAGIC or crc32c(data[: _RECORD.size]) != int.from_bytes(data[-4:], "little"):
             return None
-        return cls(kind, codec, *numbers)
+        record = cls(kind, codec, *numbers)
+        return record if record.stored <= record.length <= MAX_BLOCK else None

@@ -240,7 +240,10 @@ def _capacity(unit: TapeDrive) -> list[Parameter]:
         return [counter(code, 0, 4) for code in range(1, 5)]
     sizes = [*tape.description.capacities, 0][:2]
     left = [max(0, size - part.end) for size, part in zip(sizes, tape.cartridge.partitions, strict=False)]
-    return [Parameter(code, struct.pack(">I", size >> 20)) for code, size in enumerate([*left, 0][:2] + sizes, 1)]
+    return [
+        Parameter(code, struct.pack(">I", min(size >> 20, 0xFFFFFFFF)))
+        for code, size in enumerate([*left, 0][:2] + sizes, 1)
+    ]
 
 
 LOG_PAGES = {

@@ -62,7 +62,7 @@ def _cartridge(library: Library, barcode: str) -> dict[str, Any]:
     place = library.find(barcode)
     found: dict[str, Any] = {"element": None if place is None else str(place)}
     try:
-        description = library.describe(barcode)
+        description, used = library.describe(barcode), library.used(barcode)
     except OSError as error:
         return {**found, "error": error.strerror}
     return {
@@ -70,7 +70,7 @@ def _cartridge(library: Library, barcode: str) -> dict[str, Any]:
         "generation": description.generation.name,
         "capacity": description.capacity,
         "partitions": len(description.capacities),
-        "used": library.used(barcode),
+        "used": used,
         "worm": description.worm,
         "write_protected": description.write_protected,
         "loads": description.loads,
@@ -98,9 +98,9 @@ def _kind(library: Library, barcode: str, wanted: object) -> tuple[Generation, b
     said = by_barcode(barcode)
     if wanted is None:
         return said or (library.drives[0].model.generation, False)
-    if wanted not in GENERATIONS:
+    if not isinstance(wanted, str) or wanted not in GENERATIONS:
         raise ValueError(f"there is no generation {wanted}; there are {', '.join(GENERATIONS)}")
-    return GENERATIONS[str(wanted)], said is not None and said[1]
+    return GENERATIONS[wanted], said is not None and said[1]
 
 
 def bring(library: Library, request: Message) -> dict[str, Any]:
