@@ -75,6 +75,7 @@ def test_a_disc_that_is_closed_cannot_be_read(tmp_path: Path) -> None:
 def test_addresses_in_minutes_seconds_and_frames() -> None:
     assert msf(0) == bytes([0, 2, 0])
     assert msf(449_849) == bytes([99, 59, 74])
+    assert msf(BD.most) == bytes([255, 59, 74])  # larger discs have addresses that MSF cannot say
     for lba in (0, 74, 75, 4_499, 4_500, 300_000):
         assert lba_of(*msf(lba)) == lba
 

@@ -52,8 +52,8 @@ def kind_of(blocks: int, wanted: str = AUTO) -> Kind:
 
 
 def msf(lba: int) -> bytes:
-    """Minute, second and frame of a logical block address (MMC-6, LBA to MSF translation)."""
-    frames = lba + PREGAP
+    """Minute, second and frame of a logical block address (MMC-6, LBA to MSF translation); the last one for what is beyond."""
+    frames = min(lba + PREGAP, 256 * SECONDS * FRAMES - 1)
     return bytes([frames // FRAMES // SECONDS, frames // FRAMES % SECONDS, frames % FRAMES])
 
 
