@@ -21,7 +21,11 @@ PAGE = 4096
 
 
 def test_snapshots_hold_still_and_volumes_keep_apart(tmp_path: Path) -> None:
-    """Every page says whose it is, and counts up: what a snapshot showed once it must show for ever."""
+    """Every page says whose it is: what a snapshot showed once it must show for ever, and no page in it may be torn.
+
+    A page that is read while somebody writes it in place may be: of a file, too, as most file systems (ext4) copy to and from
+    the page cache without keeping readers and writers apart. So of these the test only asks whose they are.
+    """
     create(tmp_path / "member", 64 << 20)
     create_pool(tmp_path, [str(tmp_path / "member")])
     with Pool(tmp_path, FileDevice) as pool:
@@ -56,13 +60,13 @@ def test_snapshots_hold_still_and_volumes_keep_apart(tmp_path: Path) -> None:
                 if seed == 0:
                     buffer = bytearray(SIZE)
                     if device.quick is not None and device.quick.read([memoryview(buffer)], 0, SIZE):
-                        _check(name, buffer)
+                        _check_owner(name, buffer)
 
         def read(name: str) -> None:
             buffer = bytearray(SIZE)
             while not stop.is_set():
                 devices[name].preadv([memoryview(buffer)], 0)
-                _check(name, buffer)
+                _check_owner(name, buffer)
 
         writers = [
             threading.Thread(target=run, args=(lambda n=name, s=seed: write(n, s),)) for seed, name in enumerate("aabb")
@@ -87,6 +91,10 @@ def test_snapshots_hold_still_and_volumes_keep_apart(tmp_path: Path) -> None:
             thread.join()
         assert not failures, failures
         assert short
+        for name, device in devices.items():
+            data = bytearray(SIZE)
+            device.preadv([memoryview(data)], 0)
+            _check(name, data)
         for (name, label), expected in kept.items():
             assert _snapshot(pool, name, label) == expected, (name, label)
 
@@ -100,7 +108,13 @@ def _snapshot(pool: Pool, name: str, label: str) -> bytes:
 
 def _check(name: str, data: bytes | bytearray) -> None:
     """Each page is zeros, or all of one write to this very volume."""
+    _check_owner(name, data)
     for at in range(0, SIZE, PAGE):
         word = bytes(data[at : at + 4])
-        assert word in (bytes(4),) or word[:1] == name.encode(), f"{name} shows {word!r}"
         assert data[at : at + PAGE] == word * (PAGE // 4), f"page {at // PAGE} of {name} is torn"
+
+
+def _check_owner(name: str, data: bytes | bytearray) -> None:
+    """There is nothing but zeros and what was written to this very volume."""
+    found = set(data[::4])
+    assert found <= {0, ord(name)}, f"{name} shows {found}"
