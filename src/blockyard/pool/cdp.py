@@ -389,15 +389,16 @@ class Cdp:
     def work_off(self) -> bool:
         """Do a part of what is due: end segments, drop them, free what they hold. Whether there is more to be done now."""
         with self._pool.lock:
-            dropped = next(iter(self._recorder.dropped.values()), None)
-            due = dropped is not None or bool(self._to_cut()) or any(self._to_drop())
-        if dropped is not None:
-            self._pool.commit(lambda transaction: self._free(transaction, dropped))
-        elif due:
+            due = bool(self._recorder.dropped or self._to_cut()) or any(self._to_drop())
+        if due:
             self._pool.commit(self._move_on)
         return due
 
     def _move_on(self, transaction: Transaction) -> None:
+        """What is due by now: others do so as well, and may have been quicker."""
+        if dropped := next(iter(self._recorder.dropped.values()), None):
+            self._free(transaction, dropped)
+            return
         for tree in self._to_cut():
             self.cut(tree)
         self._drop(transaction, list(self._to_drop()))

@@ -271,11 +271,11 @@ class Engine:
             for place, shift in mending.claim:
                 with suppress(ValueError):  # it has been taken meanwhile: two have it now, which the next check tells
                     self._space.claim(place, shift)
-            self._doomed += mending.doom
+            self._doomed += [(number, generation) for number, generation in mending.doom if number in self._trees]
             for number, (held, mapped) in mending.counts.items():
-                tree = self._trees[number]
-                tree.held, tree.mapped = tree.held + held, tree.mapped + mapped
-                tree.changed = True
+                if tree := self._trees.get(number):  # else it has been freed meanwhile
+                    tree.held, tree.mapped = tree.held + held, tree.mapped + mapped
+                    tree.changed = True
 
         self.commit(change)
 
@@ -295,7 +295,8 @@ class Engine:
     @property
     def dirty(self) -> int:
         """How much a commit would have to store, in map pages and the like."""
-        return sum(tree.dirty for tree in self._trees.values()) + self._recorder.dirty
+        with self.lock:
+            return sum(tree.dirty for tree in self._trees.values()) + self._recorder.dirty
 
     @property
     def pressed(self) -> bool:

@@ -21,8 +21,8 @@ from blockyard.pool.clock import Clock
 from blockyard.pool.engine import Engine, change_head
 from blockyard.pool.members import Members, Opener
 from blockyard.pool.space import PoolFull, Space
-from blockyard.pool.store import Store, Transaction
-from blockyard.pool.tree import Tree, forget_delta
+from blockyard.pool.store import Lost, Store, Transaction
+from blockyard.pool.tree import Tree, forget
 from blockyard.pool.usage import Threshold, Usage, VolumeUsage, trees_of
 
 log = logging.getLogger(__name__)
@@ -254,6 +254,7 @@ class Pool(Engine):
 
         Who writes to them waits for that moment, and not for the disk.
         """
+        names = list(dict.fromkeys(names))
 
         def change(transaction: Transaction) -> None:
             for name in names:
@@ -303,16 +304,22 @@ class Pool(Engine):
 
         Whether there is more to be done now. While a volume has a journal this is to be called at least once a second.
         """
-        if self._doomed:
-            self.commit(self._work_off_snapshots)
-        elif grave := next((number for number in self._graves if self._can_be_cleared(number)), None):
-            self.commit(lambda transaction: self._clear(transaction, self._trees[grave]))
+        if self._to_clear():
+            self.commit(self._free_some)
         more = self.cdp.work_off()
         return more or self._to_clear()
 
     def _to_clear(self) -> bool:
         """Whether deleted snapshots and volumes have left something to be freed."""
-        return bool(self._doomed) or any(map(self._can_be_cleared, self._graves))
+        with self.lock:
+            return bool(self._doomed) or any(map(self._can_be_cleared, self._graves))
+
+    def _free_some(self, transaction: Transaction) -> None:
+        """What there is to be freed by now: others do so as well, and may have been quicker."""
+        if self._doomed:
+            self._work_off_snapshots(transaction)
+        elif grave := next(filter(self._can_be_cleared, self._graves), None):
+            self._clear(transaction, self._trees[grave])
 
     def doom_unless_needed(self, tree: Tree, generation: int) -> None:
         """A snapshot of a tree may be nobody's any more: no name's, no clone's, no journal's."""
@@ -368,11 +375,18 @@ class Pool(Engine):
     def _work_off_snapshots(self, transaction: Transaction) -> None:
         """Of as many snapshots as come to a step together."""
         rest, over = _STEP, 0
+        deltas: list[
+            tuple[Tree, int, list[Lost]]
+        ] = []  # all of them first: what cannot be read shows before anything changes
         for number, generation in self._doomed[:_STEP_SNAPSHOTS]:
-            rest -= forget_delta(transaction, self._trees[number], generation, rest, self._space.free)
+            entries = transaction.delta(number, generation, rest)
+            deltas.append((self._trees[number], generation, entries))
+            rest -= len(entries)
             if not rest:  # there may be more of this one
                 break
             over += 1
+        for tree, generation, entries in deltas:
+            forget(transaction, tree, generation, entries, self._space.free)
         del self._doomed[:over]
 
     def _can_be_cleared(self, number: int) -> bool:

@@ -271,19 +271,17 @@ class Tree:
         return self.snapshots[at - 1] if at else 0
 
 
-def forget_delta(
-    transaction: Transaction, tree: Tree, generation: int, limit: int, free: Callable[[int, int], None]
-) -> int:
-    """Work off at most `limit` entries that only reach to a snapshot that is deleted; how many there were.
+def forget(
+    transaction: Transaction, tree: Tree, generation: int, entries: Sequence[Lost], free: Callable[[int, int], None]
+) -> None:
+    """Work off history that reaches to a snapshot that is deleted, and no further.
 
     What the snapshot before it has as well now reaches to that one; all else is freed.
     """
     below = tree.neighbour_below(generation)
-    entries = transaction.delta(tree.number, generation, limit)
     for lost in entries:
         transaction.delete_lost(lost)
         if below and lost.birth <= below:
             transaction.put_lost(lost._replace(last=below))
         elif lost.place not in (NOWHERE, HOLE) and lost.birth:
             tree.release(lost.place, free)
-    return len(entries)
