@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 import struct
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from crc32c import crc32c
@@ -19,11 +21,16 @@ from blockyard.block.memory import MemoryDevice
 from blockyard.block.parents import Wanted
 from blockyard.block.vhd import open_vhd
 from blockyard.block.vhd_creation import write_vhd
+from blockyard.block.vhd_layout import path_of
 from blockyard.block.vhdx import open_vhdx
 from blockyard.block.vhdx_creation import write_vhdx
+from blockyard.block.vhdx_file import Headers
+from blockyard.block.vhdx_layout import read_locator
+from blockyard.block.vhdx_log import LogReader
 from tests.block.disks import SECTOR, Disk
 
 KIB, MIB = 1 << 10, 1 << 20
+LOCATOR_TYPE = uuid.UUID("B04AEFB7-D19E-4A81-B789-25B8E9445913")  # of a parent that is a VHDX
 Opener = Callable[[Disk, str, Callable[[Wanted], Device]], Device]
 
 
@@ -214,3 +221,22 @@ def test_a_refusal_is_an_error_of_the_image() -> None:
         open_vhd(Disk(data=bytes(4096)), "image", no_parent)
     with pytest.raises(ImageError, match="vhdxfile"):
         open_vhdx(Disk(data=bytes(4096)), "image", no_parent)
+
+
+def test_what_would_take_too_much_memory_is_refused() -> None:
+    disk = vhdx(on_parent=True)
+    pairs = struct.pack("<II HH", 20, 20, 0, 30000) * 1000  # all of them lead to the same text
+    with pytest.raises(ImageError, match="overlap"):
+        read_locator((LOCATOR_TYPE.bytes_le + struct.pack("<HH", 0, 1000) + pairs).ljust(40000, b"x"), "image")
+    header = Headers(disk, "image").current
+    with pytest.raises(ImageError, match="fit memory"):
+        LogReader(disk, replace(header, log_length=1 << 30), "image")
+    with pytest.raises(ImageError, match="no more"):
+        replace(header, sequence=(1 << 64) - 1).check("image", disk.size)
+    with pytest.raises(ImageError, match="blocks"):
+        write_vhd(Disk(), "image", 1 << 40, "dynamic", block_size=4096, parent=None)
+
+
+def test_a_url_that_is_none_leads_to_no_parent() -> None:
+    assert path_of(b"MacX", b"file://[abc") is None
+    assert path_of(b"MacX", b"file:///disks/a%20b.vhd") == "/disks/a b.vhd"

@@ -38,6 +38,7 @@ from blockyard.block.vhd_layout import (
     UNUSED,
     Footer,
     Header,
+    blocks_of,
     limited,
     path_of,
 )
@@ -203,7 +204,7 @@ class DynamicVhd(BlockImage):
         if footer.data_offset % SECTOR or footer.data_offset + HEADER_LENGTH > below.size:
             raise ImageError(path, f"its footer leads to a header at {footer.data_offset}, outside of the file")
         header = Header.read(_read(below, footer.data_offset, HEADER_LENGTH), path)
-        needed = -(-footer.size // header.block_size)
+        needed = blocks_of(path, footer.size, header.block_size)
         if header.entries < needed:
             raise ImageError(path, f"its BAT has {header.entries} entries, and the disk has {needed} blocks")
         if header.table % SECTOR or header.table + 4 * header.entries > below.size:
@@ -406,9 +407,9 @@ class DynamicVhd(BlockImage):
     def grow(self, size: int) -> None:
         """Let the disk have `size` bytes: a longer BAT, at the end of the file, then the header that leads to it."""
         _check_growth(self.path, self.size, size)
+        blocks = blocks_of(self.path, size, self.block_size)
         self._begin_writing()
         self.flush()
-        blocks = -(-size // self.block_size)
         self._changed_entries.update(range(len(self._table), blocks))
         self._table.extend([UNUSED] * (blocks - len(self._table)))
         if blocks > self.header.entries:

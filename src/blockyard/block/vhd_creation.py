@@ -19,6 +19,7 @@ from blockyard.block.vhd_layout import (
     Footer,
     Header,
     Locator,
+    blocks_of,
     check_block_size,
     locator_texts,
 )
@@ -38,7 +39,7 @@ def write_vhd(below: Device, path: str, size: int, kind: str, *, block_size: int
     block_size = block_size or DEFAULT_BLOCK
     check_block_size(path, block_size)
     footer = Footer.new(size, DYNAMIC if parent is None else DIFFERENCING)
-    entries = -(-size // block_size)
+    entries = blocks_of(path, size, block_size)
     header = Header(_TABLE, entries, block_size)
     table = 4 * entries + -4 * entries % SECTOR
     end = _TABLE + table

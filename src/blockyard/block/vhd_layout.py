@@ -19,6 +19,7 @@ from blockyard.block.image_states import ImageError
 SECTOR = 512
 MAX_SIZE = 2040 << 30  # bytes: what Windows mounts at most
 DEFAULT_BLOCK = 2 << 20
+MOST_BLOCKS = 1 << 26  # each takes some bytes of memory
 NOBODY = uuid.UUID(int=0)
 UNUSED = 0xFFFFFFFF  # an entry of the BAT without a block
 FIXED, DYNAMIC, DIFFERENCING = 2, 3, 4
@@ -150,6 +151,14 @@ def check_block_size(path: str, size: int) -> None:
         raise ImageError(path, f"a block size of {size} bytes is not a power of two from 4 KiB to 256 MiB")
 
 
+def blocks_of(path: str, size: int, block_size: int) -> int:
+    """How many blocks a disk has. Raises ImageError where that is more than memory is kept for."""
+    blocks = -(-size // block_size)
+    if blocks > MOST_BLOCKS:
+        raise ImageError(path, f"{size} bytes in blocks of {block_size} are more than {MOST_BLOCKS} blocks")
+    return blocks
+
+
 @dataclass(frozen=True)
 class Header:
     """The dynamic disk header."""
@@ -215,7 +224,10 @@ def path_of(platform: bytes, data: bytes) -> str | None:
         path = data.decode(encoding, errors="replace").rstrip("\0").replace("\\", "/")
         return None if path[1:2] == ":" or path.startswith("//") else path
     if platform == b"MacX":
-        url = urllib.parse.urlsplit(data.decode(errors="replace").rstrip("\0"))
+        try:
+            url = urllib.parse.urlsplit(data.decode(errors="replace").rstrip("\0"))
+        except ValueError:
+            return None
         return urllib.parse.unquote(url.path) if url.scheme == "file" else None
     return None
 

@@ -58,6 +58,7 @@ _ITEM = struct.Struct("<16sIII4x")
 _LOCATOR = struct.Struct("<16s2xH")
 _PAIR = struct.Struct("<IIHH")
 _MOST_ENTRIES = 2047
+_LAST_SEQUENCE = (1 << 64) - (1 << 16)  # of a header that others can follow
 
 
 def sealed(data: bytes) -> bytes:
@@ -108,6 +109,8 @@ class Header:
         """Raises ImageError."""
         if self.version != 1:
             raise ImageError(path, f"it is a VHDX of version {self.version}, and only version 1 is known")
+        if self.sequence > _LAST_SEQUENCE:
+            raise ImageError(path, f"its header has the sequence number {self.sequence}, after which there are no more")
         if self.log_version and self.log != NO_GUID:
             raise ImageError(path, f"its log has version {self.log_version}, and only version 0 is known")
         if self.log_offset % MB or self.log_length % MB or not self.log_length or self.log_offset < MB:
@@ -296,6 +299,7 @@ def read_locator(data: bytes, path: str) -> tuple[tuple[str, str], ...]:
     if uuid.UUID(bytes_le=kind) != _VHDX_PARENT:
         raise ImageError(path, f"its parent is of the type {uuid.UUID(bytes_le=kind)}, which is unknown")
     pairs = []
+    total = 0
     for number in range(count):
         at = _LOCATOR.size + number * _PAIR.size
         if at + _PAIR.size > len(data):
@@ -303,6 +307,9 @@ def read_locator(data: bytes, path: str) -> tuple[tuple[str, str], ...]:
         key, value, key_length, value_length = _PAIR.unpack_from(data, at)
         if key + key_length > len(data) or value + value_length > len(data):
             raise ImageError(path, "an entry of its parent locator lies outside of it")
+        total += key_length + value_length
+        if total > len(data):  # they would take more memory than the file has bytes
+            raise ImageError(path, "entries of its parent locator overlap")
         texts = data[key : key + key_length], data[value : value + value_length]
         pairs.append((texts[0].decode("utf-16-le", "replace"), texts[1].decode("utf-16-le", "replace")))
     return tuple(pairs)

@@ -26,6 +26,7 @@ _ZERO = struct.Struct("<4s4xQQQ")  # signature | length | position | sequence nu
 _DATA = struct.Struct("<4sIQQQ")  # signature | last 4 bytes | first 8 bytes | position | sequence number
 _DESCRIPTORS = 126  # in the first sector of an entry; 128 in each further one
 MOST_PAGES = 32  # of one entry that is written here
+_LONGEST = 256 << 20  # bytes of a log that is replayed; all of it is read (Windows and QEMU make 1 MiB)
 
 
 class Change(NamedTuple):
@@ -57,6 +58,10 @@ class LogReader:
     def __init__(self, below: Device, header: Header, path: str) -> None:
         self._path = path
         self._guid = header.log.bytes_le
+        if header.log_length > _LONGEST:
+            raise ImageError(
+                path, f"its log has {header.log_length} bytes, more than {_LONGEST}: it would not fit memory"
+            )
         data = bytearray(header.log_length)
         below.preadv([memoryview(data)], header.log_offset)
         self._size = header.log_length
