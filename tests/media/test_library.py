@@ -18,7 +18,7 @@ from blockyard.media.models import DRIVES, LIBRARIES
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import Target
 from blockyard.scsi.task import Status
-from tests.media.drives import LOAD, UNLOAD, TapeHost, read, told
+from tests.media.drives import LOAD, UNLOAD, TapeHost, read, told, write
 from tests.media.scratch import scratch
 from tests.scsi.host import NAME, inquiry, mode_sense_6
 
@@ -134,6 +134,25 @@ def test_an_exchange_that_fails_half_way_leaves_all_as_it_was(tmp_path: Path) ->
     assert [unit.inserted is not None for unit in robot.drives] == [True, True]
     one.ready()
     one.good(LOAD)
+    robot.close()
+
+
+def test_what_was_to_be_written_to_one_cartridge_does_not_hit_another(tmp_path: Path) -> None:
+    robot = filled(tmp_path, "A00001L8", "A00002L8")
+    _, one, _ = hosts(robot)
+    robot.move(Element(Kind.SLOT, 1), Element(Kind.DRIVE, 0))
+    one.ready()
+    one.put(b"precious")
+    robot.move(Element(Kind.DRIVE, 0), Element(Kind.SLOT, 1))
+    robot.move(Element(Kind.SLOT, 0), Element(Kind.DRIVE, 0))
+    one.ready()
+    task, refused = one.begin(write(5), 5)  # its data is still to come when somebody changes cartridges
+    assert refused is None
+    robot.move(Element(Kind.DRIVE, 0), Element(Kind.SLOT, 0))
+    robot.move(Element(Kind.SLOT, 1), Element(Kind.DRIVE, 0))
+    task.data_out = b"other"
+    assert told(one.drive.run(task)).key == SenseKey.UNIT_ATTENTION
+    assert one.good(read(8)) == b"precious"
     robot.close()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.optical.disc import Disc
+from blockyard.optical.drive import Image
 from blockyard.scsi.sense import Asc, SenseKey
 from tests.optical.drives import (
     EJECT,
@@ -22,6 +23,7 @@ from tests.optical.drives import (
     read_disc_information,
     read_disc_structure,
 )
+from tests.scsi.host import parse_sense
 
 _SYNCHRONIZE = bytes([0x35]) + bytes(9)
 
@@ -78,6 +80,17 @@ def test_others_are_not_written(tmp_path: Path) -> None:
         one.fail(bytes([0x04, 0, 0, 0, 0, 0]), SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
         one.ok(_SYNCHRONIZE)
         assert not one.drive.fast_write
+
+
+def test_what_was_to_be_written_to_one_disc_does_not_hit_another(tmp_path: Path) -> None:
+    one = host(drive(blank(tmp_path / "x.iso", 20), "bd-re"))
+    task, refused = one.begin(_write(0, 1), 2048)  # its data is still to come when somebody changes discs
+    assert refused is None
+    other = blank(tmp_path / "y.iso", 20)
+    one.drive.insert(Disc(other, "bd-re"), Image(str(other), "bd-re"))
+    task.data_out = b"x" * 2048
+    assert parse_sense(one.drive.run(task).sense).key == SenseKey.UNIT_ATTENTION
+    assert not any(other.read_bytes())
 
 
 def test_what_is_told_of_a_disc_that_can_be_written(tmp_path: Path) -> None:

@@ -98,13 +98,15 @@ class TapeDrive(PrimaryUnit):
 
     def _run(self, task: Task, command: Command) -> Result:
         try:
-            self._check_medium(command)
+            self._check_medium(task, command)
         except CheckCondition as error:
             return self._failed(task, error)
         return super().run(task)
 
-    def _check_medium(self, command: Command) -> None:
+    def _check_medium(self, task: Task, command: Command) -> None:
         """Raise CheckCondition where a command needs a cartridge and there is none that is fit for it."""
+        if command.medium:
+            self.check_same_medium(task)
         if command.medium and self.tape is None:
             raise self.not_ready()
         if command.writes:

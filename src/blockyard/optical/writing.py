@@ -32,6 +32,9 @@ def format_list(fields: dict[str, int], block_size: int) -> int:
 
 def write(drive: OpticalDrive, task: Task) -> Buffer:
     """WRITE (10) and (12): what has come of whole blocks."""
+    assert task.command is not None
+    drive.check_same_medium(task)  # while the data came
+    drive.check_ready(task.command, task)
     disc, data = drive.loaded(), memoryview(task.data_out)
     whole = len(data) // BLOCK * BLOCK
     if whole:

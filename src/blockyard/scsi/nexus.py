@@ -138,14 +138,14 @@ class Nexus:
                 self._attentions.append(asc)
             self._update()
 
-    def take_attention(self, *, keep: bool = False) -> CheckCondition | None:
-        """The next pending unit attention; it is pending no more, unless `keep` (SPC-5, UA_INTLCK_CTRL)."""
+    def take_attention(self, asc: int | None = None, *, keep: bool = False) -> CheckCondition | None:
+        """The next pending unit attention, or only `asc`; it is pending no more, unless `keep` (SPC-5, UA_INTLCK_CTRL)."""
         with self._lock:
-            if not self._attentions:
+            if not self._attentions or (asc is not None and asc not in self._attentions):
                 return None
-            asc = self._attentions[0]
+            asc = self._attentions[0] if asc is None else asc
             if not keep:
-                del self._attentions[0]
+                self._attentions.remove(asc)
                 self._update()
         return CheckCondition(SenseKey.UNIT_ATTENTION, asc)
 

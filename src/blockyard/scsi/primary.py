@@ -102,6 +102,13 @@ class PrimaryUnit(Unit):
     def check_ready(self, command: Command, task: Task) -> None:
         """Raise CheckCondition where the medium is not fit for a command that has come, with its fields decoded."""
 
+    def check_same_medium(self, task: Task) -> None:
+        """Raise the unit attention where the medium was changed since a command came: it was meant for the one before."""
+        if task.nexus.gate is not None:
+            attention = task.nexus.take_attention(Asc.NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED)
+            if attention is not None:
+                raise attention
+
     def waits(self, task: Task) -> bool:
         """Whether a task that may run now has to do so in a thread, as it may wait for something there."""
         return task.blocking

@@ -52,7 +52,7 @@ def insert(drive: OpenDrive, request: Message) -> Answer:
     unit, name, kind = drive.unit, request.get("image"), request.get("kind") or drive.configured.kind
     if not isinstance(name, str) or not name:
         raise ValueError("the request has no image")
-    if kind != AUTO and kind not in KINDS:
+    if not isinstance(kind, str) or kind not in (*KINDS, AUTO):
         raise ValueError(f"a disc is {', '.join(KINDS)} or {AUTO}, not {kind!r}")
 
     size = request.get("blank")
