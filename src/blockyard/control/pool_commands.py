@@ -40,9 +40,7 @@ _PLAIN = frozenset(  # what the worker alone has to do with
         "cdp copy",
     }
 )
-_OF_VOLUMES = frozenset(
-    {"create volume", "create clone", "resize volume", "cdp clone"}
-)  # what is served may have changed after it
+_OF_VOLUMES = frozenset({"create volume", "create clone", "cdp clone"})  # what is served may have changed after it
 
 
 async def pool(server: Server, request: Request) -> dict[str, Any]:

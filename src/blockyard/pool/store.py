@@ -1,12 +1,12 @@
 """What a pool keeps in LMDB: the tables, and how keys and values are laid out in them.
 
-All numbers are big endian, so that LMDB's order of keys is theirs. Nothing here decides anything: pool.py knows what belongs
+All numbers are big endian, so that LMDB's order of keys is theirs. Nothing here decides anything: engine.py knows what belongs
 into one commit.
 
-    pool        name                     → JSON: "members", "ids"; "sequence" of the last commit
-    trees       tree                     → JSON of records.Tree
-    volumes     name                     → tree
-    snapshots   tree, generation         → JSON of records.Snapshot
+    pool        "head"                   → JSON: "uuid", "members", "sequence" of the last commit … (engine.read_head)
+    trees       tree                     → JSON (tree.Tree.describe)
+    volumes     name                     → JSON of catalog.Volume
+    snapshots   tree, generation         → JSON of catalog.Snapshot, and the name of its volume
     maps        tree, page               → places and births of 256 chunks (livemap.Page)
     lost        tree, chunk, generation  → place, birth, checksum: what the chunk was up to that generation
     deltas      tree, generation, chunk  → nothing: the same in the other order
@@ -229,7 +229,7 @@ def slab_in(key: bytes, value: bytes) -> Stored:
 
 
 class Store:
-    """The LMDB environment in `directory`. One process has it open at a time (pool.py sees to that).
+    """The LMDB environment in `directory`. One process has it open at a time (engine.py sees to that).
 
     Raises FileNotFoundError where there is none and none is to be made, Damaged for one that cannot be.
     """

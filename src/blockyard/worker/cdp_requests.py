@@ -25,7 +25,8 @@ _PIECE = 4 << 20  # bytes that are copied at a time
 
 def turn_on(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
     """Protect a volume, or give its journal another window."""
-    volume, size = _volume(pool, request), request.get("size") or 0
+    volume = _volume(pool, request)
+    size = 0 if request.get("size") is None else number_in(request, "size")
     time = WINDOW if request.get("time") is None else number_in(request, "time")
     return Later(lambda: pool.pool.cdp.turn_on(volume, time, size), nothing_more)
 

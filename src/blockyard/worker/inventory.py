@@ -255,7 +255,7 @@ class Inventory:
         def attempt() -> Exception | None:
             try:
                 work()
-            except (OSError, LookupError, ValueError) as error:
+            except Exception as error:  # whatever it is, what was shown is shown again
                 return error
             return None
 

@@ -130,7 +130,8 @@ def create_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Ans
     def work() -> None:
         pool.pool.create_volume(name, size, shift, checksums=checksums)
         try:
-            pool.pool.set_options(name, **options)
+            if options:
+                pool.pool.set_options(name, **options)
         except BaseException:
             pool.pool.delete_volume(name)
             raise
@@ -153,9 +154,13 @@ def set_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer
 
 
 def _options(request: Message) -> dict[str, int]:
-    return {
-        key: request[key] for key in ("quota", "reservation", "zero_detection") if isinstance(request.get(key), int)
-    }
+    """The limits that are said. Raises ValueError."""
+    found = {key: number_in(request, key) for key in ("quota", "reservation") if request.get(key) is not None}
+    if min(found.values(), default=0) < 0:
+        raise ValueError("neither a quota nor a reservation can be negative")
+    if request.get("zero_detection") is not None:
+        found["zero_detection"] = bool(request["zero_detection"])
+    return found
 
 
 def resize_volume(inventory: Inventory, pool: OpenPool, request: Message) -> Answer:
