@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from blockyard.block.file import FileDevice, create
-from blockyard.pool.check import Severity
 from blockyard.pool.livemap import decode
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
+from blockyard.pool.report import Severity
 from blockyard.pool.space import SLAB, Slab, Stored, place_of
 from blockyard.pool.store import LOST, THREE, TWO, Lost, Store, Transaction
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice

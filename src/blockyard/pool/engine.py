@@ -30,7 +30,7 @@ from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
 from blockyard.block.gate import Gate
 from blockyard.pool.allocator import Allocator
-from blockyard.pool.check import Progress, Report, check, mend_tables
+from blockyard.pool.check import Progress, check
 from blockyard.pool.checksum import Verifier
 from blockyard.pool.clock import Clock
 from blockyard.pool.intent import Journal, Record
@@ -38,6 +38,7 @@ from blockyard.pool.livemap import CHUNKS, HOLE, PAGE_SHIFT, Budget
 from blockyard.pool.members import Member, Members, Opener, erase
 from blockyard.pool.reclaim import Reclaimer
 from blockyard.pool.recorder import Recorder
+from blockyard.pool.report import Report, mend_tables
 from blockyard.pool.space import NOWHERE, Freed, Space, member_of, offset_of
 from blockyard.pool.store import Store, StoreError, Transaction
 from blockyard.pool.tree import Found, Tree

@@ -12,11 +12,12 @@ from lmdb.verify import VerifyError, verify
 
 from blockyard.block.file import FileDevice
 from blockyard.pool import datafile
-from blockyard.pool.check import Finding, Progress, Report, Severity, check, mend_tables
+from blockyard.pool.check import Progress, check
 from blockyard.pool.datafile import Damaged
 from blockyard.pool.engine import change_head, lock_directory, read_head
 from blockyard.pool.intent import Journal
 from blockyard.pool.members import Member, Opener, recognize
+from blockyard.pool.report import Finding, Report, Severity, mend_tables
 from blockyard.pool.space import SLAB_SHIFT
 from blockyard.pool.store import Store, Transaction
 
