@@ -16,6 +16,7 @@ from blockyard.worker.configuration import (
     Drive,
     Isns,
     Library,
+    Metrics,
     Pool,
     PortalGroup,
     Redirect,
@@ -36,7 +37,8 @@ def test_the_example_makes_sense(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [PortalGroup, Pool, Schedule, Retention, Library, Volume, Drive, Target, Redirect, Authentication, Isns]
+    "kind",
+    [PortalGroup, Pool, Schedule, Retention, Library, Volume, Drive, Target, Redirect, Authentication, Isns, Metrics],
 )
 def test_every_key_is_explained(kind: type) -> None:
     for field in dataclasses.fields(kind):

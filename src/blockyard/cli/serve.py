@@ -27,7 +27,7 @@ from blockyard.control.settling import Found
 from blockyard.control.state import State, default_directory
 from blockyard.control.volumes import missing_space
 from blockyard.iscsi.names import validate
-from blockyard.worker.configuration import PORTAL_GROUP, Configuration, Isns, Pool, PortalGroup, Target, Volume
+from blockyard.worker.configuration import PORTAL_GROUP, Configuration, Isns, Metrics, Pool, PortalGroup, Target, Volume
 from blockyard.worker.records import RecordError
 
 DEMO_SIZE = 1 << 30  # bytes
@@ -172,6 +172,11 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="ADDR[:PORT]",
         help="register targets and portals with the iSNS server there, so that initiators find them by it",
     )
+    network.add_argument(
+        "--metrics",
+        metavar="ADDR[:PORT]",
+        help="let Prometheus fetch metrics there, over HTTP from /metrics (default: off; docs/metrics.md)",
+    )
     process = parser.add_argument_group("process")
     process.add_argument(
         "--state",
@@ -243,7 +248,14 @@ def _from_file(options: argparse.Namespace) -> Configuration:
         raise UsageError(f"{options.volumes[0]}: with --config, volumes stand in the file")
     if options.pool:
         raise UsageError(f"--pool {options.pool[0]}: with --config, pools stand in the file")
-    in_file = {"isns": None, "size": None, "block_size": Volume.block_size, "target": None, "background_rate": None}
+    in_file = {
+        "isns": None,
+        "metrics": None,
+        "size": None,
+        "block_size": Volume.block_size,
+        "target": None,
+        "background_rate": None,
+    }
     in_file["soft_threshold"] = None
     in_file |= {"protection": Volume.protection}
     in_file |= dict.fromkeys(("read_only", "write_through", "thick", "removable"), False)
@@ -292,8 +304,11 @@ def _from_arguments(options: argparse.Namespace) -> Configuration:
         for name, units in luns.items()
     }
     isns = None if options.isns is None else Isns(options.isns)
+    metrics = None if options.metrics is None else Metrics(options.metrics)
     pools = _pools(options.pool, options.target or "")
-    return Configuration({PORTAL_GROUP: PortalGroup(portals)}, volumes, targets, isns=isns, pools=pools)
+    return Configuration(
+        {PORTAL_GROUP: PortalGroup(portals)}, volumes, targets, isns=isns, pools=pools, metrics=metrics
+    )
 
 
 def _pools(directories: Iterable[str], target: str) -> dict[str, Pool]:

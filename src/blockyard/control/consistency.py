@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from blockyard.block.formats import FORMATS, RAW
@@ -25,6 +25,7 @@ from blockyard.worker.configuration import (
     Drive,
     Isns,
     Library,
+    Metrics,
     Pool,
     PortalGroup,
     Redirect,
@@ -34,6 +35,7 @@ from blockyard.worker.configuration import (
 )
 from blockyard.worker.records import RecordError, join, key
 
+METRICS_PORT = 9464  # of exporters of OpenTelemetry, which no other is likely to have here
 MAX_TAG = 65535  # portal group tags have 16 bits (RFC 7143 §13.9)
 BLOCK_SIZES = (512, 4096)
 _VOLUME_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}\Z")
@@ -62,7 +64,21 @@ def checked(configuration: Configuration) -> Configuration:
             raise RecordError(at, f"the target {made.name} stands here twice: names do not differ by case alone")
         targets[made.name] = made
     isns = configuration.isns and _isns(configuration.isns)
-    return replace(configuration, portal_groups=groups, pools=pools, targets=targets, isns=isns)
+    metrics = configuration.metrics and _metrics(configuration.metrics, groups)
+    return replace(configuration, portal_groups=groups, pools=pools, targets=targets, isns=isns, metrics=metrics)
+
+
+def _metrics(metrics: Metrics, groups: Mapping[int, PortalGroup]) -> Metrics:
+    at = join("metrics", "listen")
+    portal = _portal(at, metrics.listen, port=METRICS_PORT)
+    if not portal.port:
+        raise RecordError(at, f"{portal} has no port: name one that Prometheus can be told, such as {METRICS_PORT}")
+    for tag, group in groups.items():
+        for other in map(portal_from, group.portals):
+            same = other.port == portal.port and other.address.version == portal.address.version
+            if same and (other.wildcard or portal.wildcard or other.address == portal.address):
+                raise RecordError(at, f"{portal} is taken by {other}, a portal of the group {tag}")
+    return replace(metrics, listen=portal.written)
 
 
 def _check_schedule(at: str, schedule: Schedule, pools: Collection[str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -59,12 +60,14 @@ class EventLog:
         self._clock = clock
         self._pending: list[Event] = []
         self._lost = 0
+        self.recorded: Counter[Severity] = Counter()  # since the server began, those that were lost too
 
     def record(
         self, severity: Severity, what: str, text: str, *, who: str = "", address: str = "", target: str = ""
     ) -> None:
         """Something has happened."""
         log.log(_LEVELS[severity], "%s", text)
+        self.recorded[severity] += 1
         if len(self._pending) >= PENDING:
             self._lost += 1
             return

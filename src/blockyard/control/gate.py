@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,9 @@ class Gate:
         self._admission = Admission(os.urandom)
         self._changes = state.changes()
         self._accounts = Users(state).load()
+        self.failures: Counter[str] = (
+            Counter()
+        )  # refused logins by target; "discovery", and "unknown" for all that there is not
         self._untold = False  # users have changed, and workers are not told yet
         self._discovery = AccessList()
         self._targets: dict[str, AccessList] = {}
@@ -154,6 +158,9 @@ class Gate:
             return
         if outcome.status not in REFUSALS:
             return
+        self.failures[
+            outcome.target if outcome.target in self._targets else "unknown" if outcome.target else "discovery"
+        ] += 1
         seconds = self.limits.failed(attempt)
         where = outcome.target or "discovery"
         who = f"{outcome.initiator} as {outcome.user}" if outcome.user else outcome.initiator

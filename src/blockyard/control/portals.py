@@ -64,7 +64,7 @@ class Listeners:
         try:
             for portal in asked:
                 if portal not in self._open:
-                    _check_free(portal[0], gone)
+                    check_free(portal[0], [other for other, _ in gone])
                     new[portal] = listen(portal[0])
         except PortalError:
             for sock, _ in new.values():
@@ -86,9 +86,9 @@ class Listeners:
         self._open.clear()
 
 
-def _check_free(portal: Portal, gone: Iterable[_Asked]) -> None:
+def check_free(portal: Portal, gone: Iterable[Portal]) -> None:
     """That no portal has the port still that is just going. Raises PortalError."""
-    for other, _ in gone:
+    for other in gone:
         same = portal.port == other.port and portal.address.version == other.address.version
         if same and (portal.wildcard or other.wildcard):
             raise PortalError(f"{portal} cannot be opened while {other} is: take that out first, then add this")
@@ -100,10 +100,10 @@ def _asked_for(groups: Mapping[int, PortalGroup]) -> list[_Asked]:
     return [(portal, portals[:number].count(portal)) for number, portal in enumerate(portals)]
 
 
-def listen(portal: Portal) -> tuple[socket.socket, Portal]:
+def listen(portal: Portal, option: str = "--portal") -> tuple[socket.socket, Portal]:
     """A non-blocking listening socket, and the portal with the port that it really has.
 
-    Raises PortalError.
+    Raises PortalError, which names the option by which another can be chosen.
     """
     family = socket.AF_INET6 if portal.address.version == 6 else socket.AF_INET
     sock = None
@@ -120,21 +120,21 @@ def listen(portal: Portal) -> tuple[socket.socket, Portal]:
     except OSError as error:
         if sock is not None:
             sock.close()
-        raise PortalError(_explain(portal, error)) from error
+        raise PortalError(_explain(portal, error, option)) from error
     sock.setblocking(False)
     return sock, Portal(portal.address, sock.getsockname()[1])
 
 
-def _explain(portal: Portal, error: OSError) -> str:
+def _explain(portal: Portal, error: OSError, option: str) -> str:
     if error.errno == errno.EADDRINUSE:
         other = Portal(portal.address, portal.port + 1 if portal.port < 65535 else 0)
         holder = _holder(portal)
         stop = f", or stop {holder}" if holder else ""
-        return f"{portal} is taken{' by ' + holder if holder else ''}: choose another with --portal {other}{stop}"
+        return f"{portal} is taken{' by ' + holder if holder else ''}: choose another with {option} {other}{stop}"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{portal}: {portal.host} is not an address of this machine (`ip address` lists them)"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{portal}: not permitted; ports below 1024 are root's: choose a higher one with --portal"
+        return f"{portal}: not permitted; ports below 1024 are root's: choose a higher one with {option}"
     if error.errno == errno.EAFNOSUPPORT:
         return f"{portal}: this machine has no IPv{portal.address.version}"
     return f"{portal}: cannot listen: {error.strerror or error}"

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from blockyard.control.difference import differences
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.gate import Gate
 from blockyard.control.isns import Registrar, Targets
+from blockyard.control.measurements import measure
+from blockyard.control.metrics import Endpoint
 from blockyard.control.portals import Listeners, Opening
 from blockyard.control.settling import Found, settle
 from blockyard.control.state import State
@@ -64,6 +67,7 @@ class Server:
         self.options = options
         self.configuration = Configuration()  # as it was asked for
         self.supervisor: Supervisor
+        self.gate: Gate
         self._found = Found(Settled(), {})
         self._groups: dict[int, PortalGroup] = {}  # with the ports that they really have
         self._listeners = Listeners()
@@ -72,6 +76,7 @@ class Server:
         self._withheld: set[str] = set()  # volumes of pools that are not exported, as they are being deleted
         self._reloads: set[asyncio.Task[None]] = set()
         self._registrar: Registrar | None = None
+        self._metrics = Endpoint(partial(measure, self))
 
     @property
     def settled(self) -> Settled:
@@ -86,12 +91,15 @@ class Server:
 
     def close(self) -> None:
         self._listeners.close()
+        self._metrics.close()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def prepare(self, configuration: Configuration) -> Found:
-        """Have volumes checked or made. Raises VolumeError or StateError."""
+        """Have volumes checked or made, and listen where metrics are fetched. Raises PortalError, VolumeError or StateError."""
+        address = _metrics_address(configuration)
+        self._metrics.commit(address, self._metrics.prepare(address))
         with contextlib.closing(State(self.options.state)) as state:
             self._socket = ControlSocket(self.options.state, self._carry_out)
             self._found = self._settle(configuration, self._groups, state, grow=self.options.config is not None)
@@ -124,7 +132,7 @@ class Server:
         _allow_open_files()
         level = "INFO" if options.verbose else "WARNING"
         state = State(options.state)
-        self._gate = gate = Gate(state, self.settled)
+        self.gate = gate = Gate(state, self.settled)
         self.supervisor = supervisor = Supervisor(
             self.settled, options.workers, gate=gate, poll=options.poll, log_level=level
         )
@@ -137,6 +145,8 @@ class Server:
                 self._register(state)
                 assert self._socket is not None
                 await self._socket.start()
+                async with self.unchanging():
+                    await self._metrics.start()
                 notify(READY="1", STATUS=self._status())
                 tasks.append(asyncio.create_task(keep_watchdog()))  # before, nobody waits for it (systemd.service(5))
                 on_ready()
@@ -266,14 +276,20 @@ class Server:
         """Serve this from now on. Raises ControlError; then all is as it was."""
         async with self._changing:
             opening = self._listeners.prepare(configuration.portal_groups)
+            metrics = None
             try:
+                metrics = self._metrics.prepare(_metrics_address(configuration))
                 found = await asyncio.to_thread(self._look, configuration, opening, grow)
                 await self._hand_on(found)
             except BaseException:
                 opening.undo()
+                if metrics is not None:
+                    metrics.close()
                 raise
             before = self.settled
             self._found, self.configuration, self._groups = found, configuration, opening.groups
+            self._metrics.commit(_metrics_address(configuration), metrics)
+            await self._metrics.start()
             for sock, _ in opening.new.values():
                 self._acceptor.listen(sock)
             for sock in self._listeners.commit(opening):
@@ -287,11 +303,11 @@ class Server:
 
     async def _hand_on(self, found: Found) -> None:
         """Let gate, workers and acceptor go by another configuration. Raises ControlError; then they go by the old one."""
-        self._gate.configure(found.settled)
+        self.gate.configure(found.settled)
         try:
             await self.supervisor.change(found.settled, GRACE)
         except BaseException:
-            self._gate.configure(self.settled)
+            self.gate.configure(self.settled)
             found.remove_created()
             raise
         self._acceptor.directory = found.settled.directory()
@@ -316,6 +332,11 @@ class Server:
         if command is None:
             raise UsageError(f"the server has no command {request.get('command')!r}: it may be of another version")
         return await command(self, request)
+
+
+def _metrics_address(configuration: Configuration) -> str:
+    """Where metrics are fetched; "" for nowhere."""
+    return "" if configuration.metrics is None else configuration.metrics.listen
 
 
 class _Signals:

@@ -260,6 +260,13 @@ class Isns:
 
 
 @dataclass(frozen=True)
+class Metrics:
+    """Where Prometheus fetches metrics, by HTTP."""
+
+    listen: str  # ADDR:PORT
+
+
+@dataclass(frozen=True)
 class Schedule:
     """Snapshots of volumes of pools that are taken by themselves, and deleted when others have come (pool/schedule.py)."""
 
@@ -296,6 +303,7 @@ class Configuration:
     libraries: dict[str, Library] = field(default_factory=dict)
     schedules: dict[str, Schedule] = field(default_factory=dict)
     drives: dict[str, Drive] = field(default_factory=dict)
+    metrics: Metrics | None = None
 
     def shared_by(self, volume: str) -> str:
         """What all who use a volume or drive share: its pool, or itself."""

@@ -27,6 +27,10 @@ class Libraries:
     def get(self, name: str) -> Library | None:
         return self._open[name][1] if name in self._open else None
 
+    def named(self) -> dict[str, Library]:
+        """Those that are open, by their names."""
+        return {name: library for name, (_, library) in self._open.items()}
+
     def luns(self, name: str) -> dict[int, PrimaryUnit]:
         """What a target shows of a library: the changer as LUN 0, then the drives."""
         library = self.get(name)

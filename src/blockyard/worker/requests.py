@@ -7,16 +7,17 @@ another thread before there is one. It raises ValueError, LookupError or OSError
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from blockyard.iscsi.pdu import AsyncEvent
 from blockyard.scsi.alua import STATES
-from blockyard.worker import tape_requests
+from blockyard.worker import measuring, tape_requests
 from blockyard.worker.cdp_requests import CDP_REQUESTS
 from blockyard.worker.check_requests import CHECK_REQUESTS
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
-from blockyard.worker.later import Answer
+from blockyard.worker.later import Answer, Later
 from blockyard.worker.member_requests import MEMBER_REQUESTS
 from blockyard.worker.optical_requests import OPTICAL_REQUESTS
 from blockyard.worker.pool_requests import POOL_REQUESTS
@@ -47,6 +48,15 @@ def statistics(inventory: Inventory, request: Message) -> Message:
 
 def _connection(cid: int, connection: Any) -> dict[str, Any]:
     return {"cid": cid, "peer": connection.peer, "portal": connection.portal}
+
+
+def measurements(inventory: Inventory, request: Message) -> Answer:
+    """The statistics, and what there is to tell of pools and tape libraries."""
+    counted = statistics(inventory, request)
+    pools, libraries = list(inventory.pools.values()), inventory.libraries.named()
+    if not pools and not libraries:
+        return counted
+    return Later(partial(measuring.look, pools, libraries), lambda found: {**counted, **found})
 
 
 def drop_sessions(inventory: Inventory, request: Message) -> Message:
@@ -141,6 +151,7 @@ REQUESTS: dict[str, Callable[[Inventory, Message], Answer]] = {
     "pool": pool,
     "tape": tape,
     "statistics": statistics,
+    "measurements": measurements,
     "drop sessions": drop_sessions,
     "port groups": port_groups,
     "set port group": set_port_group,

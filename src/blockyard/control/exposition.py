@@ -1,0 +1,74 @@
+"""Measurements as text that Prometheus reads: its own format, and OpenMetrics.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/ and https://prometheus.io/docs/specs/om/open_metrics_spec/.
+The two differ in how a family is named, in the type of what only informs, and in the end mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"  # only grows, until a process begins anew
+    GAUGE = "gauge"
+    INFO = "info"  # labels are what it tells; its value is 1
+
+
+_SUFFIXES = {Kind.COUNTER: "_total", Kind.GAUGE: "", Kind.INFO: "_info"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is measured: the name without its suffix, what it means, and the names of its labels."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def sample(self) -> str:
+        """The name of its samples."""
+        return self.name + _SUFFIXES[self.kind]
+
+
+class Measured:
+    """Values by family and label values, the families in the order in which they came: no series can stand there twice."""
+
+    def __init__(self) -> None:
+        self._values: dict[Family, dict[tuple[str, ...], float]] = {}
+
+    def set(self, family: Family, value: float, *labels: str) -> None:
+        """What it is; a series that is set twice has the last value."""
+        assert len(labels) == len(family.labels)
+        self._values.setdefault(family, {})[labels] = value
+
+    def add(self, family: Family, value: float, *labels: str) -> None:
+        """So much more."""
+        self.set(family, self._values.get(family, {}).get(labels, 0) + value, *labels)
+
+    def text(self, *, openmetrics: bool) -> bytes:
+        """All of it in one of the two formats."""
+        lines = [line for family in self._values for line in self._lines(family, openmetrics)]
+        if openmetrics:
+            lines.append("# EOF")
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    def _lines(self, family: Family, openmetrics: bool) -> Iterator[str]:
+        sample = family.sample
+        name = family.name if openmetrics else sample
+        kind = Kind.GAUGE if family.kind is Kind.INFO and not openmetrics else family.kind
+        yield f"# HELP {name} {family.help}"
+        yield f"# TYPE {name} {kind}"
+        for labels, value in self._values[family].items():
+            pairs = ",".join(f'{label}="{_escaped(text)}"' for label, text in zip(family.labels, labels, strict=True))
+            yield f"{sample}{{{pairs}}} {value}" if pairs else f"{sample} {value}"
+
+
+def _escaped(text: str) -> str:
+    """A label value between its quotes. What is no UTF-8, such as a file's name, keeps its bytes as escapes."""
+    readable = text.encode("utf-8", "backslashreplace").decode()
+    return readable.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
