@@ -51,11 +51,16 @@ def create(path: str | os.PathLike[str], size: int) -> None:
         raise
     finally:
         os.close(fd)
-    directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_directory(os.path.dirname(os.path.abspath(path)))
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """The names in a directory are on stable storage when this returns. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(directory)
+        os.fsync(fd)
     finally:
-        os.close(directory)
+        os.close(fd)
 
 
 class FileDevice(Device):

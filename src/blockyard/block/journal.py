@@ -14,6 +14,7 @@ from struct import Struct
 from zlib import crc32
 
 from blockyard.block.device import Device
+from blockyard.block.file import sync_directory
 
 _HEADER = Struct(">8sQII")  # magic, offset on the device, length of the data, CRC-32 of all that and of the data
 _MAGIC = b"BYatomic"
@@ -60,11 +61,7 @@ class Journal:
         new = not self._path.exists()
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if new:
-            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync_directory(self._path.parent)
 
     def _replay(self) -> None:
         head = os.pread(self._fd, _HEADER.size, 0)

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from blockyard.block.file import sync_directory
 from blockyard.media import partition as partitions
 from blockyard.media.attributes import ATTRIBUTES
-from blockyard.media.files import sync_directory
 from blockyard.media.generations import GENERATIONS, LARGEST_PARTITIONS, Generation
 from blockyard.media.partition import Partition
 from blockyard.scsi.durable import Durable

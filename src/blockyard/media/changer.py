@@ -8,7 +8,6 @@ from blockyard.media.element_status import read_element_status
 from blockyard.media.elements import Element
 from blockyard.media.elements import Kind as Elements
 from blockyard.media.tape_pages import COMMON_PAGES
-from blockyard.media.tape_pages import serial_number as _serial_number
 from blockyard.media.volume_commands import check_send_diagnostic, send_diagnostic
 from blockyard.scsi import log, removable, sbc, vpd
 from blockyard.scsi.cdb import Access, Command, CommandTable, Conflict, Field, Kind
@@ -20,7 +19,6 @@ from blockyard.scsi.mode import ModeField, ModePage, ModeParameters
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.primary import Identity, PrimaryUnit
 from blockyard.scsi.sense import Asc, CheckCondition, SenseKey, invalid_field
-from blockyard.scsi.vpd import VpdPage
 
 if TYPE_CHECKING:
     from blockyard.media.library import Library
@@ -30,16 +28,7 @@ _SEND_DIAGNOSTIC = 0x1D
 
 # ---- pages
 
-VPD_PAGES = {
-    page.code: page
-    for page in (
-        VpdPage(0x00, "Supported VPD Pages", vpd.supported_pages, "SPC-5"),
-        VpdPage(0x80, "Unit Serial Number", _serial_number, "SPC-5"),
-        VpdPage(0x83, "Device Identification", vpd.device_identification, "SPC-5"),
-        VpdPage(0x87, "Mode Page Policy", vpd.mode_page_policy, "SPC-5"),
-        VpdPage(0x88, "SCSI Ports", vpd.scsi_ports, "SPC-5"),
-    )
-}
+VPD_PAGES = vpd.pages()
 _CHANGER_FLAGS = 32
 
 

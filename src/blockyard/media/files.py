@@ -32,12 +32,3 @@ def read_all(fd: int, length: int, offset: int, path: Path) -> bytes:
             raise OSError(errno.ENODATA, "The file ends too early", str(path))
         rest += piece
     return bytes(rest)
-
-
-def sync_directory(path: Path) -> None:
-    """The names in a directory are on stable storage when this returns. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

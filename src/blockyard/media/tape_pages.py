@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 # ---- VPD pages
 
 
-def serial_number(unit: TapeDrive, nexus: Nexus) -> bytes:
-    return unit.serial.encode()
-
-
-def extended_inquiry(unit: TapeDrive, nexus: Nexus) -> bytes:
+def _extended_inquiry(unit: TapeDrive, nexus: Nexus) -> bytes:
     return bytes([0, 0x07, 0x01]).ljust(60, b"\0")  # HEADSUP, ORDSUP, SIMPSUP; V_SUP
 
 
@@ -31,28 +27,16 @@ def _capabilities(unit: TapeDrive, nexus: Nexus) -> bytes:
     return bytes([0x01, 0])  # WORM
 
 
-def _manufacturer_serial(unit: TapeDrive, nexus: Nexus) -> bytes:
-    return unit.serial.encode()
-
-
 def _tape_alert_flags(unit: TapeDrive, nexus: Nexus) -> bytes:
     return sum(1 << (64 - flag) for flag in ALERTS).to_bytes(8, "big")
 
 
-VPD_PAGES = {
-    page.code: page
-    for page in (
-        VpdPage(0x00, "Supported VPD Pages", vpd.supported_pages, "SPC-5"),
-        VpdPage(0x80, "Unit Serial Number", serial_number, "SPC-5"),
-        VpdPage(0x83, "Device Identification", vpd.device_identification, "SPC-5"),
-        VpdPage(0x86, "Extended INQUIRY Data", extended_inquiry, "SPC-5"),
-        VpdPage(0x87, "Mode Page Policy", vpd.mode_page_policy, "SPC-5"),
-        VpdPage(0x88, "SCSI Ports", vpd.scsi_ports, "SPC-5"),
-        VpdPage(0xB0, "Sequential-access Device Capabilities", _capabilities, "SSC-5"),
-        VpdPage(0xB1, "Manufacturer-assigned Serial Number", _manufacturer_serial, "SSC-5"),
-        VpdPage(0xB2, "TapeAlert Supported Flags", _tape_alert_flags, "SSC-5"),
-    )
-}
+VPD_PAGES = vpd.pages(
+    VpdPage(0x86, "Extended INQUIRY Data", _extended_inquiry, "SPC-5"),
+    VpdPage(0xB0, "Sequential-access Device Capabilities", _capabilities, "SSC-5"),
+    VpdPage(0xB1, "Manufacturer-assigned Serial Number", vpd.unit_serial_number, "SSC-5"),
+    VpdPage(0xB2, "TapeAlert Supported Flags", _tape_alert_flags, "SSC-5"),
+)
 
 # ---- mode pages
 

@@ -62,7 +62,6 @@ class OpticalDrive(PrimaryUnit):
 
     def __init__(self, identity: Identity, durable: Durable | None, *, image: Image | None = None) -> None:
         super().__init__(identity, durable)
-        self.serial: str = identity.uuid.hex
         self.events = Events()
         self.persistent: set[Nexus] = set()  # who persistently prevents that the disc is taken out
         self.speed: int | None = None  # that was asked for, in kilobytes a second; None: as fast as it can

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from blockyard.scsi import mode, vpd
 from blockyard.scsi.mode import ModeField, ModePage
-from blockyard.scsi.vpd import VpdPage
-
-if TYPE_CHECKING:
-    from blockyard.optical.drive import OpticalDrive
-    from blockyard.scsi.nexus import Nexus
 
 ERROR_RECOVERY, POWER_CONDITION, TIMEOUT, CAPABILITIES = 0x01, 0x1A, 0x1D, 0x2A
 
 
-def _serial_number(unit: OpticalDrive, nexus: Nexus) -> bytes:
-    return unit.serial.encode()
-
-
-VPD_PAGES = {
-    page.code: page
-    for page in (
-        VpdPage(0x00, "Supported VPD Pages", vpd.supported_pages, "SPC-5"),
-        VpdPage(0x80, "Unit Serial Number", _serial_number, "SPC-5"),
-        VpdPage(0x83, "Device Identification", vpd.device_identification, "SPC-5"),
-        VpdPage(0x87, "Mode Page Policy", vpd.mode_page_policy, "SPC-5"),
-        VpdPage(0x88, "SCSI Ports", vpd.scsi_ports, "SPC-5"),
-    )
-}
-
+VPD_PAGES = vpd.pages()
 
 MODE_PAGES = {
     (page.code, page.subpage): page

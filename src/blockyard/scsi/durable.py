@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from blockyard.block.file import sync_directory
+
 
 class Durable:
     """The documents of one volume. Without a directory they last as long as this object.
@@ -58,13 +60,13 @@ class Durable:
             return
         if not self._directory.is_dir():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync_directory(self._directory.parent)
+            sync_directory(self._directory.parent)
         path = self._path(kind)
         if document is None:
             path.unlink(missing_ok=True)
         else:
             _replace(path, _text({"sha256": _digest(document), "document": document}).encode())
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
 
     def _path(self, kind: str) -> Path:
         assert self._directory is not None
@@ -98,11 +100,3 @@ def _replace(path: Path, data: bytes) -> None:
     finally:
         os.close(fd)
     os.rename(temporary, path)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

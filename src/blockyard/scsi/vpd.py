@@ -49,8 +49,8 @@ def supported_pages(unit: PrimaryUnit, nexus: Nexus) -> bytes:
     return bytes(unit.vpd_pages)
 
 
-def _serial_number(unit: LogicalUnit, nexus: Nexus) -> bytes:
-    return unit.identity.uuid.hex.encode()
+def unit_serial_number(unit: PrimaryUnit, nexus: Nexus) -> bytes:
+    return unit.serial.encode()
 
 
 def device_identification(unit: PrimaryUnit, nexus: Nexus) -> bytes:
@@ -137,19 +137,25 @@ def _logical_block_provisioning(unit: LogicalUnit, nexus: Nexus) -> bytes:
     return bytes([threshold_exponent(unit), 0xE0 | 1 << 2, 2, 0])
 
 
-PAGES: dict[int, VpdPage] = {
-    page.code: page
-    for page in (
-        VpdPage(0x00, "Supported VPD Pages", supported_pages, "SPC-5"),
-        VpdPage(0x80, "Unit Serial Number", _serial_number, "SPC-5"),
-        VpdPage(0x83, "Device Identification", device_identification, "SPC-5"),
-        VpdPage(0x86, "Extended INQUIRY Data", _extended_inquiry, "SPC-5"),
-        VpdPage(0x87, "Mode Page Policy", mode_page_policy, "SPC-5"),
-        VpdPage(0x88, "SCSI Ports", scsi_ports, "SPC-5"),
-        VpdPage(0x8A, "Power Condition", _power_condition, "SPC-5"),
-        VpdPage(0x8F, "Third-party Copy", _third_party_copy, "SPC-5"),
-        VpdPage(0xB0, "Block Limits", _block_limits, "SBC-4"),
-        VpdPage(0xB1, "Block Device Characteristics", _block_device_characteristics, "SBC-4"),
-        VpdPage(0xB2, "Logical Block Provisioning", _logical_block_provisioning, "SBC-4"),
-    )
-}
+_COMMON = (
+    VpdPage(0x00, "Supported VPD Pages", supported_pages, "SPC-5"),
+    VpdPage(0x80, "Unit Serial Number", unit_serial_number, "SPC-5"),
+    VpdPage(0x83, "Device Identification", device_identification, "SPC-5"),
+    VpdPage(0x87, "Mode Page Policy", mode_page_policy, "SPC-5"),
+    VpdPage(0x88, "SCSI Ports", scsi_ports, "SPC-5"),
+)
+
+
+def pages(*own: VpdPage) -> dict[int, VpdPage]:
+    """The pages of a kind of device by their codes, in ascending order: those that all have, and its own."""
+    return {page.code: page for page in sorted((*_COMMON, *own))}
+
+
+PAGES = pages(
+    VpdPage(0x86, "Extended INQUIRY Data", _extended_inquiry, "SPC-5"),
+    VpdPage(0x8A, "Power Condition", _power_condition, "SPC-5"),
+    VpdPage(0x8F, "Third-party Copy", _third_party_copy, "SPC-5"),
+    VpdPage(0xB0, "Block Limits", _block_limits, "SBC-4"),
+    VpdPage(0xB1, "Block Device Characteristics", _block_device_characteristics, "SBC-4"),
+    VpdPage(0xB2, "Logical Block Provisioning", _logical_block_provisioning, "SBC-4"),
+)
