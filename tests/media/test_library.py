@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from blockyard.media.models import DRIVES, LIBRARIES
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import Target
 from blockyard.scsi.task import Status
+from blockyard.worker.measuring import look
+from blockyard.worker.tape_requests import status as status_of
 from tests.media.drives import LOAD, UNLOAD, TapeHost, read, told, write
 from tests.media.scratch import scratch
 from tests.scsi.host import NAME, inquiry, mode_sense_6
@@ -153,6 +156,16 @@ def test_what_was_to_be_written_to_one_cartridge_does_not_hit_another(tmp_path: 
     task.data_out = b"other"
     assert told(one.drive.run(task)).key == SenseKey.UNIT_ATTENTION
     assert one.good(read(8)) == b"precious"
+    robot.close()
+
+
+def test_who_looks_does_not_wait_for_a_move_that_waits_for_a_drive(tmp_path: Path) -> None:
+    robot = filled(tmp_path, "A00001L8")
+    with ThreadPoolExecutor(1) as threads, robot.lock:
+        looking = threads.submit(lambda: (status_of(robot, {}), look([], {"vault": robot})))
+        found, measured = looking.result(timeout=60)
+    assert found["elements"] == {"slot-1": "A00001L8"}
+    assert measured["libraries"]["vault"]["cartridges"] == 1
     robot.close()
 
 

@@ -62,6 +62,7 @@ class Library:
             self._cartridges.mkdir(mode=0o700, exist_ok=True)
             self._durable = Durable(directory, "library")
             self.lock = RLock()  # held while cartridges move; drives have locks of their own, which are taken after it
+            # These are replaced whole: who only looks takes them once and needs no lock, as a move may wait for a drive
             self.contents: dict[Element, str] = {}
             self.sources: dict[str, Element] = {}  # where cartridges were before they were moved
             self._load()

@@ -56,10 +56,8 @@ def _journals(opened: OpenPool) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 def _library(library: Library) -> dict[str, Any]:
-    with library.lock:
-        cartridges = len(library.contents)
     return {
-        "cartridges": cartridges,
+        "cartridges": len(library.contents),
         "drives": {
             str(number): {**drive.counters.as_dict(), "loaded": int(drive.tape is not None)}
             for number, drive in enumerate(library.drives)

@@ -24,8 +24,7 @@ _SMALLEST = 1 << 20  # bytes of a cartridge
 
 def status(library: Library, request: Message) -> dict[str, Any]:
     """The library: its model, its drives, and what is in its elements."""
-    with library.lock:
-        contents = dict(library.contents)
+    contents = library.contents
     return {
         "model": library.model.name,
         "directory": str(library.directory),
