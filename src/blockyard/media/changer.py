@@ -8,23 +8,19 @@ from blockyard.media.element_status import read_element_status
 from blockyard.media.elements import Element
 from blockyard.media.elements import Kind as Elements
 from blockyard.media.tape_pages import COMMON_PAGES
-from blockyard.media.volume_commands import check_send_diagnostic, send_diagnostic
-from blockyard.scsi import log, removable, sbc, vpd
-from blockyard.scsi.cdb import Access, Command, CommandTable, Conflict, Field, Kind
-from blockyard.scsi.commands import PRIMARY_COMMANDS
-from blockyard.scsi.designators import ASCII, T10, UNIT, designator, unit_designators
+from blockyard.media.unit import COMMANDS, MediaUnit
+from blockyard.scsi import log, removable, vpd
+from blockyard.scsi.cdb import Command, CommandTable, Conflict, Field, Kind
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.log import LogPage, Parameter
 from blockyard.scsi.mode import ModeField, ModePage, ModeParameters
 from blockyard.scsi.nexus import Nexus
-from blockyard.scsi.primary import Identity, PrimaryUnit
+from blockyard.scsi.primary import Identity
 from blockyard.scsi.sense import Asc, CheckCondition, SenseKey, invalid_field
 
 if TYPE_CHECKING:
     from blockyard.media.library import Library
     from blockyard.scsi.task import Buffer, Task
-
-_SEND_DIAGNOSTIC = 0x1D
 
 # ---- pages
 
@@ -146,14 +142,6 @@ _OWN = [
         check=check_open_close,
     ),
     Command(
-        _SEND_DIAGNOSTIC, "SEND DIAGNOSTIC", 6,
-        (
-            Field("self_test_code", 1, 7, 3), Field("pf", 1, 4, 1), Field("self_test", 1, 2, 1),
-            Field("devoffl", 1, 1, 1), Field("unitoffl", 1, 0, 1), Field("parameter_list_length", 3, 7, 16),
-        ),
-        send_diagnostic, check=check_send_diagnostic, data_out=sbc.parameter_list, access=Access.STANDBY,
-    ),
-    Command(
         0x1E, "PREVENT ALLOW MEDIUM REMOVAL", 6, (Field("prevent", 4, 1, 2),), removable.prevent_allow_medium_removal,
         check=removable.check_prevent_allow, conflict=Conflict.UNLESS_ALLOWS,
     ),
@@ -184,10 +172,10 @@ _OWN = [
     ),
 ]  # fmt: skip
 
-CHANGER_COMMANDS = CommandTable([*(row for row in PRIMARY_COMMANDS if row.opcode != _SEND_DIAGNOSTIC), *_OWN])
+CHANGER_COMMANDS = CommandTable([*COMMANDS, *_OWN])
 
 
-class MediaChanger(PrimaryUnit):
+class MediaChanger(MediaUnit):
     """The logical unit by which hosts move cartridges."""
 
     peripheral = 0x08
@@ -195,15 +183,10 @@ class MediaChanger(PrimaryUnit):
     vpd_pages = VPD_PAGES
     log_pages = LOG_PAGES
     standards = (0x00A0, 0x0960, 0x0460, 0x0480)  # SAM-5, iSCSI, SPC-4, SMC-3
-    copies_for_others = False
-    removable = True
 
     def __init__(self, identity: Identity, durable: Durable | None, *, library: Library, serial: str) -> None:
-        super().__init__(identity, durable)
+        super().__init__(identity, durable, model=library.model, serial=serial)
         self.library = library
-        self.serial = serial
-        self.vendor, self.product = library.model.vendor, library.model.product
-        self.revision = library.model.revision or self.revision
         self.mode = ModeParameters(self.durable, pages=mode_pages(library), bare=True)
         self.update()
 
@@ -221,10 +204,3 @@ class MediaChanger(PrimaryUnit):
             Asc.IMPORT_OR_EXPORT_ELEMENT_ACCESSED if imported else Asc.NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED
         )
         self.attention(asc)
-
-    @property
-    def designators(self) -> tuple[bytes, ...]:
-        """The T10 one with vendor, product and serial number, then those of all logical units."""
-        own = f"{self.vendor:8.8}{self.product:16.16}{self.serial}".encode()
-        naa, _, *rest = unit_designators(self.identity)
-        return (designator(ASCII, UNIT | T10, own), naa, *rest)

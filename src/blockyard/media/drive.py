@@ -20,13 +20,13 @@ from blockyard.media.models import DriveModel
 from blockyard.media.tape import Tape
 from blockyard.media.tape_commands import TAPE_COMMANDS
 from blockyard.media.transfer import MAX_BLOCK, at_once
+from blockyard.media.unit import MediaUnit
 from blockyard.scsi import log as log_pages
 from blockyard.scsi.cdb import Command
-from blockyard.scsi.designators import ASCII, T10, UNIT, designator, unit_designators
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.mode import ModeParameters
 from blockyard.scsi.nexus import Nexus
-from blockyard.scsi.primary import Identity, PrimaryUnit
+from blockyard.scsi.primary import Identity
 from blockyard.scsi.sense import (
     Asc,
     CheckCondition,
@@ -46,7 +46,7 @@ _SAME_DENSITY = (0x00, 0x7F)  # DENSITY CODE: the default, no change
 _BUFFERED = 1
 
 
-class TapeDrive(PrimaryUnit):
+class TapeDrive(MediaUnit):
     """One drive. With `block_size` 0 the blocks that are transferred have any length."""
 
     peripheral = 0x01
@@ -54,15 +54,10 @@ class TapeDrive(PrimaryUnit):
     vpd_pages: Mapping[int, VpdPage] = pages.VPD_PAGES
     log_pages: Mapping[int, log_pages.LogPage] = pages.LOG_PAGES
     standards = (0x00A0, 0x0960, 0x0460, 0x0400)  # SAM-5, iSCSI, SPC-4, SSC-3
-    copies_for_others = False
-    removable = True
 
     def __init__(self, identity: Identity, durable: Durable | None, *, model: DriveModel, serial: str) -> None:
-        super().__init__(identity, durable)
+        super().__init__(identity, durable, model=model, serial=serial)
         self.model = model
-        self.serial = serial
-        self.vendor, self.product = model.vendor, model.product
-        self.revision = model.revision or self.revision
         self.lock = RLock()
         self.inserted: Path | None = None  # the cartridge that is in the drive, loaded or not
         self.tape: Tape | None = None  # it, when it is loaded
@@ -292,12 +287,3 @@ class TapeDrive(PrimaryUnit):
         self.buffered = _BUFFERED
         super().reset()
         self.show_partitions()
-
-    # ---- names
-
-    @property
-    def designators(self) -> tuple[bytes, ...]:
-        """Those of all logical units, the T10 one with vendor, product and serial number as drives have it."""
-        own = f"{self.vendor:8.8}{self.product:16.16}{self.serial}".encode()
-        naa, _, *rest = unit_designators(self.identity)
-        return (designator(ASCII, UNIT | T10, own), naa, *rest)

@@ -1,16 +1,15 @@
-"""The command table of tape drives (SSC-5); what they share with all devices is taken from scsi/commands.py."""
+"""The command table of tape drives (SSC-5); what they share with others is in media/unit.py."""
 
 from __future__ import annotations
 
 from blockyard.media import mam, positioning, transfer, volume_commands
+from blockyard.media.unit import COMMANDS
 from blockyard.scsi import removable, sbc
 from blockyard.scsi.cdb import Access, Check, Command, CommandTable, Conflict, Field, Handler, Kind
-from blockyard.scsi.commands import PRIMARY_COMMANDS
 
 _IMMED = Field("immed", 1, 0, 1)
 _LENGTH = Field("length", 2, 7, 24)
 _FIXED = Field("fixed", 1, 0, 1)
-_SEND_DIAGNOSTIC = 0x1D
 _READS, _MOVES = Conflict.EXCLUSIVE_ACCESS, Conflict.ANY
 _HOURS = 3 * 3600  # seconds for what takes a drive long
 
@@ -98,15 +97,6 @@ _OWN = [
         read_only=True, timeout=900,
     ),
     Command(
-        _SEND_DIAGNOSTIC, "SEND DIAGNOSTIC", 6,
-        (
-            Field("self_test_code", 1, 7, 3), Field("pf", 1, 4, 1), Field("self_test", 1, 2, 1),
-            Field("devoffl", 1, 1, 1), Field("unitoffl", 1, 0, 1), Field("parameter_list_length", 3, 7, 16),
-        ),
-        volume_commands.send_diagnostic, check=volume_commands.check_send_diagnostic, data_out=sbc.parameter_list,
-        access=Access.STANDBY,
-    ),
-    Command(
         0x1E, "PREVENT ALLOW MEDIUM REMOVAL", 6, (Field("prevent", 4, 1, 2),),
         removable.prevent_allow_medium_removal, check=removable.check_prevent_allow, conflict=Conflict.UNLESS_ALLOWS,
         read_only=True,
@@ -153,4 +143,4 @@ _OWN = [
     ),
 ]  # fmt: skip
 
-TAPE_COMMANDS = CommandTable([*(row for row in PRIMARY_COMMANDS if row.opcode != _SEND_DIAGNOSTIC), *_OWN])
+TAPE_COMMANDS = CommandTable([*COMMANDS, *_OWN])

@@ -14,8 +14,6 @@ from blockyard.scsi.sense import (
     CheckCondition,
     SenseKey,
     invalid_field,
-    invalid_parameter,
-    parameter_list_length_error,
 )
 
 if TYPE_CHECKING:
@@ -157,23 +155,4 @@ def set_capacity(unit: TapeDrive, task: Task) -> Buffer:
     tape.locate(0, 0)
     unit.show_partitions()
     unit.update()
-    return b""
-
-
-# ---- SEND DIAGNOSTIC
-
-
-def check_send_diagnostic(unit: TapeDrive, task: Task) -> None:
-    fields = task.fields
-    if fields["self_test_code"] in (3, 4, 7) or (fields["self_test_code"] and fields["self_test"]):
-        raise invalid_field(1, 7)
-    if task.data_out_length < task.expected:
-        raise parameter_list_length_error()
-
-
-def send_diagnostic(unit: TapeDrive, task: Task) -> Buffer:
-    """Self-tests find nothing: there is no mechanism. The one page that may be sent asks which there are."""
-    data = bytes(task.data_out)
-    if data and data[0]:
-        raise invalid_parameter(0)
     return b""
