@@ -110,14 +110,11 @@ class Allocations(RuleBasedStateMachine):
         self.committing = (*self.space.seal(), {place: self.live[place] for place in self.live.keys() - self.loose})
 
     @precondition(lambda self: self.committing is not None)
-    @rule(fails=st.booleans(), wiped=st.booleans())
-    def end_commit(self, fails: bool, wiped: bool) -> None:
+    @rule(wiped=st.booleans())
+    def end_commit(self, wiped: bool) -> None:
         assert self.committing is not None
         stored, freed, live = self.committing
         self.committing = None
-        if fails:
-            self.space.unseal(stored, freed)
-            return
         self.disk.update({each.slab: each for each in stored})
         self.durable = live
         self.space.release(freed, self.space.wipe(freed) if wiped else ())

@@ -7,31 +7,28 @@ become smaller, and again before it grows.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 
 from blockyard.block.size import format_size
 from blockyard.pool.pool import Pool
 from blockyard.pool.volume import VolumeDevice
 
 
-def resize(pool: Pool, name: str, size: int, *, force: bool = False, cut: Callable[[], None] = lambda: None) -> None:
+def resize(pool: Pool, name: str, size: int, *, force: bool = False) -> None:
     """Give a volume another size. Durable when this returns. Raises KeyError, OSError (ENOTEMPTY).
 
-    Where there is data beyond a smaller one, that is refused unless `force`; snapshots keep it. `cut` has all who use
-    the volume know its new size before anything is freed.
+    Where there is data beyond a smaller one, that is refused unless `force`; snapshots keep it. Nobody may be using a volume that
+    becomes smaller.
     """
     device = VolumeDevice(pool, name)
     old = device.size
     if size < old:
         _check(device, size, force)
         pool.resize(name, size)
-        cut()
         _free_from(device, size, old)
         pool.flush()
         return
     _free_from(device, old, old + device.granularity)
     pool.resize(name, size)
-    cut()
 
 
 def _check(device: VolumeDevice, size: int, force: bool) -> None:

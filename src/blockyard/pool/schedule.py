@@ -12,7 +12,7 @@ Without `at` it is 00:00, without `on` monday or the 1st. These are times of the
 forward a time that does not come is as much later; where they are set back and it comes twice, it counts once, the first time. A
 day of the month that a month does not have is left out.
 
-Who has missed runs takes one snapshot for all of them: `last_due` is the latest that should have been by now.
+Who has missed runs takes one snapshot for all of them: what is due after the last run has been due by now.
 """
 
 from __future__ import annotations
@@ -63,32 +63,23 @@ class Rule:
         if self.interval:
             return (int(after // self.interval) + 1) * self.interval
         if self.offset >= 0:
-            return next(found for found in self._minutes(after, where, 1) if found > after)
+            return next(found for found in self._minutes(after, where) if found > after)
         today = datetime.fromtimestamp(after, where).date()
-        return min(found for found in self._around(today, where, 1) if found > after)
+        return min(found for found in self._around(today, where) if found > after)
 
-    def last_due(self, now: float, where: tzinfo) -> float:
-        """The latest time that is not later, in seconds since 1970."""
-        if self.interval:
-            return now // self.interval * self.interval
-        if self.offset >= 0:
-            return next(found for found in self._minutes(now, where, -1) if found <= now)
-        today = datetime.fromtimestamp(now, where).date()
-        return max(found for found in self._around(today, where, -1) if found <= now)
-
-    def _minutes(self, around: float, where: tzinfo, direction: int) -> Iterator[float]:
+    def _minutes(self, after: float, where: tzinfo) -> Iterator[float]:
         """Times at which clocks show that minute. Each minute is looked at: some zones are shifted by 30 or 45."""
-        start = around // 60 * 60 - direction * 60
+        start = after // 60 * 60 - 60
         for step in range(4 * 60):
-            moment = start + direction * step * 60
+            moment = start + step * 60
             if datetime.fromtimestamp(moment, where).minute == self.offset:
                 yield moment
 
-    def _around(self, today: date, where: tzinfo, direction: int) -> Iterator[float]:
-        """The times of the first days that there are from the day before or after `today` on, in one direction."""
+    def _around(self, today: date, where: tzinfo) -> Iterator[float]:
+        """The times of the first days that there are from shortly before `today` on."""
         found = 0
         for step in range(-2, 2 * _HORIZON):
-            day = today + direction * step * timedelta(days=1)
+            day = today + step * timedelta(days=1)
             if self._is_on(day):
                 found += step > 1
                 for at in self.times:

@@ -364,11 +364,6 @@ class Space:
         self._dirty = loose
         return stored, freed
 
-    def unseal(self, stored: Iterable[Stored], freed: Iterable[Freed]) -> None:
-        """The commit has failed: all of it belongs to the next one."""
-        self._dirty.update(each.slab for each in stored)
-        self._freed = [*freed, *self._freed]
-
     def wipe(self, freed: Iterable[Freed]) -> set[int]:
         """Give what is about to be released back to what is beneath; the members where it reads as zeros now.
 
