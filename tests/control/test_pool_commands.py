@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from blockyard.cli.main import main
+from blockyard.cli.pools import watch_job
+from blockyard.control.errors import ControlError
 from blockyard.initiator import ScsiError, connect
 from blockyard.scsi.sense import Asc
 from tests.conftest import need, run
@@ -240,6 +242,12 @@ def test_what_cannot_be_is_told(words: str, message: str, shared: Site) -> None:
     assert message in printed
     assert printed.count("\n") == 1
     assert shared.json("volume", "list").keys() == {"fast/one"}
+
+
+def test_a_job_that_the_server_does_not_know_any_more(shared: Site) -> None:
+    """As when its worker has died meanwhile."""
+    with pytest.raises(ControlError, match="job 99 of fast is not known any more"):
+        watch_job(shared.state, "fast", 99)
 
 
 @pytest.fixture(scope="module")

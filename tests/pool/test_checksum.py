@@ -149,3 +149,19 @@ def test_the_rate_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         scrub(pool, rate=1 << 20)
         monkeypatch.undo()
         assert sum(slept) == pool.used / (1 << 20)
+
+
+def test_it_can_be_stopped_while_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the server ends: at a byte a second it would sleep for days."""
+    slept: list[float] = []
+
+    def stop(done: int, total: int) -> None:
+        if slept:
+            raise InterruptedError
+
+    with make(tmp_path) as pool:
+        monkeypatch.setattr("blockyard.pool.scrub.time.sleep", slept.append)
+        with pytest.raises(InterruptedError):
+            scrub(pool, stop, rate=1)
+        monkeypatch.undo()
+        assert sum(slept) <= 1

@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from blockyard.block.file import FileDevice
 from blockyard.block.file import create as create_file
-from blockyard.pool.members import LEAST, prepare
+from blockyard.pool.members import LEAST, MOST, prepare, stamp
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.pool.space import SLAB
@@ -82,6 +84,16 @@ def test_too_small_for_a_member(tmp_path: Path) -> None:
     create_file(tmp_path / "small", LEAST - 512)
     with pytest.raises(OSError, match="at least 8 MiB"):
         create_pool(tmp_path, [str(tmp_path / "small")])
+
+
+def test_too_large_for_a_member(tmp_path: Path) -> None:
+    """A place could not tell its end from the beginning of the next member."""
+    create_file(tmp_path / "large", LEAST)
+    with closing(FileDevice(tmp_path / "large")) as device:
+        assert stamp(device, uuid4(), 0) == LEAST
+        device.size = MOST + SLAB
+        with pytest.raises(OSError, match="at most 4 PiB"):
+            stamp(device, uuid4(), 0)
 
 
 def test_a_pool_can_be_moved_with_the_members_in_its_directory(tmp_path: Path) -> None:

@@ -120,7 +120,11 @@ def watch_job(directory: Path, pool: str, number: int) -> str:
     last: dict[str, Any] = {}
 
     def look() -> tuple[int, int, str] | None:
-        last.update(next(job for job in ask_pool(directory, pool, "jobs")["jobs"] if job["number"] == number))
+        jobs = ask_pool(directory, pool, "jobs")["jobs"]
+        found = next((job for job in jobs if job["number"] == number), None)
+        if found is None:
+            raise ControlError(f"job {number} of {pool} is not known any more: the pool was opened anew meanwhile")
+        last.update(found)
         return (last["done"], last["total"], last["unit"]) if last["state"] == "running" else None
 
     try:

@@ -27,9 +27,10 @@ from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
 from blockyard.block.file import create as create_file
 from blockyard.block.size import format_size
-from blockyard.pool.space import HEADER_SLABS, SLAB, Space
+from blockyard.pool.space import HEADER_SLABS, MEMBER_SHIFT, SLAB, UNIT_SHIFT, Space
 
 LEAST = 2 * SLAB  # bytes: the slab of the header, and one for data
+MOST = 1 << MEMBER_SHIFT + UNIT_SHIFT  # bytes: what a place can tell apart
 _MAGIC = b"BYMEMBER"
 _VERSION = 1
 _HEADER = struct.Struct("<8sII16sQ")  # magic, version, number, UUID of the pool, size; then CRC32C
@@ -80,8 +81,9 @@ def read_header(device: Device) -> Header | None:
 def stamp(device: Device, pool: UUID, number: int) -> int:
     """Make a device a member: it says so from now on, on stable storage. The size that it has. Raises OSError."""
     size: int = device.size
-    if size < LEAST:
-        raise OSError(errno.EINVAL, f"A member has at least {format_size(LEAST)}, and this has {format_size(size)}")
+    if not LEAST <= size <= MOST:
+        limits = f"at least {format_size(LEAST)} and at most {format_size(MOST)}"
+        raise OSError(errno.EINVAL, f"A member has {limits}, and this has {format_size(size)}")
     device.pwritev([Header(pool, number, size).encode()], 0)
     device.flush()
     return size

@@ -24,6 +24,7 @@ from blockyard.pool.tree import Tree
 
 Progress = Callable[[int, int], None]
 _STEP = 256  # places that are looked up together
+_NAP = 0.5  # seconds that it sleeps at most before it tells how far it is, which is when it can be stopped
 _NOTED = 1 << 64  # no chunk is born as late
 
 
@@ -91,7 +92,13 @@ class _Scrub:
         self._done += len(places) << tree.shift
         self._progress(min(self._done, self._total), self._total)
         if self._rate:
-            time.sleep(max(0.0, self._began + self._done / self._rate - time.monotonic()))
+            self._wait(self._began + self._done / self._rate)
+
+    def _wait(self, until: float) -> None:
+        """So that it is not faster than it may be; whoever wants it to stop does not wait as long."""
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _NAP))
+            self._progress(min(self._done, self._total), self._total)
 
     def _read_place(self, tree: Tree, found: _Place) -> None:
         data = memoryview(bytearray(1 << tree.shift))
