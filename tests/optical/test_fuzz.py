@@ -18,7 +18,7 @@ _COMMANDS = list(OPTICAL_COMMANDS)
 _SMALL = 0xFF  # up to this most fields make sense
 
 
-@pytest.mark.parametrize("blocks", [0, 300])
+@pytest.mark.parametrize("blocks", [0, 300, 2_000_000])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_cdb_confounds_a_drive(tmp_path: Path, blocks: int, data: st.DataObject) -> None:

@@ -30,12 +30,12 @@ class Disc:
         self._reading = 0
         self._closed = False
         try:
-            self.blocks = -(-self.device.size // BLOCK)
+            # a device has whole sectors of 512 bytes; a file that is a disc may end anywhere
+            self._size = max(self.device.size, os.stat(path).st_size)
+            self.blocks = -(-self._size // BLOCK)
             self.kind: Kind = kind_of(self.blocks, kind)
-            if writable and self.device.size % BLOCK:
-                raise ValueError(
-                    f"a disc that is written has whole blocks of {BLOCK} bytes, not {self.device.size} bytes"
-                )
+            if writable and self._size % BLOCK:
+                raise ValueError(f"a disc that is written has whole blocks of {BLOCK} bytes, not {self._size} bytes")
             self.sessions = (Session(0, self.blocks),) if writable else find(self._read, self.blocks)
         except ValueError as error:
             self.device.close()
@@ -82,7 +82,7 @@ class Disc:
 
     def _read(self, offset: int, length: int) -> bytearray:
         data = bytearray(length)
-        there = min(length, self.device.size - offset)
+        there = min(length, self._size - offset)
         if there > 0:
             self.device.preadv([memoryview(data)[:there]], offset)
         return data
