@@ -49,7 +49,9 @@ def _counters(prefix: str, what: str, *labels: str) -> dict[str, Family]:
 
 
 BUILD = Family("blockyard_build", Kind.INFO, "The version that serves.", ("version",))
-UP = _gauge("worker_up", "1 for a worker that has answered; 0 for one that is being started again.", "worker")
+UP = _gauge(
+    "worker_up", "1 for a worker that has answered; 0 for one that is being started again or does not answer.", "worker"
+)
 RESTARTS = _counter("worker_restarts", "Processes of a worker that had to be started after the first one.", "worker")
 CPU = _counter("process_cpu_seconds", "CPU time, user and system.", "process")
 RESIDENT = _gauge("process_resident_memory_bytes", "Memory that is resident.", "process")

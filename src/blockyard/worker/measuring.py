@@ -22,6 +22,8 @@ def look(pools: Iterable[OpenPool], libraries: Mapping[str, Library]) -> Message
 def _pool(opened: OpenPool) -> dict[str, Any]:
     pool = opened.pool
     usage = pool.usage
+    with pool.lock:
+        level, soft, hard = pool.ledger.level, pool.ledger.soft, pool.ledger.hard
     return {
         "size": usage.size,
         "used": usage.used,
@@ -29,12 +31,9 @@ def _pool(opened: OpenPool) -> dict[str, Any]:
         "reserved": usage.reserved,
         "provisioned": usage.provisioned,
         "metadata": usage.metadata,
-        "level": int(pool.ledger.level),
+        "level": int(level),
         "failed": int(pool.failed is not None),
-        "thresholds": {
-            name: threshold.bytes_left(usage.size)
-            for name, threshold in (("soft", pool.ledger.soft), ("hard", pool.ledger.hard))
-        },
+        "thresholds": {"soft": soft.bytes_left(usage.size), "hard": hard.bytes_left(usage.size)},
         "volumes": dict(_volumes(opened)),
         "journals": dict(_journals(opened)),
     }
