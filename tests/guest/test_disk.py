@@ -78,7 +78,7 @@ def test_a_killed_worker_is_replaced_and_the_file_system_stays_intact(serve: Tar
 
     guest(
         "outage.sh",
-        variables={"OUTAGES": "1 2", "RUNTIME": "25"},
+        variables={"OUTAGES": "1 2"},
         marks={"outage-1": kill, "outage-2": kill},
         seconds=240,
     )
@@ -90,7 +90,7 @@ def test_a_target_that_is_restarted_goes_on_where_it_was(serve: TargetFactory, g
     serving = serve("disk.img", size="128M")
     guest(
         "outage.sh",
-        variables={"OUTAGES": "1", "RUNTIME": "20"},
+        variables={"OUTAGES": "1"},
         marks={"outage-1": serving.restart},
         seconds=240,
     )

@@ -33,6 +33,17 @@ verified_load() {
   echo "fio: verified"
 }
 
+# begin_load DIRECTORY [fio options]: verified_load again and again in the background, process $load, until end_load
+begin_load() {
+  rm -f /tmp/enough
+  (until [ -e /tmp/enough ]; do verified_load "$@"; done) >/tmp/load.out 2>&1 &
+  load=$!
+}
+end_load() {
+  touch /tmp/enough
+  wait $load || fail "the load failed: $(cat /tmp/load.out /tmp/fio.out)"
+}
+
 # make_lio IQN ADDRESS MIB: LIO, the kernel's own target, with a thin file as LUN 0; it serves once 1 is written to $lio_group/enable.
 # Its directories in configfs: $lio_core has the logical unit, $lio_group the portal group.
 make_lio() {

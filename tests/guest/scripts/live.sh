@@ -41,8 +41,7 @@ eventually 20 test -b $D
 must mkfs.ext4 -q -F $D
 mkdir -p /mnt/m
 must mount $D /mnt/m
-(until [ -e /tmp/enough ]; do verified_load /mnt/m --size=2m --unlink=1; done) >/tmp/load.out 2>&1 &
-load=$!
+begin_load /mnt/m --size=2m --unlink=1
 goes_on() { # a whole file more is written, read and verified
   local before
   before=$(grep -c verified /tmp/load.out)
@@ -118,8 +117,7 @@ must iscsiadm -m node -T "$IQN" -p "$SECOND" --logout
 [ "$(ls /sys/class/iscsi_session | wc -l)" = 1 ] || fail "not one session: $(iscsiadm -m session)"
 
 step "the file system is whole"
-touch /tmp/enough
-wait $load || fail "the load failed: $(cat /tmp/load.out /tmp/fio.out)"
+end_load
 forget_cache
 must cmp /tmp/large /mnt/m/large
 must umount /mnt/m

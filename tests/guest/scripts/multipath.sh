@@ -54,8 +54,7 @@ step "a cable is pulled under load"
 must mkfs.ext4 -q -F $D
 mkdir -p /mnt/m
 must mount $D /mnt/m
-(until [ -e /tmp/enough ]; do verified_load /mnt/m --size=6m --unlink=1; done) >/tmp/load.out 2>&1 &
-load=$!
+begin_load /mnt/m --size=6m --unlink=1
 before=$(requests 1)
 busy() { [ "$(requests 1)" -gt $((before + 500)) ]; }
 eventually 20 busy
@@ -73,8 +72,7 @@ else
   eventually 30 settled # where the load is now is for multipathd to say
 fi
 step "paths are back"
-touch /tmp/enough
-wait $load || fail "the load failed: $(cat /tmp/load.out /tmp/fio.out)"
+end_load
 must umount /mnt/m
 must e2fsck -fn $D
 

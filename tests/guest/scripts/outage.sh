@@ -11,8 +11,7 @@ must mount "$sda" /mnt/disk
 must dd if=/dev/urandom of=/mnt/disk/kept bs=1M count=4 conv=fsync status=none
 sum=$(sha256sum </mnt/disk/kept)
 step "load begins"
-verified_load /mnt/disk --size=16m --loops=200 --time_based --runtime="$RUNTIME" --fsync=64 &
-load=$!
+begin_load /mnt/disk --size=16m --loops=200 --time_based --runtime=6 --fsync=64
 sectors() { awk '{print $7}' /sys/block/"$(basename "$sda")"/stat; }
 for number in $OUTAGES; do
   before=$(sectors)
@@ -28,8 +27,7 @@ done
 [ "$(sectors)" -ge $((before + 4096)) ] || { iscsiadm -m session -P3; fail "nothing is written any more"; }
 step "writes go on"
 iscsiadm -m session -P1 | grep -E 'Connection State|Session State'
-wait $load || fail "the load failed: $(cat /tmp/fio.out)"
-cat /tmp/fio.out | cut -c1-200
+end_load
 step "load done"
 must umount /mnt/disk
 forget_cache

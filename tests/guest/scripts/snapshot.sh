@@ -19,8 +19,7 @@ written() { # waits until 4 MiB more have been written
 }
 
 step "load begins"
-verified_load /mnt/volume --size=16m --loops=200 --time_based --runtime=25 --fsync=64 &
-load=$!
+begin_load /mnt/volume --size=16m --loops=200 --time_based --runtime=6 --fsync=64
 written
 mark "snapshot"
 must iscsiadm -m session --rescan
@@ -46,7 +45,7 @@ must dd if=/dev/urandom of=/mnt/clone/kept bs=1M count=8 conv=notrunc,fsync stat
 must umount /mnt/clone
 written
 
-wait $load || fail "the load failed: $(cat /tmp/fio.out)"
+end_load
 step "load done"
 [ "$(sha256sum </mnt/volume/kept)" = "$sum" ] || fail "the file has changed"
 must umount /mnt/volume
