@@ -16,6 +16,7 @@ import pytest
 from crc32c import crc32c
 
 from blockyard.block.device import Device
+from blockyard.block.free_places import FreePlaces
 from blockyard.block.image_states import ImageError
 from blockyard.block.memory import MemoryDevice
 from blockyard.block.parents import Wanted
@@ -240,3 +241,9 @@ def test_what_would_take_too_much_memory_is_refused() -> None:
 def test_a_url_that_is_none_leads_to_no_parent() -> None:
     assert path_of(b"MacX", b"file://[abc") is None
     assert path_of(b"MacX", b"file:///disks/a%20b.vhd") == "/disks/a b.vhd"
+
+
+def test_a_file_with_a_hole_without_end_is_opened() -> None:
+    free = FreePlaces(MIB)
+    assert free.find([(0, MIB)], MIB, 1 << 60, align=MIB) == (1 << 60) - MIB - (MIB << 20)
+    assert (len(free.free), free.take()) == (1 << 20, MIB)

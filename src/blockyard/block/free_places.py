@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_MOST = 1 << 20  # places that are taken in at opening: a file may have holes without end
+
 
 class FreePlaces:
     """Places of `stride` bytes. What is in them is unknown, and what points to them on disk may still do so.
@@ -18,14 +20,14 @@ class FreePlaces:
         self._released: list[int] = []
 
     def find(self, used: Iterable[tuple[int, int]], start: int, end: int, *, align: int = 1, lead: int = 0) -> int:
-        """Take in the gaps between `used` (position and length), from `start` to `end`; how many bytes are in none.
+        """Take in the gaps between `used` (position and length), from `start` to `end`; how many bytes are in no place.
 
         Places begin `lead` bytes before a multiple of `align`.
         """
         lost, at = 0, start
         for position, length in [*sorted(used), (end, 0)]:
             place = -(-(at + lead) // align) * align - lead
-            while place + self.stride <= position:
+            while place + self.stride <= position and len(self.free) < _MOST:
                 self.free.append(place)
                 place += -(-self.stride // align) * align
                 at = place
