@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,30 @@ def test_what_has_waited_long_enough_is_committed(pool: Pool) -> None:
         device.pwritev([bytes(4096)], chunk << SHIFT)
         _until_clean(pool)
     upkeep.close()
+
+
+class _Full(Pool):
+    """The first commits find no room for metadata."""
+
+    lacking = 2
+
+    def flush(self) -> None:
+        if self.lacking:
+            self.lacking -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().flush()
+
+
+def test_what_could_not_be_committed_is_tried_again(tmp_path: Path) -> None:
+    create(tmp_path / "member", 64 << 20)
+    create_pool(tmp_path, [str(tmp_path / "member")])
+    with _Full(tmp_path, FileDevice) as pool:
+        pool.create_volume("v", 1 << 40, SHIFT)
+        upkeep = Upkeep(pool, age=0.05)
+        VolumeDevice(pool, "v").pwritev([bytes(4096)], 0)
+        _until_clean(pool)
+        assert not pool.lacking
+        upkeep.close()
 
 
 def test_much_is_committed_at_once(pool: Pool) -> None:

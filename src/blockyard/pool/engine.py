@@ -166,8 +166,10 @@ class Engine:
         removed: list[Device] = []
         self._change_members(lambda: removed.append(self._members.remove(number)))
         for device in removed:
-            erase(device)
-            device.close()
+            try:
+                erase(device)
+            finally:
+                device.close()
 
     def _change_members(self, work: Callable[[], None]) -> None:
         def change(transaction: Transaction) -> None:

@@ -39,14 +39,16 @@ class Upkeep:
             if since is None and engine.dirty:
                 since = time.monotonic()
             if engine.pressed or (since is not None and time.monotonic() >= since + self._age):
-                since = None
-                self._commit()
+                since = None if self._commit() else time.monotonic()
 
-    def _commit(self) -> None:
+    def _commit(self) -> bool:
+        """Whether it could be done: the disk that metadata is on may be full, and have room later."""
         try:
             self._engine.flush()
         except OSError as error:
             log.error("pool %s: committing has failed: %s", self._engine.directory, error)
+            return False
+        return True
 
     def close(self) -> None:
         """End, when what it does now is done."""
