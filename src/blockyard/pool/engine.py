@@ -346,11 +346,13 @@ class Engine:
 
     def reserve(self, changes: int) -> None:
         """Have room for a commit that changes so many entries more than have been written. Raises OSError (ENOSPC)."""
-        self._store.reserve(self.dirty + changes)
+        trees = self._trees.values()
+        pages, losts = sum(tree.map.dirty for tree in trees), sum(tree.losts for tree in trees)
+        self._store.reserve(pages + self._recorder.dirty + changes, losts)
 
     def _commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
         self._check()
-        self._store.reserve(self.dirty)
+        self.reserve(0)
         self._journal.prepare(self._sequence + 2)
         self._make_durable(self._sequence + 1, change, gates)
 

@@ -108,12 +108,10 @@ class Journal:
 
     def append(self, records: Sequence[tuple[int, int, int, int, int]]) -> None:
         """Write changes down, which are Records or like them. Raises OSError; then none of them will be replayed."""
-        sequence, seed, pieces = self._sequence, self._seed, list[bytes]()
-        for record in records:
+        sequence, seed, data = self._sequence, self._seed, b""
+        for record in records:  # most often there is one
             packed = _pack_record(sequence, *record)
-            pieces.append(packed)
-            pieces.append(_pack_crc(crc32c(packed, seed)))
-        data = b"".join(pieces)
+            data += packed + _pack_crc(crc32c(packed, seed))
         self._write(sequence % 2, data, self._end)
         self._end += len(data)
 

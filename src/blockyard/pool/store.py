@@ -263,17 +263,33 @@ class Store:
         with _translated(self._directory), self._environment.begin(write=True) as inner:
             yield Transaction(inner, self._tables, self._directory)
 
-    def reserve(self, changes: int) -> None:
-        """Have room on the disk for a transaction that changes so many entries. Raises OSError (ENOSPC).
+    def reserve(self, changes: int, losts: int = 0) -> None:
+        """Have room on the disk for a transaction that changes so many entries, and adds so many of lost chunks.
+
+        Raises OSError (ENOSPC).
 
         LMDB would find out too late: in the middle of a commit. A file system that copies what it writes may break this
         promise; then that commit fails.
         """
         info = self._environment.info()
-        needed = (info["last_pgno"] + changes * _PAGES_A_CHANGE + _PAGES_A_COMMIT) * self._environment.stat()["psize"]
+        pages = info["last_pgno"] + changes * _PAGES_A_CHANGE + self._pages_of(losts) + _PAGES_A_COMMIT
+        needed = pages * self._environment.stat()["psize"]
         if needed > self._reserved:
             datafile.allocate(self._directory, needed + _AHEAD)
             self._reserved = needed + _AHEAD
+
+    def _pages_of(self, losts: int) -> int:
+        """The most pages that so many lost chunks may touch.
+
+        There may be very many of them in a commit, and they are small. So they cannot touch more than all pages of their two
+        tables, and split each of these; and what comes of that is half empty, and split again only after dozens more.
+        """
+        if not losts:
+            return 0
+        with _translated(self._directory), self._environment.begin() as inner:
+            tables = [inner.stat(self._tables[name]) for name in ("lost", "deltas")]
+        present: int = sum(table["leaf_pages"] + table["branch_pages"] for table in tables)
+        return min(losts * _PAGES_A_CHANGE, 2 * present + losts)
 
     @property
     def size(self) -> int:

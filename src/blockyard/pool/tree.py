@@ -191,7 +191,12 @@ class Tree:
 
     @property
     def dirty(self) -> int:
-        return self.map.dirty + len(self._lost)
+        return self.map.dirty + self.losts
+
+    @property
+    def losts(self) -> int:
+        """Chunks of which there is new history that waits for a commit."""
+        return len(self._lost)
 
     def seal(self) -> tuple[list[tuple[int, Image]], list[Lost]]:
         """What the next commit stores: map pages, and new history. `settle` follows when it is durable."""
