@@ -211,11 +211,6 @@ class Cartridge:
         for partition in self.partitions:
             partition.sync()
 
-    def checkpoint(self) -> None:
-        """Raises OSError."""
-        for partition in self.partitions:
-            partition.checkpoint()
-
     def close(self) -> None:
         """Raises OSError when something cannot be left as it should; all is closed nevertheless."""
         failure: OSError | None = None

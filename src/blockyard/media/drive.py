@@ -212,9 +212,9 @@ class TapeDrive(MediaUnit):
             tape.close(f"{self.vendor:8.8}{self.serial:32.32}")
 
     def flush(self) -> None:
+        """It is about to go. The cartridge is let go of here, in a thread: that waits for the disk, and `close` must not."""
         with self.lock:
-            if self.tape is not None:
-                self.tape.checkpoint()
+            self._let_go()
 
     def close(self) -> None:
         with self.lock:

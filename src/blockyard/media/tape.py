@@ -132,10 +132,6 @@ class Tape:
         """Raises OSError."""
         self.cartridge.sync()
 
-    def checkpoint(self) -> None:
-        """`sync`, and leave little to do for `close`. Raises OSError."""
-        self.cartridge.checkpoint()
-
     # ---- positions
 
     def locate(self, number: int, position: int) -> bool:
