@@ -6,6 +6,8 @@ import base64
 import socket
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +131,26 @@ def test_statistics_know_every_connection(worker: Worker, disk: Path) -> None:
     (session,) = worker.receive()["sessions"]
     assert session["tsih"] == answer.tsih
     assert [connection["cid"] for connection in session["connections"]] == [0, 5]
+
+
+def test_no_reply_is_lost_when_control_is_behind_with_reading(worker: Worker, disk: Path) -> None:
+    assert worker.start(disk) == {"type": "ready"}
+    sent = 0
+
+    def ask() -> None:
+        nonlocal sent
+        for number in range(3000):
+            worker.send(type="request", name="alive", number=number)
+            sent += 1
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    before = -1
+    while sent != before:  # until the sockets are full both ways
+        before = sent
+        time.sleep(0.1)
+    assert [worker.receive()["number"] for _ in range(3000)] == list(range(3000))
+    asking.join()
 
 
 def test_what_has_been_answered_is_not_said_again(worker: Worker, disk: Path) -> None:

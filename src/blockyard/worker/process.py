@@ -29,9 +29,11 @@ import base64
 import ctypes
 import logging
 import os
+import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -57,6 +59,7 @@ _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _KEPT = 16 << 20  # bytes of freed memory that the allocator does not give back at once
 _LOOK_AGAIN = 5.0  # seconds between two attempts to open a pool
+_PATIENCE = 5.0  # seconds that control is given to read
 _LOOKS = 100  # thin units whose space is looked at in a tick
 
 
@@ -163,10 +166,20 @@ class Worker:
         link.feed(base64.b64decode(message["received"]))
 
     def _tell(self, message: Message) -> None:
-        try:
-            send_message(self._control, message)
-        except OSError as error:
-            log.warning("control was not told %s: %s", message["type"], error)
+        """Send a message; while control is behind with reading, wait for it: it never waits for a worker in turn."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                send_message(self._control, message)
+            except BlockingIOError as error:
+                left = end - time.monotonic()
+                if left > 0:
+                    select.select([], [self._control], [], left)
+                    continue
+                log.warning("control was not told %s: %s", message["type"], error)
+            except OSError as error:
+                log.warning("control was not told %s: %s", message["type"], error)
+            return
 
     def _notify(self, severity: str, what: str, text: str) -> None:
         """An event for the record; from any thread."""
