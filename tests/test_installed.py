@@ -1,0 +1,35 @@
+"""What the package itself requires is enough to begin: the extras, and what tests need, are not there after `make run`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions, requires
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _required(distribution: str) -> set[str]:
+    """The names of a distribution and of all that it requires without any extra."""
+    found = {_normal(distribution)}
+    for line in requires(distribution) or ():
+        name = re.match(r"[\w.-]+", line)
+        if name is not None and "extra ==" not in line and "sys_platform == 'win32'" not in line:
+            found |= _required(name[0])
+    return found
+
+
+def test_no_module_needs_what_is_not_required() -> None:
+    required = _required("blockyard")
+    assert {"crc32c", "lmdb"} <= required
+    others = sorted(
+        module for module, owners in packages_distributions().items() if not required & set(map(_normal, owners))
+    )
+    assert {"pytest", "hypothesis", "prometheus_client"} <= set(others)
+    code = (
+        f"import sys\nsys.modules.update(dict.fromkeys({others}))\nimport blockyard.cli.main, blockyard.worker.process"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
