@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -212,6 +213,10 @@ def test_a_pool_that_cannot_be_opened_again_does_not_take_the_rest_with_it(
     fcntl.flock(fd, fcntl.LOCK_EX)  # quicker than the worker that takes its place
     with connect(serving.url(target=TWO), timeout=20) as plain:
         assert plain.read(0) == b"p" * 512
+        listed = run([*BLOCKYARD, "pool", "list", "--state", tmp_path / "state-0"])
+        assert re.search(r"^fast +- +- +- +- +- +/", listed.stdout, re.MULTILINE)
+        assert "blockyard: fast: " in listed.stdout
+        assert "there is no volume" in run([*BLOCKYARD, "volume", "list", "--state", tmp_path / "state-0"]).stdout
         os.close(fd)
         with connect(serving.url(target=ONE)) as vm:
             wait_for(lambda: vm.luns() == [0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -189,11 +190,14 @@ def _list(directory: Path, options: argparse.Namespace) -> None:
     found = ask(directory, "pools")
     head = ("POOL", "SIZE", "USED", "PROVISIONED", "VOLUMES", "SNAPSHOTS", "DIRECTORY")
     rows = [
-        (name, format_size(pool["size"]), format_size(pool["used"]), format_size(pool["provisioned"]),
-         str(pool["volumes"]), str(pool["snapshots"]), pool["directory"])
+        (name, *("-" if "error" in pool else format_size(pool[key]) for key in ("size", "used", "provisioned")),
+         *("-" if "error" in pool else str(pool[key]) for key in ("volumes", "snapshots")), pool["directory"])
         for name, pool in found.items()
     ]  # fmt: skip
     show(options, found, head, rows, none="no pool is served")
+    for name, pool in found.items():
+        if "error" in pool:
+            print(f"blockyard: {name}: {pool['error']}", file=sys.stderr)
 
 
 def _show(directory: Path, options: argparse.Namespace) -> None:

@@ -143,7 +143,8 @@ def _set(directory: Path, options: argparse.Namespace) -> None:
 
 
 def _list(directory: Path, options: argparse.Namespace) -> None:
-    pools = [options.pool] if options.pool else ask(directory, "pools")
+    served = {} if options.pool else ask(directory, "pools")
+    pools = [options.pool] if options.pool else [name for name, pool in served.items() if "error" not in pool]
     found = {
         f"{pool}/{name}": volume
         for pool in pools

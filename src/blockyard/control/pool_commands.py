@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from blockyard.control.errors import UsageError
+from blockyard.control.errors import ControlError, UsageError
 from blockyard.worker.records import join, key
 
 if TYPE_CHECKING:
@@ -72,10 +72,13 @@ async def pool(server: Server, request: Request) -> dict[str, Any]:
 
 
 async def pools(server: Server, request: Request) -> dict[str, Any]:
-    """All pools that are served, each as `show` tells of it."""
-    found = {}
-    for name in server.settled.pools:
-        found[name] = await server.supervisor.ask_pool(name, {"request": "show"})
+    """All pools that are served, each as `show` tells of it, or with the error why it cannot."""
+    found: dict[str, Any] = {}
+    for name, served in server.settled.pools.items():
+        try:
+            found[name] = await server.supervisor.ask_pool(name, {"request": "show"})
+        except ControlError as error:
+            found[name] = {"directory": served.directory, "error": str(error)}
     return found
 
 

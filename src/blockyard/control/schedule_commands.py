@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from blockyard.control.errors import UsageError
+from blockyard.control.errors import ControlError, UsageError
 from blockyard.pool.schedule import parse, zone
 from blockyard.worker import records
 
@@ -24,7 +24,10 @@ async def schedules(server: Server, request: Request) -> dict[str, Any]:
         for name, schedule in server.settled.schedules.items()
     }  # fmt: skip
     for pool in server.settled.pools if found else ():
-        told = await server.supervisor.ask_pool(pool, {"request": "schedules"})
+        try:
+            told = await server.supervisor.ask_pool(pool, {"request": "schedules"})
+        except ControlError:  # it is not open now: `pool list` says why
+            continue
         for name, here in told["schedules"].items():
             if name in found:
                 found[name]["matching"] += [f"{pool}/{volume}" for volume in here["volumes"]]
