@@ -89,14 +89,14 @@ class Volume(Raw):
         self.ask("create snapshot", volumes=["v"], snapshot=name)
 
     def forget(self, names: Sequence[str]) -> None:
-        """Delete snapshots, and wait until their space is free."""
+        """Delete snapshots."""
         self.ask("delete snapshots", volume="v", snapshots=list(names))
-        while any(job["state"] == "running" for job in self._jobs()):
-            time.sleep(0.05)
+        self.settle()
 
-    def _jobs(self) -> list[dict[str, str]]:
-        jobs: list[dict[str, str]] = ask(self.state, "pool", pool=self.file.name, request="jobs")["jobs"]
-        return jobs
+    def settle(self) -> None:
+        """Wait until what was deleted is free, so that the next measurement does not pay for it."""
+        while ask(self.state, "pool", pool=self.file.name, request="show")["freeing"]:
+            time.sleep(0.05)
 
 
 @contextmanager
@@ -137,6 +137,7 @@ def _protected(pool: Volume, seconds: float) -> Iterator[None]:
         yield
     finally:
         pool.ask("cdp off", volume="c")
+        pool.settle()
         pool.volume = "v"
 
 
