@@ -14,7 +14,7 @@ from blockyard.block.formats import AUTO, FORMATS, KINDS, RAW, VHD, VHDX, Inform
 from blockyard.block.image import Progress
 from blockyard.block.size import format_size, parse_size
 from blockyard.cli.output import Bar
-from blockyard.cli.parsers import Subparsers, family
+from blockyard.cli.parsers import Subparsers, family, leaf
 
 _EXIT_STATUS = """\
 exit status:
@@ -70,15 +70,7 @@ def _command(
     action: Callable[[argparse.Namespace], int | None],
     what: str,
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.",
-        epilog=_EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=lambda options: _run(action, options))
-    return parser
+    return leaf(commands, name, lambda options: _run(action, options), what, epilog=_EXIT_STATUS)
 
 
 def _add_image(parser: argparse.ArgumentParser) -> None:

@@ -20,10 +20,15 @@ def family(commands: Subparsers[argparse.ArgumentParser], name: str, what: str) 
     return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
-def command(
-    commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str, *, epilog: str
+def leaf(
+    commands: Subparsers[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    what: str,
+    *,
+    epilog: str,
 ) -> argparse.ArgumentParser:
-    """A command that works with the state directory of `serve`; `epilog` says its exit statuses."""
+    """A command with none below it. `run` returns its exit status, of which `epilog` speaks."""
     parser = commands.add_parser(
         name,
         help=what,
@@ -31,7 +36,15 @@ def command(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=lambda options: _run(action, options))
+    parser.set_defaults(run=run)
+    return parser
+
+
+def command(
+    commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str, *, epilog: str
+) -> argparse.ArgumentParser:
+    """A command that works with the state directory of `serve`; `epilog` says its exit statuses."""
+    parser = leaf(commands, name, lambda options: _run(action, options), what, epilog=epilog)
     parser.add_argument(
         "--state",
         metavar="DIR",
