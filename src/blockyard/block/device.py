@@ -45,14 +45,15 @@ class Run(NamedTuple):
 
 
 def merged(runs: Iterable[Run]) -> Iterator[Run]:
-    """Runs that follow one another, those of one kind made one."""
+    """Runs that follow one another, with neighbours that are alike made one."""
     last: Run | None = None
     for run in runs:
-        if last is None or run.mapped == last.mapped:
-            last = run if last is None else Run(last.offset, last.length + run.length, run.mapped)
-        else:
-            yield last
+        if last is None or run.mapped != last.mapped:
+            if last is not None:
+                yield last
             last = run
+        else:
+            last = last._replace(length=last.length + run.length)
     if last is not None:
         yield last
 
@@ -166,6 +167,25 @@ class Device(ABC):
     @abstractmethod
     def close(self) -> None:
         """Flush and let go of everything. The device is not used after."""
+
+
+class ReadOnly(Device):
+    """What can only be read, and has nothing to flush. `refusal` says why to whoever tries to write."""
+
+    read_only = True
+    refusal = "It does not change"
+
+    def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
+        raise OSError(errno.EROFS, self.refusal)
+
+    def write_zeroes(self, offset: int, length: int) -> None:
+        raise OSError(errno.EROFS, self.refusal)
+
+    def flush(self) -> None:
+        """There is nothing that could be written."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
 
 def _read_source(source: Device, buffer: memoryview, offset: int) -> None:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from blockyard.block.device import Device, Run
+from blockyard.block.device import Device, ReadOnly, Run
 from blockyard.block.image_states import ImageError
 from blockyard.block.vhdx_layout import MAX_FILE, MB, PAGE, Header, sealed, sound
 
@@ -149,12 +149,11 @@ def _halves(sequence: int) -> tuple[bytes, bytes]:
     return struct.pack("<I", sequence >> 32), struct.pack("<I", sequence & 0xFFFFFFFF)
 
 
-class Replayed(Device):
+class Replayed(ReadOnly):
     """A file as it will be when its log has been replayed, for those who may not write to it."""
 
     def __init__(self, below: Device, entries: Sequence[Entry]) -> None:
         self.below = below
-        self.read_only = True
         self.rotational = below.rotational
         self.granularity = below.granularity
         self.changes = [change for entry in entries for change in entry.changes]
@@ -183,15 +182,6 @@ class Replayed(Device):
             yield from self.below.runs(offset, there)
         if there < length:
             yield Run(offset + there, length - there, False)
-
-    def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
-        raise NotImplementedError
-
-    def write_zeroes(self, offset: int, length: int) -> None:
-        raise NotImplementedError
-
-    def flush(self) -> None:
-        """Nothing is written here."""
 
     def close(self) -> None:
         self.below.close()

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Sequence
 
-from blockyard.block.device import Device, Run
+from blockyard.block.device import ReadOnly, Run, merged
 from blockyard.pool.pool import Pool
 from blockyard.pool.space import NOWHERE
-from blockyard.pool.spans import merged, runs
+from blockyard.pool.spans import runs
 from blockyard.pool.tree import Found
 from blockyard.pool.volume import read_chunks
 
 
-class MomentDevice(Device):
+class MomentDevice(ReadOnly):
     """What a volume was at `time` (nanoseconds since 1970), to be read only. It stays until it is closed.
 
     Raises KeyError for no volume, NoMoment for a time that its journal does not reach.
     """
 
-    read_only = True
+    refusal = "What has been does not change"
 
     def __init__(self, pool: Pool, name: str, time: int) -> None:
         self._pool = pool
@@ -52,15 +51,6 @@ class MomentDevice(Device):
                 at = stop
             if end > at:
                 yield Run(at, end - at, run.mapped)
-
-    def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
-        raise OSError(errno.EROFS, "What has been does not change")
-
-    def flush(self) -> None:
-        """There is nothing that could be written."""
-
-    def write_zeroes(self, offset: int, length: int) -> None:
-        raise OSError(errno.EROFS, "What has been does not change")
 
     def close(self) -> None:
         if self._open:

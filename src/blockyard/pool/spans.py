@@ -5,10 +5,10 @@ A volume of 8 EiB has 2^47 chunks of 64 KiB, and an initiator may ask for all of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from blockyard.block.device import Run
+from blockyard.block.device import Run, merged
 from blockyard.pool.engine import Engine
 from blockyard.pool.livemap import PAGE_SHIFT
 from blockyard.pool.parts import parts
@@ -56,17 +56,3 @@ def _pieces(engine: Engine, tree: Tree, offset: int, length: int, generation: in
         for part in parts(tree.shift, span.offset, span.length):
             yield Run(at, part.length, mapped[part.chunk & ((1 << PAGE_SHIFT) - 1)])
             at += part.length
-
-
-def merged(pieces: Iterable[Run]) -> Iterator[Run]:
-    """The same with neighbours that are alike made one."""
-    run: Run | None = None
-    for piece in pieces:
-        if run is None or piece.mapped != run.mapped:
-            if run is not None:
-                yield run
-            run = piece
-        else:
-            run = run._replace(length=run.length + piece.length)
-    if run is not None:
-        yield run

@@ -7,11 +7,10 @@ a new place claims it, builds what the whole chunk will hold, writes that, and t
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
-from blockyard.block.device import Device, Run, Space
+from blockyard.block.device import Device, ReadOnly, Run, Space
 from blockyard.pool.catalog import Snapshot
 from blockyard.pool.checksum import checksum
 from blockyard.pool.parts import Cursor, Part, parts, zero
@@ -167,10 +166,10 @@ class VolumeDevice(Device):
         self._pool.flush()
 
 
-class SnapshotDevice(Device):
+class SnapshotDevice(ReadOnly):
     """A snapshot, to be read only."""
 
-    read_only = True
+    refusal = "A snapshot does not change"
 
     def __init__(self, pool: Pool, snapshot: Snapshot) -> None:
         self.size = snapshot.size
@@ -188,18 +187,6 @@ class SnapshotDevice(Device):
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         return runs(self._pool, self._tree, offset, length, self._generation)
-
-    def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
-        raise OSError(errno.EROFS, "A snapshot does not change")
-
-    def flush(self) -> None:
-        """There is nothing that could be written."""
-
-    def write_zeroes(self, offset: int, length: int) -> None:
-        raise OSError(errno.EROFS, "A snapshot does not change")
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
 
 def read_chunks(
