@@ -17,8 +17,11 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from blockyard.block.actions import Action
 
 COPY_LIMIT = 4 << 20  # bytes of ranges that overlap that `copy_from` takes at a time
 _BUFFER = 1 << 20  # bytes that it holds in memory otherwise: they stay in the processor's cache
@@ -89,6 +92,8 @@ class Device(ABC):
     fd: int = -1  # descriptor of the file that holds the whole device from position 0, or -1
     quick: Quick | None = None  # a way without waiting where there is no such file
     nowait: bool = False  # `fd` supports RWF_NOWAIT on reads: cached data can be told from cold
+    children: Sequence[Device] = ()  # what it stands on, first things first; they are closed with it
+    label: str = ""  # how it is written in a stack, without its children
 
     def resolve(self, offset: int, length: int) -> Sequence[Extent] | None:
         """The extents behind a range, in order and without gaps, or None where there are none to show.
@@ -163,6 +168,19 @@ class Device(ABC):
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """The range as alternating mapped and unmapped runs, in order and without gaps."""
         yield Run(offset, length, True)
+
+    def report(self) -> dict[str, object]:
+        """How it is, for people and programs; does not block.
+
+        "health" is "ok", "degraded" (it works, and would not survive what it should), "failed" or a word of its own for what it
+        is busy with; left out, it is what that of its children makes it. "text" says more. "counters" are numbers that grow,
+        "gauges" numbers that come and go, by names; "progress" is a pair, of what is done and of all.
+        """
+        return {}
+
+    def actions(self) -> Mapping[str, Action]:
+        """What can be done with it while it is in use, by name."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from blockyard.block.formats import FORMATS, RAW
+from blockyard.block.records import RecordError
 from blockyard.block.size import Size, format_size, parse_size
 from blockyard.cli.instructions import overview, usage
 from blockyard.control import logs
@@ -28,7 +29,6 @@ from blockyard.control.state import State, default_directory
 from blockyard.control.volumes import missing_space
 from blockyard.iscsi.names import validate
 from blockyard.worker.configuration import PORTAL_GROUP, Configuration, Isns, Metrics, Pool, PortalGroup, Target, Volume
-from blockyard.worker.records import RecordError
 
 DEMO_SIZE = 1 << 30  # bytes
 

@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from blockyard.block import records
+from blockyard.block.records import RecordError, join, key
 from blockyard.block.size import Size
 from blockyard.control.consistency import checked
 from blockyard.control.errors import ConfigurationError
-from blockyard.worker import records
 from blockyard.worker.configuration import PORTAL_GROUP, Configuration, PortalGroup
-from blockyard.worker.records import RecordError, join, key
 
 DEFAULT_PORTAL = "127.0.0.1:3260"  # one only: with [::1] beside it an initiator would find each disk on two paths
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from blockyard.block.formats import FORMATS, RAW
+from blockyard.block.records import RecordError, join, key
 from blockyard.block.size import MAX_SIZE
 from blockyard.iscsi import isns as isns_protocol
 from blockyard.iscsi.directory import Portal, portal_from
@@ -33,7 +34,6 @@ from blockyard.worker.configuration import (
     Target,
     Volume,
 )
-from blockyard.worker.records import RecordError, join, key
 
 METRICS_PORT = 9464  # of exporters of OpenTelemetry, which no other is likely to have here
 MAX_TAG = 65535  # portal group tags have 16 bits (RFC 7143 §13.9)

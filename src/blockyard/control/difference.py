@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from blockyard.block import records
+from blockyard.block.records import join, key
 from blockyard.control.configuration_file import value_text
-from blockyard.worker import records
 from blockyard.worker.configuration import Configuration
-from blockyard.worker.records import join, key
 
 
 def differences(old: Configuration, new: Configuration) -> list[str]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from blockyard.block.records import join, key
 from blockyard.control.errors import ControlError, UsageError
-from blockyard.worker.records import join, key
 
 if TYPE_CHECKING:
     from blockyard.control.administration import Request

@@ -6,9 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from blockyard.block import records
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.pool.schedule import parse, zone
-from blockyard.worker import records
 
 if TYPE_CHECKING:
     from blockyard.control.administration import Request

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from blockyard.block.records import RecordError, key
 from blockyard.block.size import Size
 from blockyard.control.acceptor import Acceptor
 from blockyard.control.administration import ControlSocket, Request
@@ -33,7 +34,6 @@ from blockyard.control.supervisor import Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
 from blockyard.iscsi.directory import portal_from
 from blockyard.worker.configuration import Configuration, PortalGroup, Settled
-from blockyard.worker.records import RecordError, key
 
 log = logging.getLogger(__name__)
 

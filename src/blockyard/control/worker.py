@@ -18,11 +18,11 @@ import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 
+from blockyard.block import records
 from blockyard.control.acceptor import WorkerUnavailable
 from blockyard.control.errors import ControlError, UsageError, VolumeError
 from blockyard.control.events import Severity
 from blockyard.control.gate import Gate
-from blockyard.worker import records
 from blockyard.worker.configuration import Settled
 from blockyard.worker.handoff import Message, pair, receive_message, send_message
 

@@ -37,11 +37,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from blockyard.block import records
 from blockyard.block.device import Space
 from blockyard.iscsi.login import Found, Moved, TargetLogin
 from blockyard.iscsi.pdu import LoginStatus
 from blockyard.scsi.unit import LogicalUnit
-from blockyard.worker import records
 from blockyard.worker.admission import WorkerAdmission
 from blockyard.worker.change import Change, explain
 from blockyard.worker.configuration import Settled

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockyard.block.records import RecordError, read, write
 from blockyard.worker.configuration import Configuration, Pool, PortalGroup, Target, Volume, components
-from blockyard.worker.records import RecordError, read, write
 
 
 @dataclass(frozen=True)

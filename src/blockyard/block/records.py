@@ -20,7 +20,14 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 T = TypeVar("T")
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
-_NAMES = {str: "a text", int: "a whole number", bool: "true or false", tuple: "a list", dict: "a table"}
+_NAMES = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list",
+    dict: "a table",
+}
 
 
 class RecordError(ValueError):
@@ -103,6 +110,8 @@ def _read(kind: Any, data: object) -> Any:
 def _of_type(kind: Any, data: object) -> Any:
     if type(data) is kind:  # a bool is no int here
         return data
+    if kind is float and type(data) is int:
+        return float(data)
     wanted = _NAMES[tuple if kind is list else kind]
     raise RecordError("", f"{_shown(data)} is not {wanted}")
 
