@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from blockyard.block import kinds, records
 from blockyard.block.device import Device
@@ -30,7 +31,7 @@ class Layer:
     kind: Kind
     options: Any
     children: tuple[Layer, ...]
-    written: Call
+    written: Call  # in the one form that all ways of writing it have in common
 
     @property
     def label(self) -> str:
@@ -45,65 +46,119 @@ class Layer:
         for child in self.children:
             yield from child
 
-    @property
-    def claims(self) -> list[str]:
-        """What it and all below take for themselves alone."""
-        return [claim for layer in self for claim in layer.kind.claims(layer.options)]
+    def claims(self, parts: tuple[Part, ...] = ()) -> Iterator[Claim]:
+        """What it and all below take for themselves alone, but for layers that have other parts of the same."""
+        for what in self.kind.claims(self.options):
+            yield Claim(what, parts)
+        for child in self.children:
+            taken = Part(str(child.written), *self.kind.part(self.options)) if self.kind.part else None
+            yield from child.claims((taken, *parts) if taken else parts)
+
+
+class Part(NamedTuple):
+    """What a layer takes of a stack that others may have other parts of."""
+
+    of: str  # the text of that stack
+    offset: int
+    length: int  # 0: to the end
+
+    def overlaps(self, other: Part) -> bool:
+        """Whether the two, which are of one stack, have a byte in common."""
+        first, second = sorted((self, other), key=lambda part: part.offset)
+        return not first.length or first.offset + first.length > second.offset
+
+
+class Claim(NamedTuple):
+    """Something that is in one place alone, such as a file; `parts`, if any, lead down to it."""
+
+    what: str
+    parts: tuple[Part, ...] = ()
+
+    def agrees_with(self, other: Claim) -> bool:
+        """Whether both can have it, as they take different parts of the same stack."""
+        return any(part.of == one.of and not part.overlaps(one) for part in self.parts for one in other.parts)
+
+
+def check_apart(claims: Iterable[Claim]) -> None:
+    """That nothing is in two places. Raises StackError."""
+    seen: dict[str, list[Claim]] = {}
+    for claim in claims:
+        before = seen.setdefault(claim.what, [])
+        if not all(map(claim.agrees_with, before)):
+            raise StackError(
+                f"{claim.what.partition(':')[2]} is used twice: what is in one place cannot be in another too"
+            )
+        before.append(claim)
 
 
 # ---- checking
 
 
-def understood(stack: Written | str, declared: Mapping[str, Written] | None = None) -> Layer:
+def understood(stack: Written | str, declared: Mapping[str, Written] | None = None, directory: str = "") -> Layer:
     """What a stack says. `declared` has layers by their names; where it is None, there are no names: all words are paths.
 
-    Raises StackError for kinds, options and names that there are not, for too many or too few children, layers that stand on
-    themselves, and what is claimed twice.
+    Relative paths begin at `directory`. Raises StackError for kinds, options and names that there are not, for too many
+    or too few children, layers that stand on themselves, and what is used twice.
     """
-    layer = _understood(parse(stack) if isinstance(stack, str) else stack, declared, ())
-    seen: set[str] = set()
-    for claim in layer.claims:
-        if claim in seen:
-            raise StackError(f"{claim.partition(':')[2]} is used twice: what is in one place cannot be in another too")
-        seen.add(claim)
+    layer = _Reader(declared, directory).layer(parse(stack) if isinstance(stack, str) else stack, ())
+    check_apart(layer.claims())
     return layer
 
 
-def _understood(stack: Written, declared: Mapping[str, Written] | None, inside: tuple[str, ...]) -> Layer:
-    if len(inside) > DEPTH:
-        raise StackError(f"more than {DEPTH} layers stand on each other")
-    if isinstance(stack, Call):
-        return _call(stack, declared, inside)
-    if declared is None or not stack.is_name:
-        return _call(Call("file", (replace(stack, quoted=True),)), declared, inside)
-    if stack.text not in declared:
-        raise StackError(f"there is no layer {stack.text!r}: declare [layers.{records.key(stack.text)}], or write ./{stack.text} "
-                         "for a file")  # fmt: skip
-    if stack.text in inside:
-        raise StackError(f"the layer {stack.text} stands on itself")
-    return _understood(declared[stack.text], declared, (*inside, stack.text))
+class _Reader:
+    def __init__(self, declared: Mapping[str, Written] | None, directory: str) -> None:
+        self._declared = declared
+        self._directory = directory
+
+    def layer(self, stack: Written, inside: tuple[str, ...]) -> Layer:
+        """Raises StackError."""
+        if len(inside) > DEPTH:
+            raise StackError(f"more than {DEPTH} layers stand on each other")
+        if isinstance(stack, Call):
+            return self._call(stack, inside)
+        if self._declared is None or not stack.is_name:
+            return self._call(Call("file", (replace(stack, quoted=True),)), inside)
+        name = stack.text
+        if name not in self._declared:
+            hint = f"declare [layers.{records.key(name)}], or write ./{name} for a file"
+            raise StackError(f"there is no layer {name!r}: {hint}")
+        if name in inside:
+            raise StackError(f"the layer {name} stands on itself")
+        return self.layer(self._declared[name], (*inside, name))
+
+    def _call(self, call: Call, inside: tuple[str, ...]) -> Layer:
+        try:
+            kind = kinds.kind(call.name)
+        except LookupError as error:
+            raise StackError(str(error.args[0])) from None
+        given: dict[str, Value] = dict(call.options)
+        arguments = call.arguments
+        if kind.argument and arguments:
+            (argument,) = arguments if len(arguments) == 1 else (None,)
+            if not isinstance(argument, Word) or kind.argument in given:
+                raise StackError(f"{call.name} has one {kind.argument}, and stands on nothing")
+            given[kind.argument] = argument
+            arguments = ()
+        for name in kind.paths:
+            path = given.get(name)
+            if isinstance(path, Word) and path.text:
+                given[name] = Word(os.path.abspath(os.path.join(self._directory, path.text)), True)
+        options = _options(kind, given)
+        least, most = kind.children
+        if not least <= len(arguments) <= most:
+            wanted = f"{least}" if least == most else f"at least {least}" if most >= MANY else f"{least} to {most}"
+            raise StackError(f"{call.name} stands on {wanted} layers, not on {len(arguments)}")
+        children = tuple(self.layer(each, (*inside, "")) for each in arguments)
+        return Layer(kind, options, children, _written(kind, given, children))
 
 
-def _call(call: Call, declared: Mapping[str, Written] | None, inside: tuple[str, ...]) -> Layer:
-    try:
-        kind = kinds.kind(call.name)
-    except LookupError as error:
-        raise StackError(str(error.args[0])) from None
-    given: dict[str, Value] = dict(call.options)
-    arguments = call.arguments
-    if kind.argument and arguments:
-        (argument,) = arguments if len(arguments) == 1 else (None,)
-        if not isinstance(argument, Word) or kind.argument in given:
-            raise StackError(f"{call.name} has one {kind.argument}, and stands on nothing")
-        given[kind.argument] = argument
-        arguments = ()
-    options = _options(kind, given)
-    least, most = kind.children
-    if not least <= len(arguments) <= most:
-        wanted = f"{least}" if least == most else f"at least {least}" if most >= MANY else f"{least} to {most}"
-        raise StackError(f"{call.name} stands on {wanted} layers, not on {len(arguments)}")
-    children = tuple(_understood(each, declared, (*inside, "")) for each in arguments)
-    return Layer(kind, options, children, call)
+def _written(kind: Kind, given: Mapping[str, Value], children: Sequence[Layer]) -> Call:
+    argument = given.get(kind.argument)
+    arguments = (argument,) if isinstance(argument, Word) else tuple(child.written for child in children)
+    ordered = (field.name for field in fields(kind.options))
+    return Call(
+        kind.name, arguments, tuple((name, given[name]) for name in ordered if name in given and name != kind.argument)
+    )
 
 
 def _options(kind: Kind, given: Mapping[str, Value]) -> Any:
@@ -142,14 +197,17 @@ def _plain(hint: Any, value: Value) -> object:
 # ---- opening
 
 
-def build(layer: Layer, opening: Opening) -> Device:
-    """The device at the top of a stack, all of it open. Raises OSError or StackError; then nothing is open."""
+def build(layer: Layer, opening: Opening, reuse: MutableMapping[str, Device] | None = None) -> Device:
+    """The device at the top of a stack, all of it open. Raises OSError or StackError; then nothing is open.
+
+    What `reuse` has is open already, by its text: it is taken out of there, and put back where something fails.
+    """
+    reuse = {} if reuse is None else reuse
+    text = str(layer.written)
+    if text in reuse:
+        return reuse.pop(text)
     with contextlib.ExitStack() as undo:
-        children = []
-        for child in layer.children:
-            device = _child(layer, child, opening)
-            undo.callback(_close, device)
-            children.append(device)
+        children = [_child(layer, child, opening, reuse, undo) for child in layer.children]
         try:
             device = layer.kind.open(children, layer.options, opening)
         except StackError:
@@ -161,19 +219,32 @@ def build(layer: Layer, opening: Opening) -> Device:
         return device
 
 
-def _child(layer: Layer, child: Layer, opening: Opening) -> Device:
+def _child(
+    layer: Layer, child: Layer, opening: Opening, reuse: MutableMapping[str, Device], undo: contextlib.ExitStack
+) -> Device:
+    text = str(child.written)
+    if layer.kind.part is not None:
+        device = opening.shared.take(text, lambda: build(child, replace(opening, read_only=False), reuse))
+        undo.callback(_quietly, opening.shared.give_back, device)
+        return device
+    if text in reuse:
+        device = reuse[text]
+        undo.callback(reuse.__setitem__, text, device)
+        return reuse.pop(text)
     try:
-        return build(child, opening)
+        device = build(child, opening, reuse)
     except OSError as error:
         if not layer.kind.absent:
             raise
         opening.notify("error", "layer-not-open", f"{child.label} is left out of {layer.kind.name}: {error}")
-        return Absent(child.label, error)
+        device = Absent(child.label, error)
+    undo.callback(_quietly, lambda device: device.close(), device)
+    return device
 
 
-def _close(device: Device) -> None:
+def _quietly(close: Callable[[Device], None], device: Device) -> None:
     try:
-        device.close()
+        close(device)
     except OSError as error:
         log.error("%s: closing it has failed: %s", device.label, error)
 
@@ -232,6 +303,14 @@ def found(device: Device, path: str) -> Device:
             )
         device = named[0]
     return device
+
+
+def written(device: Device) -> str:
+    """The text of the stack that a device is the top of, as it is now: what `understood` has for the same."""
+    call = parse(device.label)
+    if isinstance(call, Word):
+        call = Call(call.text)
+    return str(replace(call, arguments=tuple(parse(written(child)) for child in device.children) or call.arguments))
 
 
 def walk(device: Device) -> Iterator[Device]:

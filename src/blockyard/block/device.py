@@ -182,6 +182,13 @@ class Device(ABC):
         """What can be done with it while it is in use, by name."""
         return {}
 
+    def detach(self) -> None:
+        """As `close`, but its children stay open, and have all that was written: something else stands on them from now on.
+
+        Raises OSError where that cannot be; then it goes on as before.
+        """
+        raise OSError(errno.EOPNOTSUPP, "It cannot be taken out while it is in use")
+
     @abstractmethod
     def close(self) -> None:
         """Flush and let go of everything. The device is not used after."""

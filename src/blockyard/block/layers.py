@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from blockyard.block.actions import NoOptions
 from blockyard.block.device import Device, ReadOnly
+from blockyard.block.sharing import Shared
 
 MANY = 1 << 16  # children, where there is no limit
 
@@ -43,14 +44,15 @@ class Opening:
 
     read_only: bool = False  # it will not be written to, and shall not change anything below either
     notify: Notify = _unheard
-    directory: Path | None = (
-        None  # where layers of this stack may keep files; None: nowhere. Names are to be a layer's own
-    )
+    directory: Path | None = None  # where layers may keep files, by names of their own; None: nowhere
     secret: Callable[[str], bytes] = _no_secret  # by its name; raises OSError
     volume: Callable[[str], Device] = _no_pool  # of a pool, by POOL/VOLUME or POOL/VOLUME@SNAPSHOT; raises OSError
-    open: Callable[[str], Device] = (
-        _no_stack  # another stack, for a layer that gets a new child; raises OSError, ValueError
-    )
+    open: Callable[[str], Device] = _no_stack  # a stack, for another child of a layer; raises OSError, ValueError
+    shared: Shared = field(default_factory=Shared)  # what is open for several
+
+
+def _nothing(options: Any) -> Sequence[str]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,17 @@ class Kind:
     options: type = NoOptions
     children: tuple[int, int] = (1, 1)
     argument: str = ""  # of a leaf: the option that stands without its name, as in memory(1G)
+    paths: tuple[str, ...] = ()  # options that are paths: relative ones become absolute where the stack is declared
     absent: bool = False  # it opens with children that are missing or broken: it gets an `Absent` for each
-    claims: Callable[[Any], Sequence[str]] = (
-        lambda options: ()
-    )  # what it takes for itself alone, as "file:PATH" or "pool:NAME"
+    # What it takes for itself alone, such as "file:PATH" or "pool:POOL/VOLUME"
+    claims: Callable[[Any], Sequence[str]] = _nothing
+    # Offset and length (0: to the end) of what it takes of its child, where others may take other parts of the same: a stack that
+    # is written alike in several such places is open once
+    part: Callable[[Any], tuple[int, int]] | None = None
+    # What `blockyard layer create` does, where that is needed: put marks on children, which stay open; returns what there is to
+    # say to people. Raises OSError or ValueError, for what holds something already, too, unless the options say otherwise
+    create: Callable[[Sequence[Device], Any, Opening], str] | None = None
+    creation: type = NoOptions  # what there is to choose then
     example: str = ""  # of a stack, for the documentation
 
 

@@ -78,7 +78,9 @@ def _image(format: str, name: str, text: str) -> Kind:
     def open(children: Sequence[Device], options: FileOptions, opening: Opening) -> Device:
         return open_image(options.path, format, read_only=opening.read_only)
 
-    return Kind(name, text, open, FileOptions, (0, 0), "path", claims=_claims, example=f"{name}(/srv/disk.{name})")
+    return Kind(
+        name, text, open, FileOptions, (0, 0), "path", ("path",), claims=_claims, example=f"{name}(/srv/disk.{name})"
+    )
 
 
 def _claims(options: FileOptions) -> Sequence[str]:
@@ -86,7 +88,7 @@ def _claims(options: FileOptions) -> Sequence[str]:
 
 
 KINDS = (
-    Kind("file", "A file or a block device; a path alone means the same.", _open_file, FileOptions, (0, 0), "path",
+    Kind("file", "A file or a block device; a path alone means the same.", _open_file, FileOptions, (0, 0), "path", ("path",),
          claims=_claims, example="file(/dev/sda)"),
     Kind("memory", "Bytes in memory, gone with the process.", _open_memory, MemoryOptions, (0, 0), "size",
          example="memory(1G)"),
