@@ -13,6 +13,7 @@ from blockyard.block.layers import Kind
 
 MODULES = {
     "auto": "blockyard.block.leaves",
+    "cache": "blockyard.block.cache.ram",
     "file": "blockyard.block.leaves",
     "memory": "blockyard.block.leaves",
     "pool": "blockyard.block.leaves",
