@@ -494,7 +494,7 @@ def _open(children: Sequence[Device], options: RamOptions, opening: Opening) -> 
 KINDS = (
     Kind(
         "cache",
-        "keeps what is used often in memory, and reads ahead; what is written goes through",
+        "What is used often stays in memory, and what is read in sequence is read ahead; writes go through.",
         _open,
         RamOptions,
         example="cache(ram=1G, /srv/slow.img)",
