@@ -76,6 +76,7 @@ def test_field_pointer(pointer: FieldPointer, expected: str) -> None:
         (OSError(errno.EDQUOT, "x"), SenseKey.DATA_PROTECT, 0x2707),
         (OSError(errno.EROFS, "x"), SenseKey.DATA_PROTECT, 0x2700),
         (OSError(errno.ENXIO, "x"), SenseKey.NOT_READY, 0x0403),
+        (OSError(errno.ENOTCONN, "x"), SenseKey.NOT_READY, 0x0401),
         (OSError(errno.ETIMEDOUT, "x"), SenseKey.HARDWARE_ERROR, 0x0801),
         (OSError(errno.EFAULT, "x"), SenseKey.HARDWARE_ERROR, 0x4400),
         (OSError("without a number"), SenseKey.HARDWARE_ERROR, 0x4400),

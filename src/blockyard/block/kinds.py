@@ -16,6 +16,7 @@ MODULES = {
     "cache": "blockyard.block.cache.ram",
     "file": "blockyard.block.leaves",
     "memory": "blockyard.block.leaves",
+    "nbd": "blockyard.block.nbd.kinds",
     "pool": "blockyard.block.leaves",
     "vhd": "blockyard.block.leaves",
     "vhdx": "blockyard.block.leaves",

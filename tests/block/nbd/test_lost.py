@@ -1,0 +1,156 @@
+"""NBD servers that die, hang and come back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import random
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from blockyard.block.building import open_stack, tree
+from blockyard.block.layers import Opening
+from tests.block.nbd.servers import SERVERS, serving
+
+SECTOR = 512
+Events = queue.Queue[tuple[str, str]]
+
+
+@pytest.fixture
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("n")  # the path of a socket is short
+
+
+@pytest.fixture
+def events() -> Events:
+    return queue.Queue()
+
+
+def opening(events: Events) -> Opening:
+    return Opening(notify=lambda severity, what, text: events.put((severity, what)))
+
+
+@pytest.mark.parametrize("name", ["nbdkit", "qemu-nbd"])
+def test_writes_go_on_while_the_server_is_killed_again_and_again(name: str, directory: Path, events: Events) -> None:
+    with serving(SERVERS[name], directory) as server:
+        device = open_stack(f"nbd({server.uri})", opening(events))
+        stop = threading.Event()
+        models = [bytearray(1 << 20) for _ in range(4)]
+        failures: list[Exception] = []
+
+        def work(number: int) -> None:
+            chance = random.Random(number)
+            base, model = number << 20, models[number]
+            try:
+                while not stop.is_set():
+                    length = chance.choice((1, 8, 100)) * SECTOR
+                    at = chance.randrange(((1 << 20) - length) // SECTOR) * SECTOR
+                    data = chance.randbytes(length)
+                    device.pwritev([data], base + at)
+                    model[at : at + length] = data
+                    if not chance.randrange(50):
+                        device.flush()
+            except OSError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(5):
+            server.kill()
+            assert events.get(timeout=10)[1] == "server-lost"
+            server.start()
+            assert events.get(timeout=10)[1] == "server-back"
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not failures
+        found = bytearray(4 << 20)
+        device.preadv([memoryview(found)], 0)
+        assert found == b"".join(models)
+        device.close()
+
+
+def test_what_a_server_forgets_is_written_once_more(directory: Path, events: Events) -> None:
+    """A copy-on-write layer above the file keeps what is written in memory, and dies with it."""
+    with serving(("nbdkit", "-f", "-U", "$", "--filter=cow", "file", "%", "cow-block-size=4096"), directory) as server:
+        device = open_stack(f"nbd({server.uri})", opening(events))
+        data = random.Random(1).randbytes(1 << 20)
+        device.pwritev([data], 0)
+        device.write_zeroes(4096, 8192)
+        device.pwritev([b"new" * 1024], 3 * 4096)
+        expected = bytearray(data)
+        expected[4096 : 3 * 4096] = bytes(8192)
+        expected[3 * 4096 : 3 * 4096 + 3072] = b"new" * 1024
+        server.kill()
+        server.start()
+        found = bytearray(1 << 20)
+        device.preadv([memoryview(found)], 0)
+        assert found == expected
+        device.close()
+
+
+def test_without_a_server_requests_fail_soon_and_then_at_once(directory: Path, events: Events) -> None:
+    with serving(SERVERS["nbdkit"], directory) as server:
+        device = open_stack(f"nbd({server.uri}, timeout=1)", opening(events))
+        device.pwritev([b"a" * SECTOR], 0)
+        server.kill()
+        buffer = memoryview(bytearray(SECTOR))
+        for _ in range(2):
+            with pytest.raises(OSError, match="cannot be reached") as refused:
+                device.preadv([buffer], 0)
+            assert refused.value.errno == errno.ENOTCONN
+        assert tree(device)["health"] == "failed"
+        assert events.get(timeout=1) == ("error", "server-lost")
+        server.start()
+        assert events.get(timeout=15) == ("info", "server-back")
+        device.preadv([buffer], 0)
+        assert buffer == b"a" * SECTOR
+        assert tree(device)["health"] == "ok"
+        device.close()
+        assert events.empty()
+
+
+def test_a_server_that_hangs_is_given_up_and_taken_again(directory: Path, events: Events) -> None:
+    with serving(SERVERS["nbdkit"], directory) as server:
+        device = open_stack(f"nbd({server.uri}, timeout=1)", opening(events))
+        server.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, server.process.pid, os.WSTOPPED)
+        with pytest.raises(OSError, match="cannot be reached") as refused:
+            device.pwritev([b"b" * SECTOR], 0)
+        assert refused.value.errno == errno.ENOTCONN
+        assert events.get(timeout=1) == ("error", "server-lost")
+        server.process.send_signal(signal.SIGCONT)
+        assert events.get(timeout=30) == ("info", "server-back")
+        device.pwritev([b"c" * SECTOR], 0)
+        buffer = memoryview(bytearray(SECTOR))
+        device.preadv([buffer], 0)
+        assert buffer == b"c" * SECTOR
+        device.close()
+
+
+def test_a_disk_that_has_become_smaller_is_not_taken(directory: Path, events: Events) -> None:
+    with serving(SERVERS["nbdkit"], directory) as server:
+        device = open_stack(f"nbd({server.uri}, timeout=1)", opening(events))
+        server.kill()
+        with server.image.open("r+b") as file:
+            file.truncate(1 << 20)
+        server.start()
+        with pytest.raises(OSError, match="it had 67108864"):
+            device.preadv([memoryview(bytearray(SECTOR))], 0)
+        device.close()
+
+
+def test_closing_does_not_wait_for_a_server_that_is_gone(directory: Path) -> None:
+    with serving(SERVERS["nbdkit"], directory) as server:
+        device = open_stack(f"nbd({server.uri}, timeout=1)")
+        server.kill()
+        began = threading.active_count()
+        with pytest.raises(OSError, match="cannot be reached"):
+            device.flush()
+        device.close()
+        assert threading.active_count() == began - 1
