@@ -11,6 +11,7 @@ import pytest
 from blockyard.control.configuration_file import load
 from blockyard.pool.schedule import Retention
 from blockyard.worker.configuration import (
+    Api,
     Authentication,
     Configuration,
     Drive,
@@ -38,7 +39,21 @@ def test_the_example_makes_sense(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [PortalGroup, Pool, Schedule, Retention, Library, Volume, Drive, Target, Redirect, Authentication, Isns, Metrics],
+    [
+        PortalGroup,
+        Pool,
+        Schedule,
+        Retention,
+        Library,
+        Volume,
+        Drive,
+        Target,
+        Redirect,
+        Authentication,
+        Isns,
+        Metrics,
+        Api,
+    ],
 )
 def test_every_key_is_explained(kind: type) -> None:
     for field in dataclasses.fields(kind):

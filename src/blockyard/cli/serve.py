@@ -13,13 +13,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from blockyard.api.service import ApiService
 from blockyard.block.formats import FORMATS, RAW
 from blockyard.block.records import RecordError
 from blockyard.block.size import Size, format_size, parse_size
 from blockyard.cli.instructions import overview, usage
 from blockyard.control import logs
 from blockyard.control.configuration_file import DEFAULT_PORTAL, load
-from blockyard.control.consistency import checked
+from blockyard.control.consistency import API_PORT, checked
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.images import looks_like
 from blockyard.control.portals import parse_portal
@@ -28,7 +29,17 @@ from blockyard.control.settling import Found
 from blockyard.control.state import State, default_directory
 from blockyard.control.volumes import missing_space
 from blockyard.iscsi.names import validate
-from blockyard.worker.configuration import PORTAL_GROUP, Configuration, Isns, Metrics, Pool, PortalGroup, Target, Volume
+from blockyard.worker.configuration import (
+    PORTAL_GROUP,
+    Api,
+    Configuration,
+    Isns,
+    Metrics,
+    Pool,
+    PortalGroup,
+    Target,
+    Volume,
+)
 
 DEMO_SIZE = 1 << 30  # bytes
 
@@ -177,6 +188,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="ADDR[:PORT]",
         help="let Prometheus fetch metrics there, over HTTP from /metrics (default: off; docs/metrics.md)",
     )
+    network.add_argument(
+        "--console",
+        metavar="ADDR[:PORT]",
+        help=f"serve the console and the API there, with port {API_PORT} unless said otherwise: over HTTP on loopback, over "
+        "HTTPS elsewhere (default: off; docs/api.md)",
+    )
     process = parser.add_argument_group("process")
     process.add_argument(
         "--state",
@@ -226,7 +243,13 @@ def _serve(options: argparse.Namespace) -> int:
         poll=options.poll,
         verbose=options.verbose,
     )
-    server = Server(how)
+    service: list[ApiService] = []
+
+    def made(server: Server) -> ApiService:
+        service.append(ApiService(server))
+        return service[0]
+
+    server = Server(how, made)
     configuration = _from_file(options) if options.config else _from_arguments(options)
     try:
         server.open(configuration.portal_groups)
@@ -236,7 +259,7 @@ def _serve(options: argparse.Namespace) -> int:
         _say(overview(found))
         _say(usage(found.settled))
         _warn(found)
-        asyncio.run(server.run(on_ready=lambda: _say("Ready.")))
+        asyncio.run(server.run(on_ready=lambda: _say(f"{service[0].invitation()}Ready.")))
     finally:
         server.close()
     return 0
@@ -251,6 +274,7 @@ def _from_file(options: argparse.Namespace) -> Configuration:
     in_file = {
         "isns": None,
         "metrics": None,
+        "console": None,
         "size": None,
         "block_size": Volume.block_size,
         "target": None,
@@ -305,9 +329,10 @@ def _from_arguments(options: argparse.Namespace) -> Configuration:
     }
     isns = None if options.isns is None else Isns(options.isns)
     metrics = None if options.metrics is None else Metrics(options.metrics)
+    api = None if options.console is None else Api(options.console)
     pools = _pools(options.pool, options.target or "")
     return Configuration(
-        {PORTAL_GROUP: PortalGroup(portals)}, volumes, targets, isns=isns, pools=pools, metrics=metrics
+        {PORTAL_GROUP: PortalGroup(portals)}, volumes, targets, isns=isns, pools=pools, metrics=metrics, api=api
     )
 
 

@@ -47,9 +47,9 @@ class ControlSocket:
         """Answer from now on. Raises StateError."""
         sock = socket.socket(socket.AF_UNIX)
         try:
-            with _short(self._directory) as path, contextlib.suppress(FileNotFoundError):
+            with short_path(self._directory, _SOCKET) as path, contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # of a server that was killed: the lock says that it is gone
-            with _short(self._directory) as path:
+            with short_path(self._directory, _SOCKET) as path:
                 before = os.umask(0o177)
                 try:
                     sock.bind(path)
@@ -97,7 +97,7 @@ def ask(directory: Path, command: str, **arguments: object) -> Any:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(_PATIENCE)
         try:
-            with _short(directory) as path:
+            with short_path(directory, _SOCKET) as path:
                 sock.connect(path)
             sock.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
             with sock.makefile("rb") as answers:
@@ -139,10 +139,10 @@ def _take_lock(directory: Path) -> int:
 
 
 @contextlib.contextmanager
-def _short(directory: Path) -> Iterator[str]:
-    """A path of the socket that is short enough for a socket address, however long the directory's is (unix(7))."""
+def short_path(directory: Path, name: str) -> Iterator[str]:
+    """A path of a socket in a directory that is short enough for a socket address, however long the directory's is (unix(7))."""
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{fd}/{_SOCKET}"
+        yield f"/proc/self/fd/{fd}/{name}"
     finally:
         os.close(fd)

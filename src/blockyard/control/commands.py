@@ -1,20 +1,22 @@
 """What can be asked of a server that runs, by the control socket: one function for each command, and their table.
 
-A command gets the server and the request, and returns what JSON can say. It raises ControlError for what cannot be done.
+A command gets the server and the request, and returns what JSON can say. It raises ControlError for what cannot be done. The
+table says as well who may ask for it by the API.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blockyard import __version__
 from blockyard.block.size import Size
+from blockyard.control.command import Command
 from blockyard.control.configuration_file import dump
 from blockyard.control.errors import UsageError
 from blockyard.control.optical_commands import OPTICAL_COMMANDS
 from blockyard.control.pool_commands import POOL_COMMANDS
+from blockyard.control.roles import Role
 from blockyard.control.schedule_commands import SCHEDULE_COMMANDS
 from blockyard.control.tape_commands import TAPE_COMMANDS
 
@@ -110,14 +112,14 @@ async def alua_set(server: Server, request: Request) -> None:
         raise UsageError("the worker of that target is just being started: try again")
 
 
-COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {
-    "status": status,
-    "reload": reload,
-    "config show": config_show,
-    "volume resize": volume_resize,
-    "session drop": session_drop,
-    "alua show": alua_show,
-    "alua set": alua_set,
+COMMANDS: dict[str, Command] = {
+    "status": Command(status, Role.VIEWER),
+    "reload": Command(reload, Role.ADMIN),
+    "config show": Command(config_show, Role.VIEWER),
+    "volume resize": Command(volume_resize, Role.OPERATOR),
+    "session drop": Command(session_drop, Role.OPERATOR, target="target"),
+    "alua show": Command(alua_show, Role.VIEWER),
+    "alua set": Command(alua_set, Role.OPERATOR, target="target"),
     **POOL_COMMANDS,
     **TAPE_COMMANDS,
     **SCHEDULE_COMMANDS,

@@ -71,7 +71,12 @@ def _make(data: dict[str, Any], directory: Path, portals: tuple[str, ...]) -> Co
         )
         for name, drive in configuration.drives.items()
     }
-    return replace(configuration, pools=pools, volumes=volumes, libraries=libraries, drives=drives)
+    api = configuration.api and replace(
+        configuration.api,
+        certificate=configuration.api.certificate and os.path.abspath(directory / configuration.api.certificate),
+        key=configuration.api.key and os.path.abspath(directory / configuration.api.key),
+    )
+    return replace(configuration, pools=pools, volumes=volumes, libraries=libraries, drives=drives, api=api)
 
 
 def dump(configuration: Configuration) -> str:

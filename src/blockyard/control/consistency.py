@@ -22,6 +22,7 @@ from blockyard.pool.names import check_snapshot_name, check_volume_name
 from blockyard.pool.schedule import chosen
 from blockyard.scsi.lun import MAX_LUN
 from blockyard.worker.configuration import (
+    Api,
     Configuration,
     Drive,
     Isns,
@@ -35,10 +36,12 @@ from blockyard.worker.configuration import (
     Volume,
 )
 
+API_PORT = 3261  # beside iSCSI's 3260
 METRICS_PORT = 9464  # of exporters of OpenTelemetry, which no other is likely to have here
 MAX_TAG = 65535  # portal group tags have 16 bits (RFC 7143 §13.9)
 BLOCK_SIZES = (512, 4096)
 _VOLUME_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}\Z")
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
 _ENTITY_LIMIT = 255  # bytes (RFC 4171 §6.2.1)
 _ALIAS_LIMIT = 255  # bytes (RFC 7143 §13.6)
 
@@ -65,7 +68,12 @@ def checked(configuration: Configuration) -> Configuration:
         targets[made.name] = made
     isns = configuration.isns and _isns(configuration.isns)
     metrics = configuration.metrics and _metrics(configuration.metrics, groups)
-    return replace(configuration, portal_groups=groups, pools=pools, targets=targets, isns=isns, metrics=metrics)
+    api = configuration.api and _api(configuration.api, groups)
+    if metrics and api and _same_place(portal_from(metrics.listen), portal_from(api.listen)):
+        raise RecordError(join("api", "listen"), f"{api.listen} is taken by metrics.listen")
+    return replace(
+        configuration, portal_groups=groups, pools=pools, targets=targets, isns=isns, metrics=metrics, api=api
+    )
 
 
 def _metrics(metrics: Metrics, groups: Mapping[int, PortalGroup]) -> Metrics:
@@ -73,12 +81,33 @@ def _metrics(metrics: Metrics, groups: Mapping[int, PortalGroup]) -> Metrics:
     portal = _portal(at, metrics.listen, port=METRICS_PORT)
     if not portal.port:
         raise RecordError(at, f"{portal} has no port: name one that Prometheus can be told, such as {METRICS_PORT}")
+    _check_no_portal(at, portal, groups)
+    return replace(metrics, listen=portal.written)
+
+
+def _api(api: Api, groups: Mapping[int, PortalGroup]) -> Api:
+    at = join("api", "listen")
+    portal = _portal(at, api.listen, port=API_PORT)
+    if portal.port:
+        _check_no_portal(at, portal, groups)
+    for number, host in enumerate(api.hosts):
+        if not _HOST.match(host):
+            raise RecordError(
+                join("api", "hosts", f"[{number}]"), f"{host!r} is not the name of a host, in small letters"
+            )
+    return replace(api, listen=portal.written)
+
+
+def _check_no_portal(at: str, portal: Portal, groups: Mapping[int, PortalGroup]) -> None:
     for tag, group in groups.items():
         for other in map(portal_from, group.portals):
-            same = other.port == portal.port and other.address.version == portal.address.version
-            if same and (other.wildcard or portal.wildcard or other.address == portal.address):
+            if _same_place(portal, other):
                 raise RecordError(at, f"{portal} is taken by {other}, a portal of the group {tag}")
-    return replace(metrics, listen=portal.written)
+
+
+def _same_place(portal: Portal, other: Portal) -> bool:
+    same = other.port == portal.port != 0 and other.address.version == portal.address.version
+    return same and (other.wildcard or portal.wildcard or other.address == portal.address)
 
 
 def _check_schedule(at: str, schedule: Schedule, pools: Collection[str]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from blockyard.control.command import Command
 from blockyard.control.errors import UsageError
+from blockyard.control.roles import Role
 
 if TYPE_CHECKING:
     from blockyard.control.administration import Request
@@ -57,7 +58,14 @@ async def _ask(server: Server, drive: str, request: Request) -> dict[str, Any]:
     return {key: value for key, value in reply.items() if key not in ("type", "number")}
 
 
-OPTICAL_COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {
-    "optical": optical,
-    "optical drives": drives,
+def _role(request: Request) -> Role:
+    """Who may ask for it: operators take images from the jukebox; by a path one could get at any file."""
+    if request.get("request") in ("status", "list"):
+        return Role.VIEWER
+    return Role.ADMIN if "/" in str(request.get("image", "")) else Role.OPERATOR
+
+
+OPTICAL_COMMANDS = {
+    "optical": Command(optical, _role),
+    "optical drives": Command(drives, Role.VIEWER),
 }

@@ -6,41 +6,45 @@ target, and volumes of a pool that is exported become targets.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from blockyard.block.records import join, key
+from blockyard.control.command import Command
 from blockyard.control.errors import ControlError, UsageError
+from blockyard.control.roles import Role
 
 if TYPE_CHECKING:
     from blockyard.control.administration import Request
     from blockyard.control.server import Server
 
-_PLAIN = frozenset(  # what the worker alone has to do with
-    {
-        "show",
-        "volumes",
-        "snapshots",
-        "create snapshot",
-        "set",
-        "set volume",
-        "add member",
-        "grow member",
-        "remove member",
-        "survey",
-        "jobs",
-        "cancel job",
-        "check",
-        "scrub",
-        "cdp on",
-        "cdp off",
-        "cdp show",
-        "cdp bookmark",
-        "cdp delete bookmark",
-        "cdp copy",
-    }
-)
+_PLAIN: dict[str, Role] = {  # what the worker alone has to do with
+    "show": Role.VIEWER,
+    "volumes": Role.VIEWER,
+    "snapshots": Role.VIEWER,
+    "create snapshot": Role.OPERATOR,
+    "set": Role.ADMIN,
+    "set volume": Role.OPERATOR,
+    "add member": Role.ADMIN,
+    "grow member": Role.ADMIN,
+    "remove member": Role.ADMIN,
+    "survey": Role.OPERATOR,
+    "jobs": Role.VIEWER,
+    "cancel job": Role.OPERATOR,
+    "check": Role.OPERATOR,
+    "scrub": Role.OPERATOR,
+    "cdp on": Role.OPERATOR,
+    "cdp off": Role.OPERATOR,
+    "cdp show": Role.VIEWER,
+    "cdp bookmark": Role.OPERATOR,
+    "cdp delete bookmark": Role.OPERATOR,
+    "cdp copy": Role.ADMIN,  # it writes a file wherever it is told to
+}
 _OF_VOLUMES = frozenset({"create volume", "create clone", "cdp clone"})  # what is served may have changed after it
+
+
+def _role(request: Request) -> Role:
+    """Who may ask for this of a pool. What deletes volumes and snapshots, or rolls them back, is for operators."""
+    return _PLAIN.get(str(request.get("request")), Role.OPERATOR)
 
 
 async def pool(server: Server, request: Request) -> dict[str, Any]:
@@ -100,4 +104,4 @@ def _check_not_configured(server: Server, source: str) -> None:
             raise UsageError(f"{source} stands in the configuration, as {at}: take it out there and reload first")
 
 
-POOL_COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {"pool": pool, "pools": pools}
+POOL_COMMANDS = {"pool": Command(pool, _role), "pools": Command(pools, Role.VIEWER)}

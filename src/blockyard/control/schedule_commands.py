@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from blockyard.block import records
+from blockyard.control.command import Command
 from blockyard.control.errors import ControlError, UsageError
+from blockyard.control.roles import Role
 from blockyard.pool.schedule import parse, zone
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ async def schedule_run(server: Server, request: Request) -> dict[str, Any]:
     return {"taken": taken, "deleted": deleted}
 
 
-SCHEDULE_COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {
-    "schedules": schedules,
-    "schedule run": schedule_run,
+SCHEDULE_COMMANDS = {
+    "schedules": Command(schedules, Role.VIEWER),
+    "schedule run": Command(schedule_run, Role.OPERATOR),
 }

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import resource
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from blockyard.control.isns import Registrar, Targets
 from blockyard.control.measurements import measure
 from blockyard.control.metrics import Endpoint
 from blockyard.control.portals import Listeners, Opening
+from blockyard.control.service import Nowhere, Prepared, Service
 from blockyard.control.settling import Found, settle
 from blockyard.control.state import State
 from blockyard.control.supervisor import Supervisor
@@ -63,7 +65,7 @@ class Interrupted(ControlError):
 class Server:
     """One run of `blockyard serve`: portals are opened, then volumes prepared, then targets served."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, service: Callable[[Server], Service] | None = None) -> None:
         self.options = options
         self.configuration = Configuration()  # as it was asked for
         self.supervisor: Supervisor
@@ -77,6 +79,7 @@ class Server:
         self._reloads: set[asyncio.Task[None]] = set()
         self._registrar: Registrar | None = None
         self._metrics = Endpoint(partial(measure, self))
+        self._service = Nowhere() if service is None else service(self)
 
     @property
     def settled(self) -> Settled:
@@ -92,6 +95,7 @@ class Server:
     def close(self) -> None:
         self._listeners.close()
         self._metrics.close()
+        self._service.close()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -102,6 +106,7 @@ class Server:
         self._metrics.commit(address, self._metrics.prepare(address))
         with contextlib.closing(State(self.options.state)) as state:
             self._socket = ControlSocket(self.options.state, self._carry_out)
+            self._service.commit(self._service.prepare(configuration.api))
             self._found = self._settle(configuration, self._groups, state, grow=self.options.config is not None)
         self.configuration = configuration
         return self._found
@@ -147,6 +152,7 @@ class Server:
                 await self._socket.start()
                 async with self.unchanging():
                     await self._metrics.start()
+                    await self._service.start()
                 notify(READY="1", STATUS=self._status())
                 tasks.append(asyncio.create_task(keep_watchdog()))  # before, nobody waits for it (systemd.service(5))
                 on_ready()
@@ -154,6 +160,7 @@ class Server:
             notify(STOPPING="1", STATUS="Waiting for initiators to log out, then flushing")
             if self._registrar is not None:
                 await self._registrar.close()
+            await self._service.stop()
             await acceptor.close()
             if not await signals.before(supervisor.stop(GRACE)):
                 raise Interrupted
@@ -276,20 +283,26 @@ class Server:
         """Serve this from now on. Raises ControlError; then all is as it was."""
         async with self._changing:
             opening = self._listeners.prepare(configuration.portal_groups)
-            metrics = None
+            metrics: socket.socket | None = None
+            service: Prepared | None = None
             try:
                 metrics = self._metrics.prepare(_metrics_address(configuration))
+                service = self._service.prepare(configuration.api)
                 found = await asyncio.to_thread(self._look, configuration, opening, grow)
                 await self._hand_on(found)
             except BaseException:
                 opening.undo()
-                if metrics is not None:
-                    metrics.close()
+                for prepared in (metrics, service):
+                    if prepared is not None:
+                        prepared.close()
                 raise
             before = self.settled
             self._found, self.configuration, self._groups = found, configuration, opening.groups
             self._metrics.commit(_metrics_address(configuration), metrics)
             await self._metrics.start()
+            assert service is not None
+            self._service.commit(service)
+            await self._service.start()
             for sock, _ in opening.new.values():
                 self._acceptor.listen(sock)
             for sock in self._listeners.commit(opening):
@@ -331,7 +344,7 @@ class Server:
         command = COMMANDS.get(str(request.get("command")))
         if command is None:
             raise UsageError(f"the server has no command {request.get('command')!r}: it may be of another version")
-        return await command(self, request)
+        return await command.run(self, request)
 
 
 def _metrics_address(configuration: Configuration) -> str:

@@ -32,6 +32,13 @@ CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, s
     """
 CREATE TABLE ports (target TEXT, tag INTEGER, number INTEGER NOT NULL UNIQUE, PRIMARY KEY (target, tag)) WITHOUT ROWID;
 """,
+    """
+CREATE TABLE accounts (name TEXT PRIMARY KEY, role TEXT NOT NULL, targets TEXT NOT NULL, \
+enabled INTEGER NOT NULL DEFAULT 1, password TEXT NOT NULL, totp BLOB, totp_step INTEGER NOT NULL DEFAULT 0, \
+created REAL NOT NULL, changed REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE tokens (id TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts, note TEXT NOT NULL, \
+role TEXT NOT NULL, created REAL NOT NULL, expires REAL, used REAL, digest BLOB NOT NULL) WITHOUT ROWID;
+""",
 )
 _VERSION = len(_SCHEMAS)
 _MAX_PORT = 65535  # relative target port identifiers have 16 bits, and 0 is none (SPC-5)

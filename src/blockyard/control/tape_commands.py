@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from blockyard.control.command import Command
 from blockyard.control.errors import UsageError
+from blockyard.control.roles import Role
 
 if TYPE_CHECKING:
     from blockyard.control.administration import Request
@@ -29,4 +30,8 @@ async def libraries(server: Server, request: Request) -> dict[str, Any]:
     return {name: await server.supervisor.ask_library(name, {"request": "status"}) for name in shown}
 
 
-TAPE_COMMANDS: dict[str, Callable[[Server, Request], Awaitable[object]]] = {"tape": tape, "tape libraries": libraries}
+def _role(request: Request) -> Role:
+    return Role.VIEWER if request.get("request") in ("status", "cartridges") else Role.OPERATOR
+
+
+TAPE_COMMANDS = {"tape": Command(tape, _role), "tape libraries": Command(libraries, Role.VIEWER)}

@@ -267,6 +267,21 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Api:
+    """Where the API and the console are, by HTTP; by HTTPS wherever other machines can get at them."""
+
+    listen: str  # ADDR:PORT
+    certificate: str = ""  # PEM file, with all that leads to a known authority; "": one of our own making
+    key: str = ""  # PEM file of its key
+    hosts: tuple[str, ...] = ()  # names that it goes by, besides its address: of a proxy before it
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key belong together: give both, or neither")
+
+
+@dataclass(frozen=True)
 class Schedule:
     """Snapshots of volumes of pools that are taken by themselves, and deleted when others have come (pool/schedule.py)."""
 
@@ -304,6 +319,7 @@ class Configuration:
     schedules: dict[str, Schedule] = field(default_factory=dict)
     drives: dict[str, Drive] = field(default_factory=dict)
     metrics: Metrics | None = None
+    api: Api | None = None
 
     def shared_by(self, volume: str) -> str:
         """What all who use a volume or drive share: its pool, or itself."""

@@ -1,0 +1,87 @@
+"""The application: all routes, the console's files, and the OpenAPI document of the former."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+import blockyard
+from blockyard import __version__
+from blockyard.api import problems
+from blockyard.api.context import Context
+from blockyard.api.guard import COOKIE, CSRF, Guard
+from blockyard.api.problems import Problem
+from blockyard.api.routes import events, logins, pools, server, sessions, stream, targets, volumes
+
+PREFIX = "/api/v1"
+ROUTES = (server, logins, volumes, pools, targets, sessions, events, stream)
+CONSOLE = Path(blockyard.__file__).with_name("console")
+
+_TEXT = """\
+Everything that a Blockyard server can be asked and told. Errors are problem details (RFC 9457). What is changed is changed with
+the ETag that it was read with (If-Match), so that nothing gets lost. Programs send a token (Authorization: Bearer); the console
+logs in.
+"""
+
+
+def build(context: Context) -> Guard:
+    """The application (ASGI)."""
+    app = FastAPI(
+        title="Blockyard",
+        version=__version__,
+        description=_TEXT,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    for module in ROUTES:
+        app.include_router(module.routes.router, prefix=PREFIX)
+    _describe(app)
+    if (CONSOLE / "index.html").is_file():
+        app.mount("/", StaticFiles(directory=CONSOLE, html=True))
+    return Guard(app, context)
+
+
+def _describe(app: FastAPI) -> None:
+    """Add to the document what FastAPI does not know of."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _complete(generate())  # which keeps it
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete(document: dict[str, Any]) -> None:
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {})["Problem"] = _problem()
+    components["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "a token: blockyard_ID_SECRET"},
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": COOKIE,
+            "description": f"of the console; changes need the field {CSRF} as well",
+        },
+    }
+    document["security"] = [{"token": []}, {"session": []}]
+
+
+def _problem() -> dict[str, Any]:
+    schema = Problem.model_json_schema()
+    faults = schema.pop("$defs")["Fault"]
+    inlined: dict[str, Any] = _inline(schema, faults)
+    return inlined
+
+
+def _inline(schema: Any, faults: Any) -> Any:
+    if isinstance(schema, dict):
+        return faults if "$ref" in schema else {key: _inline(value, faults) for key, value in schema.items()}
+    return [_inline(each, faults) for each in schema] if isinstance(schema, list) else schema

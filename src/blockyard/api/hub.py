@@ -1,0 +1,222 @@
+"""The stream: what changes is looked for once a second, for all who watch, and for nobody when nobody does.
+
+Each who watches has a queue with an end. Whoever is so slow that it fills up is let go of: a browser comes again by itself and
+says which event it had last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from blockyard.control.errors import ControlError
+from blockyard.control.events import read_events
+from blockyard.control.roles import Identity
+
+if TYPE_CHECKING:
+    from blockyard.api.context import Context
+
+log = logging.getLogger(__name__)
+
+PERIOD = 1.0  # seconds
+MAX_STREAMS, MAX_EACH = 64, 8  # in all, and of one account
+_QUEUE = 64  # messages
+_BACKLOG = 500  # events that one who comes again is told
+_RATES = ("read_ops", "read_bytes", "write_ops", "write_bytes", "other_ops", "errors")
+
+Report = dict[str, Any]
+
+
+class Subscription:
+    """One who watches: an iterator of messages, until it is let go of."""
+
+    def __init__(self, who: Identity) -> None:
+        self.who = who
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUE + 1)
+        self._over = False
+
+    def put(self, message: bytes) -> None:
+        if self._over:
+            return
+        if self._queue.qsize() >= _QUEUE:
+            self.end()
+        else:
+            self._queue.put_nowait(message)
+
+    def end(self) -> None:
+        """After what is in the queue."""
+        if not self._over:
+            self._over = True
+            self._queue.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (message := await self._queue.get()) is not None:
+            yield message
+
+
+class Hub:
+    """All who watch."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._subscriptions: list[Subscription] = []
+        self._task: asyncio.Task[None] | None = None
+        self._event = 0  # the newest that was told
+        self._before: tuple[float, Report] | None = None
+        self._told: dict[str, Any] = {}
+
+    def subscribe(self, who: Identity, after: int | None) -> Subscription | None:
+        """Watch from now on, and be told of events after the one with that number. None where too many do."""
+        same = sum(each.who.name == who.name for each in self._subscriptions)
+        if len(self._subscriptions) >= MAX_STREAMS or same >= MAX_EACH:
+            return None
+        subscription = Subscription(who)
+        subscription.put(b"retry: 2000\n\n")
+        if not self._subscriptions:
+            self._event = self._newest()
+            self._before, self._told = None, {}
+        if after is not None:
+            for event in read_events(self._context.state, after=after, last=_BACKLOG):
+                if event.id <= self._event:
+                    self._tell(subscription, "event", event.as_dict(), number=event.id)
+        for name, found in self._told.items():
+            self._tell(subscription, name, found)
+        self._subscriptions.append(subscription)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    def close(self) -> None:
+        """Let go of all."""
+        for subscription in self._subscriptions:
+            subscription.end()
+        self._subscriptions.clear()
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    # ---- what is told
+
+    async def _run(self) -> None:
+        while self._subscriptions:
+            try:
+                await self._look()
+            except (ControlError, OSError) as error:  # a worker is just being started again
+                log.debug("the stream has nothing to tell now: %s", error)
+            await asyncio.sleep(PERIOD)
+        self._task = None
+
+    async def _look(self) -> None:
+        now, report = time.monotonic(), await self._report()
+        if self._before is not None:
+            self._tell_all("statistics", _rates(*self._before, now, report))
+        self._before = (now, report)
+        self._if_changed("sessions", report["sessions"])
+        self._if_changed("jobs", await self._jobs())
+        for event in read_events(self._context.state, after=self._event):
+            self._event = event.id
+            self._tell_all("event", event.as_dict(), number=event.id)
+        for subscription in list(self._subscriptions):
+            if not self._still(subscription.who):
+                subscription.end()
+                self.leave(subscription)
+
+    async def _report(self) -> Report:
+        told = await self._context.server.supervisor.ask_all({"name": "statistics"})
+        reports = [report for report in told if report is not None]
+        return {
+            "volumes": {name: found for report in reports for name, found in report["volumes"].items()},
+            "drives": {name: found for report in reports for name, found in report["drives"].items()},
+            "sessions": [session for report in reports for session in report["sessions"]],
+        }
+
+    async def _jobs(self) -> list[Report]:
+        found: list[Report] = []
+        for pool in self._context.server.settled.pools:
+            try:
+                told = await self._context.server.supervisor.ask_pool(pool, {"request": "jobs"})
+            except ControlError:
+                continue
+            found += [{**job, "id": f"{pool}.{job['number']}", "pool": pool} for job in told["jobs"]]
+        return found
+
+    def _newest(self) -> int:
+        return max((event.id for event in read_events(self._context.state, last=1)), default=0)
+
+    def _still(self, who: Identity) -> bool:
+        """Whether somebody may still watch: accounts change."""
+        if who.by == "local":
+            return True
+        account = self._context.accounts.find(who.name)
+        return account is not None and account.identity.targets == who.targets and account.role.rank >= who.role.rank
+
+    # ---- telling it
+
+    def _if_changed(self, name: str, found: Any) -> None:
+        if self._told.get(name) != found:
+            self._told[name] = found
+            self._tell_all(name, found)
+
+    def _tell_all(self, name: str, found: Any, *, number: int | None = None) -> None:
+        whole = _message(name, found, number)
+        for subscription in list(self._subscriptions):
+            if subscription.who.everywhere:
+                subscription.put(whole)
+            else:
+                self._tell(subscription, name, found, number=number)
+
+    def _tell(self, subscription: Subscription, name: str, found: Any, *, number: int | None = None) -> None:
+        if not subscription.who.everywhere:
+            found = self._of_owner(subscription.who, name, found)
+        if found is not None:
+            subscription.put(_message(name, found, number))
+
+    def _of_owner(self, who: Identity, name: str, found: Any) -> Any:
+        """What of it concerns the targets of an owner; None for nothing."""
+        if name == "event":
+            return found if found["target"] in who.targets else None
+        if name == "sessions":
+            return [session for session in found if session["target"] in who.targets]
+        if name != "statistics":
+            return None
+        targets = self._context.server.settled.targets
+        shown = {volume for each in who.targets if each in targets for volume in targets[each].volumes}
+        theirs = {kind: {key: found[kind][key] for key in found[kind].keys() & shown} for kind in ("volumes", "drives")}
+        return {**found, **theirs, "total": _total(theirs["volumes"].values())}
+
+
+def _rates(before: float, old: Report, now: float, new: Report) -> Report:
+    """What was done a second, by volume and drive and in all."""
+    seconds = max(now - before, 1e-3)
+    found: Report = {"time": time.time()}
+    for kind in ("volumes", "drives"):
+        found[kind] = {
+            name: {key: _rate(old[kind].get(name, {}).get(key, 0), counters[key], seconds) for key in _RATES}
+            for name, counters in new[kind].items()
+            if name in old[kind]
+        }
+    found["total"] = _total([*found["volumes"].values(), *found["drives"].values()])
+    return found
+
+
+def _rate(old: int, new: int, seconds: float) -> float:
+    return round(max(new - old, 0) / seconds, 1)  # a worker that was started again counts from 0
+
+
+def _total(rates: Any) -> dict[str, float]:
+    rates = list(rates)
+    return {key: round(sum(each[key] for each in rates), 1) for key in _RATES}
+
+
+def _message(name: str, found: Any, number: int | None) -> bytes:
+    text = json.dumps(found, separators=(",", ":"))  # a line: JSON has none inside
+    head = "" if number is None else f"id: {number}\n"
+    return f"{head}event: {name}\ndata: {text}\n\n".encode()

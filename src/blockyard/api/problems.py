@@ -1,0 +1,105 @@
+"""Errors as the API tells them: problem details for HTTP (RFC 9457), whatever has gone wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from blockyard.control.accounts import AccountError, NoSuchAccount
+from blockyard.control.errors import ConfigurationError, ControlError, StateError, UsageError
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+_STATUS: dict[type[ControlError], HTTPStatus] = {  # the first that fits
+    NoSuchAccount: HTTPStatus.NOT_FOUND,
+    AccountError: HTTPStatus.CONFLICT,
+    UsageError: HTTPStatus.BAD_REQUEST,
+    ConfigurationError: HTTPStatus.BAD_REQUEST,
+    StateError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ControlError: HTTPStatus.CONFLICT,
+}
+
+
+class Fault(BaseModel):
+    """One thing that is wrong with a request."""
+
+    at: str = Field(description="where: body.size, query.last …")
+    problem: str
+
+
+class Problem(BaseModel):
+    """Problem details (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str = Field(description="what the status means")
+    status: int
+    detail: str = Field("", description="what is wrong, and what to do about it")
+    errors: list[Fault] | None = Field(None, description="each thing that is wrong with a request")
+
+
+class Refused(HTTPException):
+    """A request that is not done, and why."""
+
+    def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, detail, dict(headers or {}))
+
+
+def not_found(what: str) -> Refused:
+    return Refused(HTTPStatus.NOT_FOUND, f"there is no {what}")
+
+
+def problem(
+    status: int, detail: str = "", headers: Mapping[str, str] | None = None, errors: list[Fault] | None = None
+) -> JSONResponse:
+    """An answer that says what is wrong."""
+    found = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    return JSONResponse(found.model_dump(exclude_none=True), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of an application told so."""
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(ControlError, _of_control)
+    app.add_exception_handler(Exception, _of_anything)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route's documentation says of these."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+async def _of_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, error.detail, error.headers)
+
+
+async def _of_validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [Fault(at=".".join(map(str, each["loc"])), problem=str(each["msg"])) for each in error.errors()]
+    detail = "; ".join(f"{each.at}: {each.problem}" for each in errors[:3])
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
+
+
+async def _of_control(request: Request, error: Exception) -> JSONResponse:
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    return problem(status, str(error))
+
+
+async def _of_anything(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s has failed", request.method, request.url.path, exc_info=error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server has made a mistake: its log says more")

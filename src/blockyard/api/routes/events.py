@@ -1,0 +1,40 @@
+"""Events: what has happened that somebody may want to look up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import BaseModel, Field
+
+from blockyard.api.security import Here, Owners, Routes, Who
+from blockyard.control.events import read_events
+from blockyard.control.roles import Role
+
+routes = Routes("events")
+
+_MOST = 10_000
+
+
+class Event(BaseModel):
+    id: int = Field(description="ascending")
+    time: str = Field(description="RFC 3339")
+    severity: str = Field(description="info, warning or error")
+    what: str = Field(description="for programs: login-failed …")
+    text: str
+    who: str = Field(description="a user, an account or an initiator")
+    address: str
+    target: str
+
+
+@routes.get("/events", Role.VIEWER, Owners.THEIRS)
+async def list_events(
+    here: Here,
+    who: Who,
+    after: Annotated[int, Query(ge=0, le=2**62, description="only those with a greater id")] = 0,
+    last: Annotated[int, Query(ge=1, le=_MOST, description="so many at most, the newest")] = 1000,
+) -> list[Event]:
+    """In the order in which they came; for an owner, those of their targets."""
+    events = read_events(here.state, after=after, last=last if who.everywhere else _MOST)
+    theirs = [event for event in events if who.everywhere or event.target in who.targets]
+    return [Event.model_validate(event.as_dict()) for event in theirs[-last:]]

@@ -1,0 +1,61 @@
+"""Sessions of initiators."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from blockyard.api.context import Context
+from blockyard.api.problems import not_found
+from blockyard.api.security import Here, Owners, Routes, Who
+from blockyard.control.commands import session_drop
+from blockyard.control.roles import Role
+
+routes = Routes("sessions")
+
+
+class Connection(BaseModel):
+    cid: int
+    peer: str = Field(description="ADDR:PORT of the initiator")
+    portal: str
+
+
+class Session(BaseModel):
+    """An I_T nexus that is logged in (RFC 7143)."""
+
+    target: str
+    initiator: str
+    tsih: int = Field(description="the target session identifying handle")
+    portal_group: int
+    user: str = Field(description="the CHAP name; empty: none")
+    right: str
+    connections: list[Connection]
+
+
+@routes.get("/sessions", Role.VIEWER, Owners.THEIRS)
+async def list_sessions(here: Here, who: Who) -> list[Session]:
+    """Who is logged in now; for an owner, to their targets."""
+    return [session for session in await _sessions(here) if who.everywhere or session.target in who.targets]
+
+
+@routes.get("/targets/{target}/sessions", Role.VIEWER, Owners.TARGET)
+async def list_sessions_of_target(target: str, here: Here) -> list[Session]:
+    """Who is logged in to a target."""
+    if target not in here.server.settled.targets:
+        raise not_found(f"target {target!r}")
+    return [session for session in await _sessions(here) if session.target == target]
+
+
+@routes.delete("/targets/{target}/sessions/{tsih}", Role.OPERATOR, Owners.TARGET, status_code=204)
+async def drop_session(target: str, tsih: int, here: Here) -> None:
+    """End a session. The initiator may log in again."""
+    for session in await _sessions(here):
+        if (session.target, session.tsih) == (target, tsih):
+            request = {"initiator": session.initiator, "target": target, "tsih": tsih}
+            await session_drop(here.server, request)
+            return
+    raise not_found(f"session {tsih} of {target!r}")
+
+
+async def _sessions(here: Context) -> list[Session]:
+    told = await here.server.supervisor.ask_all({"name": "statistics"})
+    return [Session(**session) for report in told if report is not None for session in report["sessions"]]

@@ -1,0 +1,84 @@
+"""Volumes as the server has them: what LUNs can be made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from blockyard.api.context import Context
+from blockyard.api.models import Counters
+from blockyard.api.problems import not_found
+from blockyard.api.security import Here, Owners, Routes, Who
+from blockyard.control.roles import Role
+from blockyard.worker.configuration import Volume as Configured
+
+routes = Routes("volumes")
+
+
+class Volume(BaseModel):
+    """A file, a block device or a volume or snapshot of a pool, as a logical unit."""
+
+    name: str
+    kind: str = Field(description="file, or pool")
+    source: str = Field(description="a path, POOL/VOLUME or POOL/VOLUME@SNAPSHOT")
+    pool: str | None = Field(description="the pool that it is in")
+    volume: str | None = Field(description="what it is called in its pool")
+    snapshot: str | None
+    size: int = Field(description="bytes")
+    block_size: int
+    read_only: bool
+    uuid: str = Field(description="its identity for initiators")
+    format: str
+    targets: list[str] = Field(description="that show it")
+    counters: Counters | None = Field(description="none while nothing leads to it")
+
+
+@routes.get("/volumes", Role.VIEWER, Owners.THEIRS)
+async def list_volumes(here: Here, who: Who) -> list[Volume]:
+    """All volumes that are configured, and those of pools that are exported; for an owner, those that their targets show."""
+    found = await _volumes(here)
+    return [volume for volume in found if who.everywhere or who.owns(volume.targets)]
+
+
+@routes.get("/volumes/{volume:path}", Role.VIEWER, Owners.VOLUME)
+async def get_volume(volume: str, here: Here) -> Volume:
+    """One of them."""
+    for each in await _volumes(here):
+        if each.name == volume:
+            return each
+    raise not_found(f"volume {volume!r}")
+
+
+async def _volumes(here: Context) -> list[Volume]:
+    settled = here.server.settled
+    counters = await counted(here, "volumes")
+    shown: dict[str, list[str]] = {}
+    for name, target in settled.targets.items():
+        for volume in target.volumes:
+            shown.setdefault(volume, []).append(name)
+    return [_volume(volume, shown.get(name, []), counters.get(name)) for name, volume in settled.volumes.items()]
+
+
+def _volume(volume: Configured, targets: list[str], counters: Any) -> Volume:
+    return Volume(
+        name=volume.name,
+        kind="pool" if volume.pool else "file",
+        source=volume.source,
+        pool=volume.pool or None,
+        volume=volume.in_pool if volume.pool else None,
+        snapshot=volume.snapshot or None,
+        size=int(volume.size),
+        block_size=volume.block_size,
+        read_only=volume.read_only,
+        uuid=volume.uuid,
+        format=volume.format,
+        targets=sorted(targets),
+        counters=counters,
+    )
+
+
+async def counted(here: Context, what: str) -> dict[str, Any]:
+    """The counters of all "volumes" or "drives" by their names."""
+    told = await here.server.supervisor.ask_all({"name": "statistics"})
+    return {name: found for report in told if report is not None for name, found in report[what].items()}

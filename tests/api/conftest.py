@@ -1,0 +1,32 @@
+"""What the tests of the API share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.api.serving import Api, address
+from tests.conftest import TargetFactory
+
+
+class ApiFactory(Protocol):
+    """See the fixture `api`."""
+
+    def __call__(self, *volumes: str, config: str | None = None, listen: str | None = None) -> Api: ...
+
+
+@pytest.fixture
+def api(target: TargetFactory, tmp_path: Path) -> ApiFactory:
+    """Starts a target (see the fixture of that name) together with the API."""
+
+    def start(*volumes: str, config: str | None = None, listen: str | None = None) -> Api:
+        place = address() if listen is None else listen
+        if config is None:
+            serving = target(*volumes, options=["--console", place])
+        else:
+            serving = target(config=f'[api]\nlisten = "{place}"\n\n{config}')
+        return Api(serving, place, tmp_path / "state-0")
+
+    return start

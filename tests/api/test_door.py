@@ -1,0 +1,186 @@
+"""What every request has to pass: who asks, where it comes from, how much it brings, how often."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+
+import httpx
+
+from blockyard.api.guard import MAX_BODY
+from blockyard.api.rates import Rate, Rates
+from blockyard.control.roles import Role
+from tests.api.conftest import ApiFactory
+from tests.api.serving import LIMIT, PASSWORD, logged_in
+from tests.conftest import run
+
+
+def problem(answer: httpx.Response) -> str:
+    """What an answer says is wrong, which it does in the form of RFC 9457."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = answer.json()
+    assert found["status"] == answer.status_code
+    assert found["title"]
+    return str(found["detail"])
+
+
+def test_the_first_account_is_made_once_and_logged_in(api: ApiFactory) -> None:
+    served = api()
+    with served.client() as client:
+        assert client.get("/setup").json() == {"needed": True, "code_needed": False}
+        assert client.get("/me").status_code == 401
+        answer = client.post("/setup", json={"name": "admin", "password": "short"})
+        assert answer.status_code == 422
+        assert "12 characters" in problem(answer)
+        answer = client.post("/setup", json={"name": "admin", "password": PASSWORD})
+        assert answer.status_code == 201
+        assert answer.json()["role"] == "admin"
+        cookie = answer.headers["set-cookie"]
+        assert all(word in cookie for word in ("HttpOnly", "SameSite=strict", "Path=/"))
+        assert client.get("/me").json()["name"] == "admin"
+        assert client.get("/setup").json()["needed"] is False
+        answer = client.post("/setup", json={"name": "other", "password": PASSWORD})
+        assert answer.status_code == 409
+
+
+def test_a_proxy_is_not_this_machine(api: ApiFactory) -> None:
+    served = api()
+    with served.client() as client:
+        client.headers["X-Forwarded-For"] = "192.0.2.1"
+        assert client.get("/setup").json() == {"needed": True, "code_needed": True}
+        answer = client.post("/setup", json={"name": "admin", "password": PASSWORD, "code": "0123456789abcdef"})
+        assert answer.status_code == 403
+
+
+def test_a_cookie_is_not_enough_for_changes(api: ApiFactory) -> None:
+    served = api()
+    served.account("admin", Role.ADMIN)
+    with logged_in(served, "admin") as client:
+        assert client.post("/commands/status", json={}).status_code == 200
+        client.headers.pop("X-CSRF-Token")
+        assert client.get("/status").status_code == 200
+        answer = client.post("/commands/status", json={})
+        assert answer.status_code == 403
+        assert "x-csrf-token" in problem(answer)
+
+
+def test_logging_out_ends_the_session(api: ApiFactory) -> None:
+    served = api()
+    served.account("admin", Role.ADMIN)
+    with logged_in(served, "admin") as client:
+        cookie = client.cookies["blockyard-session"]
+        assert client.post("/logout").status_code == 204
+        client.cookies.set("blockyard-session", cookie)
+        assert client.get("/me").status_code == 401
+
+
+def test_other_sites_are_refused(api: ApiFactory) -> None:
+    served = api()
+    token = served.token(Role.ADMIN)
+    with served.client(token) as client:
+        assert client.get("/me", headers={"Host": f"localhost:{served.address.rpartition(':')[2]}"}).status_code == 200
+        assert client.get("/me", headers={"Host": "evil.example"}).status_code == 421
+        assert client.get("/me", headers={"Origin": "http://evil.example"}).status_code == 403
+        assert client.get("/me", headers={"Origin": "null"}).status_code == 403
+        assert client.get("/me", headers={"Origin": f"http://{served.address}"}).status_code == 200
+        assert client.get("/me", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+
+
+def test_tokens_that_are_none(api: ApiFactory) -> None:
+    served = api()
+    token = served.token(Role.VIEWER)
+    for wrong in ("nonsense", token[:-1] + ("A" if token[-1] != "A" else "B"), token + "A", "ü"):
+        with httpx.Client(base_url=served.base) as client:
+            answer = client.get("/me", headers={b"Authorization": f"Bearer {wrong}".encode("latin-1")})
+        assert answer.status_code == 401, wrong
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+    with served.client(token) as client:
+        assert client.get("/me").json() | {"csrf": None} == {
+            "name": "the-viewer", "role": "viewer", "targets": [], "by": "token", "csrf": None, "expires_in": None,
+        }  # fmt: skip
+
+
+def test_curl_by_the_unix_socket_needs_no_password(api: ApiFactory) -> None:
+    served = api()
+    path = served.state / "api.sock"
+    assert path.stat().st_mode & 0o777 == 0o600
+    told = run(["curl", "-sS", "--unix-socket", path, "http://local/api/v1/me"]).stdout
+    assert json.loads(told)["role"] == "admin"
+    assert json.loads(told)["by"] == "local"
+
+
+def test_a_request_has_an_end(api: ApiFactory) -> None:
+    served = api()
+    token = served.token(Role.ADMIN)
+    with served.client(token) as client:
+        answer = client.post("/commands/status", content=b" " * (MAX_BODY + 1))
+        assert answer.status_code == 413
+
+        def pieces() -> object:
+            for _ in range(20):
+                yield b" " * (MAX_BODY // 8)
+
+        answer = client.post("/commands/status", content=pieces())  # type: ignore[arg-type]
+        assert answer.status_code == 413
+        assert "1048576 bytes" in problem(answer)
+    host, _, port = served.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 40000)
+        sock.settimeout(LIMIT)
+        assert b"400 Bad Request" in sock.recv(4096)
+
+
+def test_every_answer_carries_its_policy(api: ApiFactory) -> None:
+    served = api()
+    with served.client() as client:
+        for path in ("/me", "/setup", "/nowhere", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd"):
+            answer = client.get(path)
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert "root:" not in answer.text
+
+
+def test_who_guesses_waits(api: ApiFactory) -> None:
+    served = api()
+    served.account("admin", Role.ADMIN)
+    with served.client() as client:
+        wrong = {"name": "admin", "password": "wrong horse battery"}
+        answers = [client.post("/login", json=wrong) for _ in range(6)]
+        assert [answer.status_code for answer in answers[:5]] == [401] * 5
+        assert answers[5].status_code == 429
+        assert int(answers[5].headers["retry-after"]) >= 1
+        answer = client.post("/login", json={"name": "admin", "password": PASSWORD})
+        assert answer.status_code == 429, "the right password does not help whoever has to wait"
+
+
+def test_a_bucket_of_requests() -> None:
+    now = 0.0
+    rates = Rates(lambda: now)
+    rate = Rate(10, 3)
+    assert [rates.take("a", rate) for _ in range(4)] == [0, 0, 0, 0.1]
+    assert rates.take("b", rate) == 0
+    now = 0.1
+    assert rates.take("a", rate) == 0
+    assert rates.take("a", rate) > 0
+    now = 100.0
+    assert [bool(rates.take("a", rate)) for _ in range(4)] == [False, False, False, True]
+
+
+def test_too_many_requests_are_refused(api: ApiFactory) -> None:
+    served = api()
+    with served.client() as client:
+        statuses = [client.get("/setup").status_code for _ in range(300)]
+    assert statuses[0] == 200
+    assert 429 in statuses
+
+
+def test_a_disk_is_served_without_what_the_api_needs() -> None:
+    """Importing FastAPI takes longer than all the rest: who does not want the API does not wait for it."""
+    code = (
+        "import sys, asyncio, blockyard.cli.main, blockyard.cli.serve, blockyard.api.service\n"
+        "print(sorted({'fastapi', 'uvicorn', 'pydantic', 'starlette'} & sys.modules.keys()))"
+    )
+    assert run([sys.executable, "-c", code]).stdout.strip() == "[]"
