@@ -7,6 +7,8 @@ import subprocess
 import sys
 from importlib.metadata import packages_distributions, requires
 
+from packaging.requirements import Requirement
+
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -16,9 +18,9 @@ def _required(distribution: str) -> set[str]:
     """The names of a distribution and of all that it requires without any extra."""
     found = {_normal(distribution)}
     for line in requires(distribution) or ():
-        name = re.match(r"[\w.-]+", line)
-        if name is not None and "extra ==" not in line and "sys_platform == 'win32'" not in line:
-            found |= _required(name[0])
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            found |= _required(requirement.name)
     return found
 
 
