@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -81,6 +81,34 @@ class Quick(Protocol):
         """Write `data` at `offset`, to survive the death of the process; whether that is done."""
 
 
+Done = Callable[[OSError | None], None]  # is told how something has ended
+
+
+class Overlapped(Protocol):
+    """Accesses that go on by themselves while others begin, as many as one likes: for the event loop's thread alone.
+
+    Each ends by a call of its `done` on that thread, by way of `reap` or, where it cannot even begin, at once.
+    """
+
+    fd: int  # becomes readable when there is something to reap
+
+    def read(self, offset: int, length: int, done: Callable[[bytearray | OSError], None]) -> None: ...
+
+    def write(self, data: memoryview | bytes | bytearray, offset: int, done: Done) -> None:
+        """`data` stays as it is until that is done."""
+
+    def flush(self, done: Done) -> None: ...
+
+    def discard(self, offset: int, length: int, done: Done) -> None: ...
+
+    def write_zeroes(self, offset: int, length: int, done: Done) -> None: ...
+
+    def write_same(self, block: bytes, offset: int, length: int, done: Done) -> None: ...
+
+    def reap(self) -> None:
+        """Have all that is done call its `done`."""
+
+
 class Device(ABC):
     """A run of bytes that can be read, written, flushed and, where it is thin, freed again."""
 
@@ -91,6 +119,8 @@ class Device(ABC):
     stable: bool = True  # its bytes change by writes through it alone
     fd: int = -1  # descriptor of the file that holds the whole device from position 0, or -1
     quick: Quick | None = None  # a way without waiting where there is no such file
+    overlapped: Overlapped | None = None  # a way to have many accesses under way without a thread for each
+    compares: bool = False  # `compare_and_write` is one step for all who use what lies beneath, whatever way they take
     nowait: bool = False  # `fd` supports RWF_NOWAIT on reads: cached data can be told from cold
     children: Sequence[Device] = ()  # what it stands on, first things first; they are closed with it
     label: str = ""  # how it is written in a stack, without its children
@@ -131,6 +161,26 @@ class Device(ABC):
     @abstractmethod
     def write_zeroes(self, offset: int, length: int) -> None:
         """Make the range read as zeros, keeping its space reserved."""
+
+    def write_same(self, block: memoryview | bytes, offset: int, length: int) -> None:
+        """Fill a range with copies of `block`, of which it is a multiple."""
+        piece = memoryview(bytes(block) * (min(_BUFFER, length) // len(block)))
+        for at in range(0, length, len(piece)):
+            self.pwritev([piece[: length - at]], offset + at)
+
+    def compare_and_write(
+        self, expected: memoryview | bytes | bytearray, data: memoryview | bytes | bytearray, offset: int
+    ) -> int | None:
+        """Write `data` if `expected` is there; else return where in it the first byte differs.
+
+        Whoever calls sees to it that nobody writes meanwhile, unless the device `compares` by itself.
+        """
+        there = bytearray(len(expected))
+        self.preadv([memoryview(there)], offset)
+        if there != expected:
+            return next(at for at, (one, other) in enumerate(zip(there, expected, strict=True)) if one != other)
+        self.pwritev([data], offset)
+        return None
 
     def space(self) -> Space | None:
         """What there is to allocate, and what it has of it; None where that cannot be told."""

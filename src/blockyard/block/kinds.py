@@ -18,6 +18,7 @@ MODULES = {
     "memory": "blockyard.block.leaves",
     "nbd": "blockyard.block.nbd.kinds",
     "pool": "blockyard.block.leaves",
+    "rbd": "blockyard.block.rbd.device",
     "vhd": "blockyard.block.leaves",
     "vhdx": "blockyard.block.leaves",
 }

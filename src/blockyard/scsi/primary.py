@@ -6,7 +6,7 @@ Disks are in unit.py. Tape drives and media changers (media/) build on this too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -88,6 +88,11 @@ class PrimaryUnit(Unit):
 
     def run(self, task: Task) -> Result:
         """Carry out a task; not if something has come in its way while it waited for its data or its turn."""
+        refusal = self._refuse(task)
+        return super().run(task) if refusal is None else refusal
+
+    def _refuse(self, task: Task) -> Result | None:
+        """What has come in the way of a task meanwhile."""
         assert task.command is not None
         try:
             if task.nexus.gate is not None:
@@ -95,7 +100,15 @@ class PrimaryUnit(Unit):
             self.check_admitted(task.command)
         except (CheckCondition, StatusCondition) as error:
             return self._failed(task, error)
-        return super().run(task)
+        return None
+
+    def overlaps(self, task: Task) -> bool:
+        """Whether a task that may run now goes on without a thread: then it is not run, but launched."""
+        return False
+
+    def launch(self, task: Task, done: Callable[[Result], None]) -> None:
+        """Begin to carry out a task that overlaps; `done` gets its result, perhaps before this returns."""
+        raise NotImplementedError
 
     def check_admitted(self, command: Command) -> None:
         """Raise CheckCondition while what the unit is occupied with does not let the command pass."""

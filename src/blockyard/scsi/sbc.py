@@ -229,6 +229,13 @@ def compare_and_write(unit: LogicalUnit, task: Task) -> Buffer:
     view = memoryview(task.data_out)
     half = len(view) // 2
     data, information = protection.received(unit, task, view[half:])
+    if unit.device.compares and information is None:
+        difference = unit.device.compare_and_write(view[:half], data, fields["lba"] << unit.shift)
+        if difference is not None:
+            raise _miscompare(difference)
+        if fields["fua"] or not unit.write_back:
+            unit.device.flush()
+        return b""
     _compare(unit, task, view[:half])
     medium.write(unit, data, fields["lba"] << unit.shift, stable=fields["fua"], information=information)
     return b""
@@ -278,9 +285,7 @@ def write_same(unit: LogicalUnit, task: Task) -> Buffer:
     if information is not None and not fields["unmap"]:
         _repeat_protected(unit, block, information, fields["lba"], fields["count"])
     elif block and block.count(0) != len(block):  # UNMAP or not: what reads as something else has to be written
-        piece = block * (min(limits.PIECE, length) // len(block))
-        for at in range(0, length, len(piece)):
-            device.pwritev([memoryview(piece)[: length - at]], offset + at)
+        device.write_same(block, offset, length)
     elif fields["unmap"]:
         device.discard(offset, length)
     else:
@@ -304,7 +309,7 @@ def _repeat_protected(unit: LogicalUnit, block: bytes, information: bytes, lba: 
 
 
 def unmap(unit: LogicalUnit, task: Task) -> Buffer:
-    for lba, count in _unmap_descriptors(unit, bytes(task.data_out)):
+    for lba, count in unmap_descriptors(unit, bytes(task.data_out)):
         if count:
             unit.device.discard(lba << unit.shift, count << unit.shift)
     if not unit.write_back:
@@ -317,7 +322,7 @@ def check_unmap(unit: LogicalUnit, task: Task) -> None:
         raise parameter_list_length_error()
 
 
-def _unmap_descriptors(unit: LogicalUnit, data: bytes) -> list[tuple[int, int]]:
+def unmap_descriptors(unit: LogicalUnit, data: bytes) -> list[tuple[int, int]]:
     """LBA and number of blocks of each UNMAP block descriptor, all checked before anything is done."""
     if not data:
         return []

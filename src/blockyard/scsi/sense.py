@@ -320,6 +320,7 @@ _BY_ERRNO: dict[int, tuple[SenseKey, Asc]] = {
     errno.ENODEV: _GONE,
     errno.ENXIO: _GONE,
     errno.ENOMEDIUM: _GONE,
+    errno.ESHUTDOWN: _GONE,
     errno.ENOTCONN: _AWAY,
     errno.ETIMEDOUT: _TIMEOUT,
 }

@@ -273,7 +273,9 @@ class TaskSet:
             self._in_pieces[task].start()
             return
         self._running.add(task)
-        if self._unit.waits(task):
+        if self._unit.overlaps(task):
+            self._unit.launch(task, lambda result: self._finish(task, done, result))
+        elif self._unit.waits(task):
             self.executor.submit(lambda: self._unit.run(task), lambda result: self._finish(task, done, result))
         else:
             self._finish(task, done, self._unit.run(task))

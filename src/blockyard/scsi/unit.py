@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Callable
 
 from blockyard.block.device import Device
 from blockyard.block.journal import Journal
@@ -23,6 +24,7 @@ from blockyard.scsi.health import Health
 from blockyard.scsi.mode import ModeParameters, block_descriptor, check_block_descriptors
 from blockyard.scsi.nexus import Nexus
 from blockyard.scsi.overhaul import KIND, Overhaul
+from blockyard.scsi.overlapped import starter
 from blockyard.scsi.primary import Identity, PrimaryUnit
 from blockyard.scsi.protection import check as check_protection
 from blockyard.scsi.protection import open_device
@@ -30,12 +32,13 @@ from blockyard.scsi.removable import medium_not_present
 from blockyard.scsi.sanitize import Sanitize
 from blockyard.scsi.self_test import SelfTests
 from blockyard.scsi.sense import (
+    MEDIUM_ERRNOS,
     Asc,
     CheckCondition,
     SenseKey,
     condition,
 )
-from blockyard.scsi.task import Result, Task
+from blockyard.scsi.task import Buffer, Result, Task
 from blockyard.scsi.thin import Thresholds, mode_defaults
 from blockyard.scsi.tokens import Rod, TokenStore, revoke
 
@@ -131,11 +134,35 @@ class LogicalUnit(PrimaryUnit):
 
     # ---- the first step of a task
 
-    def run(self, task: Task) -> Result:
+    def _refuse(self, task: Task) -> Result | None:
         if self.rods and task.command is not None and task.command.writes:
             ranged = task.command.ranged
             revoke(self, task.fields["lba"] if ranged else 0, (ranged and task.fields["count"]) or self.blocks)
-        return super().run(task)
+        return super()._refuse(task)
+
+    def overlaps(self, task: Task) -> bool:
+        return self.device.overlapped is not None and starter(self, task) is not None
+
+    def launch(self, task: Task, done: Callable[[Result], None]) -> None:
+        refusal, begin, overlapped = self._refuse(task), starter(self, task), self.device.overlapped
+        if refusal is not None:
+            done(refusal)
+            return
+        assert begin is not None
+        assert overlapped is not None
+
+        def then(outcome: Buffer | OSError | None) -> None:
+            if not isinstance(outcome, OSError):
+                done(self._succeeded(task, b"" if outcome is None else outcome))
+            elif outcome.errno in MEDIUM_ERRNOS and self.tasks is not None:  # which finds the block that is to blame
+                self.tasks.executor.submit(lambda: self.run(task), done)
+            else:
+                done(self._failed(task, outcome))
+
+        try:
+            begin(self, overlapped, task, then)
+        except CheckCondition as error:
+            done(self._failed(task, error))
 
     def check_admitted(self, command: Command) -> None:
         """SANITIZE and FORMAT UNIT let few commands pass, while they go on and when they have failed."""

@@ -30,6 +30,19 @@ class ThreadExecutor:
         self._threads: list[threading.Thread] = []
         self._busy = 0  # jobs submitted and not yet completed; touched by the loop's thread alone
         self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.watched: dict[
+            int, Callable[[], None]
+        ] = {}  # what else is done on that thread when a descriptor is readable
+        self.on_watch: Callable[[int], None] = lambda fd: None  # the loop's: there is one more, or one less
+
+    def watch(self, fd: int, handler: Callable[[], None]) -> None:
+        """Call `handler` on the loop's thread when `fd` is readable, until `forget`."""
+        self.watched[fd] = handler
+        self.on_watch(fd)
+
+    def forget(self, fd: int) -> None:
+        self.watched.pop(fd, None)
+        self.on_watch(fd)
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
         self._busy += 1

@@ -163,6 +163,8 @@ class Inventory:
     def let_go(self, units: Iterable[PrimaryUnit]) -> None:
         """Close logical units; one that cannot be closed cleanly is logged."""
         for unit in units:
+            if isinstance(unit, LogicalUnit) and unit.device.overlapped is not None:
+                self._executor.forget(unit.device.overlapped.fd)
             try:
                 unit.close()
             except OSError as error:
@@ -317,6 +319,8 @@ class Inventory:
             tokens=self.tokens,
         )
         unit.tasks = TaskSet(unit, self._executor)
+        if device.overlapped is not None:
+            self._executor.watch(device.overlapped.fd, device.overlapped.reap)
         unit.resume()
         return unit
 

@@ -231,11 +231,21 @@ class Loop:
         self._poll = poll
         self._gap = SPIN_LIMIT  # how long the loop has waited for an event of late, in seconds
         self.watch(executor.eventfd, lambda mask: executor.complete())
+        executor.on_watch = self._watch_for_executor
+        for fd in executor.watched:
+            self._watch_for_executor(fd)
 
     def watch(self, fd: int, handler: Callable[[int], None]) -> None:
         """Call `handler` when `fd` is readable."""
         self._handlers[fd] = handler
         self.epoll.register(fd, select.EPOLLIN)
+
+    def _watch_for_executor(self, fd: int) -> None:
+        handler = self.executor.watched.get(fd)
+        if handler is not None:
+            self.watch(fd, lambda mask: handler())
+        elif self._handlers.pop(fd, None) is not None:
+            self.epoll.unregister(fd)
 
     def add(self, sock: socket.socket, service: Service, portal: str, peer: str) -> Link:
         """Serve a connected socket from now on."""

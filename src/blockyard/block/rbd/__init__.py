@@ -1,0 +1,1 @@
+"""Images of Ceph's RADOS Block Device, by librbd."""
