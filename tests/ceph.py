@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -42,12 +42,19 @@ plugin dir = /usr/lib/x86_64-linux-gnu/ceph
 osd heartbeat grace = 3600
 mon osd report timeout = 3600
 run dir = {directory}
+keyring = /dev/null
+osd client watch timeout = 6
+objecter tick interval = 0.5
+mon data = {directory}/mon
+osd data = {directory}/osd
+[mon]
 log file = {directory}/$name.log
 admin socket = {directory}/$name.asok
 pid file = {directory}/$name.pid
-mon data = {directory}/mon
-osd data = {directory}/osd
-keyring = /dev/null
+[osd]
+log file = {directory}/$name.log
+admin socket = {directory}/$name.asok
+pid file = {directory}/$name.pid
 """
 
 
@@ -139,3 +146,11 @@ class Ceph:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def eventually(what: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait until something is so. Raises AssertionError when it does not come to be."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it has not come to be"
+        time.sleep(0.02)

@@ -14,7 +14,8 @@ from typing import Protocol
 import pytest
 from hypothesis import settings
 
-from tests.serving import IQN, Serving
+from tests.ceph import PACKAGES, Ceph
+from tests.serving import IQN, Serving, free_port
 
 settings.register_profile("untimed", deadline=None)  # other processes may slow any test down
 settings.load_profile("untimed")
@@ -160,3 +161,12 @@ def random_file(tmp_path: Path) -> Callable[[str, int], Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+    """A Ceph cluster with the pool `rbd`, for all tests of this process: each makes images of its own."""
+    for program in ("monmaptool", "ceph-mon", "ceph-osd", "ceph", "rbd"):
+        need(program, PACKAGES)
+    with Ceph(tmp_path_factory.mktemp("ceph") / "cluster", free_port()) as cluster:
+        yield cluster

@@ -20,7 +20,8 @@ from blockyard.block.rbd.library import call, functions
 EXCLUSIVE, SHARED = "exclusive", "shared"
 BLOCKLISTED = errno.ESHUTDOWN  # what librados calls EBLOCKLISTED
 _OWNERS = 8  # of a lock that are asked for; there is one at most
-_NEVER = library.Progress(lambda done, total, argument: 0)
+
+Buffer = memoryview | bytes | bytearray
 
 
 class Spec(NamedTuple):
@@ -201,7 +202,21 @@ class Image:
         for owner in self.owners():
             call("rbd_lock_break", self.handle, library.LOCK_EXCLUSIVE, owner, what=str(self.spec))
 
-    # ---- differences
+    # ---- data
+
+    def compare_and_write(self, expected: Buffer, data: Buffer, offset: int) -> int | None:
+        """None when it is done, or where in `expected` the first byte differs. EINVAL where librbd cannot."""
+        mismatch = c_uint64()
+        (compared, kept), (written, also_kept) = address(expected), address(data)
+        try:
+            call("rbd_compare_and_write", self.handle, offset, len(data), compared, written, byref(mismatch), 0)
+        except OSError as error:
+            if error.errno != errno.EILSEQ:
+                raise
+            return mismatch.value - offset if mismatch.value >= offset else mismatch.value  # told in the image's terms
+        finally:
+            del kept, also_kept
+        return None
 
     def differences(self, since: str, offset: int, length: int, *, whole: bool = False) -> list[tuple[int, int, bool]]:
         """What is other than in the snapshot `since` ("": than nothing), as offset, length, and whether there is data."""
@@ -224,7 +239,7 @@ class Image:
         self._cluster.close()
 
 
-def address(buffer: memoryview | bytes | bytearray) -> tuple[int, object]:
+def address(buffer: Buffer) -> tuple[int, object]:
     """Where the bytes of a buffer are, and what has to be kept as long as somebody looks there.
 
     ctypes gives no address of a read-only view, so that one of those is copied.

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from ctypes import byref, c_uint64
 
 from blockyard.block.actions import Action
 from blockyard.block.device import Device, Run, merged
@@ -151,24 +150,16 @@ class RbdDevice(Device):
             del kept
 
     def compare_and_write(self, expected: Buffer, data: Buffer, offset: int) -> int | None:
-        """One step for everybody in the cluster where the range lies in one object."""
+        """One step for everybody in the cluster, of a sector of 512 bytes, or since Quincy of what lies in one object."""
         self._check_writable()
-        stripe = self._keeper.stripe
-        if offset // stripe != (offset + len(data) - 1) // stripe:
-            return super().compare_and_write(expected, data, offset)
-        with self._in_use() as image:
-            mismatch = c_uint64()
-            (compared, kept), (written, also_kept) = address(expected), address(data)
-            try:
-                call("rbd_compare_and_write", image.handle, offset, len(data), compared, written, byref(mismatch), 0)
-            except OSError as error:
-                if error.errno != errno.EILSEQ:
-                    raise
-                # what differs is told in terms of the image
-                return mismatch.value - offset if mismatch.value >= offset else mismatch.value
-            finally:
-                del kept, also_kept
-        return None
+        if offset // self._keeper.stripe == (offset + len(data) - 1) // self._keeper.stripe:
+            with self._in_use() as image:
+                try:
+                    return image.compare_and_write(expected, data, offset)
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+        return super().compare_and_write(expected, data, offset)
 
     def _check_writable(self) -> None:
         if self.read_only:
@@ -195,7 +186,7 @@ class RbdDevice(Device):
     def report(self) -> dict[str, object]:
         keeper, counters = self._keeper, self.counters
         return {
-            "health": "ok" if keeper.state is State.READY and not keeper.silent else "failed",
+            "health": "ok" if keeper.well else "failed",
             "text": keeper.text,
             "state": keeper.state.value,
             "lock": keeper.lock,
@@ -213,7 +204,7 @@ class RbdDevice(Device):
         return f"{self.options.spec} is served here now"
 
     def close(self) -> None:
-        self._keeper.stop(_DONE_SOON if self._keeper.state is State.READY and not self._keeper.silent else 0)
+        self._keeper.stop(_DONE_SOON if self._keeper.well else 0)
 
 
 class Counters:

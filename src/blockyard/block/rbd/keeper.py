@@ -74,7 +74,7 @@ class Keeper:
         self._taking = False
         self._trouble: set[int] = set()  # errnos that the thread has not looked into
         self._wanted = threading.Event()  # there is something to do
-        self._known = threading.Event()  # the first attempt has come to something, or failed for good
+        self._known = threading.Event()  # the first attempt has come to something, or failed
         self._ended = threading.Event()
         self._refused: OSError | None = None
         self._size = 0
@@ -99,6 +99,11 @@ class Keeper:
         """An access has failed with this errno."""
         self._trouble.add(number)
         self._wanted.set()
+
+    @property
+    def well(self) -> bool:
+        """Whether the image can be used, as far as anybody knows."""
+        return self.state is State.READY and not self.silent and not self._trouble
 
     def take(self) -> None:
         """Take the image from whoever has it. Waits until it is here; raises OSError."""
@@ -225,6 +230,7 @@ class Keeper:
             self._ending = True
             self._known.set()
             return
+        self._known.set()
         if error.errno == BLOCKLISTED and self.state is State.READY:
             self._fenced()
             return
@@ -258,7 +264,7 @@ class Keeper:
         with self._settled:
             self.state = state
             self._settled.notify_all()
-        self._known.set() if self._size else None
+        self._known.set()
         if before is state and not anyway:
             return
         if state is State.READY:
