@@ -100,13 +100,45 @@ def understood(stack: Written | str, declared: Mapping[str, Written] | None = No
     Relative paths begin at `directory`. Raises StackError for kinds, options and names that there are not, for too many
     or too few children, layers that stand on themselves, and what is used twice.
     """
-    layer = _Reader(declared, directory).layer(parse(stack) if isinstance(stack, str) else stack, ())
+    stack = absolute(parse(stack) if isinstance(stack, str) else stack, directory, names=declared is not None)
+    layer = _Reader(declared or {}, directory).layer(stack, ())
     check_apart(layer.claims())
     return layer
 
 
+def absolute(stack: Written, directory: str = "", *, names: bool) -> Written:
+    """A stack with its paths made absolute, from a directory on; without `names`, what looks like one is a path too.
+
+    Raises StackError for kinds that there are not.
+    """
+    if isinstance(stack, Word):
+        return stack if names and stack.is_name else _absolute_word(stack, directory)
+    kind = _kind(stack.name)
+    options = tuple(
+        (name, _absolute_word(value, directory) if name in kind.paths and isinstance(value, Word) else value)
+        for name, value in stack.options
+    )
+    arguments = stack.arguments
+    if not kind.argument:
+        arguments = tuple(absolute(each, directory, names=names) for each in arguments)
+    elif kind.argument in kind.paths:
+        arguments = tuple(_absolute_word(each, directory) if isinstance(each, Word) else each for each in arguments)
+    return replace(stack, arguments=arguments, options=options)
+
+
+def _absolute_word(word: Word, directory: str) -> Word:
+    return word if not word.text else Word(os.path.abspath(os.path.join(directory, word.text)), True)
+
+
+def _kind(name: str) -> Kind:
+    try:
+        return kinds.kind(name)
+    except LookupError as error:
+        raise StackError(str(error.args[0])) from None
+
+
 class _Reader:
-    def __init__(self, declared: Mapping[str, Written] | None, directory: str) -> None:
+    def __init__(self, declared: Mapping[str, Written], directory: str) -> None:
         self._declared = declared
         self._directory = directory
 
@@ -116,7 +148,7 @@ class _Reader:
             raise StackError(f"more than {DEPTH} layers stand on each other")
         if isinstance(stack, Call):
             return self._call(stack, inside)
-        if self._declared is None or not stack.is_name:
+        if not stack.is_name:
             return self._call(Call("file", (replace(stack, quoted=True),)), inside)
         name = stack.text
         if name not in self._declared:
@@ -124,13 +156,10 @@ class _Reader:
             raise StackError(f"there is no layer {name!r}: {hint}")
         if name in inside:
             raise StackError(f"the layer {name} stands on itself")
-        return self.layer(self._declared[name], (*inside, name))
+        return self.layer(absolute(self._declared[name], self._directory, names=True), (*inside, name))
 
     def _call(self, call: Call, inside: tuple[str, ...]) -> Layer:
-        try:
-            kind = kinds.kind(call.name)
-        except LookupError as error:
-            raise StackError(str(error.args[0])) from None
+        kind = _kind(call.name)
         given: dict[str, Value] = dict(call.options)
         arguments = call.arguments
         if kind.argument and arguments:
@@ -139,10 +168,6 @@ class _Reader:
                 raise StackError(f"{call.name} has one {kind.argument}, and stands on nothing")
             given[kind.argument] = argument
             arguments = ()
-        for name in kind.paths:
-            path = given.get(name)
-            if isinstance(path, Word) and path.text:
-                given[name] = Word(os.path.abspath(os.path.join(self._directory, path.text)), True)
         options = _options(kind, given)
         least, most = kind.children
         if not least <= len(arguments) <= most:
@@ -186,6 +211,8 @@ def _plain(hint: Any, value: Value) -> object:
         return [_plain(inner, each) for each in value]
     if value.quoted:
         return value.text
+    if hint is not bool and isinstance(hint, type) and issubclass(hint, int) and value.text.isdecimal():
+        return int(value.text)
     if hint is bool:
         return {"true": True, "false": False}.get(value.text, value.text)
     try:
@@ -207,7 +234,8 @@ def build(layer: Layer, opening: Opening, reuse: MutableMapping[str, Device] | N
     if text in reuse:
         return reuse.pop(text)
     with contextlib.ExitStack() as undo:
-        children = [_child(layer, child, opening, reuse, undo) for child in layer.children]
+        below = replace(opening, read_only=True) if layer.kind.only_reads else opening
+        children = [_child(layer, child, below, reuse, undo) for child in layer.children]
         try:
             device = layer.kind.open(children, layer.options, opening)
         except StackError:

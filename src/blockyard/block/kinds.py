@@ -14,11 +14,14 @@ from blockyard.block.layers import Kind
 MODULES = {
     "auto": "blockyard.block.leaves",
     "cache": "blockyard.block.cache.ram",
+    "concat": "blockyard.block.linear",
     "file": "blockyard.block.leaves",
     "memory": "blockyard.block.leaves",
     "nbd": "blockyard.block.nbd.kinds",
     "pool": "blockyard.block.leaves",
     "rbd": "blockyard.block.rbd.device",
+    "readonly": "blockyard.block.readonly",
+    "slice": "blockyard.block.linear",
     "vhd": "blockyard.block.leaves",
     "vhdx": "blockyard.block.leaves",
 }

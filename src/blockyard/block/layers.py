@@ -73,6 +73,7 @@ class Kind:
     children: tuple[int, int] = (1, 1)
     argument: str = ""  # of a leaf: the option that stands without its name, as in memory(1G)
     paths: tuple[str, ...] = ()  # options that are paths: relative ones become absolute where the stack is declared
+    only_reads: bool = False  # what it stands on is opened for reading only
     absent: bool = False  # it opens with children that are missing or broken: it gets an `Absent` for each
     # What it takes for itself alone, such as "file:PATH" or "pool:POOL/VOLUME"
     claims: Callable[[Any], Sequence[str]] = _nothing

@@ -2,8 +2,8 @@
 
 `read` makes an instance of a class of a table; `write` is its inverse, and leaves out what has its default. A record that
 stands in a table by its name (`dict[str, Volume]`) has that key for its field `name`. A type with a class method `read` makes
-its values of plain data by itself. What is wrong is told with the key path to it, in the form in which TOML writes one, and where
-it fits with what would be right.
+its values of plain data by itself, and one with a method `write` makes plain data of them. What is wrong is told with the key
+path to it, in the form in which TOML writes one, and where it fits with what would be right.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ def read(kind: type[T], data: object) -> T:
 
 def write(record: object) -> Any:
     """A record, or a list or table of them, as plain data: what `read` takes."""
+    if hasattr(record, "write"):
+        return record.write()
     if dataclasses.is_dataclass(record):
         return {
             field.name: write(value)
@@ -94,6 +96,8 @@ def _read(kind: Any, data: object) -> Any:
     if hasattr(kind, "read"):
         try:
             return kind.read(data)
+        except RecordError:
+            raise
         except ValueError as error:
             raise RecordError("", str(error)) from None
     if dataclasses.is_dataclass(kind):

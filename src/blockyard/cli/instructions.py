@@ -51,7 +51,8 @@ def _table(luns: dict[int, str], found: Found) -> Iterator[str]:
 def _row(lun: int, volume: Volume, backing: Backing | None) -> tuple[str, str, str, str, str]:
     access = "read-only" if volume.read_only else "write-through" if volume.write_through else "read-write"
     note = " (new)" if backing is not None and backing.created else ""
-    return str(lun), format_size(volume.size), str(volume.block_size), access, f"{volume.source}{note}"
+    size = format_size(volume.size) if volume.size else "-"  # of a stack: that is known when it is open
+    return str(lun), size, str(volume.block_size), access, f"{volume.source}{note}"
 
 
 def usage(settled: Settled) -> str:

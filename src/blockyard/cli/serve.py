@@ -14,9 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from blockyard.api.service import ApiService
+from blockyard.block.building import absolute
 from blockyard.block.formats import FORMATS, RAW
 from blockyard.block.records import RecordError
 from blockyard.block.size import Size, format_size, parse_size
+from blockyard.block.stack import parse
 from blockyard.cli.instructions import overview, usage
 from blockyard.control import logs
 from blockyard.control.configuration_file import DEFAULT_PORTAL, load
@@ -59,11 +61,13 @@ examples:
   blockyard serve a.img b.img /dev/sdc              one target with LUNs 0, 1 and 2
   blockyard serve iqn.2024-01.com.example:a=a.img iqn.2024-01.com.example:b=b.img
                                                     two targets, each in a worker process of its own
+  blockyard serve 'stack:concat(a.img, b.img)'      a disk made of layers (docs/layers.md)
   blockyard serve --pool /srv/fast                  all volumes of a pool (blockyard pool --help)
   blockyard serve --config /etc/blockyard.toml      what a configuration file says (docs/configuration.md)
   blockyard serve disk.img --portal 192.0.2.1       for other machines: anyone who can reach it can read and write
 """
 
+_STACK = "stack"  # before the colon of a PATH that is a stack of layers
 _DEMO = "demo.img"  # in the state directory
 _NAME_LENGTH = 56  # characters of a file's name that serve as the name of a volume
 _NAME_TYPES = ("iqn.", "eui.", "naa.")  # RFC 7143 §4.2.7.2
@@ -86,7 +90,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "volumes",
         metavar="[IQN=]PATH",
         nargs="*",
-        help="a file or block device; several become LUN 0, 1, 2, … of the target IQN (default: that of --target)",
+        help="a file or block device, or layers on them as stack:KIND(…) (docs/layers.md); several become LUN 0, 1, 2, … of the "
+        "target IQN (default: that of --target)",
     )
     parser.add_argument(
         "--config",
@@ -299,9 +304,11 @@ def _from_arguments(options: argparse.Namespace) -> Configuration:
         luns: dict[str, dict[int, str]] = {}
         wanted = _wanted(options.volumes, options.target) if options.volumes or not options.pool else []
         for target, path in wanted:
+            stack = _stack(path)
             volume = Volume(
-                name=_volume_name(path or _DEMO, volumes),
-                path=path,
+                name=_volume_name(stack.partition("(")[0] if stack else path or _DEMO, volumes),
+                path="" if stack else path,
+                stack=stack,
                 format=options.format,
                 size=size,
                 block_size=options.block_size,
@@ -357,13 +364,19 @@ def _with_defaults(configuration: Configuration, directory: Path) -> Configurati
     targets = [replace(target, name=target.name or default) for target in configuration.targets.values()]
     demo = directory / _DEMO
     volumes = {
-        name: volume if volume.path else replace(volume, path=str(demo), size=_demo_size(demo, volume.size))
+        name: volume if volume.source else replace(volume, path=str(demo), size=_demo_size(demo, volume.size))
         for name, volume in configuration.volumes.items()
     }
     try:
         return checked(replace(configuration, volumes=volumes, targets={target.name: target for target in targets}))
     except RecordError as error:
         raise UsageError(str(error)) from None
+
+
+def _stack(path: str) -> str:
+    """The stack that a PATH is, with absolute paths; "" for a file or device. Raises ValueError."""
+    prefix, colon, text = path.partition(":")
+    return str(absolute(parse(text), names=False)) if colon and prefix == _STACK else ""
 
 
 def _demo_size(path: Path, asked: Size) -> Size:

@@ -33,6 +33,7 @@ async def status(server: Server, request: Request) -> dict[str, Any]:
     told = [report for report in await server.supervisor.ask_all({"name": "statistics"}) if report is not None]
     volumes = {name: found for report in told for name, found in report["volumes"].items()}
     drives = {name: found for report in told for name, found in report["drives"].items()}
+    sizes = {name: found for report in told for name, found in report["sizes"].items()}
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -40,8 +41,9 @@ async def status(server: Server, request: Request) -> dict[str, Any]:
         "portal_groups": {str(tag): list(group.portals) for tag, group in settled.portal_groups.items()},
         "pools": {name: {"directory": pool.directory} for name, pool in settled.pools.items()},
         "volumes": {
-            name: {"path": volume.path, "source": volume.source, "size": int(volume.size), "block_size": volume.block_size,
-                   "read_only": volume.read_only, "uuid": volume.uuid, "counters": volumes.get(name)}
+            name: {"path": volume.path, "source": volume.source, "size": int(volume.size) or sizes.get(name, 0),
+                   "block_size": volume.block_size, "read_only": volume.read_only, "uuid": volume.uuid,
+                   "counters": volumes.get(name)}
             for name, volume in settled.volumes.items()
         },
         "drives": {

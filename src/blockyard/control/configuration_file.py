@@ -19,6 +19,7 @@ from blockyard.block.records import RecordError, join, key
 from blockyard.block.size import Size
 from blockyard.control.consistency import checked
 from blockyard.control.errors import ConfigurationError
+from blockyard.control.stacks import with_absolute_paths
 from blockyard.worker.configuration import PORTAL_GROUP, Configuration, PortalGroup
 
 DEFAULT_PORTAL = "127.0.0.1:3260"  # one only: with [::1] beside it an initiator would find each disk on two paths
@@ -76,7 +77,8 @@ def _make(data: dict[str, Any], directory: Path, portals: tuple[str, ...]) -> Co
         certificate=configuration.api.certificate and os.path.abspath(directory / configuration.api.certificate),
         key=configuration.api.key and os.path.abspath(directory / configuration.api.key),
     )
-    return replace(configuration, pools=pools, volumes=volumes, libraries=libraries, drives=drives, api=api)
+    configuration = replace(configuration, pools=pools, volumes=volumes, libraries=libraries, drives=drives, api=api)
+    return with_absolute_paths(configuration, directory)
 
 
 def dump(configuration: Configuration) -> str:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from blockyard.block.formats import FORMATS, RAW
 from blockyard.block.records import RecordError, join, key
 from blockyard.block.size import MAX_SIZE
+from blockyard.control.stacks import check_stack_volume, check_stacks
 from blockyard.iscsi import isns as isns_protocol
 from blockyard.iscsi.directory import Portal, portal_from
 from blockyard.iscsi.names import DEFAULT_PORT, InvalidName, parse_portal, validate
@@ -53,6 +54,7 @@ def checked(configuration: Configuration) -> Configuration:
     _check_libraries(configuration.libraries.values())
     for name, volume in configuration.volumes.items():
         _check_volume(join("volumes", key(name)), volume, pools)
+    check_stacks(configuration)
     for name, schedule in configuration.schedules.items():
         _check_schedule(join("schedules", key(name)), schedule, pools)
     _check_sources(configuration.volumes.values())
@@ -195,13 +197,17 @@ def _pool(at: str, pool: Pool) -> Pool:
 def _check_volume(at: str, volume: Volume, pools: Collection[str]) -> None:
     if not _VOLUME_NAME.match(volume.name):
         raise RecordError(at, "the name of a volume has 1 to 64 characters, none of which is a control character")
-    if volume.pool:
+    if volume.stack:
+        check_stack_volume(at, volume)
+    elif volume.pool:
         _check_pool_volume(at, volume, pools)
     elif volume.volume or volume.snapshot:
         option = "volume" if volume.volume else "snapshot"
         raise RecordError(join(at, option), "that is for volumes of pools: say by `pool` which one it is in")
     elif not volume.path:
-        raise RecordError(join(at, "path"), "it is missing: name a file or block device here, or a pool by `pool`")
+        raise RecordError(
+            join(at, "path"), "it is missing: name a file or device here, a pool by `pool`, or layers by `stack`"
+        )
     elif "\0" in volume.path:
         raise RecordError(join(at, "path"), "no path has a NUL in it")
     if volume.format not in FORMATS:

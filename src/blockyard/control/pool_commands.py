@@ -98,8 +98,9 @@ async def _delete_volume(server: Server, pool: str, arguments: dict[str, Any]) -
 
 
 def _check_not_configured(server: Server, source: str) -> None:
-    for name, volume in server.configuration.volumes.items():
-        if volume.source == source and volume.pool:
+    for name, volume in server.settled.volumes.items():
+        named = name in server.configuration.volumes
+        if named and any(claim.what == f"pool:{source}" for claim in volume.claims):
             at = join("volumes", key(name))
             raise UsageError(f"{source} stands in the configuration, as {at}: take it out there and reload first")
 

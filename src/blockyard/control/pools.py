@@ -139,6 +139,7 @@ def exported(
     """The configuration together with a target for each volume of pools that are exported. Raises StateError."""
     volumes, targets = dict(configuration.volumes), dict(configuration.targets)
     known = {volume.source: name for name, volume in volumes.items() if volume.pool}
+    layers = {claim.what for volume in volumes.values() if volume.stack for claim in volume.claims}
     for pool in configuration.pools.values():
         if not pool.export:
             continue
@@ -151,7 +152,7 @@ def exported(
                 portal_groups=tuple(configuration.portal_groups),
                 access=pool.access,
             )
-            if volume.source in withheld:
+            if volume.source in withheld or f"pool:{volume.source}" in layers:
                 continue
             if target.name in targets:
                 log.error("%s is not exported: the name %s is another target's already", volume.source, target.name)

@@ -226,6 +226,9 @@ class Server:
         for name, volume in self.settled.volumes.items():
             if volume.size != sizes.get(name, volume.size):
                 changes.append(f"~ {key(name)} has {Size(volume.size)} now, after {Size(sizes[name])}")
+        for told in await self.supervisor.ask_all({"name": "refresh"}):
+            for name, (before, after) in (told or {"sizes": {}})["sizes"].items():
+                changes.append(f"~ {key(name)} has {Size(after)} now, after {Size(before)}")
         for line in changes:
             log.info("reload: %s", line)
         return changes

@@ -16,6 +16,7 @@ from blockyard.block.size import Size
 from blockyard.control.errors import VolumeError
 from blockyard.control.images import prepare_image
 from blockyard.control.pools import described, exported, read_catalogs
+from blockyard.control.stacks import check_claims, expanded, identity_key
 from blockyard.control.state import State
 from blockyard.control.volumes import FILE, OPTIONS, Backing, prepare
 from blockyard.worker.configuration import Configuration, Drive, PortalGroup, Settled, Target, Volume
@@ -50,6 +51,7 @@ def settle(
     no file has been made or changed.
     """
     catalogs = read_catalogs(configuration.pools)
+    configuration = replace(configuration, volumes={**configuration.volumes, **expanded(configuration)})
     configuration = exported(configuration, catalogs, state, withheld)
     of_pools = described(configuration, catalogs)
     backings: dict[str, Backing] = {}
@@ -58,13 +60,17 @@ def settle(
             if volume.path:
                 backings[name] = _prepare(volume, served, from_file=from_file, grow=grow)
         _check_apart(configuration.volumes, backings)
+        check_claims(configuration.volumes)
         settled = Settled(
             portal_groups=dict(portals),
             pools=configuration.pools,
             libraries=configuration.libraries,
             schedules=configuration.schedules,
             drives=_drives(configuration.drives, state),
-            volumes=configuration.volumes | _identified(configuration.volumes, backings, state) | of_pools,
+            volumes=configuration.volumes
+            | _identified(configuration.volumes, backings, state)
+            | _stacks(configuration.volumes.values(), state)
+            | of_pools,
             targets=configuration.targets,
             discovery=configuration.discovery,
             auth=configuration.auth,
@@ -122,6 +128,13 @@ def _identified(volumes: Mapping[str, Volume], backings: Mapping[str, Backing], 
         )
         for name, backing in backings.items()
     }
+
+
+def _stacks(volumes: Iterable[Volume], state: State) -> dict[str, Volume]:
+    """With their identities. What size they have is known when they are open."""
+    stacks = [volume for volume in volumes if volume.stack]
+    uuids = state.volume_uuids(identity_key(volume) for volume in stacks if not volume.uuid)
+    return {volume.name: replace(volume, uuid=volume.uuid or str(uuids[identity_key(volume)])) for volume in stacks}
 
 
 def _drives(drives: Mapping[str, Drive], state: State) -> dict[str, Drive]:

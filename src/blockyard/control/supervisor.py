@@ -167,7 +167,7 @@ def _without_moved(worker: Worker, before: Mapping[Worker, Settled], after: Mapp
     """What a worker serves, without the targets, the files and the pools that another one is to take over."""
     others = [part for other, part in after.items() if other is not worker]
     targets = {name for part in others for name in part.targets}
-    sources = {volume.source for part in others for volume in part.volumes.values()}
+    claimed = {claim.what for part in others for volume in part.volumes.values() for claim in volume.claims}
     directories = {pool.directory for part in others for pool in part.pools.values()}
     drives = {name for part in others for name in part.drives}
     now = before[worker]
@@ -180,7 +180,7 @@ def _without_moved(worker: Worker, before: Mapping[Worker, Settled], after: Mapp
         volumes={
             name: volume
             for name, volume in now.volumes.items()
-            if volume.source not in sources and (not volume.pool or volume.pool in pools)
+            if claimed.isdisjoint(claim.what for claim in volume.claims) and volume.pools <= pools.keys()
         },
     )
 

@@ -11,10 +11,13 @@ says which targets therefore belong together.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple
 
+from blockyard.block.building import Claim, understood
 from blockyard.block.formats import RAW
 from blockyard.block.size import Size
+from blockyard.block.stack import Written
 from blockyard.iscsi.access import Right, Rule
 from blockyard.iscsi.chap import ALGORITHMS, Policy
 from blockyard.iscsi.directory import Directory, Entry, Portal, portal_from
@@ -26,6 +29,7 @@ from blockyard.pool.names import check_snapshot_name
 from blockyard.pool.schedule import Retention, parse, snapshot_name, zone
 from blockyard.scsi.alua import STATES, AccessState
 from blockyard.scsi.alua import PortGroup as TargetPortGroup
+from blockyard.worker.declared import DeclaredLayer
 
 TIME2RETAIN = 20  # seconds: the default of DefaultTime2Retain (RFC 7143 §13.16)
 ANY_SIZE = Size(0)  # the one that there is
@@ -52,7 +56,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Volume:
-    """A file, a block device or a volume or snapshot of a pool as a logical unit."""
+    """A file, a block device, a volume or snapshot of a pool, or a stack of layers as a logical unit."""
 
     name: str
     path: str = ""  # of a file or block device, unless it is in a pool
@@ -70,6 +74,20 @@ class Volume:
     volume: str = ""  # what it is called there, if otherwise,
     snapshot: str = ""  # and which snapshot of it this is, if not itself
     format: str = RAW  # of the file: raw, vhd, vhdx; auto: VHD or VHDX, whichever it is
+    stack: str = ""  # instead of `path`: layers that stand on each other (block/stack.py)
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What it takes for itself alone. Of one whose stack has no names and is known to make sense."""
+        if self.stack:
+            return _claims(self.stack)
+        return (Claim(f"pool:{self.source}" if self.pool else f"file:{self.path}"),)
+
+    @property
+    def pools(self) -> set[str]:
+        """The pools that it has something of."""
+        kinds = (claim.what.partition(":")[::2] for claim in self.claims)
+        return {what.partition("/")[0] for kind, what in kinds if kind == "pool"}
 
     @property
     def in_pool(self) -> str:
@@ -78,10 +96,15 @@ class Volume:
 
     @property
     def source(self) -> str:
-        """What is shown, as people write it: a path, POOL/VOLUME or POOL/VOLUME@SNAPSHOT."""
+        """What is shown, as people write it: a path, POOL/VOLUME, POOL/VOLUME@SNAPSHOT or a stack."""
         if not self.pool:
-            return self.path
+            return self.path or self.stack
         return f"{self.pool}/{self.in_pool}{f'@{self.snapshot}' if self.snapshot else ''}"
+
+
+@lru_cache(4096)
+def _claims(stack: str) -> tuple[Claim, ...]:
+    return tuple(understood(stack, {}).claims())
 
 
 @dataclass(frozen=True)
@@ -320,13 +343,20 @@ class Configuration:
     drives: dict[str, Drive] = field(default_factory=dict)
     metrics: Metrics | None = None
     api: Api | None = None
+    layers: dict[str, DeclaredLayer] = field(default_factory=dict)
 
-    def shared_by(self, volume: str) -> str:
-        """What all who use a volume or drive share: its pool, or itself."""
+    @property
+    def declared(self) -> dict[str, Written]:
+        """The layers that stacks have by their names."""
+        return {name: layer.written for name, layer in self.layers.items()}
+
+    def shared_by(self, volume: str) -> set[str]:
+        """What all who use a volume or drive share: its pools, what its layers stand on, or itself."""
         if volume in self.drives:
-            return f"drive {volume}"
-        pool = self.volumes[volume].pool
-        return f"pool {pool}" if pool else f"volume {volume}"
+            return {f"drive {volume}"}
+        found = self.volumes[volume]
+        layers = {claim.what for claim in found.claims if claim.parts}
+        return {f"volume {volume}", *layers, *(f"pool {pool}" for pool in found.pools)}
 
     @property
     def portals(self) -> list[Portal]:
@@ -378,7 +408,7 @@ def components(configuration: Configuration) -> list[Share]:
     found: dict[int, tuple[list[str], set[str]]] = {}  # by the target that came last: targets, and all that they use
     place: dict[str, int] = {}  # what is used → where it is in `found`
     for number, target in enumerate(configuration.targets.values()):
-        names, used = [target.name], set(map(configuration.shared_by, target.volumes))
+        names, used = [target.name], set().union(*map(configuration.shared_by, target.volumes))
         used |= {f"library {target.library}"} if target.library else set()
         for other in {place[each] for each in used & place.keys()}:
             other_names, other_used = found.pop(other)

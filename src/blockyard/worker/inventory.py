@@ -15,9 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from blockyard.block.building import open_stack
 from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
 from blockyard.block.formats import RAW, open_image
+from blockyard.block.layers import Opening
+from blockyard.block.sharing import Shared
 from blockyard.iscsi.directory import Directory, portal_from
 from blockyard.iscsi.login import Found, Moved
 from blockyard.iscsi.node import TargetNode
@@ -37,6 +40,7 @@ from blockyard.worker.configuration import Schedule, Settled, Volume
 from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.drives import Drives
 from blockyard.worker.executor import ThreadExecutor
+from blockyard.worker.handoff import Message
 from blockyard.worker.later import Answer, Later
 from blockyard.worker.libraries import Libraries
 from blockyard.worker.pools import OpenPool
@@ -72,6 +76,7 @@ class Inventory:
         self._directory = Directory((), {})
         self.libraries = Libraries(executor)
         self.drives = Drives(executor)
+        self._shared = Shared()  # layers that several volumes have parts of
         self._travels = Travels(executor, self._source)
 
     # ---- what logins ask
@@ -114,7 +119,7 @@ class Inventory:
         closing = [pool for pool in self.pools.values() if not pool.is_of(settled.pools.get(pool.name))]
         staying = {name for name, volume in settled.volumes.items() if self._stays(volume, closing)}
         leaving = {name: unit for name, unit in self.units.items() if name not in staying}
-        occupied = {self._volumes[name].source for name in leaving}
+        occupied = {claim.what for name in leaving for claim in self._volumes[name].claims}
         keep = _directory(settled)
         pools = {pool.name: pool for pool in self.pools.values() if pool not in closing}
         opened: dict[str, LogicalUnit] = {}
@@ -124,7 +129,7 @@ class Inventory:
             for name, volume in settled.volumes.items():
                 if name in staying:
                     self._adjust(volume)
-                elif volume.source not in occupied and (not volume.pool or volume.pool in pools):
+                elif occupied.isdisjoint(claim.what for claim in volume.claims) and volume.pools <= pools.keys():
                     opened[name] = self._open(volume, pools, keep)
         except BaseException:
             self.let_go(opened.values())
@@ -217,7 +222,7 @@ class Inventory:
         """Space is getting short in a pool: initiators that use it are told (SBC-4)."""
         for name, unit in list(self.units.items()):
             volume = self._volumes.get(name)
-            if volume is not None and volume.pool == pool and unit.thin:
+            if volume is not None and pool in volume.pools and unit.thin:
                 unit.attention(Asc.THIN_PROVISIONING_SOFT_THRESHOLD_REACHED)
 
     # ---- logical units
@@ -272,6 +277,23 @@ class Inventory:
 
         return Later(attempt, go_on)
 
+    def refresh(self) -> Later:
+        """Look at the sizes of stacks again: what they stand on may have grown. Tells which have, by name, before and after."""
+        stacks = {name: unit for name, unit in self.units.items() if self._volumes[name].stack}
+        before = {name: unit.device.size for name, unit in stacks.items()}
+
+        def look() -> None:
+            for unit in stacks.values():
+                unit.device.refresh()
+
+        def tell(result: object) -> Message:
+            grown = {name: unit for name, unit in stacks.items() if unit.device.size != before[name]}
+            for unit in grown.values():
+                unit.capacity_changed()
+            return {"sizes": {name: [before[name], unit.device.size] for name, unit in grown.items()}}
+
+        return Later(look, tell)
+
     def _stays(self, volume: Volume, closing: Sequence[OpenPool]) -> bool:
         """Whether the logical unit that is open can become that of `volume`."""
         old = self._volumes.get(volume.name)
@@ -279,6 +301,10 @@ class Inventory:
             return old == volume
         if volume.format != RAW:  # images are marked, and their parents locked, as they are opened
             return volume == replace(old, background_rate=volume.background_rate)
+        if volume.stack:
+            return volume.pools.isdisjoint(pool.name for pool in closing) and volume == replace(
+                old, background_rate=volume.background_rate
+            )
         return volume.pool not in (pool.name for pool in closing) and volume == replace(
             old, size=volume.size, read_only=volume.read_only, background_rate=volume.background_rate
         )
@@ -298,11 +324,7 @@ class Inventory:
         self._volumes[volume.name] = volume
 
     def _open(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> LogicalUnit:
-        device: Device
-        if volume.pool:
-            device = pools[volume.pool].device(volume.in_pool, volume.snapshot)
-        else:
-            device = open_image(volume.path, volume.format, read_only=volume.read_only)
+        device = self._open_device(volume, pools, keep)
         identity = Identity(uuid=uuid.UUID(volume.uuid), name=volume.name)
         unit = LogicalUnit(
             device,
@@ -323,6 +345,23 @@ class Inventory:
             self._executor.watch(device.overlapped.fd, device.overlapped.reap)
         unit.resume()
         return unit
+
+    def _open_device(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> Device:
+        """Raises OSError, or ValueError for a stack."""
+        if volume.pool:
+            return pools[volume.pool].device(volume.in_pool, volume.snapshot)
+        if not volume.stack:
+            return open_image(volume.path, volume.format, read_only=volume.read_only)
+
+        def of_pool(text: str) -> Device:
+            name, _, snapshot = text.partition("@")
+            pool, _, name = name.partition("/")
+            return pools[pool].device(name, snapshot)
+
+        opening = Opening(
+            read_only=volume.read_only, notify=self._notify, directory=keep, volume=of_pool, shared=self._shared
+        )
+        return open_stack(volume.stack, opening, {})
 
     # ---- targets
 

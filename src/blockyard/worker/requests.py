@@ -29,6 +29,7 @@ def statistics(inventory: Inventory, request: Message) -> Message:
     """Counters of the logical units by the names of their volumes and drives, and the sessions."""
     return {
         "volumes": {name: unit.counters.as_dict() for name, unit in inventory.units.items()},
+        "sizes": {name: unit.device.size for name, unit in inventory.units.items()},
         "drives": {name: unit.counters.as_dict() for name, unit in inventory.drives.units().items()},
         "sessions": [
             {
@@ -107,6 +108,11 @@ def alive(inventory: Inventory, request: Message) -> Message:
     return {}
 
 
+def refresh(inventory: Inventory, request: Message) -> Answer:
+    """See Inventory.refresh."""
+    return inventory.refresh()
+
+
 _OF_POOLS = {
     **POOL_REQUESTS,
     **CHECK_REQUESTS,
@@ -152,6 +158,7 @@ REQUESTS: dict[str, Callable[[Inventory, Message], Answer]] = {
     "tape": tape,
     "statistics": statistics,
     "measurements": measurements,
+    "refresh": refresh,
     "drop sessions": drop_sessions,
     "port groups": port_groups,
     "set port group": set_port_group,

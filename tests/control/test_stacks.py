@@ -1,0 +1,191 @@
+"""Volumes that are stacks of layers, in a real server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockyard.control.configuration_file import dump, load
+from blockyard.control.errors import ConfigurationError
+from blockyard.initiator import connect
+from tests.serving import IQN, ServeFailed, Serving
+
+MiB = 1 << 20
+
+_TREE = """
+[layers.low]
+kind = "file"
+path = "a.img"
+
+[layers.both]
+kind = "concat"
+on = ["low", "./b.img"]
+sizes = ["4M"]
+
+[volumes.head]
+stack = "slice(length=2M, both)"
+
+[volumes.tail]
+stack = "slice(offset=2M, both)"
+
+[volumes.ram]
+stack = "memory(1M)"
+"""
+_TARGETS = """
+[targets."iqn.2024-01.test.blockyard:head"]
+luns = {0 = "head"}
+[targets."iqn.2024-01.test.blockyard:tail"]
+luns = {0 = "tail", 1 = "ram"}
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    for number, name in enumerate(("a.img", "b.img"), 1):
+        (tmp_path / name).write_bytes(bytes([number]) * 4 * MiB)
+    return tmp_path
+
+
+@pytest.fixture
+def serve(files: Path) -> Iterator[Callable[[str], Serving]]:
+    started: list[Serving] = []
+
+    def start(text: str) -> Serving:
+        config = files / "blockyard.toml"
+        config.write_text(text)
+        started.append(Serving([], state=files / "state", log=files / "log", config=config))
+        return started[-1]
+
+    yield start
+    for server in started:
+        with server:
+            server.stop()
+
+
+def run(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "blockyard", *arguments, "--state", str(state)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def blockyard(state: Path, *arguments: str) -> str:
+    """What a command prints."""
+    result = run(state, *arguments)
+    assert not result.returncode, result.stderr
+    return result.stdout
+
+
+def status(state: Path) -> Any:
+    return json.loads(blockyard(state, "status", "--json"))
+
+
+def test_slices_of_one_array_are_two_disks(files: Path, serve: Callable[[str], Serving]) -> None:
+    server = serve(_TREE + _TARGETS)
+    head, tail = (server.url(target=f"iqn.2024-01.test.blockyard:{name}") for name in ("head", "tail"))
+    with connect(head) as one, connect(tail) as other:
+        assert one.capacity().size == 2 * MiB
+        assert other.capacity().size == 6 * MiB
+        one.write(0, b"h" * 512)
+        other.write(0, b"t" * 512)
+        other.write((2 * MiB >> 9), b"u" * 512)
+        one.flush()
+        other.flush()
+    assert (files / "a.img").read_bytes()[:512] == b"h" * 512
+    assert (files / "a.img").read_bytes()[2 * MiB : 2 * MiB + 512] == b"t" * 512
+    assert (files / "b.img").read_bytes()[:512] == b"u" * 512
+    shown = status(files / "state")["volumes"]
+    assert {name: volume["size"] for name, volume in shown.items()} == {"head": 2 * MiB, "tail": 6 * MiB, "ram": MiB}
+    assert len(server.workers) == 1  # what stands on one layer belongs to one worker
+
+
+def test_reload_grows_and_changes_stacks(files: Path, serve: Callable[[str], Serving]) -> None:
+    server = serve(_TREE + _TARGETS)
+    uuids = {name: volume["uuid"] for name, volume in status(files / "state")["volumes"].items()}
+    with (files / "b.img").open("ab") as file:
+        file.truncate(5 * MiB)
+    with connect(server.url(target="iqn.2024-01.test.blockyard:tail")) as tail:
+        assert "tail has 7M now, after 6M" in blockyard(files / "state", "reload")
+        assert status(files / "state")["volumes"]["tail"]["size"] == 7 * MiB
+        tail.test_unit_ready()
+        assert tail.capacity().size == 7 * MiB
+    (files / "blockyard.toml").write_text(_TREE.replace("length=2M", "length=1M") + _TARGETS)
+    assert "volumes.head.stack" in blockyard(files / "state", "reload")
+    after = status(files / "state")["volumes"]
+    assert after["head"]["size"] == MiB
+    assert {name: volume["uuid"] for name, volume in after.items()} == uuids
+    server.restart()
+    assert {name: volume["uuid"] for name, volume in status(files / "state")["volumes"].items()} == uuids
+
+
+def test_what_is_wrong_with_a_stack_changes_nothing(files: Path, serve: Callable[[str], Serving]) -> None:
+    server = serve(_TREE + _TARGETS)
+    wrong = _TREE.replace("length=2M", "length=2000M").replace("offset=2M", "offset=2000M")
+    (files / "blockyard.toml").write_text(wrong + _TARGETS)
+    result = run(files / "state", "reload")
+    assert result.returncode
+    assert "ends at 8388608" in result.stderr
+    with connect(server.url(target="iqn.2024-01.test.blockyard:head")) as head:
+        assert head.capacity().size == 2 * MiB
+
+
+def test_identity_is_that_of_the_file_beneath(files: Path, serve: Callable[[str], Serving]) -> None:
+    plain = '[volumes.a]\npath = "a.img"\n[targets."iqn.2024-01.test.blockyard:a"]\nluns = {0 = "a"}\n'
+    server = serve(plain)
+    before = status(files / "state")["volumes"]["a"]["uuid"]
+    (files / "blockyard.toml").write_text(plain.replace('path = "a.img"', 'stack = "concat(sizes=[1M], ./a.img)"'))
+    blockyard(files / "state", "reload")
+    after = status(files / "state")["volumes"]["a"]
+    assert (after["uuid"] == before, after["size"]) == (True, MiB)
+    assert server.workers
+
+
+def test_a_stack_on_the_command_line(files: Path) -> None:
+    portal_and_state = {"state": files / "state", "log": files / "log"}
+    with Serving([f"stack:concat({files}/a.img, {files}/b.img)"], **portal_and_state) as server:  # type: ignore[arg-type]
+        with connect(server.url(target=IQN)) as lun:
+            assert lun.capacity().size == 8 * MiB
+        server.stop()
+    with pytest.raises(ServeFailed, match="ended with status 2"):
+        Serving(["stack:concat("], **portal_and_state)  # type: ignore[arg-type]
+    assert "here should be a path" in (files / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (("kind = \"concat\"", "kind = \"concta\""), r"layers.both: there is no kind of layer 'concta'; did you mean concat"),
+        (("kind = \"concat\"\n", ""), r"layers.both.kind: it is missing"),
+        (("\"low\", ", "7, "), r"layers.both.on: that is not a list"),
+        (("\"./b.img\"", "\"x(\""), r"layers.both.on\[1\]: here should be"),
+        (("[\"4M\"]", "[{a = 1}]"), r"layers.both.sizes\[0\]: a layer has no such option"),
+        (("offset=2M", "offset=1M"), r"is used twice"),
+        (("memory(1M)", "concat(both)"), r"is used twice"),
+        (("memory(1M)", "boht"), r"there is no layer 'boht'"),
+        (("memory(1M)", "pool(fast/vm)"), r"volumes.ram.stack: there is no pool 'fast'"),
+        (("memory(1M)\"", "memory(1M)\"\nsize = \"1M\""), r"volumes.ram.size: a stack has the size"),
+        (("memory(1M)\"", "memory(1M)\"\npath = \"x\""), r"volumes.ram.path: a volume has a path or a stack"),
+        (("memory(1M)", "slice(length=1M, ./a.img)"), r"is used twice"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense(files: Path, change: tuple[str, str], problem: str) -> None:
+    path = files / "blockyard.toml"
+    assert change[0] in _TREE
+    path.write_text(_TREE.replace(*change))
+    with pytest.raises(ConfigurationError, match=problem):
+        load(path)
+
+
+def test_a_tree_of_tables_is_shown_as_it_was_given(files: Path) -> None:
+    path = files / "blockyard.toml"
+    path.write_text(_TREE)
+    configuration = load(path)
+    shown = files / "elsewhere" / "shown.toml"
+    shown.parent.mkdir()
+    shown.write_text(dump(configuration))
+    assert load(shown) == configuration
+    assert "on = [" in shown.read_text()
