@@ -115,3 +115,31 @@ def test_progress_is_shown_on_a_terminal(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert image("convert", tmp_path / "raw", tmp_path / "a.vhd") == 0
     assert "converting: [" in capsys.readouterr().err
+
+
+def test_images_of_qemus_formats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert image("create", "a.qcow2", "64M", "--block-size", "128K") == 0
+    device = formats.open_image("a.qcow2")
+    device.pwritev([b"\x42" * MIB], 32 * MIB)
+    device.close()
+    assert image("info", "a.qcow2", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["format"], told["size"], told["block_size"]) == ("qcow2", 64 * MIB, 128 << 10)
+    for source, target in (("a.qcow2", "b.vmdk"), ("b.vmdk", "c.vhdx"), ("c.vhdx", "d.vdi"), ("d.vdi", "e.img")):
+        assert image("convert", source, target) == 0
+    with open("e.img", "rb") as file:
+        file.seek(32 * MIB - 1)
+        assert file.read(MIB + 2) == b"\0" + b"\x42" * MIB + b"\0"
+    assert image("resize", "a.qcow2", "128M") == 0
+    assert formats.describe("a.qcow2").size == 128 * MIB
+    assert image("resize", "a.qcow2", "64M") == 1
+    assert image("check", "a.qcow2") == 0
+    assert image("check", "a.qcow2", "--repair") == 0
+    assert "a.qcow2: sound" in capsys.readouterr().out
+    assert image("compact", "a.qcow2") == 1
+    assert image("merge", "a.qcow2") == 1
+    assert image("create", "f.qcow2", "64M", "--kind", "fixed") == 1
+    assert not Path("f.qcow2").exists()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from blockyard import initiator
 from blockyard.block import formats
 from tests.conftest import TargetFactory, need, run
+from tests.serving import children
 
 MIB = 1 << 20
 
@@ -24,7 +27,7 @@ def qemu_io(url: str, *commands: str) -> None:
     assert "Pattern verification failed" not in output, output
 
 
-@pytest.mark.parametrize("format", ["vhd", "vhdx"])
+@pytest.mark.parametrize("format", ["vhd", "vhdx", "qcow2", "vmdk"])
 def test_a_disk_that_is_copied_to_a_served_image_is_in_the_file(
     format: str, target: TargetFactory, tmp_path: Path
 ) -> None:
@@ -38,11 +41,11 @@ def test_a_disk_that_is_copied_to_a_served_image_is_in_the_file(
     qemu_img("convert", "-n", "-f", "raw", "-O", "raw", source, serving.url())
     assert "identical" in qemu_img("compare", "-f", "raw", "-F", "raw", source, serving.url())
     serving.stop()
-    name = {"vhd": "vpc", "vhdx": "vhdx"}[format]
+    name = {"vhd": "vpc"}.get(format, format)
     image = tmp_path / f"disk.{format}"
     assert "identical" in qemu_img("compare", "-f", "raw", "-F", name, source, image)
-    if format == "vhdx":
-        assert "No errors" in qemu_img("check", "-f", "vhdx", image)
+    if format != "vhd":
+        assert "No errors" in qemu_img("check", "-f", format, image)
     assert image.stat().st_blocks * 512 < 24 * MIB
 
 
@@ -99,3 +102,23 @@ def test_children_of_one_image_are_served_side_by_side(target: TargetFactory, tm
     qemu_io(serving.url(0), "read -P 0x01 5M 64k")
     serving.stop()
     assert formats.describe(base).notes == []
+
+
+def test_a_worker_and_its_engine_are_killed_under_a_qcow2(target: TargetFactory, tmp_path: Path) -> None:
+    """None of what was acknowledged is lost, though nothing was flushed, and only one engine is there afterwards."""
+    serving = target("disk.qcow2", size="64M", options=["--format", "qcow2"])
+    with initiator.connect(serving.url(), recover=True) as lun:
+        for number in range(4):
+            (worker,) = serving.workers
+            (engine,) = children(worker)
+            lun.write(64 * number, bytes([number + 1]) * 32768)
+            os.kill(worker if number % 2 else engine, signal.SIGKILL)
+            lun.write(64 * number + 4096, bytes([number + 101]) * 32768)
+        for number in range(4):
+            assert lun.read(64 * number, 64) == bytes([number + 1]) * 32768
+            assert lun.read(64 * number + 4096, 64) == bytes([number + 101]) * 32768
+        (worker,) = serving.workers
+        (engine,) = children(worker)
+    serving.stop()
+    assert not Path(f"/proc/{engine}").exists()
+    assert "No errors" in qemu_img("check", "-f", "qcow2", tmp_path / "disk.qcow2")

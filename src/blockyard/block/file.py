@@ -82,7 +82,7 @@ class FileDevice(Device):
         self._fd = _open(self.path, read_only=read_only)
         try:
             if lock:
-                _lock(self._fd, self.path, shared=read_only)
+                lock_file(self._fd, self.path, shared=read_only)
             status = os.fstat(self._fd)
             self._is_block_device = stat.S_ISBLK(status.st_mode)
             self.size = self._find_size()
@@ -130,7 +130,7 @@ class FileDevice(Device):
         try:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
             try:
-                _lock(fd, self.path, shared=read_only)
+                lock_file(fd, self.path, shared=read_only)
             except OSError:
                 fcntl.flock(self._fd, fcntl.LOCK_SH if self.read_only else fcntl.LOCK_EX)
                 raise
@@ -368,7 +368,8 @@ def _open(path: str, *, read_only: bool) -> int:
         raise
 
 
-def _lock(fd: int, path: str, *, shared: bool) -> None:
+def lock_file(fd: int, path: str, *, shared: bool) -> None:
+    """Lock a file against all who do the same, at once. Raises OSError: EBUSY."""
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,5 +1,7 @@
 """Disk images by their formats: found out, opened, made, converted, merged and compacted.
 
+VHD and VHDX are our own; all others are left to QEMU (engines/), which serves them to us.
+
 A file without a format is raw, and whoever may write to a raw disk may make it look like any image. So the format of a volume is
 what its configuration says; it is found out only where that says "auto".
 """
@@ -11,10 +13,13 @@ import uuid
 from dataclasses import dataclass, field
 
 from blockyard.block.device import Device
+from blockyard.block.engines import formats as foreign
+from blockyard.block.engines.qemu import QemuImage
 from blockyard.block.file import FileDevice
 from blockyard.block.file import create as create_file
 from blockyard.block.image import BlockImage, Progress
 from blockyard.block.image_states import ImageError
+from blockyard.block.layers import Notify, unheard
 from blockyard.block.parents import Chain, ParentOf, Wanted
 from blockyard.block.vhd import DynamicVhd, FixedVhd, find_footer, open_vhd
 from blockyard.block.vhd_creation import write_vhd
@@ -25,7 +30,11 @@ from blockyard.block.vhdx_file import vhdx_size
 from blockyard.block.vhdx_layout import SIGNATURE
 
 RAW, VHD, VHDX, AUTO = "raw", "vhd", "vhdx", "auto"
-FORMATS = (RAW, VHD, VHDX, AUTO)
+FORMATS = (RAW, VHD, VHDX, AUTO, *foreign.FORMATS)
+MADE = (RAW, VHD, VHDX, *foreign.WRITABLE)
+READ_ONLY = tuple(name for name in foreign.FORMATS if name not in foreign.WRITABLE)
+_ENDINGS = {".vhd": VHD, ".avhd": VHD, ".vhdx": VHDX, ".avhdx": VHDX, ".hdd": "parallels"}
+_ENDINGS |= {f".{name}": name for name in foreign.FORMATS if name != "parallels"}
 KINDS = ("dynamic", "fixed")
 _PIECE = 1 << 20  # bytes that are copied at a time
 _GRANULE = 1 << 16  # bytes of zeros that are left out of a copy
@@ -38,19 +47,48 @@ def _quiet(done: int, total: int) -> None:
 
 
 def detect(below: Device) -> str:
-    """The format of a file, by what it begins or ends with: "vhdx", "vhd", or "raw" for anything else."""
-    first, last = bytearray(8), bytearray(8)
+    """The format of a file, by what it begins or ends with; "raw" for what is none of the images that are known."""
+    first, last = bytearray(min(SECTOR, below.size)), bytearray(SECTOR)
     below.preadv([memoryview(first)], 0)
-    if first == SIGNATURE:
+    if first.startswith(SIGNATURE):
         return VHDX
     below.preadv([memoryview(last)], below.size - SECTOR)
-    return VHD if b"conectix" in (first, last) else RAW
+    if first.startswith(b"conectix") or last.startswith(b"conectix"):
+        return VHD
+    return foreign.looks_like(bytes(first)) or ("dmg" if last.startswith(b"koly") else RAW)
+
+
+def format_of_name(path: str | os.PathLike[str]) -> str:
+    """The format that the ending of a name speaks of; "raw" for all others."""
+    return _ENDINGS.get(os.path.splitext(path)[1].lower(), RAW)
+
+
+def looks_like(path: str | os.PathLike[str]) -> str:
+    """The format that a file seems to have, whoever has it open. Raises OSError."""
+    below = FileDevice(path, read_only=True, lock=False)
+    try:
+        return detect(below)
+    finally:
+        below.close()
 
 
 def open_image(
-    path: str | os.PathLike[str], format: str = AUTO, *, read_only: bool = False, lock: bool = True
+    path: str | os.PathLike[str],
+    format: str = AUTO,
+    *,
+    read_only: bool = False,
+    lock: bool = True,
+    backing: str = "",
+    notify: Notify = unheard,
 ) -> Device:
-    """The disk in a file. Its parents are open for reading only. Raises OSError (ImageError for what is wrong with an image)."""
+    """The disk in a file. Its parents are open for reading only. Raises OSError (ImageError for what is wrong with an image).
+
+    `backing` is the directory where images of other formats may have files that they stand on; "": nowhere.
+    """
+    if format == AUTO:
+        format = looks_like(path)
+    if format in foreign.FORMATS:
+        return QemuImage(os.fspath(path), format, read_only=read_only, allowed=backing, notify=notify)
     chain = Chain(
         os.fspath(path), lambda parent, kind, parent_of: _open(parent, kind, parent_of, read_only=True, lock=lock)
     )
@@ -65,6 +103,8 @@ def _open(path: str, kind: str, parent_of: ParentOf, *, read_only: bool, lock: b
     try:
         if kind == AUTO:
             kind = detect(below)
+        if kind in foreign.FORMATS:
+            raise ImageError(path, f"it is of the format {kind}, which has no place in a chain of VHD and VHDX images")
         if kind == RAW:
             return below
         return open_vhdx(below, path, parent_of) if kind == VHDX else open_vhd(below, path, parent_of)
@@ -98,6 +138,9 @@ def create_image(
 def _create(
     path: str, kind: str, size: int, type_: str, block_size: int, sector_size: int, parent: Device | None
 ) -> None:
+    if kind in foreign.FORMATS:
+        _create_foreign(path, kind, size, type_, block_size)
+        return
     if kind == RAW:
         create_file(path, size)
         if type_ == "fixed":
@@ -115,6 +158,19 @@ def _create(
             below.close()
         if type_ == "fixed":
             _reserve(path)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _create_foreign(path: str, kind: str, size: int, type_: str, block_size: int) -> None:
+    if type_ != "dynamic" or kind not in foreign.WRITABLE or (block_size and kind != "qcow2"):
+        what = f"blocks of {block_size} bytes" if block_size else f"kind {type_}"
+        raise ImageError(path, f"{what}: images of the format {kind} are made dynamic or not at all")
+    create_file(path, 0)  # nobody else may read it, and none is there yet
+    try:
+        options = ("-o", f"cluster_size={block_size}") if block_size else ()
+        foreign.tool("create", "-q", "-f", kind, *options, os.path.abspath(path), str(size))
     except BaseException:
         os.unlink(path)
         raise
@@ -144,8 +200,12 @@ class Information:
     lost: int = 0  # bytes of the file that belong to nothing
 
 
-def describe(path: str | os.PathLike[str], format: str = AUTO, *, lock: bool = True) -> Information:
+def describe(path: str | os.PathLike[str], format: str = AUTO, *, lock: bool = True, backing: str = "") -> Information:
     """Look at an image, without changing anything. Raises OSError."""
+    if format == AUTO:
+        format = looks_like(path)
+    if format in foreign.FORMATS:
+        return _describe_foreign(os.fspath(path), format, backing)
     device = open_image(path, format, read_only=True, lock=lock)
     try:
         status = os.stat(path)
@@ -169,8 +229,20 @@ def describe(path: str | os.PathLike[str], format: str = AUTO, *, lock: bool = T
         device.close()
 
 
+def _describe_foreign(path: str, format: str, backing: str | None = None) -> Information:
+    one = backing is None
+    found, *parents = [foreign.inspected(path, format)] if one else foreign.chain(path, format, backing or "")
+    return Information(
+        path, format, "differencing" if found.backing else "dynamic", found.size, found.file_size, found.used,
+        found.block_size, parents=[parent.path for parent in parents] or list(filter(None, [found.backing])),
+        notes=found.notes,
+    )  # fmt: skip
+
+
 def disk_size(path: str | os.PathLike[str], format: str) -> int:
     """The size of the disk in an image that somebody may have open: what moves meanwhile is not looked at. Raises OSError."""
+    if format in foreign.FORMATS:
+        return foreign.inspected(os.fspath(path), format).size
     below = FileDevice(path, read_only=True, lock=False)
     try:
         name = os.fspath(path)
@@ -187,10 +259,11 @@ def convert(
     source_format: str = AUTO,
     kind: str = "dynamic",
     block_size: int = 0,
+    backing: str = "",
     progress: Progress = _quiet,
 ) -> None:
     """Copy a disk into an image of another format; a chain becomes one image. Raises OSError, and leaves no half image."""
-    device = open_image(source, source_format, read_only=True)
+    device = open_image(source, source_format, read_only=True, backing=backing)
     try:
         sector_size = device.sector_size if isinstance(device, Vhdx) and format == VHDX else 0
         create_image(target, format, device.size, kind=kind, block_size=block_size, sector_size=sector_size)
@@ -233,6 +306,13 @@ def _write_data(target: Device, data: bytearray, offset: int) -> None:
 
 def resize(path: str, size: int, format: str = AUTO) -> None:
     """Let a disk grow. Raises OSError."""
+    format = looks_like(path) if format == AUTO else format
+    if format in foreign.FORMATS:
+        old = foreign.inspected(path, format).size
+        if size < old:
+            raise ImageError(path, f"it has {old} bytes: it cannot shrink, data would be cut off")
+        foreign.tool("resize", "-q", "-f", format, os.path.abspath(path), str(size))
+        return
     device = open_image(path, format)
     try:
         if isinstance(device, FileDevice):
@@ -316,6 +396,16 @@ def _merge(path: str, parent: Device, progress: Progress) -> None:
     finally:
         child.parent = None  # whoever has opened it closes it
         child.close()
+
+
+def check(path: str, format: str = AUTO, *, mend: bool = False) -> Information:
+    """What an image is like, all of its metadata looked at; with `mend` after what can be brought in order was."""
+    format = looks_like(path) if format == AUTO else format
+    if format in foreign.FORMATS:
+        found = _describe_foreign(path, format)
+        found.notes += foreign.checked(path, format, mend=mend)
+        return found
+    return repair(path, format) if mend else describe(path, format)
 
 
 def repair(path: str, format: str = AUTO) -> Information:

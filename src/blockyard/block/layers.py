@@ -22,7 +22,7 @@ MANY = 1 << 16  # children, where there is no limit
 Notify = Callable[[str, str, str], None]  # severity ("info", "warning", "error"), what has happened in a word, text
 
 
-def _unheard(severity: str, what: str, text: str) -> None:
+def unheard(severity: str, what: str, text: str) -> None:
     """Nobody is told."""
 
 
@@ -43,7 +43,7 @@ class Opening:
     """What a layer may need when it is opened, and for as long as it is open. All of it may be called from any thread."""
 
     read_only: bool = False  # it will not be written to, and shall not change anything below either
-    notify: Notify = _unheard
+    notify: Notify = unheard
     directory: Path | None = None  # where layers may keep files, by names of their own; None: nowhere
     secret: Callable[[str], bytes] = _no_secret  # by its name; raises OSError
     volume: Callable[[str], Device] = _no_pool  # of a pool, by POOL/VOLUME or POOL/VOLUME@SNAPSHOT; raises OSError

@@ -1,4 +1,4 @@
-"""`blockyard image`: VHD, VHDX and raw images, while they are not served (docs/image-formats.md)."""
+"""`blockyard image`: disk images of all formats, while they are not served (docs/image-formats.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable
 
 from blockyard.block import formats
-from blockyard.block.formats import AUTO, FORMATS, KINDS, RAW, VHD, VHDX, Information
+from blockyard.block.engines.formats import FORMATS as QEMU_FORMATS
+from blockyard.block.formats import AUTO, FORMATS, KINDS, MADE, RAW, Information, format_of_name
 from blockyard.block.image import Progress
 from blockyard.block.size import format_size, parse_size
 from blockyard.cli.output import Bar
@@ -30,7 +31,7 @@ class _Nonsense(Exception):
 
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `image` to the commands."""
-    members = family(commands, "image", "disk images: VHD, VHDX and raw files")
+    members = family(commands, "image", "disk images: VHD, VHDX, raw files and what QEMU knows")
     create = _command(members, "create", _create, "make an image")
     create.add_argument("path", metavar="PATH", help="the file, which is not there yet")
     create.add_argument("size", metavar="SIZE", nargs="?", help="of the disk: 10G (with --parent: that of the parent)")
@@ -49,6 +50,12 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     convert.add_argument(
         "--from", dest="source_format", choices=FORMATS, default=AUTO, help="what PATH is (default: auto)"
+    )
+    convert.add_argument(
+        "--backing",
+        metavar="DIR",
+        default="",
+        help="where files may be that an image of QEMU's formats stands on (default: nowhere)",
     )
     _add_making(convert)
     resize = _command(members, "resize", _resize, "let a disk grow")
@@ -78,9 +85,7 @@ def _add_image(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_making(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--format", choices=(RAW, VHD, VHDX), help="of the new image (default: by the ending of its name)"
-    )
+    parser.add_argument("--format", choices=MADE, help="of the new image (default: by the ending of its name)")
     parser.add_argument(
         "--kind",
         choices=KINDS,
@@ -90,7 +95,7 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--block-size",
         metavar="SIZE",
-        help="of a VHD (default: 2M) or VHDX (default: 32M; with a parent 2M), a power of two",
+        help="of a VHD (default: 2M), VHDX (default: 32M; with a parent 2M) or qcow2 (default: 64K), a power of two",
     )
 
 
@@ -115,8 +120,7 @@ def _with_bar(what: str, work: Callable[[Progress], None]) -> None:
 
 
 def _format_of(path: str, asked: str | None) -> str:
-    ending = os.path.splitext(path)[1].lower()
-    return asked or {".vhd": VHD, ".avhd": VHD, ".vhdx": VHDX, ".avhdx": VHDX}.get(ending, RAW)
+    return asked or format_of_name(path)
 
 
 def _block_size(options: argparse.Namespace) -> int:
@@ -175,6 +179,7 @@ def _convert(options: argparse.Namespace) -> None:
             source_format=options.source_format,
             kind=options.kind,
             block_size=_block_size(options),
+            backing=options.backing,
             progress=progress,
         ),
     )
@@ -203,8 +208,9 @@ def _compact(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    found = formats.repair(options.path) if options.repair else formats.describe(options.path)
-    for path in [options.path, *found.parents]:
+    found = formats.check(options.path, mend=options.repair)
+    ours = found.format not in QEMU_FORMATS  # what an image of theirs stands on, it does not say reliably
+    for path in [options.path, *(found.parents if ours else ())]:
         image = found if path == options.path else formats.describe(path)
         lost = f", {format_size(image.lost)} of its file are unused" if image.lost >= max(image.block_size, 1) else ""
         print(f"{path}: {'; '.join(image.notes) or 'sound'}{lost}")

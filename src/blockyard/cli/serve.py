@@ -118,7 +118,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--format",
         choices=FORMATS,
         default=RAW,
-        help="what the files are: disks themselves (raw), or images; auto takes VHD and VHDX for what they are (default: raw)",
+        help="what the files are: disks themselves (raw), or images; auto takes images for what they are (default: raw)",
     )
     disks.add_argument(
         "--block-size",

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from blockyard.block.formats import FORMATS, RAW
+from blockyard.block.formats import FORMATS, RAW, VHD, VHDX
 from blockyard.block.records import RecordError, join, key
 from blockyard.block.size import MAX_SIZE
 from blockyard.control.stacks import check_stack_volume, check_stacks
@@ -212,6 +212,10 @@ def _check_volume(at: str, volume: Volume, pools: Collection[str]) -> None:
         raise RecordError(join(at, "path"), "no path has a NUL in it")
     if volume.format not in FORMATS:
         raise RecordError(join(at, "format"), f"{volume.format!r} is not one of {', '.join(FORMATS)}")
+    if volume.backing and volume.format in (RAW, VHD, VHDX):
+        raise RecordError(
+            join(at, "backing"), "that is for images of QEMU's formats: others find their parents by themselves"
+        )
     if volume.block_size not in BLOCK_SIZES:
         raise RecordError(join(at, "block_size"), f"{volume.block_size} is neither 512 nor 4096")
     if not 0 <= volume.protection <= 3:

@@ -1,12 +1,12 @@
-"""Volumes that are images: VHD and VHDX files, whose disks are smaller or larger than the files."""
+"""Volumes that are images: VHD, VHDX and QEMU's formats, whose disks are smaller or larger than the files."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from blockyard.block.file import FileDevice
-from blockyard.block.formats import AUTO, RAW, VHD, VHDX, create_image, describe, detect, disk_size
+from blockyard.block import formats
+from blockyard.block.formats import AUTO, MADE, RAW, create_image, describe, disk_size, format_of_name
 from blockyard.block.size import format_size
 from blockyard.control.errors import VolumeError
 from blockyard.control.volumes import Backing, Wording
@@ -36,15 +36,11 @@ def prepare_image(volume: Volume, *, served: bool, wording: Wording) -> Backing:
 
 
 def looks_like(path: Path) -> str:
-    """What a file seems to be that is served raw: "vhd", "vhdx", or "raw"."""
+    """What a file seems to be that is served raw: a format, or "raw"."""
     try:
-        below = FileDevice(path, read_only=True, lock=False)
+        return formats.looks_like(path)
     except OSError:
         return RAW
-    try:
-        return detect(below)
-    finally:
-        below.close()
 
 
 def _format_of(path: Path, volume: Volume) -> str:
@@ -53,7 +49,9 @@ def _format_of(path: Path, volume: Volume) -> str:
         return volume.format
     kind = looks_like(path)
     if kind == RAW:
-        raise VolumeError(f'{path} is neither a VHD nor a VHDX: if it is the disk itself, its format is "raw"')
+        raise VolumeError(
+            f'{path} is no image of a format that is known: if it is the disk itself, its format is "raw"'
+        )
     return kind
 
 
@@ -62,15 +60,19 @@ def _format_of_new(path: Path, volume: Volume, wording: Wording) -> str:
         raise VolumeError(f"{path} does not exist: to create it, give its size, for example {wording.size}")
     if volume.read_only:
         raise VolumeError(f"{path} does not exist: a disk that is created empty cannot be {wording.read_only}")
-    kind = {".vhd": VHD, ".vhdx": VHDX}.get(path.suffix.lower()) if volume.format == AUTO else volume.format
-    if kind is None:
-        raise VolumeError(f'{path} does not exist: to create it, say whether its format is "vhd" or "vhdx"')
+    kind = format_of_name(path) if volume.format == AUTO else volume.format
+    if kind == RAW:
+        raise VolumeError(f"{path} does not exist: to create it, say what its format is: {', '.join(MADE[1:])}")
+    if kind not in MADE:
+        raise VolumeError(f"{path} does not exist: images of the format {kind} can be read, not made")
     return kind
 
 
 def _inspected(path: Path, kind: str, volume: Volume) -> int:
     """The size of the disk in an image that is sound, with all that it stands on."""
-    found = describe(path, kind, lock=False)
+    found = describe(path, kind, lock=False, backing=volume.backing)
+    if not volume.read_only and kind in formats.READ_ONLY:
+        raise VolumeError(f"{path}: images of the format {kind} can only be read: serve it read-only")
     if not volume.read_only and not os.access(path, os.W_OK):
         raise VolumeError(f"{path}: not permitted to write: change its owner or mode, or serve it read-only")
     if found.sector_size > volume.block_size:

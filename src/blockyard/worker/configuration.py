@@ -73,7 +73,8 @@ class Volume:
     pool: str = ""  # instead of `path`: the name of the pool that it is in,
     volume: str = ""  # what it is called there, if otherwise,
     snapshot: str = ""  # and which snapshot of it this is, if not itself
-    format: str = RAW  # of the file: raw, vhd, vhdx; auto: VHD or VHDX, whichever it is
+    format: str = RAW  # of the file: raw, vhd, vhdx, qcow2, vmdk, …; auto: whichever image it is
+    backing: str = ""  # directory where files may be that an image of QEMU's formats stands on; "": nowhere
     stack: str = ""  # instead of `path`: layers that stand on each other (block/stack.py)
 
     @property

@@ -351,7 +351,9 @@ class Inventory:
         if volume.pool:
             return pools[volume.pool].device(volume.in_pool, volume.snapshot)
         if not volume.stack:
-            return open_image(volume.path, volume.format, read_only=volume.read_only)
+            return open_image(
+                volume.path, volume.format, read_only=volume.read_only, backing=volume.backing, notify=self._notify
+            )
 
         def of_pool(text: str) -> Device:
             name, _, snapshot = text.partition("@")

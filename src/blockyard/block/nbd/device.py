@@ -178,10 +178,15 @@ class NbdDevice(Device):
             raise OSError(errno.EROFS, "The export is for reading only", self.name)
 
     def discard(self, offset: int, length: int) -> None:
-        """NBD_CMD_TRIM promises nothing of what is read then, so that it is asked for only where one can look."""
+        """NBD_CMD_TRIM promises nothing of what is read then, so that it is asked for only where one can look.
+
+        What is a hole already is let be: not every server sees by itself that there is nothing to do.
+        """
         self._check_writable()
         if Flag.SEND_WRITE_ZEROES in self._flags or not self._frees:
-            self._zero(offset, length, free=True)
+            for run in self.runs(offset, length):
+                if run.mapped:
+                    self._zero(run.offset, run.length, free=True)
             return
         first, last = -(-offset // self._minimum) * self._minimum, (offset + length) // self._minimum * self._minimum
         if first < last:

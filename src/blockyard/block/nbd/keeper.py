@@ -137,17 +137,19 @@ class Keeper:
         pause = _FIRST_PAUSE
         while not self._closing:
             links: list[Link] = []
+            began = time.monotonic()
             try:
                 links = self._connector.connect()
                 self._adopt(links)
-                pause = _FIRST_PAUSE
                 self._serve(links)
             except OSError as error:
                 self._drop(links, error)
             except Exception as error:  # whatever it is: who waits must not wait for ever
                 self._drop(links, OSError(errno.EPROTO, f"a fault of this program: {error!r}"))
                 raise
-            if not self._closing and self._pause(pause):
+            if links and time.monotonic() - began > _LONGEST_PAUSE:
+                pause = _FIRST_PAUSE
+            if not self._closing and self._pause(pause):  # what dies again and again is made again less and less often
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _pause(self, seconds: float) -> bool:
@@ -225,7 +227,7 @@ class Keeper:
                     request.ended.release()
                 link.requests = {}
             self._state.notify_all()
-        if first and not self._closing:
+        if first and self.export is not None and not self._closing:
             self._notify("error", "server-lost", f"{self._connector.name}: {error.strerror or error}")
         for link in links:
             link.close()
