@@ -110,7 +110,7 @@ def test_pools_and_volumes_come_and_go_while_they_are_served(target: TargetFacto
     fast = "[pools.fast]\ndirectory = 'fast'\n[volumes.vm]\npool = 'fast'\n"
     serving = target(config=plain, options=["--workers", "2"])
     with connect(serving.url(0, target=TWO)) as undisturbed:
-        assert change(serving, tmp_path, plain + fast).splitlines() == ["+ volumes.vm", "+ pools"]
+        assert change(serving, tmp_path, plain + fast).splitlines() == ["+ volumes.vm", "+ pools.fast"]
         assert len(serving.workers) == 2, "a pool is open in some worker, also when no target shows it"
         change(serving, tmp_path, plain + fast + f"[targets.'{ONE}']\nluns = {{0 = 'vm'}}\n")
         with connect(serving.url(0, target=ONE)) as vm:

@@ -1,10 +1,9 @@
-"""What a running server is asked by its control socket: `status`, `reload`, `session` and `config show`."""
+"""What a running server is asked by its control socket: `status`, `reload` and `session`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,11 +43,6 @@ def command(
 ) -> argparse.ArgumentParser:
     """A command that asks the server."""
     return parsers.command(commands, name, action, what, epilog=_EXIT_STATUS)
-
-
-def config_show(directory: Path, options: argparse.Namespace) -> None:
-    """`blockyard config show`."""
-    sys.stdout.write(ask(directory, "config show"))
 
 
 def _reload(directory: Path, options: argparse.Namespace) -> None:

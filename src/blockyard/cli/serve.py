@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from blockyard.api.service import ApiService
@@ -19,6 +20,7 @@ from blockyard.block.formats import FORMATS, RAW
 from blockyard.block.records import RecordError
 from blockyard.block.size import Size, format_size, parse_size
 from blockyard.block.stack import parse
+from blockyard.cli.first_start import managed_configuration
 from blockyard.cli.instructions import overview, usage
 from blockyard.control import logs
 from blockyard.control.configuration_file import DEFAULT_PORTAL, load
@@ -56,7 +58,8 @@ exit status:
   6  the configuration file cannot be read or does not make sense
 
 examples:
-  blockyard serve                                   a 1 GiB disk to try things with
+  blockyard serve                                   what was configured by commands; at first a 1 GiB disk to try
+                                                    things with (docs/configuration.md)
   blockyard serve disk.img --size 10G               create disk.img, sparse, and export it
   blockyard serve a.img b.img /dev/sdc              one target with LUNs 0, 1 and 2
   blockyard serve iqn.2024-01.com.example:a=a.img iqn.2024-01.com.example:b=b.img
@@ -72,6 +75,14 @@ _DEMO = "demo.img"  # in the state directory
 _NAME_LENGTH = 56  # characters of a file's name that serve as the name of a volume
 _NAME_TYPES = ("iqn.", "eui.", "naa.")  # RFC 7143 §4.2.7.2
 
+_SERVED: dict[str, object] = {  # options that say what is served, and what they are when they are not given
+    "portal": [],
+    **dict.fromkeys(("isns", "metrics", "console", "size", "target", "background_rate", "soft_threshold")),
+    **{name: getattr(Volume, name) for name in ("block_size", "format", "protection")},
+    **dict.fromkeys(("read_only", "write_through", "thick", "removable"), False),
+    **{name: getattr(Target, name) for name in ("max_connections", "error_recovery_level")},
+}
+
 log = logging.getLogger(__name__)
 
 
@@ -80,8 +91,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "serve",
         help="export files and block devices as iSCSI disks",
-        description="Export files and block devices as iSCSI disks. "
-        "Without PATH, a 1 GiB demo disk in the state directory.",
+        description="Export files and block devices as iSCSI disks. Without PATH, --pool and --config: what was configured by "
+        "commands and is kept in the state directory; when it is served for the first time, a 1 GiB demo disk.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -243,6 +254,7 @@ def _serve(options: argparse.Namespace) -> int:
     how = Options(
         options.state or default_directory(),
         options.config,
+        None if options.config or options.volumes or options.pool else _given(options),
         tuple(options.portal),
         _worker_count(options.workers),
         poll=options.poll,
@@ -254,13 +266,16 @@ def _serve(options: argparse.Namespace) -> int:
         service.append(ApiService(server))
         return service[0]
 
-    server = Server(how, made)
     configuration = _from_file(options) if options.config else _from_arguments(options)
+    server = Server(how, made)
     try:
-        server.open(configuration.portal_groups)
+        server.claim()
         if not options.config:
             configuration = _with_defaults(configuration, how.state)
-        found = server.prepare(configuration)
+        if how.arguments is None:
+            found = server.prepare(configuration)
+        else:
+            found = server.prepare_stored(partial(managed_configuration, configuration, how.arguments))
         _say(overview(found))
         _say(usage(found.settled))
         _warn(found)
@@ -276,23 +291,15 @@ def _from_file(options: argparse.Namespace) -> Configuration:
         raise UsageError(f"{options.volumes[0]}: with --config, volumes stand in the file")
     if options.pool:
         raise UsageError(f"--pool {options.pool[0]}: with --config, pools stand in the file")
-    in_file = {
-        "isns": None,
-        "metrics": None,
-        "console": None,
-        "size": None,
-        "block_size": Volume.block_size,
-        "target": None,
-        "background_rate": None,
-    }
-    in_file["soft_threshold"] = None
-    in_file |= {"protection": Volume.protection}
-    in_file |= dict.fromkeys(("read_only", "write_through", "thick", "removable"), False)
-    in_file |= {name: getattr(Target, name) for name in ("max_connections", "error_recovery_level")}
-    for name, default in {**in_file, "format": Volume.format}.items():
-        if getattr(options, name) != default:
+    for name in _given(options):
+        if name != "portal":
             raise UsageError(f"--{name.replace('_', '-')}: with --config, this stands in the file")
     return load(options.config, portals=tuple(options.portal))
+
+
+def _given(options: argparse.Namespace) -> dict[str, object]:
+    """Those options that say what is served, and that were given."""
+    return {name: value for name, default in _SERVED.items() if (value := getattr(options, name)) != default}
 
 
 def _from_arguments(options: argparse.Namespace) -> Configuration:
@@ -362,7 +369,7 @@ def _with_defaults(configuration: Configuration, directory: Path) -> Configurati
     with contextlib.closing(State(directory)) as state:
         default = state.default_target_name()
     targets = [replace(target, name=target.name or default) for target in configuration.targets.values()]
-    demo = directory / _DEMO
+    demo = directory.absolute() / _DEMO
     volumes = {
         name: volume if volume.source else replace(volume, path=str(demo), size=_demo_size(demo, volume.size))
         for name, volume in configuration.volumes.items()

@@ -1,7 +1,8 @@
 """The control socket: how `blockyard status`, `reload` and others talk to a server that runs.
 
-A unix socket `control.sock` in the state directory, for whoever owns that. A request is one line of JSON, {"command": NAME, …};
-so is the answer, {"result": …} or {"error": text, "status": exit status}. Which commands there are is the table in commands.py.
+A unix socket `control.sock` in the state directory, for whoever owns that. A request is one line of JSON, {"command": NAME, …},
+to which the server adds the user who asks as "who"; so is the answer, {"result": …} or {"error": text, "status": exit status}.
+Which commands there are is the table in commands.py.
 
 The file `control.lock` beside it is locked for as long as the server lives, so that there is one for a state directory at most.
 """
@@ -13,7 +14,9 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,8 @@ Request = dict[str, Any]
 Handler = Callable[[Request], Awaitable[object]]
 
 _SOCKET, _LOCK = "control.sock", "control.lock"
-_LIMIT = 1 << 20  # bytes of a request
+_LIMIT = 64 << 20  # bytes of a request: a whole configuration may be in it
+_CREDENTIALS = struct.Struct("3i")  # process, user, group (unix(7), SO_PEERCRED)
 _PATIENCE = 120.0  # seconds that a client waits for an answer: initiators may have to log out first
 
 
@@ -71,16 +75,17 @@ class ControlSocket:
         with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
             line = await reader.readline()
             if line:
-                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+                who = _peer(writer.get_extra_info("socket"))
+                writer.write(json.dumps(await self._answer(line, who)).encode() + b"\n")
                 await writer.drain()
         writer.close()
 
-    async def _answer(self, line: bytes) -> Request:
+    async def _answer(self, line: bytes, who: str) -> Request:
         try:
             request = json.loads(line)
             if not isinstance(request, dict):
                 raise UsageError("a request is a JSON object")
-            return {"result": await self._handle(request)}
+            return {"result": await self._handle({**request, "who": who})}
         except json.JSONDecodeError as error:
             return {"error": f"a request is a line of JSON: {error}", "status": UsageError.exit_status}
         except ControlError as error:
@@ -116,6 +121,30 @@ def ask(directory: Path, command: str, **arguments: object) -> Any:
         refusal.exit_status = answer["status"]
         raise refusal
     return answer["result"]
+
+
+def _peer(sock: socket.socket) -> str:
+    """Who is at the other end, as the kernel knows it."""
+    _, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return user_name(user)
+
+
+def user_name(user: int) -> str:
+    """Of a user of this machine."""
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"uid {user}"
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """No server has this state directory while this lasts. Raises StateError when one has."""
+    lock = _take_lock(directory)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _take_lock(directory: Path) -> int:

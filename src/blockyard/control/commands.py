@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from blockyard import __version__
 from blockyard.block.size import Size
 from blockyard.control.command import Command
-from blockyard.control.configuration_file import dump
+from blockyard.control.configuration_commands import CONFIGURATION_COMMANDS
 from blockyard.control.errors import UsageError
 from blockyard.control.optical_commands import OPTICAL_COMMANDS
 from blockyard.control.pool_commands import POOL_COMMANDS
@@ -38,6 +38,7 @@ async def status(server: Server, request: Request) -> dict[str, Any]:
         "version": __version__,
         "pid": os.getpid(),
         "config": None if server.options.config is None else str(server.options.config.absolute()),
+        "revision": None if server.managed is None else server.managed.revision,
         "portal_groups": {str(tag): list(group.portals) for tag, group in settled.portal_groups.items()},
         "pools": {name: {"directory": pool.directory} for name, pool in settled.pools.items()},
         "volumes": {
@@ -64,18 +65,13 @@ async def reload(server: Server, request: Request) -> list[str]:
     return await server.reload()
 
 
-async def config_show(server: Server, request: Request) -> str:
-    """The configuration that is served, as a file."""
-    return dump(server.configuration)
-
-
 async def volume_resize(server: Server, request: Request) -> dict[str, int]:
     """Give a volume another size."""
     try:
         size = Size.read(_field(request, "size", str))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    await server.resize(_field(request, "volume", str), size, force=bool(request.get("force")))
+    await server.resize(_field(request, "volume", str), size, who=request["who"], force=bool(request.get("force")))
     return {"size": int(size)}
 
 
@@ -117,11 +113,11 @@ async def alua_set(server: Server, request: Request) -> None:
 COMMANDS: dict[str, Command] = {
     "status": Command(status, Role.VIEWER),
     "reload": Command(reload, Role.ADMIN),
-    "config show": Command(config_show, Role.VIEWER),
     "volume resize": Command(volume_resize, Role.OPERATOR),
     "session drop": Command(session_drop, Role.OPERATOR, target="target"),
     "alua show": Command(alua_show, Role.VIEWER),
     "alua set": Command(alua_set, Role.OPERATOR, target="target"),
+    **CONFIGURATION_COMMANDS,
     **POOL_COMMANDS,
     **TAPE_COMMANDS,
     **SCHEDULE_COMMANDS,

@@ -41,3 +41,9 @@ class ConfigurationError(ControlError):
     """The configuration file cannot be read, or does not make sense."""
 
     exit_status = 6
+
+
+class Conflict(ControlError):
+    """Somebody else has changed the configuration since it was looked at."""
+
+    exit_status = 8

@@ -48,8 +48,12 @@ class Event:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON, with the time as RFC 3339 has it."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.time)) + f".{int(self.time % 1 * 1000):03d}Z"
-        return {**asdict(self), "time": stamp}
+        return {**asdict(self), "time": stamp(self.time)}
+
+
+def stamp(seconds: float) -> str:
+    """A time in seconds since the epoch as RFC 3339 has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
 
 
 class EventLog:

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import resource
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -26,10 +25,11 @@ from blockyard.control.difference import differences
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.gate import Gate
 from blockyard.control.isns import Registrar, Targets
+from blockyard.control.managed import Adjust, Edit, Managed
 from blockyard.control.measurements import measure
 from blockyard.control.metrics import Endpoint
-from blockyard.control.portals import Listeners, Opening
-from blockyard.control.service import Nowhere, Prepared, Service
+from blockyard.control.places import Places
+from blockyard.control.service import Nowhere, Service
 from blockyard.control.settling import Found, settle
 from blockyard.control.state import State
 from blockyard.control.supervisor import Supervisor
@@ -49,6 +49,7 @@ class Options:
 
     state: Path  # the state directory
     config: Path | None = None  # the configuration file, where there is one
+    arguments: Mapping[str, object] | None = None  # of a managed server: those that say what it is to serve
     portals: tuple[str, ...] = ()  # of a configuration file without portal groups
     workers: int = 1
     poll: bool = False
@@ -70,61 +71,62 @@ class Server:
         self.configuration = Configuration()  # as it was asked for
         self.supervisor: Supervisor
         self.gate: Gate
+        self.managed = None if options.arguments is None else Managed(options.state)
         self._found = Found(Settled(), {})
         self._groups: dict[int, PortalGroup] = {}  # with the ports that they really have
-        self._listeners = Listeners()
         self._socket: ControlSocket | None = None
         self._changing = asyncio.Lock()
         self._withheld: set[str] = set()  # volumes of pools that are not exported, as they are being deleted
         self._reloads: set[asyncio.Task[None]] = set()
         self._registrar: Registrar | None = None
-        self._metrics = Endpoint(partial(measure, self))
-        self._service = Nowhere() if service is None else service(self)
+        self._places = Places(Endpoint(partial(measure, self)), Nowhere() if service is None else service(self))
 
     @property
     def settled(self) -> Settled:
         """What is served."""
         return self._found.settled
 
-    def open(self, groups: Mapping[int, PortalGroup]) -> None:
-        """Listen on every portal. Raises PortalError; then none is open."""
-        opening = self._listeners.prepare(groups)
-        self._listeners.commit(opening)
-        self._groups = opening.groups
+    def claim(self) -> None:
+        """Have the state directory for this server alone. Raises StateError."""
+        State(self.options.state).close()  # it is made, and can be used
+        self._socket = ControlSocket(self.options.state, self._carry_out)
 
     def close(self) -> None:
-        self._listeners.close()
-        self._metrics.close()
-        self._service.close()
+        self._places.close()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
+    def prepare_stored(self, adjust: Adjust) -> Found:
+        """Prepare what the state database has, with what `adjust` makes of it. Raises ControlError."""
+        assert self.managed is not None
+        *unfinished, wanted = self.managed.candidates(adjust)
+        for configuration in unfinished:
+            try:
+                return self.prepare(configuration)
+            except ControlError as error:
+                self.managed.given_up(error)
+        return self.prepare(wanted)
+
     def prepare(self, configuration: Configuration) -> Found:
-        """Have volumes checked or made, and listen where metrics are fetched. Raises PortalError, VolumeError or StateError."""
-        address = _metrics_address(configuration)
-        self._metrics.commit(address, self._metrics.prepare(address))
-        with contextlib.closing(State(self.options.state)) as state:
-            self._socket = ControlSocket(self.options.state, self._carry_out)
-            self._service.commit(self._service.prepare(configuration.api))
-            self._found = self._settle(configuration, self._groups, state, grow=self.options.config is not None)
-        self.configuration = configuration
+        """Open portals, listen where metrics are fetched, and have volumes checked or made.
+
+        Raises PortalError, VolumeError or StateError; then all is closed.
+        """
+        opened = self._places.prepare(configuration)
+        try:
+            self._found = self._look(configuration, opened.portals.groups, self.keeps_sizes)
+        except BaseException:
+            opened.undo()
+            raise
+        self._places.commit(opened)
+        self._groups, self.configuration = opened.portals.groups, configuration
         return self._found
 
-    def _settle(
-        self, configuration: Configuration, groups: dict[int, PortalGroup], state: State, *, grow: bool
-    ) -> Found:
-        served = {backing.path for backing in self._found.backings.values()}
-        from_file = self.options.config is not None
-        return settle(
-            configuration,
-            groups,
-            state,
-            from_file=from_file,
-            grow=grow,
-            served=served,
-            withheld=frozenset(self._withheld),
-        )
+    @property
+    def keeps_sizes(self) -> bool:
+        """Whether the configuration says how large files are to be, so that they grow to that."""
+        return self.options.config is not None or self.managed is not None
 
     # ---- life
 
@@ -141,18 +143,21 @@ class Server:
         self.supervisor = supervisor = Supervisor(
             self.settled, options.workers, gate=gate, poll=options.poll, log_level=level
         )
-        self._acceptor = acceptor = Acceptor(self.settled.directory(), supervisor, self._listeners.sockets, gate=gate)
+        self._acceptor = acceptor = Acceptor(
+            self.settled.directory(), supervisor, self._places.listeners.sockets, gate=gate
+        )
         signals = _Signals(self._hang_up)
         tasks = [asyncio.create_task(_refresh(gate, supervisor))]
         try:
             if await signals.before(supervisor.start()):
+                if self.managed is not None:
+                    self.managed.serves(self.configuration, options.arguments or {})
                 acceptor.start()
                 self._register(state)
                 assert self._socket is not None
                 await self._socket.start()
                 async with self.unchanging():
-                    await self._metrics.start()
-                    await self._service.start()
+                    await self._places.start()
                 notify(READY="1", STATUS=self._status())
                 tasks.append(asyncio.create_task(keep_watchdog()))  # before, nobody waits for it (systemd.service(5))
                 on_ready()
@@ -160,7 +165,7 @@ class Server:
             notify(STOPPING="1", STATUS="Waiting for initiators to log out, then flushing")
             if self._registrar is not None:
                 await self._registrar.close()
-            await self._service.stop()
+            await self._places.service.stop()
             await acceptor.close()
             if not await signals.before(supervisor.stop(GRACE)):
                 raise Interrupted
@@ -207,6 +212,29 @@ class Server:
 
     # ---- changes while it runs
 
+    async def change(self, edit: Edit, *, expected: int | None, who: str) -> int:
+        """Serve what `edit` makes of the configuration; the number of the revision that it has become.
+
+        `expected` is the revision that `edit` is meant for, where that matters. Raises ControlError: a Conflict when another one
+        holds by now, UsageError when the configuration stands somewhere else. Then all is as it was.
+        """
+        if self.managed is None:
+            raise UsageError(self.elsewhere())
+        return await asyncio.shield(
+            self.managed.change(
+                edit, lambda: self.configuration, partial(self._apply, grow=True), expected=expected, who=who
+            )
+        )
+
+    def elsewhere(self) -> str:
+        """Where the configuration is to be changed, when not by commands."""
+        if self.options.config is not None:
+            return f"the configuration stands in {self.options.config}: change it there, then `blockyard reload`"
+        return (
+            "what is served stands on the command line of `blockyard serve`: only without disks, pools and --config does it keep "
+            "a configuration of its own that can be changed (docs/configuration.md)"
+        )
+
     async def reload(self) -> list[str]:
         """Read the configuration file again, and look at the sizes of volumes; what has changed, in lines.
 
@@ -220,7 +248,7 @@ class Server:
         sizes = {name: volume.size for name, volume in self.settled.volumes.items()}
         notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
         try:
-            await self._apply(configuration, grow=self.options.config is not None)
+            await self._apply(configuration, grow=self.keeps_sizes)
         finally:
             notify(READY="1", STATUS=self._status())
         for name, volume in self.settled.volumes.items():
@@ -233,7 +261,7 @@ class Server:
             log.info("reload: %s", line)
         return changes
 
-    async def resize(self, name: str, size: Size, *, force: bool = False) -> None:
+    async def resize(self, name: str, size: Size, *, who: str, force: bool = False) -> None:
         """Give a volume another size: a file grows, a volume of a pool also shrinks (see resizing.py). Raises ControlError."""
         wanted = self.configuration.volumes.get(name)
         pool, _, volume = (name if wanted is None else wanted.source).partition("/")
@@ -253,6 +281,9 @@ class Server:
             )
         except RecordError as error:
             raise UsageError(str(error)) from None
+        if self.managed is not None and wanted.size:
+            await self.change(lambda _: grown, expected=self.managed.revision, who=who)
+            return
         before = self.configuration
         await self._apply(grown, grow=True)
         if not wanted.size:
@@ -262,7 +293,7 @@ class Server:
         """Volumes of a pool have come, gone or changed their sizes: serve what is to be served now. Raises ControlError."""
         of_it = (volume.pool == pool for volume in self.settled.volumes.values())
         if pool in self.settled.pools and (self.settled.pools[pool].export or any(of_it)):
-            await self._apply(self.configuration, grow=self.options.config is not None)
+            await self._apply(self.configuration, grow=self.keeps_sizes)
 
     @contextlib.asynccontextmanager
     async def withheld(self, source: str) -> AsyncIterator[None]:
@@ -285,37 +316,37 @@ class Server:
     async def _apply(self, configuration: Configuration, *, grow: bool) -> None:
         """Serve this from now on. Raises ControlError; then all is as it was."""
         async with self._changing:
-            opening = self._listeners.prepare(configuration.portal_groups)
-            metrics: socket.socket | None = None
-            service: Prepared | None = None
+            opened = self._places.prepare(configuration)
+            groups = opened.portals.groups
             try:
-                metrics = self._metrics.prepare(_metrics_address(configuration))
-                service = self._service.prepare(configuration.api)
-                found = await asyncio.to_thread(self._look, configuration, opening, grow)
+                found = await asyncio.to_thread(self._look, configuration, groups, grow)
                 await self._hand_on(found)
             except BaseException:
-                opening.undo()
-                for prepared in (metrics, service):
-                    if prepared is not None:
-                        prepared.close()
+                opened.undo()
                 raise
             before = self.settled
-            self._found, self.configuration, self._groups = found, configuration, opening.groups
-            self._metrics.commit(_metrics_address(configuration), metrics)
-            await self._metrics.start()
-            assert service is not None
-            self._service.commit(service)
-            await self._service.start()
-            for sock, _ in opening.new.values():
+            self._found, self.configuration, self._groups = found, configuration, groups
+            gone = self._places.commit(opened)
+            await self._places.start()
+            for sock, _ in opened.portals.new.values():
                 self._acceptor.listen(sock)
-            for sock in self._listeners.commit(opening):
+            for sock in gone:
                 await self._acceptor.cease(sock)
             await self._acceptor.drop_stranded()
             await self._register_again(before)
 
-    def _look(self, configuration: Configuration, opening: Opening, grow: bool) -> Found:
+    def _look(self, configuration: Configuration, groups: dict[int, PortalGroup], grow: bool) -> Found:
+        """Have volumes checked or made. Raises VolumeError or StateError."""
         with contextlib.closing(State(self.options.state)) as state:
-            return self._settle(configuration, opening.groups, state, grow=grow)
+            return settle(
+                configuration,
+                groups,
+                state,
+                from_file=self.keeps_sizes,
+                grow=grow,
+                served={backing.path for backing in self._found.backings.values()},
+                withheld=frozenset(self._withheld),
+            )
 
     async def _hand_on(self, found: Found) -> None:
         """Let gate, workers and acceptor go by another configuration. Raises ControlError; then they go by the old one."""
@@ -348,11 +379,6 @@ class Server:
         if command is None:
             raise UsageError(f"the server has no command {request.get('command')!r}: it may be of another version")
         return await command.run(self, request)
-
-
-def _metrics_address(configuration: Configuration) -> str:
-    """Where metrics are fetched; "" for nowhere."""
-    return "" if configuration.metrics is None else configuration.metrics.listen
 
 
 class _Signals:

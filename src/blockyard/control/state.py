@@ -1,4 +1,5 @@
-"""What has to outlive the process: names, identities, users and events, in an SQLite database in the state directory.
+"""What has to outlive the process, in an SQLite database in the state directory: names, identities, users, events, and the
+configuration of a server that has it from nowhere else (control/revisions.py).
 
 An initiator knows a disk by its identity (VPD page 83h) and a target by its name; were either new after a restart,
 the initiator would see another disk. Several processes may use one state directory at a time.
@@ -38,6 +39,18 @@ enabled INTEGER NOT NULL DEFAULT 1, password TEXT NOT NULL, totp BLOB, totp_step
 created REAL NOT NULL, changed REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE tokens (id TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts, note TEXT NOT NULL, \
 role TEXT NOT NULL, created REAL NOT NULL, expires REAL, used REAL, digest BLOB NOT NULL) WITHOUT ROWID;
+""",
+    """
+CREATE TABLE revisions (
+    number INTEGER PRIMARY KEY, time REAL NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL, configuration TEXT NOT NULL
+);
+CREATE TABLE pending (
+    only_one INTEGER PRIMARY KEY CHECK (only_one = 1), who TEXT NOT NULL, configuration TEXT NOT NULL, tried INTEGER NOT NULL
+);
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL,
+    before TEXT NOT NULL, after TEXT NOT NULL
+);
 """,
 )
 _VERSION = len(_SCHEMAS)
@@ -143,7 +156,7 @@ class State:
                     f"{self._path} was written by a later Blockyard: use that, or name another directory with --state"
                 )
             for schema in _SCHEMAS[version:]:
-                for statement in schema.strip().splitlines():
+                for statement in filter(str.strip, schema.split(";")):
                     self._database.execute(statement)
             if version < _VERSION:
                 self._database.execute(f"PRAGMA user_version = {_VERSION}")

@@ -1,0 +1,69 @@
+"""All that a server listens on: portals, where metrics are fetched, and the service that is built on it.
+
+They change together: what is new is opened first, and taken over when the rest of a change has worked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass
+
+from blockyard.control.metrics import Endpoint
+from blockyard.control.portals import Listeners, Opening
+from blockyard.control.service import Prepared, Service
+from blockyard.worker.configuration import Configuration
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What is new, and not served yet."""
+
+    portals: Opening
+    address: str  # where metrics are fetched
+    metrics: socket.socket | None
+    service: Prepared
+
+    def undo(self) -> None:
+        self.portals.undo()
+        if self.metrics is not None:
+            self.metrics.close()
+        self.service.close()
+
+
+class Places:
+    """The sockets that are listened on."""
+
+    def __init__(self, metrics: Endpoint, service: Service) -> None:
+        self.listeners = Listeners()
+        self.metrics = metrics
+        self.service = service
+
+    def prepare(self, configuration: Configuration) -> Opened:
+        """Listen wherever it is new. Raises PortalError or StateError; then nothing has changed."""
+        address = "" if configuration.metrics is None else configuration.metrics.listen
+        with contextlib.ExitStack() as undo:
+            portals = self.listeners.prepare(configuration.portal_groups)
+            undo.callback(portals.undo)
+            metrics = self.metrics.prepare(address)
+            if metrics is not None:
+                undo.callback(metrics.close)
+            service = self.service.prepare(configuration.api)
+            undo.pop_all()
+        return Opened(portals, address, metrics, service)
+
+    def commit(self, opened: Opened) -> list[socket.socket]:
+        """Take over what was opened; the sockets of portals that are gone, to be closed."""
+        self.metrics.commit(opened.address, opened.metrics)
+        self.service.commit(opened.service)
+        return self.listeners.commit(opened.portals)
+
+    async def start(self) -> None:
+        """Answer those who fetch metrics, and serve the service, where that is new."""
+        await self.metrics.start()
+        await self.service.start()
+
+    def close(self) -> None:
+        self.listeners.close()
+        self.metrics.close()
+        self.service.close()
