@@ -4,7 +4,7 @@ Its connections are there before it is. The listening socket is made and connect
 open and that is gone when the server starts; the server finds it as a service manager would hand it over, with the
 connections waiting. So there is no other way to it, nothing is left behind, whatever is killed, and there is nothing to poll
 for. Who dies ends the other: the server when its connections or its parent are gone, and the keeper of the device
-(nbd/keeper.py) starts another, after a while that grows, and writes again what had not been flushed.
+(block/keeper.py) starts another, after a while that grows, and writes again what had not been flushed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from blockyard.block.layers import Notify
-from blockyard.block.nbd.transfer import Link
+from blockyard.block.nbd.transfer import Links
 from blockyard.block.nbd.uri import link_over
 
 _CHILD = Path(__file__).with_name("child.py")
@@ -31,7 +31,7 @@ _LONGEST = 500  # characters of what it says
 
 
 class Engine:
-    """A Connector (nbd/keeper.py) to a server that `command` starts. Its death is noticed by the end of its connections."""
+    """A Connector (block/keeper.py) to a server that `command` starts. Its death is noticed by the end of its connections."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Engine:
 
     # ---- its life; the calls come from one thread, whose end would be taken for that of this process
 
-    def connect(self) -> list[Link]:
+    def connect(self) -> Links:
         if self._prepare is not None:
             self._prepare()
         with contextlib.ExitStack() as undo:
@@ -72,7 +72,7 @@ class Engine:
             except OSError as error:
                 raise self._why(error) from None
             undo.pop_all()
-            return links
+            return Links(links, (self._stderr, self._listen))
 
     def _sockets(self) -> tuple[socket.socket, list[socket.socket]]:
         """A socket to listen on, and connections that are waiting there."""
@@ -102,8 +102,7 @@ class Engine:
             start_new_session=True,  # a Ctrl-C at a terminal is not meant for it
             cwd="/",
         )
-        assert self._process.stderr is not None
-        os.set_blocking(self._process.stderr.fileno(), False)
+        os.set_blocking(self._stderr, False)
 
     def _why(self, error: OSError) -> OSError:
         """Why it does not answer: what it says of it."""
@@ -127,15 +126,13 @@ class Engine:
         assert process.stderr is not None
         process.stderr.close()
 
-    def close(self) -> None:
-        self.lost()
-
     # ---- what it says
 
-    def watch(self) -> tuple[int, Callable[[], bool]]:
+    @property
+    def _stderr(self) -> int:
         assert self._process is not None
         assert self._process.stderr is not None
-        return self._process.stderr.fileno(), self._listen
+        return self._process.stderr.fileno()
 
     def _listen(self) -> bool:
         going_on = self._read()
@@ -151,10 +148,8 @@ class Engine:
 
     def _read(self) -> bool:
         """Take what there is of its standard error; False at the end."""
-        assert self._process is not None
-        assert self._process.stderr is not None
         try:
-            data = os.read(self._process.stderr.fileno(), 1 << 16)
+            data = os.read(self._stderr, 1 << 16)
         except BlockingIOError:
             return True
         self._said += data

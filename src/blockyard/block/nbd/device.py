@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from threading import Lock
 
-from blockyard.block.device import Device, Run, merged
+from blockyard.block.device import Run, merged
+from blockyard.block.elsewhere import Elsewhere, pieces
 from blockyard.block.gate import Gate
-from blockyard.block.layers import Notify
-from blockyard.block.nbd.keeper import Connector, Keeper, request_of
+from blockyard.block.keeper import Connector
+from blockyard.block.layers import Notify, unheard
+from blockyard.block.nbd.handshake import Export
 from blockyard.block.nbd.protocol import HOLE, NO_HOLE, ZERO, Command, Flag
-from blockyard.block.nbd.transfer import Request
-from blockyard.block.unflushed import Unflushed
+from blockyard.block.nbd.transfer import Links, Request, request_of
+from blockyard.block.unflushed import Change
 
 _ZEROS = bytes(1 << 20)
 _PIECE = 64 << 20  # bytes that the server zeroes, frees or looks at in one request: it must not seem to be silent
 
 
-def _quiet(severity: str, what: str, text: str) -> None:
-    """Nobody wants to know."""
-
-
-class NbdDevice(Device):
+class NbdDevice(Elsewhere):
     """What is behind `connector`. Several threads ask at once, and on several connections where the server allows it.
 
     `timeout`: seconds that the server may be silent while it owes an answer. Raises OSError when it cannot be reached
@@ -33,22 +30,16 @@ class NbdDevice(Device):
 
     def __init__(
         self,
-        connector: Connector,
+        connector: Connector[Links],
         *,
         read_only: bool = False,
         timeout: float = 30.0,
         opening: float = 5.0,
-        notify: Notify = _quiet,
+        notify: Notify = unheard,
     ) -> None:
-        self.name = connector.name
-        self._unflushed = Unflushed()
-        self._flushing = Lock()
-        self._flush_failed = False
-        self._keeper = Keeper(connector, self._unflushed, timeout=timeout, notify=notify)
+        super().__init__(connector, timeout=timeout, notify=notify)
         try:
-            export = self._keeper.wait_connected(opening)
-            if not read_only and Flag.READ_ONLY in export.flags:
-                read_only = True
+            export: Export = self._keeper.wait_connected(opening).export
             self._flags, self._minimum, self._maximum = export.flags, export.minimum, export.maximum
             self._extents = export.allocation is not None
             self.size = export.size // max(512, export.minimum) * max(512, export.minimum)
@@ -57,10 +48,10 @@ class NbdDevice(Device):
         except BaseException:
             self._keeper.close()
             raise
-        self.read_only = read_only
+        self.read_only = read_only or Flag.READ_ONLY in export.flags
+        self.cached = Flag.SEND_FLUSH in export.flags
         self.rotational = Flag.ROTATIONAL in export.flags
         self.granularity = max(export.preferred, 512) if self._frees else 0
-        self.stable = False  # who else has it open, the server alone knows
         self._gate = Gate() if self._minimum > 512 else None  # writes of parts of a block go one after the other
 
     @property
@@ -71,15 +62,11 @@ class NbdDevice(Device):
     def __repr__(self) -> str:
         return f"NbdDevice({self.name!r}, {self.size} bytes)"
 
-    def report(self) -> dict[str, object]:
-        """How it is with the server."""
-        keeper = self._keeper
-        failure = keeper.failure
-        return {
-            "health": "ok" if keeper.connected else "failed",
-            "text": f"{self.name}{f': {failure.strerror or failure}' if failure is not None else ''}",
-            "counters": {"connections_lost": keeper.generation},
-        }
+    def _redo(self, change: Change) -> Request:
+        return request_of(change)
+
+    def _flush_request(self) -> Request:
+        return Request(Command.FLUSH)
 
     # ---- reading
 
@@ -133,7 +120,7 @@ class NbdDevice(Device):
 
     def prefetch(self, offset: int, length: int) -> None:
         if Flag.SEND_CACHE in self._flags and not self._minimum > 512:
-            self._keeper.run([Request(Command.CACHE, at, size) for at, size in _pieces(offset, length, self._maximum)])
+            self._keeper.run([Request(Command.CACHE, at, size) for at, size in pieces(offset, length, self._maximum)])
 
     # ---- writing
 
@@ -160,22 +147,9 @@ class NbdDevice(Device):
             requests = [Request(Command.WRITE, offset, length, data=buffers)]
         else:
             data = memoryview(b"".join(buffers))
-            pieces = _pieces(0, length, self._maximum)
-            requests = [Request(Command.WRITE, offset + at, size, data=[data[at : at + size]]) for at, size in pieces]
+            parts = pieces(0, length, self._maximum)
+            requests = [Request(Command.WRITE, offset + at, size, data=[data[at : at + size]]) for at, size in parts]
         self._change(requests, lambda: self._unflushed.wrote(buffers, offset))
-
-    def _change(self, requests: Sequence[Request], note: Callable[[], None]) -> None:
-        """Have something changed, and noted until it is stable."""
-        self._keeper.run(requests)
-        if Flag.SEND_FLUSH not in self._flags:
-            return
-        note()
-        while any(request.generation != self._keeper.generation for request in requests):
-            self._keeper.run(requests)  # the server was lost before it was noted: nobody else writes it once more
-
-    def _check_writable(self) -> None:
-        if self.read_only:
-            raise OSError(errno.EROFS, "The export is for reading only", self.name)
 
     def discard(self, offset: int, length: int) -> None:
         """NBD_CMD_TRIM promises nothing of what is read then, so that it is asked for only where one can look.
@@ -191,8 +165,8 @@ class NbdDevice(Device):
         first, last = -(-offset // self._minimum) * self._minimum, (offset + length) // self._minimum * self._minimum
         if first < last:
             with self._shared():
-                pieces = _pieces(first, last - first, _PIECE)
-                self._keeper.run([Request(Command.TRIM, at, size) for at, size in pieces])
+                parts = pieces(first, last - first, _PIECE)
+                self._keeper.run([Request(Command.TRIM, at, size) for at, size in parts])
             self.flush()  # what was written there before must not come back
         for run in self.runs(offset, length):
             if run.mapped:
@@ -204,58 +178,12 @@ class NbdDevice(Device):
 
     def _zero(self, offset: int, length: int, *, free: bool) -> None:
         if Flag.SEND_WRITE_ZEROES not in self._flags or (offset | length) & (self._minimum - 1):
-            for at, size in _pieces(offset, length, len(_ZEROS)):
+            for at, size in pieces(offset, length, len(_ZEROS)):
                 self.pwritev([memoryview(_ZEROS)[:size]], at)
             return
         with self._shared():
             flags = 0 if free else NO_HOLE
-            for at, size in _pieces(offset, length, _PIECE):
+            for at, size in pieces(offset, length, _PIECE):
                 request = Request(Command.WRITE_ZEROES, at, size, flags=flags)
                 self._change([request], partial(self._unflushed.zeroed, at, size, free=free))
         self._make_room()
-
-    def _make_room(self) -> None:
-        """Do not keep more of what is not stable than is sensible."""
-        if self._unflushed.full:
-            with self._flushing:
-                if self._unflushed.full:
-                    self._flush()
-
-    def flush(self) -> None:
-        self._raise_lost()
-        if Flag.SEND_FLUSH in self._flags and not self.read_only:
-            self._flush()
-            self._raise_lost()
-
-    def _raise_lost(self) -> None:
-        """Tell once that something acknowledged could not be written again after the server had been lost."""
-        lost, self._keeper.lost_write = self._keeper.lost_write, None
-        if lost is not None:
-            raise lost
-
-    def _flush(self) -> None:
-        mark = self._unflushed.mark
-        try:
-            if (
-                self._flush_failed
-            ):  # the server may have dropped what it could not write, and call the next flush a success
-                for change in self._unflushed.changes():
-                    self._keeper.run([request_of(change)])
-            self._keeper.run([Request(Command.FLUSH)])
-        except OSError:
-            self._flush_failed = True
-            raise
-        self._flush_failed = False
-        self._unflushed.flushed(mark)
-
-    def close(self) -> None:
-        try:
-            if self._keeper.connected:
-                self.flush()
-        finally:
-            self._keeper.close()
-
-
-def _pieces(offset: int, length: int, step: int) -> Iterator[tuple[int, int]]:
-    for at in range(offset, offset + length, step):
-        yield at, min(step, offset + length - at)

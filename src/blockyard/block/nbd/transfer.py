@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from threading import Lock
 
+from blockyard.block import keeper
 from blockyard.block.nbd.handshake import Export
 from blockyard.block.nbd.protocol import (
     CHUNK,
@@ -19,6 +22,7 @@ from blockyard.block.nbd.protocol import (
     EXTENT,
     HOLE_CHUNK,
     MAX_PAYLOAD,
+    NO_HOLE,
     REQUEST,
     REQUEST_MAGIC,
     SHUTDOWN,
@@ -29,17 +33,16 @@ from blockyard.block.nbd.protocol import (
     ProtocolError,
 )
 from blockyard.block.nbd.stream import Buffer, Stream
+from blockyard.block.unflushed import Change
 
 _BUFFER = 64 << 10
 _MASK = (1 << 64) - 1
+_LONGEST_STEP = 30.0  # seconds that the server may be silent while something is written once more
 _LONGEST_CHUNK = MAX_PAYLOAD + DATA_CHUNK.size
 
 
-class Request:
-    """A request, and what has come of it. Whoever makes it waits for `ended`."""
-
-    __slots__ = ("again", "command", "data", "ended", "error", "extents", "flags", "generation", "left", "length", "offset",
-                 "sent", "views")  # fmt: skip
+class Request(keeper.Request):
+    """A request of this protocol, and what has come of it."""
 
     def __init__(
         self,
@@ -57,15 +60,10 @@ class Request:
         self.length = length
         self.data = data  # to write
         self.views = views  # where to read to
-        self.ended = Lock()
-        self.begin()
+        super().__init__()
 
-    def begin(self, generation: int = 0) -> None:
-        """It is sent by a connection of that generation; nothing has come of it yet."""
-        self.generation = generation
-        self.ended.acquire(blocking=False)
-        self.error: OSError | None = None
-        self.again = False  # its connection was lost: it has to be sent once more
+    def begin(self) -> None:
+        super().begin()
         self.extents: list[tuple[int, int]] = []  # length and status, of BLOCK_STATUS
         self.left = self.length if self.command == Command.READ else 0  # bytes that have not come
         self.sent = 0.0
@@ -240,3 +238,81 @@ class Link:
 
     def close(self) -> None:
         self.stream.close()
+
+
+Watch = tuple[int, Callable[[], bool]]  # a descriptor, and what to do when it can be read; False: no more
+
+
+class Links:
+    """Connections to one export, that are used in turn: a Transport (keeper.py)."""
+
+    def __init__(self, links: Sequence[Link], watch: Watch | None = None) -> None:
+        self.export = links[0].export
+        self.size = self.export.size
+        self.links = links
+        self._watch = watch
+        self._turn = 0
+
+    def send(self, request: Request) -> None:
+        self._turn = turn = self._turn + 1  # two threads may take the same turn: no harm
+        self.links[turn % len(self.links)].send(request)
+
+    def serve(self, wake: int) -> None:
+        poll = select.poll()
+        receivers: dict[int, Callable[[], object]] = {link.stream.fileno(): link.receive for link in self.links}
+        if self._watch is not None:
+            receivers[self._watch[0]] = self._watch[1]
+        for fd in (*receivers, wake):
+            poll.register(fd, select.POLLIN)
+        for link in self.links:  # what came with the last bytes of the handshake
+            link.receive()
+        while True:
+            for fd, _ in poll.poll():
+                if fd == wake:
+                    return
+                if receivers[fd]() is False:
+                    poll.unregister(fd)
+
+    def finish(self, request: Request) -> None:
+        link = self.links[0]
+        link.send(request)
+        poll = select.poll()
+        poll.register(link.stream.fileno(), select.POLLIN)
+        while not request.ended.acquire(blocking=False):
+            if not poll.poll(_LONGEST_STEP * 1000):
+                raise TimeoutError(errno.ETIMEDOUT, "it is silent")
+            link.receive()
+
+    def change(self, change: Change) -> Request:
+        return request_of(change)
+
+    def silent(self, request: Request, seconds: float) -> bool:
+        return any(
+            request in link.requests.values() and time.monotonic() - max(link.heard, request.sent) >= seconds
+            for link in self.links
+        )
+
+    def fail(self) -> None:
+        for link in self.links:
+            link.stream.fail()
+
+    def abandon(self) -> list[Request]:
+        left = [request for link in self.links for request in link.requests.values()]
+        for link in self.links:
+            link.requests = {}
+        return left
+
+    def close(self, *, orderly: bool) -> None:
+        for link in self.links:
+            if orderly:
+                with suppress(OSError):
+                    link.disconnect()
+            link.close()
+
+
+def request_of(change: Change) -> Request:
+    """What makes a change once more."""
+    if change.data is not None:
+        return Request(Command.WRITE, change.offset, change.length, data=[change.data])
+    flags = 0 if change.free else NO_HOLE
+    return Request(Command.WRITE_ZEROES, change.offset, change.length, flags=flags)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from blockyard.block.nbd.handshake import Tls, negotiate
 from blockyard.block.nbd.protocol import PORT, Flag, ProtocolError
 from blockyard.block.nbd.stream import PlainStream, TlsStream
-from blockyard.block.nbd.transfer import Link
+from blockyard.block.nbd.transfer import Link, Links
 
 _SCHEMES = {"nbd": False, "nbds": True, "nbd+unix": False, "nbds+unix": True}  # whether with TLS
 CONNECTING = 5.0  # seconds
@@ -68,7 +68,10 @@ def tls_context(authority: str = "", certificate: str = "", key: str = "") -> ss
 
 
 class Remote:
-    """A Connector (keeper.py) to the server of a URI. `context` makes what TLS needs, anew each time: certificates expire."""
+    """A Connector (block/keeper.py) to the server of a URI.
+
+    `context` makes what TLS needs, anew each time: certificates expire.
+    """
 
     def __init__(
         self,
@@ -84,7 +87,7 @@ class Remote:
         self._timeout = timeout
         self._context = context
 
-    def connect(self) -> list[Link]:
+    def connect(self) -> Links:
         links = [self._link()]
         try:
             if Flag.CAN_MULTI_CONN in links[0].export.flags:
@@ -96,7 +99,7 @@ class Remote:
             for link in links:
                 link.close()
             raise
-        return links
+        return Links(links)
 
     def _link(self) -> Link:
         where = self._where
@@ -118,12 +121,6 @@ class Remote:
 
     def lost(self) -> None:
         """The server is somebody else's."""
-
-    def watch(self) -> None:
-        return None
-
-    def close(self) -> None:
-        """Nothing is kept."""
 
 
 def link_over(sock: socket.socket, export: str, tls: Tls | None, timeout: float) -> Link:
