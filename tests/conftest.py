@@ -132,6 +132,8 @@ def target(tmp_path: Path) -> Iterator[TargetFactory]:
 
 
 def _volume(directory: Path, volume: str | Path) -> str:
+    if str(volume).startswith("stack:"):
+        return str(volume)
     name, equals, path = str(volume).rpartition("=")
     return f"{name}{equals}{directory / path}"
 

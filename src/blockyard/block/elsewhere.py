@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any
 
 from blockyard.block.device import Device
+from blockyard.block.gate import Gate
 from blockyard.block.keeper import Connector, Keeper, Request
 from blockyard.block.layers import Notify
 from blockyard.block.unflushed import Change, Unflushed
+
+Buffer = memoryview | bytes | bytearray
+_ZEROS = bytes(1 << 20)
 
 
 class Elsewhere(Device):
@@ -27,6 +32,7 @@ class Elsewhere(Device):
         self.name = connector.name
         self._unflushed = Unflushed()
         self._flushing = Lock()
+        self._parts = Lock()
         self._flush_failed = False
         self._keeper: Keeper[Any, Any] = Keeper(connector, self._unflushed, timeout=timeout, notify=notify)
 
@@ -47,7 +53,81 @@ class Elsewhere(Device):
     def _flush_request(self) -> Request:
         """What has the server flush its cache."""
 
+    @abstractmethod
+    def _read(self, views: Sequence[memoryview], offset: int, length: int) -> Request:
+        """What reads whole blocks."""
+
+    @abstractmethod
+    def _write(self, data: Sequence[Buffer], offset: int, length: int) -> Request:
+        """What writes whole blocks."""
+
+    def _accept(self, minimum: int, maximum: int) -> None:
+        """The server's blocks have `minimum` bytes, a power of two and 512 at least; a request moves at most `maximum`."""
+        self._minimum, self._maximum = minimum, maximum
+        self._gate = Gate() if minimum > 512 else None  # writes of parts of a block go one after the other
+
+    def _around(self, offset: int, length: int) -> tuple[int, int]:
+        """The blocks of the server's around a range."""
+        return offset // self._minimum * self._minimum, -(-(offset + length) // self._minimum) * self._minimum
+
+    def _is_whole(self, offset: int, length: int) -> bool:
+        return not (offset | length) & (self._minimum - 1)
+
+    # ---- reading
+
+    def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
+        length = sum(map(len, buffers))
+        if length <= self._maximum and self._is_whole(offset, length):
+            self._keeper.run([self._read(buffers, offset, length)])
+        elif len(buffers) == 1 and self._is_whole(offset, length):
+            parts = pieces(0, length, self._maximum)
+            self._keeper.run([self._read([buffers[0][at : at + size]], offset + at, size) for at, size in parts])
+        else:
+            self._read_around(buffers, offset, length)
+
+    def _read_around(self, buffers: Sequence[memoryview], offset: int, length: int) -> None:
+        """The whole blocks around, and of them what is wanted."""
+        first, last = self._around(offset, length)
+        data = memoryview(bytearray(last - first))
+        self.preadv([data], first)
+        at = offset - first
+        for buffer in buffers:
+            buffer[:] = data[at : at + len(buffer)]
+            at += len(buffer)
+
     # ---- writing
+
+    def _shared(self) -> AbstractContextManager[None]:
+        return self._gate.shared() if self._gate is not None else nullcontext()
+
+    def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
+        self._check_writable()
+        length = sum(map(len, buffers))
+        if self._gate is not None and not self._is_whole(offset, length):
+            with self._parts, self._gate.alone():
+                first, last = self._around(offset, length)
+                data = bytearray(last - first)
+                self.preadv([memoryview(data)], first)
+                data[offset - first : offset - first + length] = b"".join(buffers)
+                self._write_whole([data], first, last - first)
+        else:
+            with self._shared():
+                self._write_whole(buffers, offset, length)
+        self._make_room()
+
+    def _write_whole(self, buffers: Sequence[Buffer], offset: int, length: int) -> None:
+        if length <= self._maximum:
+            requests = [self._write(buffers, offset, length)]
+        else:
+            data = memoryview(b"".join(buffers))
+            parts = pieces(0, length, self._maximum)
+            requests = [self._write([data[at : at + size]], offset + at, size) for at, size in parts]
+        self._change(requests, lambda: self._unflushed.wrote(buffers, offset))
+
+    def _write_zeros(self, offset: int, length: int) -> None:
+        """As data, where there is no other way."""
+        for at, size in pieces(offset, length, len(_ZEROS)):
+            self.pwritev([memoryview(_ZEROS)[:size]], at)
 
     def _check_writable(self) -> None:
         if self.read_only:

@@ -75,15 +75,15 @@ class Transport(Protocol[R]):
 
 
 T = TypeVar("T", bound=Transport)  # type: ignore[type-arg]
-Made = TypeVar("Made", covariant=True)
+Made_co = TypeVar("Made_co", covariant=True)
 
 
-class Connector(Protocol[Made]):
+class Connector(Protocol[Made_co]):
     """Where connections come from. All but `name` is for the keeper's thread."""
 
     name: str  # what the other end is called
 
-    def connect(self) -> Made:
+    def connect(self) -> Made_co:
         """A new connection. Raises OSError."""
 
     def lost(self) -> None:

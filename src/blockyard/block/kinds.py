@@ -16,6 +16,7 @@ MODULES = {
     "cache": "blockyard.block.cache.ram",
     "concat": "blockyard.block.linear",
     "file": "blockyard.block.leaves",
+    "iscsi": "blockyard.remote.disk",  # above this one, where the initiator is: nothing below asks for it
     "memory": "blockyard.block.leaves",
     "nbd": "blockyard.block.nbd.kinds",
     "nbdkit": "blockyard.block.engines.kinds",

@@ -149,7 +149,7 @@ class Lun:
         outstanding: deque[tuple[bytes, int, Exchange]] = deque()
         for at in range(lba, lba + blocks, step):
             count = min(step, lba + blocks - at)
-            cdb = _transfer_cdb(0x28, 0x88, at, count)
+            cdb = transfer_cdb(0x28, 0x88, at, count)
             outstanding.append((cdb, count * size, self._submit(cdb, b"", count * size)))
             if len(outstanding) == DEPTH:
                 yield self._read_result(*outstanding.popleft())
@@ -169,7 +169,7 @@ class Lun:
         outstanding: deque[tuple[bytes, Buffer, Exchange]] = deque()
         for at in range(0, len(view), step):
             part = view[at : at + step]
-            cdb = _transfer_cdb(0x2A, 0x8A, lba + at // size, len(part) // size, flags=8 if fua else 0)
+            cdb = transfer_cdb(0x2A, 0x8A, lba + at // size, len(part) // size, flags=8 if fua else 0)
             outstanding.append((cdb, part, self._submit(cdb, part, 0)))
             if len(outstanding) == DEPTH:
                 self._write_result(*outstanding.popleft())
@@ -190,7 +190,7 @@ def _passes(sense: Sense) -> bool:
     return sense.key == SenseKey.UNIT_ATTENTION or damaged
 
 
-def _transfer_cdb(short: int, long: int, lba: int, blocks: int, flags: int = 0) -> bytes:
+def transfer_cdb(short: int, long: int, lba: int, blocks: int, flags: int = 0) -> bytes:
     """READ or WRITE with 10 bytes where that reaches, which every disk knows, else with 16."""
     if lba + blocks <= _LBA_10 and blocks < 1 << 16:
         return bytes((short, flags)) + lba.to_bytes(4, "big") + b"\0" + blocks.to_bytes(2, "big") + b"\0"
