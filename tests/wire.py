@@ -64,6 +64,8 @@ class Rig:
         }  # fmt: skip
         for unit in self.units.values():
             unit.tasks = TaskSet(unit, self.executor)
+            if unit.device.overlapped is not None:
+                self.executor.watch(unit.device.overlapped.fd, unit.device.overlapped.reap)
         self.node = TargetNode(TARGET, Target(TARGET, dict(self.units)))
 
     @classmethod
@@ -86,9 +88,12 @@ class Rig:
         return [("TargetName", TARGET), ("TargetAddress", f"{portal},1")] if name in (None, TARGET) else []
 
     def settle(self) -> None:
-        """Wait until nothing runs in a thread any more."""
-        while self.executor.busy:
-            assert select.select([self.executor.eventfd], [], [], 30)[0], "a job did not end in 30 s"
+        """Wait until nothing runs in a thread any more, and what overlaps has ended."""
+        while (ready := select.select([*self.executor.watched], [], [], 0)[0]) or self.executor.busy:
+            for fd in ready:
+                self.executor.watched[fd]()
+            if not ready:
+                assert select.select([self.executor.eventfd], [], [], 30)[0], "a job did not end in 30 s"
             self.executor.complete()
 
     def close(self) -> None:

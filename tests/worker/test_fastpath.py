@@ -15,6 +15,7 @@ from blockyard.iscsi.pdu import R2T, DataIn, Opcode, Pdu, ScsiCommand
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+from tests.block.late import LateDevice
 from tests.wire import Rig, Wire, pieces
 
 SIZE = 1 << 20
@@ -111,6 +112,24 @@ def test_both_ways_are_one(tmp_path: Path, segment: str, digest: str, script: li
     slow = play(tmp_path / "slow", script, keys, fast=False)
     assert fast[0] == slow[0]
     assert fast[1] == slow[1]
+
+
+@pytest.mark.parametrize("digest", ["None", "CRC32C"])
+@pytest.mark.parametrize("segment", ["8192", "262144"])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=st.lists(commands(), min_size=1, max_size=12))
+def test_a_device_that_answers_later_is_as_a_file(
+    tmp_path: Path, segment: str, digest: str, script: list[tuple[bytes, bool, int]]
+) -> None:
+    keys = {
+        "MaxRecvDataSegmentLength": segment, "MaxBurstLength": str(FIRST_BURST), "FirstBurstLength": str(FIRST_BURST),
+        "HeaderDigest": digest, "DataDigest": digest,
+    }  # fmt: skip
+    expected = play(tmp_path / "file", script, keys, fast=False)
+    for fast in (True, False):
+        device = LateDevice(SIZE, _CONTENT)
+        assert play_on(Rig(device), script, keys, fast=fast) == expected[0]
+        assert device.data == expected[1]
 
 
 @pytest.mark.parametrize("segment", ["8192", "262144"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from blockyard.iscsi.pdu import NO_TAG, R2T, AhsType, ScsiCommand, parse_ahs
 from blockyard.scsi.task import Result, Task
@@ -13,6 +13,22 @@ if TYPE_CHECKING:
     from blockyard.iscsi.connection import Connection
     from blockyard.iscsi.output import Completion
     from blockyard.scsi.nexus import Nexus
+
+
+class Head(Protocol):
+    """What a command needs to know of the PDU that it came in."""
+
+    @property
+    def itt(self) -> int: ...
+
+    @property
+    def lun(self) -> int: ...
+
+    @property
+    def immediate(self) -> bool: ...
+
+    @property
+    def read(self) -> bool: ...
 
 
 class Sequence:
@@ -35,7 +51,7 @@ class Command:
         "received", "recoveries", "snack_tag", "solicited", "task", "unsolicited", "waited", "wanted",
     )  # fmt: skip
 
-    def __init__(self, pdu: ScsiCommand, task: Task, connection: Connection) -> None:
+    def __init__(self, pdu: Head, task: Task, connection: Connection) -> None:
         self.task = task
         self.itt = pdu.itt
         self.lun = pdu.lun

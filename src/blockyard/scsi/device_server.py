@@ -12,7 +12,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from blockyard import __version__
-from blockyard.block.device import Quick
+from blockyard.block.device import Overlapped, Quick
 from blockyard.block.protected import ProtectedDevice
 from blockyard.scsi.cdb import Command, CommandTable
 from blockyard.scsi.commands import COMMANDS
@@ -61,6 +61,8 @@ class Unit:
     read_flags: int = 0
     fast_read: bool = False
     fast_write: bool = False
+    deferred: Overlapped | None = None  # where accesses begin that are answered later, unless something forbids that
+    defer_writes: bool = False
 
     def __init__(self) -> None:
         self.counters = Counters()

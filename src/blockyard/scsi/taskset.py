@@ -274,17 +274,27 @@ class TaskSet:
             return
         self._running.add(task)
         if self._unit.overlaps(task):
-            self._unit.launch(task, lambda result: self._finish(task, done, result))
+            self._unit.launch(task, lambda result: self.finish(task, done, result))
         elif self._unit.waits(task):
-            self.executor.submit(lambda: self._unit.run(task), lambda result: self._finish(task, done, result))
+            self.executor.submit(lambda: self._unit.run(task), lambda result: self.finish(task, done, result))
         else:
-            self._finish(task, done, self._unit.run(task))
+            self.finish(task, done, self._unit.run(task))
 
     def _end_in_pieces(self, task: Task, done: Done, result: Result) -> None:
         del self._in_pieces[task]
         self._answer(task, done, result)
 
-    def _finish(self, task: Task, done: Done, result: Result) -> None:
+    def run_at_once(self, task: Task, done: Done) -> None:
+        """A command of the data path runs, in whose way nothing stands: `gate` is open. `finish` ends it, or `ran` and `end`."""
+        self._queue[task] = done
+        self._running.add(task)
+
+    def ran(self, task: Task) -> None:
+        """It has done what it does; `end` follows."""
+        self._running.discard(task)
+
+    def finish(self, task: Task, done: Done, result: Result) -> None:
+        """A command that ran has a result."""
         if task.effect is not None:  # before anything that waits has its turn
             task.effect()
         self._running.discard(task)

@@ -151,18 +151,19 @@ class LogicalUnit(PrimaryUnit):
         assert begin is not None
         assert overlapped is not None
 
-        def then(outcome: Buffer | OSError | None) -> None:
-            if not isinstance(outcome, OSError):
-                done(self._succeeded(task, b"" if outcome is None else outcome))
-            elif outcome.errno in MEDIUM_ERRNOS and self.tasks is not None:  # which finds the block that is to blame
-                self.tasks.executor.submit(lambda: self.run(task), done)
-            else:
-                done(self._failed(task, outcome))
-
         try:
-            begin(self, overlapped, task, then)
+            begin(self, overlapped, task, lambda outcome: self.end_launched(task, outcome, done))
         except CheckCondition as error:
             done(self._failed(task, error))
+
+    def end_launched(self, task: Task, outcome: Buffer | OSError | None, done: Callable[[Result], None]) -> None:
+        """The accesses of a task that was launched have ended: with Data-In, if there is any, or an error."""
+        if not isinstance(outcome, OSError):
+            done(self._succeeded(task, b"" if outcome is None else outcome))
+        elif outcome.errno in MEDIUM_ERRNOS and self.tasks is not None:  # which finds the block that is to blame
+            self.tasks.executor.submit(lambda: self.run(task), done)
+        else:
+            done(self._failed(task, outcome))
 
     def check_admitted(self, command: Command) -> None:
         """SANITIZE and FORMAT UNIT let few commands pass, while they go on and when they have failed."""
@@ -337,9 +338,10 @@ class LogicalUnit(PrimaryUnit):
         self.fd, self.quick = self.device.fd, self.device.quick
         self.read_flags = os.RWF_NOWAIT if self.device.nowait else 0
         direct = self.fd >= 0 or self.quick is not None
-        self.fast_read = direct and not self.stopped and self.tray.loaded and self.low_power is None
-        self.fast_read = self.fast_read and self.overhaul is None
-        self.fast_write = self.fast_read and self.write_back and not self.write_protected and not self.rods
+        ready = not self.stopped and self.tray.loaded and self.low_power is None and self.overhaul is None
+        writable = self.write_back and not self.write_protected and not self.rods
+        self.fast_read, self.fast_write = ready and direct, ready and direct and writable
+        self.deferred, self.defer_writes = self.device.overlapped if ready else None, writable
 
     # ---- nexuses and life
 
@@ -373,7 +375,7 @@ class LogicalUnit(PrimaryUnit):
 
     def close(self) -> None:
         self.fast_read = self.fast_write = False
-        self.fd, self.quick = -1, None
+        self.fd, self.quick, self.deferred = -1, None, None
         if self.overhaul is not None:
             self.overhaul.stop()
         self.self_tests.abort()

@@ -22,7 +22,6 @@ from __future__ import annotations
 import os
 from mmap import mmap
 from os import preadv, pwrite
-from struct import Struct
 
 from blockyard.block.device import Quick
 from blockyard.iscsi.connection import Connection, State
@@ -30,41 +29,40 @@ from blockyard.iscsi.digest import crc32c
 from blockyard.iscsi.pdu import BHS_LENGTH
 from blockyard.iscsi.transmit import MAX_INLINE_READ, SEND_THRESHOLD, TransmitBuffer
 from blockyard.worker.buffers import ReceiveBuffer
+from blockyard.worker.deferred import begin_plain
+from blockyard.worker.plain import (
+    ANSWER,
+    COMMAND_10,
+    COMMAND_16,
+    DATA_IN,
+    DATA_IN_FINAL,
+    DATA_IN_PART,
+    DATA_IN_STATUS,
+    DIGEST,
+    FORM,
+    MASK,
+    NO_TAG,
+    PLAIN_WRITES,
+    READ_10,
+    READ_16,
+    RESPONSE,
+    SIMPLE_READ,
+    UNTAGGED_READ,
+    WRITE_10,
+    WRITE_16,
+    add_digests,
+    intact,
+)
 
-_MASK = 0xFFFFFFFF
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
-
-# A SCSI command PDU with its CDB (RFC 7143 §11.3; SBC-4, READ and WRITE (10) and (16)): opcode, flags, AHS and data length |
-# LUN | task tag | expected length | CmdSN | operation code and flags | LBA | (group) | length | (group and) control
-_COMMAND_10 = Struct(">QQIII4xHIBHB6x").unpack_from
-_COMMAND_16 = Struct(">QQIII4xHQIH").unpack_from
-# The first eight bytes: not immediate, F with R or W, an attribute that asks for no order, no AHS; the data length is 0,
-# or for a write still to be added (RFC 7143 §11.3.1)
-_UNTAGGED_READ, _SIMPLE_READ = 0x01C0 << 48, 0x01C1 << 48
-_PLAIN_WRITES = frozenset((0x01A0 << 48, 0x01A1 << 48))
-_READ_10, _WRITE_10, _READ_16, _WRITE_16 = 0x2800, 0x2A00, 0x8800, 0x8A00
-_FORM = bytearray(256)  # by operation code: 10 or 16 for what may be plain
-_FORM[0x28] = _FORM[0x2A] = 10
-_FORM[0x88] = _FORM[0x8A] = 16
-
-# Data-In with status (RFC 7143 §11.7) and SCSI response (§11.4): opcode, flags, response, status, data length | LUN |
-# task tag | transfer tag | StatSN | ExpCmdSN | MaxCmdSN | DataSN | offset | residual; the short form has zeros in the last three
-_ANSWER = Struct(">Q8xIIIII12x").pack_into
-_DATA_IN_PART = Struct(">Q8xIIIIIII4x").pack_into
-_DATA_IN, _DATA_IN_FINAL, _DATA_IN_STATUS, _RESPONSE = (
-    word << 32 for word in (0x25000000, 0x25800000, 0x25810000, 0x21800000)
-)
-_DIGEST = Struct("<I").unpack_from
-_PACK_DIGEST = Struct("<I").pack_into
-_NO_TAG = 0xFFFFFFFF
 
 
 def pump(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer) -> None:
     """Handle the PDUs in `rx` until no whole one is left or `tx` is full."""
     buffer = rx.memory
     while rx.end - rx.start >= BHS_LENGTH and tx.end < SEND_THRESHOLD:
-        if _FORM[buffer[rx.start + 32]] and _answer_plain(connection, rx, tx):
+        if FORM[buffer[rx.start + 32]] and (_answer_plain(connection, rx, tx) or begin_plain(connection, rx)):
             continue
         after = connection.receive(rx.view, rx.start, rx.end)
         if after == rx.start:
@@ -96,11 +94,11 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
     tags = session.commands
     out, out_view, to = tx.memory, tx.view, tx.end
     reads = read_bytes = writes = written_bytes = 0
-    while end - at >= header_length and to < SEND_THRESHOLD and (form := _FORM[buffer[at + 32]]):
+    while end - at >= header_length and to < SEND_THRESHOLD and (form := FORM[buffer[at + 32]]):
         if form == 16:
-            head, to_lun, tag, length, cmd_sn, code, lba, count, tail = _COMMAND_16(buffer, at)
+            head, to_lun, tag, length, cmd_sn, code, lba, count, tail = COMMAND_16(buffer, at)
         else:
-            head, to_lun, tag, length, cmd_sn, code, lba, tail, count, control = _COMMAND_10(buffer, at)
+            head, to_lun, tag, length, cmd_sn, code, lba, tail, count, control = COMMAND_10(buffer, at)
             tail |= control
         if (
             cmd_sn != exp_cmd_sn
@@ -112,11 +110,11 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
             or (tags and tag in tags)
         ):
             break
-        next_cmd_sn, next_max = (cmd_sn + 1) & _MASK, (max_cmd_sn + 1) & _MASK
-        if (code == _READ_16 or code == _READ_10) and (head == _SIMPLE_READ or head == _UNTAGGED_READ):
+        next_cmd_sn, next_max = (cmd_sn + 1) & MASK, (max_cmd_sn + 1) & MASK
+        if (code == READ_16 or code == READ_10) and (head == SIMPLE_READ or head == UNTAGGED_READ):
             if length > MAX_INLINE_READ:
                 break
-            if header_digest and _DIGEST(buffer, at + 48)[0] != crc32c(view[at : at + 48]):
+            if header_digest and DIGEST(buffer, at + 48)[0] != crc32c(view[at : at + 48]):
                 break
             if length > segment or length > max_burst:
                 after = _read_in_segments(
@@ -137,15 +135,15 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
                             break
                     except OSError:
                         break
-                _ANSWER(out, to, _DATA_IN_STATUS | length, tag, _NO_TAG, stat_sn, next_cmd_sn, next_max)
+                ANSWER(out, to, DATA_IN_STATUS | length, tag, NO_TAG, stat_sn, next_cmd_sn, next_max)
                 if digests:
-                    after = _add_digests(out, out_view, to, data, after, header_digest, data_digest)
+                    after = add_digests(out, out_view, to, data, after, header_digest, data_digest)
             to = after
             at += header_length
             reads += 1
             read_bytes += length
-        elif code == _WRITE_16 or code == _WRITE_10:
-            if head - length not in _PLAIN_WRITES or length > immediate_limit or not writable:
+        elif code == WRITE_16 or code == WRITE_10:
+            if head - length not in PLAIN_WRITES or length > immediate_limit or not writable:
                 break
             if (lba << shift | length) & (_PAGE - 1):
                 break  # part of a page: it may have to be read first, and that may block
@@ -154,7 +152,7 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
             next_at = after + 4 if data_digest else after
             if next_at > end:
                 break
-            if digests and not _intact(buffer, view, at, data, after, header_digest, data_digest):
+            if digests and not intact(buffer, view, at, data, after, header_digest, data_digest):
                 break
             if quick is not None:
                 if not quick.write(view[data:after], lba << shift):
@@ -165,16 +163,16 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
                         break
                 except OSError:
                     break
-            _ANSWER(out, to, _RESPONSE, tag, 0, stat_sn, next_cmd_sn, next_max)
+            ANSWER(out, to, RESPONSE, tag, 0, stat_sn, next_cmd_sn, next_max)
             if header_digest:
-                _add_digests(out, out_view, to, to + 52, to + 52, header_digest=True, data_digest=False)
+                add_digests(out, out_view, to, to + 52, to + 52, header_digest=True, data_digest=False)
             to += header_length
             at = next_at
             writes += 1
             written_bytes += length
         else:
             break
-        exp_cmd_sn, max_cmd_sn, stat_sn = next_cmd_sn, next_max, (stat_sn + 1) & _MASK
+        exp_cmd_sn, max_cmd_sn, stat_sn = next_cmd_sn, next_max, (stat_sn + 1) & MASK
     if reads or writes:
         rx.start, tx.end = at, to
         session.exp_cmd_sn, connection.stat_sn = exp_cmd_sn, stat_sn
@@ -184,27 +182,6 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
         counters.write_ops += writes
         counters.write_bytes += written_bytes
     return reads + writes
-
-
-def _intact(
-    buffer: mmap, view: memoryview, at: int, data: int, after: int, header_digest: bool, data_digest: bool
-) -> bool:
-    """Whether the digests of the PDU at `at`, with its data at `data:after`, match."""
-    if header_digest and _DIGEST(buffer, at + 48)[0] != crc32c(view[at : at + 48]):
-        return False
-    return not data_digest or _DIGEST(buffer, after)[0] == crc32c(view[data:after])
-
-
-def _add_digests(
-    out: mmap, view: memoryview, to: int, data: int, after: int, header_digest: bool, data_digest: bool
-) -> int:
-    """Put the digests of the PDU at `to` in their places; return where the next PDU goes."""
-    if header_digest:
-        _PACK_DIGEST(out, to + 48, crc32c(view[to : to + 48]))
-    if data_digest:
-        _PACK_DIGEST(out, after, crc32c(view[data:after]))
-        return after + 4
-    return after
 
 
 def _read_in_segments(
@@ -238,10 +215,10 @@ def _read_in_segments(
             return 0
     for number, (offset, start, end) in enumerate(places):
         if number == len(places) - 1:
-            first_word, sn = _DATA_IN_STATUS, stat_sn
+            first_word, sn = DATA_IN_STATUS, stat_sn
         else:
-            first_word, sn = (_DATA_IN if (offset + end - start) % max_burst else _DATA_IN_FINAL), 0
+            first_word, sn = (DATA_IN if (offset + end - start) % max_burst else DATA_IN_FINAL), 0
         at = start - before
-        _DATA_IN_PART(out, at, first_word | end - start, tag, _NO_TAG, sn, exp_cmd_sn, max_cmd_sn, number, offset)
-        _add_digests(out, view, at, start, end, header_digest, data_digest)
+        DATA_IN_PART(out, at, first_word | end - start, tag, NO_TAG, sn, exp_cmd_sn, max_cmd_sn, number, offset)
+        add_digests(out, view, at, start, end, header_digest, data_digest)
     return places[-1][2] + (4 if data_digest else 0)

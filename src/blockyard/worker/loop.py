@@ -311,4 +311,5 @@ class Loop:
     def close(self) -> None:
         for link in list(self.links.values()):
             link.close("the target stops")
+        self.executor.on_watch = lambda fd: None
         self.epoll.close()

@@ -98,6 +98,9 @@ class Cluster:
                 self._set("key", key.decode("ascii", "replace").strip())
             # What is acknowledged is in the cluster: a cache in this process would die with it.
             self._set("rbd_cache", "false")
+            # One image keeps no more than one thread of each kind busy; with more of them each access wakes another one.
+            for name in ("ms_async_op_threads", "librados_thread_count"):
+                self._set(name, "1")
             for name in ("rados_osd_op_timeout", "rados_mon_op_timeout", "client_mount_timeout"):
                 self._set(name, str(timeout))
             call("rados_connect", self._handle, what=f"the cluster of {where}")

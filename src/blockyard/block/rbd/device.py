@@ -180,8 +180,9 @@ class RbdDevice(Device):
     # ---- the rest
 
     def refresh(self) -> None:
-        with self._in_use() as image:
-            self.size = image.size()
+        if self._image is not None:  # else it is looked at when there is one again
+            with self._in_use() as image:
+                self.size = image.size()
 
     def report(self) -> dict[str, object]:
         keeper, counters = self._keeper, self.counters
