@@ -1,7 +1,7 @@
 """The arithmetic of RAID 5 and 6: P is the sum of a row's data, Q the sum of g^i times data i, in GF(2^8) with polynomial 11Dh.
 
-H. P. Anvin, "The mathematics of RAID-6": g = 2; addition is XOR. It is done with numpy on whole arrays of bytes, in pieces that stay
-in the processor's cache. Multiplying by g is four passes over such a piece: twice every byte, and 1Dh more for those whose
+H. P. Anvin, "The mathematics of RAID-6": g = 2; addition is XOR. It is done with numpy on whole arrays of bytes, in pieces that
+stay in the processor's cache. Multiplying by g is four passes over such a piece: twice every byte, and 1Dh more for those whose
 highest bit was set. Multiplying by anything else, which takes a lost disk, looks up two bytes at a time.
 """
 
