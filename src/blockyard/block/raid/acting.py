@@ -302,6 +302,7 @@ def _grow(array: Array, options: Grown) -> str:
                 device = array.opening.open(text)
             devices.append(device)
             added.append(_new(array, device, force=options.force))
+        array.change(lambda: _admit(array, added))
         array.change(lambda: _spread(array, added))
     except BaseException:
         for device in devices:
@@ -314,23 +315,32 @@ def _grow(array: Array, options: Grown) -> str:
     return f"the array is being spread over {members.identity.disks} members; its size grows when that is done"
 
 
+def _admit(array: Array, added: list[Member]) -> None:
+    """As spares first: once the others say that they are members, they have to know it too."""
+    if array.reshaping is not None or not array.members.complete or array.members.bitmap.distrusted:
+        raise OSError(errno.EBUSY, "The array is not in sync: have that done first")
+    for member in added:
+        member.number = array.members.free_number()
+        array.members.all.append(member)
+        _own(array, member.device)
+
+
 def _spread(array: Array, added: list[Member]) -> None:
     members = array.members
-    taken = {member.number for member in members.all}
     for number, member in enumerate(added):
-        member.number = next(n for n in range(superblock.MAX_DEVICES) if n not in taken)
-        taken.add(member.number)
         member.become(
             State.RECOVERING if members.identity.level == 1 else State.ACTIVE, members.identity.disks + number
         )
     if members.identity.level == 1:
         members.identity.disks += len(added)
         array.engine = array.engine_of(members.identity.disks)
-    else:
+        return
+    try:
         reshape.begin(array, added)
-    for member in added:
-        members.all.append(member)
-        _own(array, member.device)
+    except OSError:
+        for member in added:
+            member.become(State.SPARE)
+        raise
 
 
 def _rate(array: Array, options: Rate) -> str:

@@ -6,6 +6,7 @@ superblock: the array goes on without it as long as it can. What belongs to anot
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import struct
 from collections.abc import Sequence
@@ -170,9 +171,10 @@ def _member(candidate: Candidate, top: Superblock) -> Member:
 
 
 def _check_same(usable: Sequence[Candidate], top: Superblock) -> None:
-    fields = ("level", "layout", "chunk", "disks", "used")
+    fields = ["level", "layout", "chunk", "used"]
     for each in usable:
-        if any(getattr(each.superblock, field) != getattr(top, field) for field in fields):
+        same = fields if each.superblock.events < top.events else [*fields, "disks"]
+        if any(getattr(each.superblock, field) != getattr(top, field) for field in same):
             raise Refused(f"{each.label} says something else of the array than the others: its superblock is damaged")
 
 
@@ -238,8 +240,12 @@ def _made(
 
 def _bitmap(found: list[Member], top: Superblock) -> Bitmap:
     """The bits that any of the members has: each has all that count."""
-    disks = top.disks - top.added_disks  # a reshape makes another bitmap when it has ended
-    size = geometry(top.level, disks, top.chunk, top.layout, top.used).size if top.level in (0, 10) else top.used
+    # a reshape makes another bitmap when it has ended, a moment before the superblocks say so
+    counts = {top.disks - top.added_disks, top.disks}
+    sizes = sorted(geometry(top.level, disks, top.chunk, top.layout, top.used).size for disks in counts)
+    if top.level not in (0, 10):
+        sizes = [top.used]
+    size = sizes[0]
     if not top.bitmap_offset:
         bitmap = Bitmap(top.array, size, 1 << max(9, (size - 1).bit_length()))
         if not top.clean:
@@ -247,17 +253,16 @@ def _bitmap(found: list[Member], top: Superblock) -> Bitmap:
         return bitmap
     bitmaps = []
     for member in found:
-        try:
-            bitmaps.append(_read_bitmap(member, top, size))
-        except (OSError, BitmapDamaged, struct.error):
-            continue
+        for one in sizes:
+            with contextlib.suppress(OSError, BitmapDamaged, struct.error):
+                bitmaps.append(_read_bitmap(member, top, one))
     if not bitmaps:
         raise Refused(
             f"array {_name(top)}: no member has the bitmap of what has been written that the superblock tells of"
         )
     bitmap = bitmaps[0]
     for other in bitmaps[1:]:
-        if other.region == bitmap.region:
+        if (other.region, other.size) == (bitmap.region, bitmap.size):
             bitmap.join(other)
     return bitmap
 
