@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from blockyard.block.raid.acting import Added, Grown, Replaced, actions
 from blockyard.block.raid.array import Array
 from blockyard.block.raid.assembly import Refused
-from blockyard.block.raid.member import State
+from blockyard.block.raid.member import Member, State
 from tests.block.raid.disks import PLANS, SECTOR, SIZE, Disk, made, opened, work
 
 SECTORS = 40  # that are written, from the beginning of the array on
@@ -35,7 +35,7 @@ class Run:
         self.now: list[int] = [0] * SECTORS
         self.byte = 0
         self.looking = False
-        self.disks = made(self.plan, count)
+        self.disks = made(self.plan, count, spares=chance.choice((0, 0, 1)))
         self.attach(self.disks)
         self.open()
 
@@ -78,16 +78,21 @@ class Run:
     def lose(self) -> None:
         """A disk dies: as many as the array can do without."""
         members = self.array.members
+        lost = members.lost | {member.slot for member in members.all if member.slot >= 0 and self._dead(member)}
         able = [
             member
             for member in members.all
-            if member.slot >= 0 and self.array.engine.survives(members.lost | {member.slot}) and not self.array.broken
+            if member.slot >= 0 and not self._dead(member) and self.array.engine.survives(lost | {member.slot})
         ]
-        dead = len({slot for slot in members.lost})
-        if able and dead < self.may_lose:
+        if able and len(lost) < self.may_lose and not any(disk.bad for disk in self.disks):
             disk = self.chance.choice(able).device
             assert isinstance(disk, Disk)
             disk.dead = self.chance.choice((errno.EIO, errno.ENXIO))
+
+    def _dead(self, member: Member) -> bool:
+        """The array may not know yet."""
+        assert isinstance(member.device, Disk)
+        return bool(member.device.dead)
 
     def spoil(self) -> None:
         """A sector of a whole array cannot be read any more."""

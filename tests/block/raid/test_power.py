@@ -21,19 +21,14 @@ def run(plan: str, kinds: tuple[str, ...], seed: int, count: int, often: float) 
 @pytest.mark.parametrize("plan", REDUNDANT)
 @pytest.mark.parametrize("kinds", [WHOLE, HARMED, CHANGED], ids=["whole", "harmed", "changed"])
 def test_what_was_flushed_is_there_after_a_loss_of_power(plan: str, kinds: tuple[str, ...]) -> None:
-    for seed in range(3):
-        try:
-            run(plan, kinds, seed, 12, 0.2)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
+    run(plan, kinds, 1, 14, 0.12)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("plan", REDUNDANT)
 @pytest.mark.parametrize("kinds", [WHOLE, HARMED, CHANGED], ids=["whole", "harmed", "changed"])
 def test_what_was_flushed_is_there_after_a_loss_of_power_for_a_long_time(plan: str, kinds: tuple[str, ...]) -> None:
-    for seed in range(3, 200):
+    for seed in range(200):
         try:
             run(plan, kinds, seed, 25, 0.5)
         except BaseException as error:

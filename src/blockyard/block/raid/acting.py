@@ -239,7 +239,7 @@ def _remove(array: Array, options: Chosen) -> str:
         if member.state is not State.SPARE:
             raise OSError(errno.EBUSY, f"{member.label} is in use: let it fail first, or replace it")
         device = member.device
-        array.change(lambda: array.members.all.remove(member))
+        array.change(lambda: array.members.remove(member))
         _forget(member)
     array.left_out.pop(device, None)
     if device in array.own_children:

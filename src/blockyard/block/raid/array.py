@@ -192,7 +192,7 @@ class Array(Device):
 
     def _drop(self, member: Member, why: str) -> None:
         slot = member.slot
-        self.members.all.remove(member)
+        self.members.remove(member)
         self.left_out[member.device] = f"failed: {why}"
         heir = next((other for other in self.members.all if other.slot == slot and other.replaces), None)
         was_main = slot >= 0 and not member.replaces

@@ -22,7 +22,16 @@ from blockyard.block.raid.geometry import geometry
 from blockyard.block.raid.journal import Journal
 from blockyard.block.raid.member import Member, MembersFailed, State
 from blockyard.block.raid.members import Identity, Members
-from blockyard.block.raid.superblock import ALL, FAULTY, RECOVERY_BITMAP, REPLACEMENT, SPARE, NoSuperblock, Superblock
+from blockyard.block.raid.superblock import (
+    ALL,
+    FAULTY,
+    RECOVERY_BITMAP,
+    REPLACEMENT,
+    RESHAPE,
+    SPARE,
+    NoSuperblock,
+    Superblock,
+)
 
 
 class Refused(OSError):
@@ -72,10 +81,13 @@ def assemble(children: Sequence[Device], level: int | None, opening: Opening, *,
     top = newest.superblock
     if level is not None and top.level != level:
         raise Refused(f"{newest.label} is a member of a RAID {top.level}: write raid{top.level}(…)")
-    if top.features & superblock.RESHAPE and top.level in (1,):
+    if top.features & RESHAPE and top.level in (1,):
         raise Refused(f"{newest.label}: a RAID {top.level} is not reshaped like that; its superblock is damaged")
     usable, stale = _sorted_out(candidates, newest)
     members = [_member(each, top) for each in usable]
+    for member in members:
+        if member.replaces and not any(other.slot == member.slot and not other.replaces for other in members):
+            member.replaces = False  # it has replaced the other, and does not know it yet
     where = geometry(top.level, top.disks, top.chunk, top.layout, top.used)
     _check_same(usable, top)
     in_sync = {member.slot for member in members if member.state is State.ACTIVE and not member.replaces}
@@ -161,6 +173,8 @@ def _member(candidate: Candidate, top: Superblock) -> Member:
     role = top.roles[own.number] if own.number < len(top.roles) else SPARE
     if role == SPARE or role >= top.disks:
         member.become(State.SPARE)
+    elif own.role == SPARE and not (top.features & RESHAPE and role >= top.disks - top.added_disks):
+        member.become(State.RECOVERING, role)  # it does not know yet that it shall take the place of another
     elif own.recovery_offset != ALL:
         member.become(State.RECOVERING, role, own.recovery_offset)
         member.by_bitmap = bool(own.features & RECOVERY_BITMAP)
@@ -222,13 +236,13 @@ def _made(
     if not top.level:
         bitmap.fill()  # nothing can be out of line: nobody has to say so
     members = Members(identity, found, bitmap, top.bitmap_offset, journal)
+    members.past = {number for number, role in enumerate(top.roles) if role != SPARE} - {one.number for one in found}
     members.events, members.clean, members.floor = top.events, top.clean, max(1, top.ours.floor)
-    if top.features & superblock.RESHAPE:
+    if top.features & RESHAPE:
         members.reshape_position, members.added_disks = top.reshape_position, top.added_disks
-    changed = _replay(members, opening, journal)
+    changed = _replay(members, opening, journal) or not top.clean
     if not trusted and top.level:
         bitmap.distrust_all()
-        changed = True
     array = Array(members, opening, left_out, children)
     for device, why in left_out.items():
         text = f"array {array.name} goes on without {label_of(device)}: {why}"

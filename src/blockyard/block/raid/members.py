@@ -11,7 +11,7 @@ from threading import RLock
 from blockyard.block.raid import superblock
 from blockyard.block.raid.bitmap import PAGE, Bitmap
 from blockyard.block.raid.journal import Journal
-from blockyard.block.raid.member import Member, State, each
+from blockyard.block.raid.member import Member, MembersFailed, State, each
 from blockyard.block.raid.superblock import ALL, FAULTY, SPARE, OurPart, Superblock
 
 _ROLES = 128  # in a superblock at least, as mdadm has it
@@ -49,6 +49,8 @@ class Members:
         self.clean = True
         self.reshape_position: int | None = None
         self.added_disks = 0
+        self.settling = False  # a member is in sync that does not know it yet
+        self.past: set[int] = set()  # numbers of those that were members once
         self.main: list[Member | None] = []
         self.writers: list[tuple[Member, ...]] = []
         self._lock = RLock()
@@ -80,13 +82,20 @@ class Members:
     def journaling(self) -> bool:
         """Whether writes go through the journal: levels without parity need it for a reshape only."""
         return (
-            self.journal is not None and self.identity.level in (5, 6) and (self.identity.always or not self.complete)
+            self.journal is not None
+            and self.identity.level in (5, 6)
+            and (self.identity.always or self.settling or not self.complete)
         )
 
     @property
     def recovering(self) -> Member | None:
         """The one that is being rebuilt next."""
         return next((member for member in self.all if member.state is State.RECOVERING), None)
+
+    @property
+    def heir(self) -> Member | None:
+        """One that has all that the other has which it replaces."""
+        return next((member for member in self.all if member.replaces and member.state is State.ACTIVE), None)
 
     def spares(self) -> Iterator[Member]:
         return (member for member in self.all if member.state is State.SPARE)
@@ -95,9 +104,15 @@ class Members:
         member = self.main[slot]
         return member if member is not None and member.can_read(offset, length) else None
 
+    def remove(self, member: Member) -> None:
+        self.all.remove(member)
+        self.past.add(member.number)
+
     def free_number(self) -> int:
+        """One that nobody has had: by it a former member knows whether it was there before or after another."""
         taken = {member.number for member in self.all}
-        return next(number for number in range(superblock.MAX_DEVICES) if number not in taken)
+        numbers = [number for number in range(superblock.MAX_DEVICES) if number not in taken]
+        return next((number for number in numbers if number not in self.past), numbers[0])
 
     # ---- what is written down
 
@@ -105,12 +120,19 @@ class Members:
         """Write the superblocks, stably; the bitmap before. Raises MembersFailed when that was possible on some only."""
         with self._lock:
             self.events += 1
-            self.bitmap.stamp(self.events)
-            if self.bitmap_offset:
-                self._save_bitmap(range(len(self.bitmap.image) // PAGE), stable=True)
-            roles = self._roles()
-            each(self.all, lambda member: member.write_raw(self.superblock(member, roles).pack(), superblock.OFFSET))
-            each(self.all, Member.flush)
+            try:
+                self._save()
+            except MembersFailed:
+                self.events -= 1  # those who have it are one ahead of the others at most, whatever comes next
+                raise
+
+    def _save(self) -> None:
+        self.bitmap.stamp(self.events)
+        if self.bitmap_offset:
+            self._save_bitmap(range(len(self.bitmap.image) // PAGE), stable=True)
+        roles = self._roles()
+        each(self.all, lambda member: member.write_raw(self.superblock(member, roles).pack(), superblock.OFFSET))
+        each(self.all, Member.flush)
 
     def save_bitmap(self, pages: Sequence[int], stable: bool) -> None:
         """Write pages of the bitmap to all members. Raises MembersFailed."""
@@ -127,7 +149,10 @@ class Members:
             each(self.all, Member.flush)
 
     def _roles(self) -> tuple[int, ...]:
-        roles = [FAULTY] * max(_ROLES, *(member.number + 1 for member in self.all))
+        numbers = {member.number for member in self.all}
+        roles = [SPARE] * max(_ROLES, max(numbers | self.past, default=0) + 1)
+        for number in self.past - numbers:
+            roles[number] = FAULTY
         for member in self.all:
             roles[member.number] = SPARE if member.state is State.SPARE else member.slot
         return tuple(roles)

@@ -97,6 +97,9 @@ class Background:
         if array.reshaping is not None:
             self.busy = "the reshape"
             done = array.reshaping.step()
+        elif (heir := members.heir) is not None:
+            self._take_over(heir)
+            done = 0
         elif member is not None:
             self.busy = f"the rebuild of {member.label}"
             done = self._rebuild(member)
@@ -141,29 +144,40 @@ class Background:
             array.fail(failed.errors)
 
     def _finish(self, member: Member) -> None:
+        """It has everything. One that replaces another says so first: the other counts until that is known."""
         array = self._array
-        label, old = member.label, None
 
         def finish() -> None:
-            nonlocal old
-            if member.state is not State.RECOVERING:
-                return
-            each(array.members.all, Member.flush)
-            slot = member.slot
-            if member.replaces:
-                old = array.members.main[slot]
-            member.become(State.ACTIVE, slot)
-            if old is not None:
-                array.members.all.remove(old)
-                old.become(State.FAULTY)
-                array.left_out[old.device] = "replaced"
+            if member.state is State.RECOVERING:
+                each(array.members.all, Member.flush)
+                replaces = member.replaces
+                member.become(State.ACTIVE, member.slot)
+                member.replaces = replaces
+                array.members.settling = True
+
+        def settle() -> None:
+            array.members.settling = False
 
         try:
             array.change(finish)
+            array.change(settle)
         except MembersFailed as failed:
             array.fail(failed.errors, must=False)
             return
-        array.opening.notify("info", "raid-rebuilt", f"array {array.name}: {label} is in sync")
+        array.opening.notify("info", "raid-rebuilt", f"array {array.name}: {member.label} is in sync")
+
+    def _take_over(self, member: Member) -> None:
+        array = self._array
+
+        def take_over() -> None:
+            old = array.members.main[member.slot]
+            if member.replaces and old is not None and old is not member:
+                member.replaces = False
+                array.members.remove(old)
+                old.become(State.FAULTY)
+                array.left_out[old.device] = "replaced"
+
+        array.change(take_over)
 
     def _resync(self) -> int:
         array, bitmap = self._array, self._array.members.bitmap
