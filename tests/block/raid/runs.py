@@ -1,9 +1,9 @@
 """A random run on an array, and what a loss of power at any of its points may leave.
 
-Each time a member is going to be flushed, and after each operation, all disks are what they were at their last flush, with any of the
-versions that were written to each sector since; or what was written, when only the process dies. Assembled again, each sector
-has what a flush was acknowledged for, or something that was written since; so it has after everything has been brought in
-line, without what may then be lost, and when the array is closed and opened once more.
+Each time a member is going to be flushed, and after each operation, all disks are what they were at their last flush, with any of
+the versions that were written to each sector since; or what was written, when only the process dies. Assembled again, each
+sector has what a flush was acknowledged for, or something that was written since; so it has after everything has been brought
+in line, without what may then be lost, and when the array is closed and opened once more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REDUNDANT = [name for name in PLANS if name != "raid0"]
 
 
 class Run:
-    """Random operations on an array of a plan; at moments by a probability of `often` so many states are looked at as `look` says."""
+    """Random operations on an array of a plan; `often` is the share of moments of which `look` states are looked at."""
 
     def __init__(self, plan: str, chance: random.Random, often: float, look: int = 2) -> None:
         self.plan, count, self.may_lose = PLANS[plan]
@@ -125,14 +125,9 @@ class Run:
 
     def grow(self) -> None:
         members = self.array.members
-        if (
-            members.complete
-            and self.array.reshaping is None
-            and not members.bitmap.distrusted
-            and members.identity.disks < 6
-        ):
-            if all(len(slot) == 1 for slot in members.writers):
-                self._act("grow", Grown((f"/new{len(self.disks)}",)))
+        able = members.complete and self.array.reshaping is None and not members.bitmap.distrusted
+        if able and members.identity.disks < 6 and all(len(slot) == 1 for slot in members.writers):
+            self._act("grow", Grown((f"/new{len(self.disks)}",)))
 
     def _act(self, name: str, options: object) -> None:
         try:
