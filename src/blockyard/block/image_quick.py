@@ -53,7 +53,9 @@ def _reader(image: BlockImage) -> Callable[[Sequence[memoryview], int, int], boo
         except (OSError, ValueError):  # ValueError: a buffer that is longer than the zeros at hand
             return False
         finally:
-            gate.leave()
+            gate.quick = False  # as Gate.leave has it; a call of it would be a tenth of all this
+            if gate.shut:
+                gate.leave()
 
     return read
 
@@ -77,6 +79,8 @@ def _writer(image: BlockImage) -> Callable[[memoryview, int], bool]:
         except OSError:
             return False
         finally:
-            gate.leave()
+            gate.quick = False  # as Gate.leave has it; a call of it would be a tenth of all this
+            if gate.shut:
+                gate.leave()
 
     return write
