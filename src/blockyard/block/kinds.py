@@ -30,6 +30,7 @@ MODULES = {
     "rbd": "blockyard.block.rbd.device",
     "readonly": "blockyard.block.readonly",
     "slice": "blockyard.block.linear",
+    "ssd-cache": "blockyard.block.cache.ssd_opening",
     "vhd": "blockyard.block.leaves",
     "vhdx": "blockyard.block.leaves",
 }

@@ -304,7 +304,7 @@ def test_short_road_of_writes(tmp_path: Path) -> None:
             found = quick_read(cache, line * LINE, LINE * count) or read(cache, line * LINE, LINE * count)
             assert found == model[line * LINE : (line + count) * LINE]
     assert (tmp_path / "disk").read_bytes() == model
-    with cache._writers.taken(LINE, 2 * LINE):
+    with cache.writers.taken(LINE, 2 * LINE):
         assert not cache.quick.write(memoryview(bytes(LINE)), LINE), "somebody else is writing there"
     cache.close()
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Condition
@@ -24,6 +24,7 @@ from threading import Condition
 from blockyard.block.actions import Action, NoOptions, Progress
 from blockyard.block.cache.fifo import MARK, MOST
 from blockyard.block.cache.lines import Lines
+from blockyard.block.cache.ram_quick import QuickRam
 from blockyard.block.cache.streams import Streams
 from blockyard.block.device import Device, Run, Space
 from blockyard.block.layers import Kind, Opening
@@ -86,7 +87,7 @@ class RamCache(Device):
         self._came = Condition(self._lock)
         self._fills: dict[int, object] = {}  # line → the token of whoever fetches it
         self._coming: set[int] = set()  # lines that are being read ahead
-        self._writers = Ranges()
+        self.writers = Ranges()
         self._window = options.read_ahead // self._line
         self._streams = Streams(0)
         self._set_window()
@@ -247,14 +248,15 @@ class RamCache(Device):
     @contextlib.contextmanager
     def _changing(self, start: int, end: int) -> Iterator[None]:
         """The range is one's own among writers; when that fails, nothing of it stays in the cache."""
-        with self._writers.taken(start, end):
+        with self.writers.taken(start, end):
             try:
                 yield
             except BaseException:
-                self._drop(start, end)
+                self.drop(start, end)
                 raise
 
-    def _drop(self, start: int, end: int) -> None:
+    def drop(self, start: int, end: int) -> None:
+        """Nothing of a range is to be in the cache."""
         first, stop = start // self._line, -(-end // self._line)
         with self._lock:
             self._strike(first, stop)
@@ -282,12 +284,12 @@ class RamCache(Device):
     def discard(self, offset: int, length: int) -> None:
         with self._changing(offset, offset + length):
             self.below.discard(offset, length)
-            self._drop(offset, offset + length)
+            self.drop(offset, offset + length)
 
     def write_zeroes(self, offset: int, length: int) -> None:
         with self._changing(offset, offset + length):
             self.below.write_zeroes(offset, length)
-            self._drop(offset, offset + length)
+            self.drop(offset, offset + length)
 
     # ---- what it is
 
@@ -296,7 +298,7 @@ class RamCache(Device):
         if self.below.size != self.size:
             shorter = min(self.size, self.below.size)
             self.size = self.below.size
-            self._drop(shorter // self._line * self._line, max(shorter, self.size))  # the last line may be longer now
+            self.drop(shorter // self._line * self._line, max(shorter, self.size))  # the last line may be longer now
 
     def truncate(self, size: int) -> None:
         self.below.truncate(size)
@@ -374,114 +376,6 @@ class Resizing:
     """How much memory a cache is to have."""
 
     ram: Size
-
-
-class QuickRam:
-    """The short road (blockyard.block.device.Quick): hits, and writes where the device below takes them without waiting."""
-
-    def __init__(self, cache: RamCache) -> None:
-        self.read = _reader(cache)
-        self.write = _writer(cache)
-
-
-def _reader(cache: RamCache) -> Callable[[Sequence[memoryview], int, int], bool]:
-    lines, lock, size = cache.lines, cache.lines.lock, cache.lines.line_size
-    shift, mask, below = size.bit_length() - 1, size - 1, _below_read(cache.below)
-
-    def read(buffers: Sequence[memoryview], offset: int, length: int) -> bool:
-        """Fill `buffers`, of `length` bytes together, from `offset` on. False when that takes waiting."""
-        inside = offset & mask
-        if inside + length > size or len(buffers) != 1:
-            return several(buffers, offset)
-        with lock:
-            slot = lines.index.get(offset >> shift)
-            if slot is not None:
-                uses = lines.fifo.uses
-                count = uses[slot]
-                if count < MOST:
-                    uses[slot] = count + 1
-                elif count > MOST:  # a mark: the long road reads ahead
-                    return False
-                start = (slot << shift) + inside
-                buffers[0][:] = lines.view[start : start + length]
-                cache.hits += 1
-                return True
-        return below is not None and not cache.attached and below(buffers, offset, length)
-
-    def several(buffers: Sequence[memoryview], offset: int) -> bool:
-        with lock:
-            index, uses, view = lines.index, lines.fifo.uses, lines.view
-            for buffer in buffers:
-                at, length = 0, len(buffer)
-                while at < length:
-                    slot = index.get(offset >> shift)
-                    if slot is None or uses[slot] > MOST:
-                        return False
-                    if uses[slot] < MOST:
-                        uses[slot] += 1
-                    start = (slot << shift) + (offset & mask)
-                    step = min(size - (offset & mask), length - at)
-                    buffer[at : at + step] = view[start : start + step]
-                    at += step
-                    offset += step
-            cache.hits += 1
-        return True
-
-    return read
-
-
-def _writer(cache: RamCache) -> Callable[[memoryview, int], bool]:
-    below, writers, lock = _below_write(cache.below), cache._writers, cache.lines.lock
-
-    def write(data: memoryview, offset: int) -> bool:
-        """Write `data` at `offset`, to survive the death of the process. False when that takes waiting, or fails."""
-        end = offset + len(data)
-        if below is None or not writers.take(offset, end):
-            return False
-        try:
-            if below(data, offset):
-                with lock:
-                    cache.note(data, offset)
-                return True
-            cache._drop(offset, end)  # half of it may have been done
-            return False
-        finally:
-            writers.release(offset, end)
-
-    return write
-
-
-def _below_read(device: Device) -> Callable[[Sequence[memoryview], int, int], bool] | None:
-    """The short road of what is below, if it has one."""
-    if device.quick is not None:
-        return device.quick.read
-    if device.fd < 0:
-        return None
-    fd, flags = device.fd, os.RWF_NOWAIT if device.nowait else 0
-
-    def read(buffers: Sequence[memoryview], offset: int, length: int) -> bool:
-        try:
-            return os.preadv(fd, buffers, offset, flags) == length
-        except OSError:
-            return False
-
-    return read
-
-
-def _below_write(device: Device) -> Callable[[memoryview, int], bool] | None:
-    if device.quick is not None:
-        return device.quick.write
-    if device.fd < 0:
-        return None
-    fd = device.fd
-
-    def write(data: memoryview, offset: int) -> bool:
-        try:
-            return os.pwrite(fd, data, offset) == len(data)
-        except OSError:
-            return False
-
-    return write
 
 
 def _open(children: Sequence[Device], options: RamOptions, opening: Opening) -> Device:
