@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from blockyard.block.actions import Action, unwatched
+from blockyard.block.building import open_stack, options_from
 from blockyard.block.device import Run
-from blockyard.block.faults import Fault, FaultDevice, Operation
+from blockyard.block.faults import Fault, FaultDevice, FaultOptions, Operation
 from blockyard.block.file import FileDevice, create
 from blockyard.block.memory import MemoryDevice
+from blockyard.block.records import RecordError
+from blockyard.block.stack import Word
 
 Act = Callable[[FaultDevice, int], None]
 
@@ -92,3 +96,48 @@ def test_nothing_passes_it_by(tmp_path: Path) -> None:
     assert list(device.runs(0, 8192)) == [Run(0, 4096, True), Run(4096, 4096, False)]
     device.close()
     assert below.fd == -1
+
+
+def test_as_layers_of_a_stack() -> None:
+    device = open_stack("faults(memory(64K))")
+    inject, heal = (device.actions()[name] for name in ("inject", "heal"))
+
+    def do(action: Action, **options: str) -> str:
+        given = options_from(action.options, {name: Word(text) for name, text in options.items()})
+        return action.run(given, unwatched)
+
+    assert device.report() == {"text": "no faults", "counters": {"struck": 0}}
+    said = do(inject, operation="write", errno="ENOSPC", offset="4K", length="4K", count="1")
+    assert said == "write from 4K on for 4K bytes: No space left on device, 1 more, struck 0"
+    device.pwritev([bytes(512)], 0)
+    with pytest.raises(OSError, match="No space"):
+        device.pwritev([bytes(512)], 4096)
+    device.pwritev([bytes(512)], 4096)
+    assert device.report()["counters"] == {"struck": 1}
+    assert do(heal) == "no faults"
+    assert "Input/output error, 1 in 2" in do(inject, operation="read", probability="0.5")
+    struck = 0
+    for _ in range(200):  # all or none of so many: once in 2^199 runs
+        try:
+            device.preadv([memoryview(bytearray(512))], 0)
+        except OSError:
+            struck += 1
+    assert 0 < struck < 200
+    assert do(inject, operation="flush", errno="", delay="1us").startswith("flush: 1us slower")
+    device.flush()
+
+
+@pytest.mark.parametrize("options", ["operation=reed", "errno=EWHAT", "probability=0", "skip=-1"])
+def test_what_is_no_fault(options: str) -> None:
+    name, _, value = options.partition("=")
+    with pytest.raises(RecordError):
+        options_from(FaultOptions, {"operation": Word("read"), name: Word(value)})
+
+
+def test_delay() -> None:
+    device = open_stack("delay(write=1us, flush=1us, memory(64K))")
+    assert device.report() == {"text": "write 1us, flush 1us"}
+    device.pwritev([bytes(512)], 0)
+    change = device.actions()["delay"]
+    assert change.run(change.options(), unwatched) == "no delay"
+    device.flush()

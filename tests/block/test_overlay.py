@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockyard.block import overlay
+from blockyard.block.building import open_stack
 from blockyard.block.device import Run
+from blockyard.block.file import FileDevice
 from blockyard.block.memory import MemoryDevice
 from blockyard.block.overlay import GRANULE, Budget, OverlayDevice, RangeSet
 
@@ -178,3 +180,16 @@ def test_several_threads_write_side_by_side() -> None:
     for thread in threads:
         thread.join()
     assert read(device) == b"".join(bytes([sector % 4 + 1]) * 512 for sector in range(SIZE // 512))
+
+
+def test_as_a_layer_of_a_stack(tmp_path: Path) -> None:
+    golden = tmp_path / "golden.img"
+    golden.write_bytes(b"g" * 65536)
+    device = open_stack(f"overlay(limit=8K, directory={tmp_path}, {golden})")
+    device.pwritev([b"x" * 8192], 4096)
+    assert device.report() == {"text": "8 KiB of 8 KiB written"}
+    with pytest.raises(OSError, match="All that may be written"):
+        device.pwritev([b"x" * 4096], 0)
+    device.close()
+    assert golden.read_bytes() == b"g" * 65536
+    FileDevice(golden).close()  # nobody has it any more

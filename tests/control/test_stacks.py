@@ -13,7 +13,7 @@ import pytest
 
 from blockyard.control.configuration_file import dump, load
 from blockyard.control.errors import ConfigurationError
-from blockyard.initiator import connect
+from blockyard.initiator import ScsiError, connect
 from tests.serving import IQN, ServeFailed, Serving
 
 MiB = 1 << 20
@@ -189,3 +189,47 @@ def test_a_tree_of_tables_is_shown_as_it_was_given(files: Path) -> None:
     shown.write_text(dump(configuration))
     assert load(shown) == configuration
     assert "on = [" in shown.read_text()
+
+
+def test_layers_are_shown_and_told_what_to_do(files: Path, serve: Callable[[str], Serving]) -> None:
+    stack = "throttle(iops=100000, concat(faults(./a.img), ./b.img))"
+    server = serve(f'[volumes."a/b"]\nstack = "{stack}"\n[targets."{IQN}"]\nluns = {{0 = "a/b"}}\n')
+    state = files / "state"
+    shown = blockyard(state, "layer", "show", "a/b").splitlines()
+    assert [line.split()[0] for line in shown] == ["LAYER", "throttle(iops=100000)", "└─", "├─", "│", "└─"]
+    assert "8 MiB  ok" in shown[1]
+    tree = json.loads(blockyard(state, "layer", "show", "a/b", "--json"))
+    assert tree["children"][0]["children"][1]["label"] == f'file("{files}/b.img")'
+    assert "inject" in blockyard(state, "layer", "actions", "a/b/faults")
+    assert "No space left" in blockyard(
+        state, "layer", "do", "a/b/0/0", "inject", "operation=write", "errno=ENOSPC", "length=4K"
+    )
+    with connect(server.url()) as lun:
+        with pytest.raises(ScsiError):
+            lun.write(0, b"x" * 512)
+        assert blockyard(state, "layer", "do", "a/b", "heal") == "no faults\n"
+        lun.write(0, b"x" * 512)
+    assert "iops=77" in blockyard(state, "layer", "do", "a/b", "throttle", "iops=77")
+    assert blockyard(state, "layer", "jobs") == "nothing goes on\n"
+    for arguments, problem in (
+        (("show", "c"), "there is no volume 'c'"),
+        (("do", "a/b", "scrub"), "no layer can scrub: there is heal, inject, throttle"),
+        (("do", "a/b/0", "heal"), "cannot heal"),
+        (("do", "a/b", "throttle", "iosp=1"), "did you mean iops?"),
+        (("do", "a/b", "throttle", "x"), "'x' is not OPTION=VALUE"),
+        (("actions", "a/b/7"), "there is no 7"),
+        (("cancel", "7"), "there is no job 7"),
+        (("kinds", "raid"), "there is no kind of layer 'raid'"),
+        (("create", "concat(/a)"), "concat keeps nothing on what it stands on"),
+        (("create", "/a"), "/a is a path"),
+    ):
+        result = run(state, "layer", *arguments)
+        assert (result.returncode, problem in result.stderr) == (2, True), result.stderr
+
+
+def test_kinds_are_listed(tmp_path: Path) -> None:
+    assert "concat    1 or more  Devices one after the other." in blockyard(tmp_path, "layer", "kinds")
+    shown = blockyard(tmp_path, "layer", "kinds", "slice")
+    assert "example    slice(" in shown
+    assert "length  size  0" in shown
+    assert {kind["name"] for kind in json.loads(blockyard(tmp_path, "layer", "kinds", "--json"))} >= {"file", "slice"}

@@ -67,3 +67,21 @@ def test_a_completion_may_submit_more(executor: ThreadExecutor) -> None:
 def test_complete_without_work_does_nothing(executor: ThreadExecutor) -> None:
     executor.complete()
     assert executor.busy == 0
+
+
+def test_who_waits_in_a_branch_keeps_nobody_else_waiting(executor: ThreadExecutor) -> None:
+    gate, results = threading.Event(), [""]
+    branch = executor.branch(limit=2)
+    for _ in range(8):
+        branch.submit(gate.wait, lambda result: results.append("waited"))
+    executor.submit(lambda: "quick", results.append)
+    while results == [""]:
+        assert select.select([executor.eventfd], [], [], 10)[0], "no completion came"
+        executor.complete()
+    assert results == ["", "quick"]
+    assert executor.busy == 8
+    gate.set()
+    drain(executor)
+    assert results[2:] == ["waited"] * 8
+    executor.cut(branch)
+    assert executor.busy == 0

@@ -160,6 +160,10 @@ class _Reader:
 
     def _call(self, call: Call, inside: tuple[str, ...]) -> Layer:
         kind = _kind(call.name)
+        return self.made_of(kind, kind.options, call, inside)
+
+    def made_of(self, kind: Kind, wanted: type, call: Call, inside: tuple[str, ...] = ()) -> Layer:
+        """A layer of a kind with `wanted` as its options."""
         given: dict[str, Value] = dict(call.options)
         arguments = call.arguments
         if kind.argument and arguments:
@@ -168,27 +172,27 @@ class _Reader:
                 raise StackError(f"{call.name} has one {kind.argument}, and stands on nothing")
             given[kind.argument] = argument
             arguments = ()
-        options = _options(kind, given)
+        options = _options(kind, wanted, given)
         least, most = kind.children
         if not least <= len(arguments) <= most:
-            wanted = f"{least}" if least == most else f"at least {least}" if most >= MANY else f"{least} to {most}"
-            raise StackError(f"{call.name} stands on {wanted} layers, not on {len(arguments)}")
+            many = f"{least}" if least == most else f"at least {least}" if most >= MANY else f"{least} to {most}"
+            raise StackError(f"{call.name} stands on {many} layers, not on {len(arguments)}")
         children = tuple(self.layer(each, (*inside, "")) for each in arguments)
-        return Layer(kind, options, children, _written(kind, given, children))
+        return Layer(kind, options, children, _written(kind, wanted, given, children))
 
 
-def _written(kind: Kind, given: Mapping[str, Value], children: Sequence[Layer]) -> Call:
+def _written(kind: Kind, wanted: type, given: Mapping[str, Value], children: Sequence[Layer]) -> Call:
     argument = given.get(kind.argument)
     arguments = (argument,) if isinstance(argument, Word) else tuple(child.written for child in children)
-    ordered = (field.name for field in fields(kind.options))
+    ordered = (field.name for field in fields(wanted))
     return Call(
         kind.name, arguments, tuple((name, given[name]) for name in ordered if name in given and name != kind.argument)
     )
 
 
-def _options(kind: Kind, given: Mapping[str, Value]) -> Any:
+def _options(kind: Kind, wanted: type, given: Mapping[str, Value]) -> Any:
     try:
-        return options_from(kind.options, given)
+        return options_from(wanted, given)
     except records.RecordError as error:
         raise StackError(f"{kind.name}: {error}") from None
 
@@ -282,6 +286,30 @@ def open_stack(text: str, opening: Opening | None = None, declared: Mapping[str,
     opening = opening or Opening()
     opening = replace(opening, open=lambda other: open_stack(other, opening, declared))
     return build(understood(text, declared), opening)
+
+
+def create_layer(text: str, opening: Opening | None = None) -> str:
+    """Make what a kind needs to be there before it can be opened, with the options that it has for that (Kind.create).
+
+    Returns what there is to say to people. Raises OSError or StackError.
+    """
+    opening = opening or Opening()
+    call = absolute(parse(text), names=False)
+    if not isinstance(call, Call):
+        raise StackError(f"{text} is a path: write for example raid1({text}, …)")
+    kind = _kind(call.name)
+    if kind.create is None:
+        raise StackError(f"{kind.name} keeps nothing on what it stands on: it is there as soon as it is in a stack")
+    layer = _Reader({}, "").made_of(kind, kind.creation, call)
+    check_apart(layer.claims())
+    with contextlib.ExitStack() as undo:
+        children = [_child(layer, child, opening, {}, undo) for child in layer.children]
+        try:
+            return kind.create(children, layer.options, opening)
+        except StackError:
+            raise
+        except ValueError as error:
+            raise StackError(f"{layer.label}: {error}") from None
 
 
 # ---- what is open

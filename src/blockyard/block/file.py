@@ -20,7 +20,7 @@ from blockyard.block.device import Device, Extent, Run, Space
 
 KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 _BLKSSZGET = 0x1268  # linux/fs.h: logical block size of a block device
-_IOV_MAX = os.sysconf("SC_IOV_MAX")
+IOV_MAX = os.sysconf("SC_IOV_MAX")
 _ZEROS = bytes(1 << 20)
 # copy_file_range(2): not between these file systems or kinds of files (block devices); and after EIO a copy through
 # a buffer shows whether it was the source or the destination
@@ -179,7 +179,7 @@ class FileDevice(Device):
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
         rest: Sequence[memoryview | bytes | bytearray] = buffers
         while rest:
-            count = os.preadv(self._fd, rest[:_IOV_MAX], offset)
+            count = os.preadv(self._fd, rest[:IOV_MAX], offset)
             rest = _after(rest, count)
             offset += count
             if not count and rest:
@@ -190,7 +190,7 @@ class FileDevice(Device):
             raise self._read_only_error()
         rest = buffers
         while rest:
-            count = os.pwritev(self._fd, rest[:_IOV_MAX], offset)
+            count = os.pwritev(self._fd, rest[:IOV_MAX], offset)
             rest = _after(rest, count)
             offset += count
             if not count and rest:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from os import preadv, pwrite
 from typing import NamedTuple
 
 from blockyard.block.device import Device, Extent, Run, Space, merged
 from blockyard.block.layers import MANY, Kind, Opening
+from blockyard.block.roads import road
 from blockyard.block.size import Size
 
 SECTOR = 512
@@ -141,7 +140,7 @@ class _Quick:
     """The short road (see device.Quick), shaped by speed. What lies in two segments is left to the long one."""
 
     def __init__(self, segments: Sequence[Segment], starts: Sequence[int]) -> None:
-        roads = [_road(segment.device) for segment in segments]
+        roads = [road(segment.device) for segment in segments]
         shifts = [segment.offset - start for segment, start in zip(segments, starts, strict=True)]
         ends = [start + segment.length for segment, start in zip(segments, starts, strict=True)]
 
@@ -154,32 +153,6 @@ class _Quick:
             return offset + len(data) <= ends[at] and roads[at][1](data, offset + shifts[at])
 
         self.read, self.write = read, write
-
-
-_Road = tuple[Callable[[Sequence[memoryview], int, int], bool], Callable[[memoryview, int], bool]]
-
-
-def _road(device: Device) -> _Road:
-    """How to read and write a device without waiting."""
-    if device.quick is not None:
-        return device.quick.read, device.quick.write
-    if device.fd < 0:
-        return lambda buffers, offset, length: False, lambda data, offset: False
-    fd, flags = device.fd, os.RWF_NOWAIT if device.nowait else 0
-
-    def read(buffers: Sequence[memoryview], offset: int, length: int) -> bool:
-        try:
-            return preadv(fd, buffers, offset, flags) == length
-        except OSError:
-            return False
-
-    def write(data: memoryview, offset: int) -> bool:
-        try:
-            return pwrite(fd, data, offset) == len(data)
-        except OSError:
-            return False
-
-    return read, write
 
 
 def _cut(buffers: Sequence[memoryview], start: int, length: int) -> list[memoryview]:

@@ -62,8 +62,8 @@ def read(kind: type[T], data: object) -> T:
 
 def write(record: object) -> Any:
     """A record, or a list or table of them, as plain data: what `read` takes."""
-    if hasattr(record, "write"):
-        return record.write()
+    if callable(getattr(type(record), "write", None)):
+        return record.write()  # type: ignore[attr-defined]
     if dataclasses.is_dataclass(record):
         return {
             field.name: write(value)
@@ -93,7 +93,7 @@ def _read(kind: Any, data: object) -> Any:
     if origin in (Union, types.UnionType):  # X | None: None is what is not there
         (inner,) = (one for one in get_args(kind) if one is not type(None))
         return _read(inner, data)
-    if hasattr(kind, "read"):
+    if callable(getattr(kind, "read", None)):
         try:
             return kind.read(data)
         except RecordError:

@@ -59,3 +59,28 @@ def format_size(size: int) -> str:
         if size >= unit:
             return f"{size / unit:.4g} {suffix}iB"
     return f"{size} bytes"
+
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)?", re.ASCII)
+
+
+class Duration(float):
+    """A number of seconds; in a configuration file 0.005 or "5ms"."""
+
+    @classmethod
+    def read(cls, data: object) -> Duration:
+        """A duration of what a table has. Raises ValueError."""
+        if isinstance(data, int | float) and not isinstance(data, bool) and 0 <= data < float("inf"):
+            return cls(data)
+        match = _DURATION.fullmatch(data) if isinstance(data, str) else None
+        if match is None:
+            raise ValueError(f'{data!r} is not a duration: write a number of seconds, or for example "5ms"')
+        return cls(float(match.group(1)) * _SECONDS[match.group(2) or "s"])
+
+    def __str__(self) -> str:
+        """A short form that `read` takes for the same."""
+        for unit in ("s", "ms", "us"):
+            if not self or self >= _SECONDS[unit]:
+                return f"{self / _SECONDS[unit]:.6g}{unit}"
+        return f"{float(self):f}s"

@@ -18,6 +18,7 @@ from blockyard.cli import (
     config,
     events,
     image,
+    layers,
     optical,
     pools,
     schedules,
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     schedules.add_commands(commands)
     cdp.add_commands(commands)
     image.add_commands(commands)
+    layers.add_commands(commands)
     optical.add_commands(commands)
     alua.add_commands(commands)
     users.add_commands(commands)

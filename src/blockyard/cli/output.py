@@ -77,6 +77,12 @@ def amount(number: int, unit: str) -> str:
     return format_size(number) if unit == "bytes" else f"{number} {unit}".rstrip()
 
 
+def progress(job: dict[str, Any]) -> str:
+    """How far a job is, in a word."""
+    done = amount(job["done"], job["unit"])
+    return f"{done} of {amount(job['total'], job['unit'])}" if job["total"] else done
+
+
 def _progress(done: int, total: int, unit: str, began: float) -> str:
     if not total:
         return amount(done, unit)

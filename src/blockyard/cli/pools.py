@@ -11,7 +11,7 @@ from typing import Any
 
 from blockyard.block.size import MAX_VOLUME, format_size, parse_size
 from blockyard.cli import parsers
-from blockyard.cli.output import amount, confirm, moment, show, table, watch
+from blockyard.cli.output import confirm, moment, progress, show, table, watch
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
 from blockyard.control.errors import ControlError, UsageError
@@ -245,18 +245,13 @@ def _jobs(directory: Path, options: argparse.Namespace) -> None:
             job["kind"],
             job["subject"],
             job["state"],
-            _progress(job),
+            progress(job),
             moment(job["began"]),
             job["result"],
         )
         for job in found
     ]
     show(options, found, head, rows, none="nothing goes on")
-
-
-def _progress(job: dict[str, Any]) -> str:
-    done = amount(job["done"], job["unit"])
-    return f"{done} of {amount(job['total'], job['unit'])}" if job["total"] else done
 
 
 def _cancel(directory: Path, options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from blockyard.block.size import Size
 from blockyard.control.command import Command
 from blockyard.control.configuration_commands import CONFIGURATION_COMMANDS
 from blockyard.control.errors import UsageError
+from blockyard.control.layer_commands import LAYER_COMMANDS
 from blockyard.control.optical_commands import OPTICAL_COMMANDS
 from blockyard.control.pool_commands import POOL_COMMANDS
 from blockyard.control.roles import Role
@@ -122,6 +123,7 @@ COMMANDS: dict[str, Command] = {
     **TAPE_COMMANDS,
     **SCHEDULE_COMMANDS,
     **OPTICAL_COMMANDS,
+    **LAYER_COMMANDS,
 }
 
 

@@ -120,6 +120,13 @@ class Supervisor:
             raise UsageError(f"there is no pool {pool}: `blockyard pool list` lists those that are served")
         return await _ask(owner, f"the pool {pool}", {"name": "pool", "pool": pool, **request})
 
+    async def ask_volume(self, volume: str, request: Message) -> Message:
+        """What the worker that has a volume open replies about its layers. Raises ControlError."""
+        owner = next((worker for worker in self.workers if volume in worker.configuration.volumes), None)
+        if owner is None:
+            raise UsageError(f"no target shows a volume {volume}: `blockyard status` lists those that are shown")
+        return await _ask(owner, f"the volume {volume}", {"name": "layer", "volume": volume, **request})
+
     async def ask_library(self, library: str, request: Message) -> Message:
         """What the worker that has a tape library replies. Raises ControlError."""
         owner = next((worker for worker in self.workers if library in worker.configuration.libraries), None)

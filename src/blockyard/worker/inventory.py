@@ -39,8 +39,9 @@ from blockyard.worker.admission import WorkerAdmission
 from blockyard.worker.configuration import Schedule, Settled, Volume
 from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.drives import Drives
-from blockyard.worker.executor import ThreadExecutor
+from blockyard.worker.executor import ThreadExecutor, Threads
 from blockyard.worker.handoff import Message
+from blockyard.worker.jobs import Jobs
 from blockyard.worker.later import Answer, Later
 from blockyard.worker.libraries import Libraries
 from blockyard.worker.pools import OpenPool
@@ -76,6 +77,7 @@ class Inventory:
         self._directory = Directory((), {})
         self.libraries = Libraries(executor)
         self.drives = Drives(executor)
+        self.jobs = Jobs("blockyard layer jobs")  # of layers
         self._shared = Shared()  # layers that several volumes have parts of
         self._travels = Travels(executor, self._source)
 
@@ -174,8 +176,11 @@ class Inventory:
                 unit.close()
             except OSError as error:
                 log.error("%s: closing it has failed: %s", unit, error)
+            if unit.tasks is not None and isinstance(unit.tasks.executor, Threads):
+                self._executor.cut(unit.tasks.executor)
 
     def close(self) -> None:
+        self.jobs.close()
         self.let_go([*self.units.values(), *self.drives.units().values()])
         self.libraries.close()
         _close([*self.pools.values(), *self._closing])
@@ -340,7 +345,7 @@ class Inventory:
             durable=Durable(keep, identity.uuid),
             tokens=self.tokens,
         )
-        unit.tasks = TaskSet(unit, self._executor)
+        unit.tasks = TaskSet(unit, self._executor.branch() if volume.stack else self._executor)
         if device.overlapped is not None:
             self._executor.watch(device.overlapped.fd, device.overlapped.reap)
         unit.resume()

@@ -76,11 +76,12 @@ class Job:
 
 
 class Jobs:
-    """Those of one pool. For the loop's thread."""
+    """Those of one pool, or of all layers. For the loop's thread. `listing` is the command that lists them."""
 
     _numbers = itertools.count(1)
 
-    def __init__(self) -> None:
+    def __init__(self, listing: str = "blockyard pool jobs") -> None:
+        self._listing = listing
         self._jobs: dict[int, Job] = {}
 
     def start(self, kind: str, subject: str, work: Callable[[Job], str]) -> Job:
@@ -99,7 +100,7 @@ class Jobs:
     def find(self, number: int) -> Job:
         """Raises LookupError where there is none."""
         if number not in self._jobs:
-            raise LookupError(f"there is no job {number}: `blockyard pool jobs` lists them")
+            raise LookupError(f"there is no job {number}: `{self._listing}` lists them")
         return self._jobs[number]
 
     def __iter__(self) -> Iterator[Job]:

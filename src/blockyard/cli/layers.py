@@ -1,0 +1,293 @@
+"""`blockyard layer`: the layers that volumes are made of (docs/layers.md)."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from blockyard.block import kinds
+from blockyard.block.building import create_layer, open_stack
+from blockyard.block.layers import MANY, Kind, Opening
+from blockyard.block.record import replay
+from blockyard.block.size import format_size
+from blockyard.block.stack import StackError
+from blockyard.cli import parsers
+from blockyard.cli.output import Bar, moment, progress, show, table, watch
+from blockyard.cli.parsers import Action, Subparsers, family
+from blockyard.control.administration import ask
+from blockyard.control.errors import ControlError, UsageError
+from blockyard.worker.layer_requests import described_options
+
+_EXIT_STATUS = """\
+exit status:
+  0  done
+  1  something failed
+  2  it does not make sense: no such volume, layer or action, a stack that cannot be
+  7  nobody serves with this state directory, or its user is another one
+
+examples:
+  blockyard layer show mail                    the layers of a volume, how they are, and what they have done
+  blockyard layer do mail/raid5 scrub          have a layer do something
+  blockyard layer do mail throttle iops=500    where only one layer can, it need not be named
+"""
+
+
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add `layer` to the commands."""
+    layer = family(commands, "layer", "the layers that volumes are made of")
+    listing = _command(layer, "kinds", _kinds, "list the kinds of layers that there are, or tell all about one")
+    listing.add_argument("kind", metavar="KIND", nargs="?", help="its name")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    showing = _command(layer, "show", _show, "show the layers of a volume as a tree, with health and counters")
+    showing.add_argument("volume", metavar="VOLUME", help="its name, as `blockyard status` shows it")
+    showing.add_argument("--json", action="store_true", help="as JSON")
+    actions = _command(layer, "actions", _actions, "list what can be done with a layer while it is in use")
+    actions.add_argument("layer", metavar="VOLUME[/PATH]", help=_PATH)
+    actions.add_argument("--json", action="store_true", help="as JSON")
+    do = _command(layer, "do", _do, "have a layer do something while it is in use")
+    do.add_argument("layer", metavar="VOLUME[/PATH]", help=_PATH)
+    do.add_argument("action", metavar="ACTION", help="what it is to do, as `blockyard layer actions` lists it")
+    do.add_argument(
+        "options", metavar="OPTION=VALUE", nargs="*", help="options of the action; paths in them are absolute"
+    )
+    do.add_argument("--no-wait", action="store_true", help="of what takes long: do not wait until it is done")
+    jobs = _command(layer, "jobs", _jobs, "show what goes on in layers, and what has been done of late")
+    jobs.add_argument("--json", action="store_true", help="as JSON")
+    cancel = _command(layer, "cancel", _cancel, "have a job of a layer stop")
+    cancel.add_argument("job", metavar="JOB", type=int, help="its number, as `blockyard layer jobs` shows it")
+    make = _command(
+        layer, "create", _create, "make a layer that keeps marks on what it stands on; no server is needed for that"
+    )
+    make.add_argument(
+        "stack",
+        metavar="STACK",
+        help="its kind, with options, and what it is to stand on: 'raid1(/dev/sda, /dev/sdb)'",
+    )
+
+    again = _command(
+        layer, "replay", _replay, "do again what a layer `record` has recorded; no server is needed for that"
+    )
+    again.add_argument("record", metavar="FILE", help="the file that it has written")
+    again.add_argument(
+        "stack", metavar="STACK", help="a stack or path: what to do it to, as it was when recording began"
+    )
+    again.add_argument("--until", metavar="N", type=int, help="only the first N records")
+    again.add_argument("--flushes", metavar="N", type=int, help="only up to the Nth flush")
+
+
+_PATH = "a volume, or one of its layers: by places from the top, as in mail/0/1, or by the kind that is there once: mail/raid5"
+
+
+def _command(
+    commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str
+) -> argparse.ArgumentParser:
+    return parsers.command(commands, name, action, what, epilog=_EXIT_STATUS)
+
+
+# ---- kinds
+
+
+def _kinds(directory: Path, options: argparse.Namespace) -> None:
+    if options.kind is not None:
+        _kind(options)
+        return
+    rows = [(kind.name, _stands_on(kind), kind.text) for kind in kinds.kinds()]
+    show(options, [_described(kind) for kind in kinds.kinds()], ("KIND", "STANDS ON", "WHAT"), rows, none="")
+
+
+def _kind(options: argparse.Namespace) -> None:
+    try:
+        kind = kinds.kind(options.kind)
+    except LookupError as error:
+        raise UsageError(str(error.args[0])) from None
+    found = _described(kind)
+    if options.json:
+        print(json.dumps(found, indent=2, default=str))
+        return
+    print(f"{kind.name}: {kind.text}", f"  stands on  {_stands_on(kind)}", sep="\n")
+    if kind.example:
+        print(f"  example    {kind.example}")
+    for title, given in (("OPTION", found["options"]), ("OPTION OF CREATE", found.get("creation", {}))):
+        rows = [(name, each["type"], _default(each)) for name, each in given.items()]
+        if rows:
+            print("", *table([(title, "TYPE", "DEFAULT"), *rows]), sep="\n")
+
+
+def _described(kind: Kind) -> dict[str, Any]:
+    found = {"name": kind.name, "text": kind.text, "least": kind.children[0], "most": kind.children[1],
+             "argument": kind.argument, "example": kind.example, "options": described_options(kind.options)}  # fmt: skip
+    return found | ({"creation": described_options(kind.creation)} if kind.create is not None else {})
+
+
+def _default(option: dict[str, Any]) -> str:
+    if "default" not in option:
+        return "needed"
+    default = option["default"]
+    return str(default).lower() if isinstance(default, bool) else "-" if default in ("", (), None) else str(default)
+
+
+def _stands_on(kind: Kind) -> str:
+    least, most = kind.children
+    if not most:
+        return "nothing"
+    return f"{least}" if least == most else f"{least} or more" if most >= MANY else f"{least} to {most}"
+
+
+# ---- layers of volumes
+
+
+def _show(directory: Path, options: argparse.Namespace) -> None:
+    found = ask(directory, "layer", layer=options.volume, request="show")["tree"]
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    rows = list(_rows(found, "", ""))
+    print("\n".join(table([("LAYER", "SIZE", "HEALTH", ""), *rows], indent="")))
+
+
+def _rows(layer: dict[str, Any], first: str, rest: str) -> Iterator[tuple[str, str, str, str]]:
+    """A row for a layer and for each beneath, with lines drawn before them."""
+    yield f"{first}{layer['label']}", format_size(layer["size"]), layer["health"], _told(layer)
+    children = layer["children"]
+    for number, child in enumerate(children):
+        last = number == len(children) - 1
+        yield from _rows(child, f"{rest}{'└─' if last else '├─'} ", f"{rest}{'   ' if last else '│  '}")
+
+
+def _told(layer: dict[str, Any]) -> str:
+    """What a layer says of itself, in a line."""
+    told = [str(layer["text"])] if layer.get("text") else []
+    if layer.get("progress"):
+        done, total = layer["progress"]
+        told.append(f"{done / max(1, total):.0%}")
+    for table_of in ("gauges", "counters"):
+        told += [f"{name.replace('_', ' ')} {value}" for name, value in layer.get(table_of, {}).items()]
+    return ", ".join(told)
+
+
+def _actions(directory: Path, options: argparse.Namespace) -> None:
+    found = ask(directory, "layer", layer=options.layer, request="actions")
+    rows = [
+        (
+            name,
+            " ".join(f"{option}={each['type']}" for option, each in action["options"].items()) or "-",
+            action["text"],
+        )
+        for name, action in found["actions"].items()
+    ]
+    show(
+        options,
+        found["actions"],
+        ("ACTION", "OPTIONS", "WHAT"),
+        rows,
+        none=f"nothing can be done with {found['layer']}",
+    )
+
+
+def _do(directory: Path, options: argparse.Namespace) -> None:
+    given = {}
+    for option in options.options:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise UsageError(f"{option!r} is not OPTION=VALUE")
+        given[name] = value
+    reply = ask(directory, "layer", layer=options.layer, request="act", action=options.action, options=given)
+    if "job" not in reply:
+        print(reply["said"])
+    elif options.no_wait:
+        print(f"job {reply['job']} has begun: `blockyard layer jobs` shows it")
+    else:
+        print(watch_layer_job(directory, reply["job"]))
+
+
+def watch_layer_job(directory: Path, number: int) -> str:
+    """Show how far a job is until it is over; what it has said then. Raises ControlError when it has failed."""
+    last: dict[str, Any] = {}
+
+    def look() -> tuple[int, int, str] | None:
+        found = next((job for job in ask(directory, "layer jobs")["jobs"] if job["number"] == number), None)
+        if found is None:
+            raise ControlError(f"job {number} is not known any more: its worker was started anew meanwhile")
+        last.update(found)
+        return (last["done"], last["total"], last["unit"]) if last["state"] == "running" else None
+
+    try:
+        watch(f"job {number}", look)
+    except KeyboardInterrupt:
+        print(f"job {number} goes on: `blockyard layer jobs` shows it, `blockyard layer cancel {number}` stops it")
+        raise
+    if last["state"] != "done":
+        raise ControlError(last["result"] or f"{last['kind']} of {last['subject']} was stopped")
+    return str(last["result"])
+
+
+def _jobs(directory: Path, options: argparse.Namespace) -> None:
+    found = ask(directory, "layer jobs")["jobs"]
+    head = ("JOB", "WHAT", "OF", "STATE", "PROGRESS", "BEGAN", "RESULT")
+    rows = [
+        (
+            str(job["number"]),
+            job["kind"],
+            job["subject"],
+            job["state"],
+            progress(job),
+            moment(job["began"]),
+            job["result"],
+        )
+        for job in found
+    ]
+    show(options, found, head, rows, none="nothing goes on")
+
+
+def _cancel(directory: Path, options: argparse.Namespace) -> None:
+    ask(directory, "layer cancel", job=options.job)
+    print(f"job {options.job} is told to stop")
+
+
+# ---- making
+
+
+def _create(directory: Path, options: argparse.Namespace) -> None:
+    try:
+        print(create_layer(options.stack, Opening(secret=_secret)))
+    except StackError as error:
+        raise UsageError(str(error)) from None
+    except OSError as error:
+        raise _explained(error) from error
+
+
+def _replay(directory: Path, options: argparse.Namespace) -> None:
+    bar = Bar("replaying")
+    try:
+        device = open_stack(options.stack, Opening(secret=_secret))
+        try:
+            done = replay(
+                options.record, device, until=options.until, flushes=options.flushes,
+                progress=lambda at, size: bar.show(at, size, "bytes"),
+            )  # fmt: skip
+        finally:
+            device.close()
+    except StackError as error:
+        raise UsageError(str(error)) from None
+    except OSError as error:
+        raise _explained(error) from error
+    finally:
+        bar.end()
+    print(f"{done} records are done again")
+
+
+def _explained(error: OSError) -> ControlError:
+    where = f"{error.filename}: " if error.filename else ""
+    return ControlError(f"{where}{error.strerror or error}")
+
+
+def _secret(name: str) -> bytes:
+    """What whoever is at the terminal types."""
+    if not sys.stdin.isatty():
+        raise OSError(f"there is nobody who could be asked for the secret {name}")
+    return getpass.getpass(f"{name}: ").encode()

@@ -1,0 +1,124 @@
+"""What control may ask of the layers of a volume: how they are, what can be done with them, and to do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from typing import Any, get_type_hints
+
+from blockyard.block.actions import Action, unwatched
+from blockyard.block.building import found, options_from, tree, walk
+from blockyard.block.device import Device
+from blockyard.block.records import RecordError
+from blockyard.block.stack import Word
+from blockyard.scsi.unit import LogicalUnit
+from blockyard.worker.asking import number_in, text_in
+from blockyard.worker.handoff import Message
+from blockyard.worker.inventory import Inventory
+from blockyard.worker.jobs import Job
+from blockyard.worker.later import Answer, Later
+
+
+def show(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
+    """The layers as a tree (block/building.py, tree)."""
+    return Later(lambda: tree(unit.device), lambda shown: {"tree": shown})
+
+
+def actions(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
+    """What can be done with a layer: by name a text, and options with their types and defaults."""
+    layer = found(unit.device, text_in(request, "path"))
+    return {"layer": layer.label, "actions": {name: _described(each) for name, each in layer.actions().items()}}
+
+
+def act(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
+    """Carry out an action: at once, or as a job whose number is told."""
+    name = text_in(request, "action")
+    layer = _layer_with(unit.device, text_in(request, "path"), name)
+    action = layer.actions()[name]
+    options = _options(action, request.get("options") or {})
+    if not action.long:
+        return Later(lambda: action.run(options, unwatched), lambda said: {"said": said})
+
+    def work(job: Job) -> str:
+        job.unit = action.unit
+        return action.run(options, job)
+
+    return {"job": inventory.jobs.start(name, f"{text_in(request, 'volume')}: {layer.label}", work).number}
+
+
+def _layer_with(device: Device, path: str, action: str) -> Device:
+    """The layer at `path`; without one, the only one that can do that. Raises LookupError."""
+    if path:
+        layer = found(device, path)
+        if action in layer.actions():
+            return layer
+        can = ", ".join(layer.actions()) or "nothing"
+        raise LookupError(f"{layer.label} cannot {action}: there is {can}")
+    able = [each for each in walk(device) if action in each.actions()]
+    if len(able) == 1:
+        return able[0]
+    if able:
+        raise LookupError(f"{len(able)} layers can {action}: say which one, by its place or kind, as in VOLUME/0/1")
+    there = sorted({name for each in walk(device) for name in each.actions()})
+    raise LookupError(f"no layer can {action}: there is {', '.join(there) or 'nothing that can be done'}")
+
+
+def _options(action: Action, given: object) -> Any:
+    """Raises ValueError."""
+    if not isinstance(given, dict):
+        raise ValueError("options are a table")
+    try:
+        return options_from(action.options, {str(name): Word(_text(value)) for name, value in given.items()})
+    except RecordError as error:
+        raise ValueError(str(error)) from None
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def described_options(kind: type) -> dict[str, Any]:
+    """The fields of a dataclass of options: types by their names, and defaults where there are any."""
+    hints = get_type_hints(kind)
+    found: dict[str, Any] = {}
+    for field in fields(kind):
+        found[field.name] = {"type": getattr(hints[field.name], "__name__", str(hints[field.name])).lower()}
+        if field.default is not MISSING:
+            found[field.name]["default"] = field.default
+    return found
+
+
+def _described(action: Action) -> dict[str, Any]:
+    return {"text": action.text, "long": action.long, "options": described_options(action.options)}
+
+
+def jobs(inventory: Inventory, request: Message) -> Message:
+    """The jobs of layers."""
+    return {"jobs": [job.describe() for job in inventory.jobs]}
+
+
+def cancel(inventory: Inventory, request: Message) -> Message:
+    """Have a job of a layer stop; whether there is one of that number here."""
+    number = number_in(request, "job")
+    for job in inventory.jobs:
+        if job.number == number:
+            job.cancel()
+            return {"cancelled": True}
+    return {"cancelled": False}
+
+
+LAYER_REQUESTS: Mapping[str, Callable[[Inventory, LogicalUnit, Message], Answer]] = {
+    "show": show,
+    "actions": actions,
+    "act": act,
+}
+
+
+def layer(inventory: Inventory, request: Message) -> Answer:
+    """One of the table above, of the layers of a volume."""
+    unit = inventory.units.get(text_in(request, "volume"))
+    if unit is None:
+        raise LookupError(f"the volume {request['volume']} is not open")
+    if request["request"] not in LAYER_REQUESTS:
+        raise LookupError(f"layers know no request {request['request']!r}")
+    return LAYER_REQUESTS[request["request"]](inventory, unit, request)
