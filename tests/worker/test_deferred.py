@@ -197,4 +197,4 @@ def test_other_commands_overlap_too(bench: Bench) -> None:
     key, asc = sense_of(wire.ask(wrong, ScsiResponse))
     assert (key, asc) == (SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
     assert wire.ask(bench.command(bytes([0x35])), ScsiResponse).status == Status.GOOD
-    assert not bench.rig.executor._threads
+    assert not bench.rig.executor.threads

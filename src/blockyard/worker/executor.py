@@ -44,6 +44,10 @@ class Threads:
             job, done = entry
             self._finished(self, done, job())
 
+    def __len__(self) -> int:
+        """How many have been started."""
+        return len(self._threads)
+
     def release(self) -> None:
         """Let the threads end once all jobs are done."""
         for _ in self._threads:
@@ -62,7 +66,7 @@ class ThreadExecutor:
 
     def __init__(self, limit: int = 16) -> None:
         self._done: deque[tuple[Threads, Callable[[Any], None], Any]] = deque()
-        self._threads = Threads(limit, self._finished)
+        self.threads = Threads(limit, self._finished)
         self._branches: list[Threads] = []
         self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # What else is done on that thread when a descriptor is readable
@@ -79,7 +83,7 @@ class ThreadExecutor:
         self.on_watch(fd)
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        self._threads.submit(job, done)
+        self.threads.submit(job, done)
 
     def branch(self, limit: int = 32) -> Threads:
         """Threads for what may wait long, so that nobody else waits with it; `cut` ends them."""
@@ -109,12 +113,12 @@ class ThreadExecutor:
 
     @property
     def busy(self) -> int:
-        return self._threads.busy + sum(branch.busy for branch in self._branches)
+        return self.threads.busy + sum(branch.busy for branch in self._branches)
 
     def close(self) -> None:
         """Let the threads end once all jobs are done, and wait for them."""
-        for threads in (self._threads, *self._branches):
+        for threads in (self.threads, *self._branches):
             threads.release()
-        for threads in (self._threads, *self._branches):
+        for threads in (self.threads, *self._branches):
             threads.join()
         os.close(self.eventfd)
