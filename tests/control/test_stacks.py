@@ -228,7 +228,8 @@ def test_layers_are_shown_and_told_what_to_do(files: Path, serve: Callable[[str]
 
 
 def test_kinds_are_listed(tmp_path: Path) -> None:
-    assert "concat    1 or more  Devices one after the other." in blockyard(tmp_path, "layer", "kinds")
+    lines = blockyard(tmp_path, "layer", "kinds").splitlines()
+    assert any(line.split()[:4] == ["concat", "1", "or", "more"] for line in lines)
     shown = blockyard(tmp_path, "layer", "kinds", "slice")
     assert "example    slice(" in shown
     assert "length  size  0" in shown
