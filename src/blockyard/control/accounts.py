@@ -166,6 +166,13 @@ class Accounts:
 
     # ---- changes
 
+    def confirm_totp(self, name: str, secret: bytes, code: str, now: float | None = None) -> bool:
+        """Ask for one-time passwords of a new secret from now on, where `code` is one."""
+        step = totp.verified(secret, code, time.time() if now is None else now, 0)
+        if step is not None:
+            self.set_totp(name, secret, step)
+        return step is not None
+
     def add(self, name: str, role: Role, password_hash: str, targets: Collection[str] = ()) -> Account:
         """Raises AccountError for one that there is, and for what cannot be."""
         self._look()
@@ -234,13 +241,13 @@ class Accounts:
         if admins == {name}:
             raise AccountError(f"{name} is the last account that may administer: make another one first")
 
-    def set_totp(self, name: str, secret: bytes | None) -> Account:
-        """Ask for one-time passwords from now on, or no more."""
+    def set_totp(self, name: str, secret: bytes | None, step: int = 0) -> Account:
+        """Ask for one-time passwords from now on, or no more. Those up to `step` have been used."""
         self.get(name)
         sealed = None if secret is None else open_vault(self._state.directory).seal(secret, _purpose(name))
         with self._state.transaction() as database:
             database.execute(
-                "UPDATE accounts SET totp = ?, totp_step = 0, changed = ? WHERE name = ?", (sealed, time.time(), name)
+                "UPDATE accounts SET totp = ?, totp_step = ?, changed = ? WHERE name = ?", (sealed, step, time.time(), name)
             )
         return self._changed(name)
 

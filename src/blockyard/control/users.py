@@ -71,6 +71,13 @@ class Users:
             raise AccountError(f"there is no user {name}: `blockyard user list` shows all")
         return account
 
+    def sealed(self, name: str) -> tuple[bytes, bytes | None]:
+        """The secrets of a user as they are kept: others when they have been set anew. Raises AccountError."""
+        self.get(name)
+        with self._state.transaction() as database:
+            row = database.execute("SELECT secret, target_secret FROM users WHERE name = ?", (name,)).fetchone()
+        return row[0], row[1]
+
     def remove(self, name: str) -> None:
         self.get(name)
         with self._state.transaction() as database:

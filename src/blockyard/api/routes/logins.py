@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
-import ipaddress
-from collections.abc import Callable
 from http import HTTPStatus
-from typing import TypeVar
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 from blockyard.api.context import Context
 from blockyard.api.guard import COOKIE
+from blockyard.api.hashing import address, check_wait, failed, hash_password, is_password, succeeded
 from blockyard.api.logins import ABSOLUTE, Login
 from blockyard.api.models import Input
 from blockyard.api.problems import Refused, responses
 from blockyard.api.security import Here, Owners, Routes, Who
 from blockyard.control import passwords
-from blockyard.control.events import Severity
-from blockyard.control.limits import Attempt
 from blockyard.control.roles import Identity, Role
 
 routes = Routes("logins")
-T = TypeVar("T")
-
-_hashing = asyncio.Semaphore(2)  # each takes a core and 32 MiB
-_CONSOLE = "console"  # where logins are limited (control/limits.py), as to a target
 
 
 class Credentials(Input):
@@ -73,49 +64,36 @@ async def get_setup(request: Request, here: Here) -> Setup:
 @routes.post("/setup", None, status_code=201, responses=responses(409))
 async def set_up(account: FirstAccount, request: Request, response: Response, here: Here) -> Me:
     """Make the first account, which administers, and log in as it. Possible once."""
-    if here.accounts.all():
-        raise Refused(HTTPStatus.CONFLICT, "there is an account already: log in")
+    _check_first(here)
     if not _is_here(request):
-        _check_wait(here, request)
+        check_wait(here, request)
         given = "" if account.code is None else account.code.strip().lower()
         if not hmac.compare_digest(given.encode(), here.setup_code.encode()):
-            _failed(here, request, "", "a wrong code for the first account")
+            failed(here, request, "", "a wrong code for the first account")
             raise Refused(HTTPStatus.FORBIDDEN, "from elsewhere, the code that `blockyard serve` has printed is needed")
-    weak = passwords.check_password(account.password)
-    if weak:
-        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, weak)
-    hashed = await _in_thread(passwords.hashed, account.password)
-    if here.accounts.all():  # somebody else was faster
-        raise Refused(HTTPStatus.CONFLICT, "there is an account already: log in")
+    hashed = await hash_password(account.password)
+    _check_first(here)  # somebody else may have been faster
     here.accounts.add(account.name, Role.ADMIN, hashed)
-    here.server.gate.events.record(
-        Severity.INFO,
-        "account-made",
-        f"the first account, {account.name}, was made",
-        who=account.name,
-        address=_address(request),
-    )
+    here.record(Identity(account.name, Role.ADMIN), f"first account, {account.name}, made", None, {"role": "admin"})
     return _begin(here, request, response, account.name)
 
 
 @routes.post("/login", None, responses=responses(401, 409))
 async def log_in(credentials: Credentials, request: Request, response: Response, here: Here) -> Me:
     """Begin a session of the console: its cookie, and the token that changes need with it."""
-    _check_wait(here, request)
-    account = here.accounts.find(credentials.name)
-    right = await _in_thread(passwords.matches, credentials.password, here.accounts.password_hash(credentials.name))
-    if account is None or not right:
-        _failed(here, request, credentials.name, "a wrong name or password")
+    name = credentials.name
+    if not await is_password(here, request, name, credentials.password):
         raise Refused(HTTPStatus.UNAUTHORIZED, "the name or the password is wrong")
-    if account.totp and not credentials.code:
-        raise Refused(HTTPStatus.UNAUTHORIZED, "a one-time password is needed", {"x-needs": "code"})
-    if account.totp and not here.accounts.take_code(account.name, credentials.code or ""):
-        _failed(here, request, credentials.name, "a wrong one-time password")
-        raise Refused(
-            HTTPStatus.UNAUTHORIZED, "the one-time password is wrong, or was used already", {"x-needs": "code"}
-        )
-    here.limits.succeeded(_attempt(request, account.name))
-    return _begin(here, request, response, account.name)
+    if here.accounts.get(name).totp:
+        if not credentials.code:
+            raise Refused(HTTPStatus.UNAUTHORIZED, "a one-time password is needed", {"x-needs": "code"})
+        if not here.accounts.take_code(name, credentials.code):
+            failed(here, request, name, "a wrong one-time password")
+            raise Refused(
+                HTTPStatus.UNAUTHORIZED, "the one-time password is wrong, or was used already", {"x-needs": "code"}
+            )
+    succeeded(here, request, name)
+    return _begin(here, request, response, name)
 
 
 @routes.post("/logout", Role.VIEWER, Owners.THEIRS, status_code=204)
@@ -135,7 +113,7 @@ async def get_me(request: Request, here: Here, who: Who) -> Me:
 
 
 def _begin(here: Context, request: Request, response: Response, name: str) -> Me:
-    cookie, login = here.logins.begin(name, _address(request))
+    cookie, login = here.logins.begin(name, address(request))
     response.set_cookie(
         COOKIE, cookie, max_age=int(ABSOLUTE), httponly=True, samesite="strict", secure=request.url.scheme == "https"
     )
@@ -154,40 +132,10 @@ def _me(here: Context, who: Identity, login: Login | None) -> Me:
     )
 
 
-# ---- who fails waits
-
-
-def _check_wait(here: Context, request: Request) -> None:
-    seconds = here.limits.wait(_attempt(request, "").address, _CONSOLE)
-    if seconds:
-        wait = str(int(seconds) + 1)
-        raise Refused(
-            HTTPStatus.TOO_MANY_REQUESTS, f"too many logins have failed: wait {wait} s", {"retry-after": wait}
-        )
-
-
-def _failed(here: Context, request: Request, name: str, why: str) -> None:
-    seconds = here.limits.failed(_attempt(request, name))
-    here.server.gate.events.record(
-        Severity.WARNING,
-        "console-login-failed",
-        f"{_address(request)} could not log in to the console: {why}"
-        + (f"; it has to wait {seconds:g} s" if seconds else ""),
-        who=name,
-        address=_address(request),
-    )
-
-
-def _attempt(request: Request, name: str) -> Attempt:
-    try:
-        address = ipaddress.ip_address(_address(request).partition("%")[0])
-    except ValueError:
-        address = None
-    return Attempt(address, "", name, _CONSOLE)
-
-
-def _address(request: Request) -> str:
-    return "" if request.client is None else request.client.host
+def _check_first(here: Context) -> None:
+    """Raises Refused where there is an account."""
+    if here.accounts.all():
+        raise Refused(HTTPStatus.CONFLICT, "there is an account already: log in")
 
 
 def _is_here(request: Request) -> bool:
@@ -195,8 +143,3 @@ def _is_here(request: Request) -> bool:
     door: str = request.scope["door"]
     proxied = any(field in request.headers for field in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
     return door == "local" or (door == "loopback" and not proxied)
-
-
-async def _in_thread(work: Callable[..., T], *arguments: str) -> T:
-    async with _hashing:
-        return await asyncio.to_thread(work, *arguments)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import Response
 from pydantic import BaseModel, Field
 
+from blockyard.api import etags
 from blockyard.api.context import Context
 from blockyard.api.problems import not_found
 from blockyard.api.security import Here, Routes
 from blockyard.control.errors import ControlError
-from blockyard.control.roles import Role
+from blockyard.control.roles import Identity, Role
 
 routes = Routes("pools")
 
@@ -52,6 +54,11 @@ class Pool(BaseModel):
     snapshots: int | None
     members: list[Member]
 
+    @property
+    def changeable(self) -> dict[str, Any]:
+        """What its ETag is of."""
+        return self.model_dump(include={"directory", "exported", "soft", "hard"})
+
 
 @routes.get("/pools", Role.VIEWER)
 async def list_pools(here: Here) -> list[Pool]:
@@ -60,16 +67,25 @@ async def list_pools(here: Here) -> list[Pool]:
 
 
 @routes.get("/pools/{pool}", Role.VIEWER)
-async def get_pool(pool: str, here: Here) -> Pool:
+async def get_pool(pool: str, here: Here, response: Response) -> Pool:
     """One of them."""
     check_pool(here, pool)
-    return await _pool(here, pool)
+    found = await _pool(here, pool)
+    etags.mark(response, found.changeable)
+    return found
 
 
 def check_pool(here: Context, pool: str) -> None:
     """Raises Refused where there is no such pool."""
     if pool not in here.server.settled.pools:
         raise not_found(f"pool {pool!r}")
+
+
+async def command(here: Context, who: Identity, pool: str, request: str, **arguments: object) -> dict[str, Any]:
+    """Have a change made to a pool (control/pool_commands.py), whose reply it is. Raises ControlError."""
+    check_pool(here, pool)
+    told: dict[str, Any] = await here.command(who, "pool", pool=pool, request=request, **arguments)
+    return told
 
 
 async def ask(here: Context, pool: str, request: str, **arguments: object) -> dict[str, Any]:

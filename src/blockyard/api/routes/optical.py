@@ -1,0 +1,122 @@
+"""Optical drives, and what is in them (docs/optical.md)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from blockyard.api.context import Context
+from blockyard.api.models import Counters, Input
+from blockyard.api.problems import Refused, not_found
+from blockyard.api.security import Here, Routes, Who
+from blockyard.control.commands import COMMANDS
+from blockyard.control.roles import Identity, Role
+
+routes = Routes("optical drives")
+
+_WAIT = Field(10, ge=0, le=60, description="seconds that hosts have for ejecting, where they keep the disc in")
+_FORCE = Field(False, description="even where a host keeps the disc in, which loses it while it reads")
+
+
+class Disc(BaseModel):
+    kind: str
+    size: int = Field(description="bytes")
+    layers: int
+    sessions: list[int] = Field(description="the first block of each")
+
+
+class Drive(BaseModel):
+    """An optical drive."""
+
+    name: str
+    state: str = Field(description="loaded, open, empty or unreadable")
+    image: str | None = Field(description="the file of what is in it")
+    jukebox: str | None = Field(description="the directory of its images")
+    disc: Disc | None
+    initiators: list[str]
+    locked_by: list[str] = Field(description="initiators that keep the disc in")
+    wished: bool = Field(description="they are asked to eject it")
+    targets: list[str] = Field(description="that show it")
+    counters: Counters
+
+
+class Image(BaseModel):
+    name: str
+    size: int
+
+
+class Insertion(Input):
+    image: str = Field(
+        min_length=1, max_length=4096, description="the name of one in the jukebox; for admins, a path with a / in it as well"
+    )
+    kind: str | None = Field(None, max_length=16, description="the disc that it is to be; nothing: what the drive says")
+    blank: int | None = Field(None, ge=2048, le=1 << 40, description="make it: a blank disc of so many bytes")
+    wait: int = _WAIT
+    force: bool = _FORCE
+
+
+class Ejection(Input):
+    wait: int = _WAIT
+    force: bool = _FORCE
+
+
+@routes.get("/drives", Role.VIEWER)
+async def list_drives(here: Here) -> list[Drive]:
+    """All optical drives that a target shows."""
+    return [await _drive(here, name) for name in _shown(here)]
+
+
+@routes.get("/drives/{drive}", Role.VIEWER)
+async def get_drive(drive: str, here: Here) -> Drive:
+    """One of them, and what is in it."""
+    return await _drive(here, drive)
+
+
+@routes.get("/drives/{drive}/images", Role.VIEWER)
+async def list_images(drive: str, here: Here) -> list[Image]:
+    """The images in its jukebox."""
+    found = await _ask(here, drive, "list")
+    return [Image(name=name, size=size) for name, size in found["images"].items()]
+
+
+@routes.post("/drives/{drive}/insert", Role.OPERATOR)
+async def insert_disc(drive: str, new: Insertion, here: Here, who: Who) -> Drive:
+    """Put an image into it, in the place of what is there."""
+    await _command(here, who, drive, "insert", **new.model_dump(exclude_none=True))
+    return await _drive(here, drive)
+
+
+@routes.post("/drives/{drive}/eject", Role.OPERATOR)
+async def eject_disc(drive: str, ejection: Ejection, here: Here, who: Who) -> Drive:
+    """Take out what is in it."""
+    await _command(here, who, drive, "eject", **ejection.model_dump())
+    return await _drive(here, drive)
+
+
+def _shown(here: Context) -> list[str]:
+    settled = here.server.settled
+    return sorted(set().union(*(target.volumes for target in settled.targets.values())) & settled.drives.keys())
+
+
+async def _ask(here: Context, drive: str, request: str) -> dict[str, Any]:
+    if drive not in _shown(here):
+        raise not_found(f"optical drive {drive!r} that a target shows")
+    return await here.server.supervisor.ask_drive(drive, {"request": request})
+
+
+async def _command(here: Context, who: Identity, drive: str, request: str, **arguments: object) -> None:
+    if drive not in _shown(here):
+        raise not_found(f"optical drive {drive!r} that a target shows")
+    arguments = {"drive": drive, "request": request, **arguments}
+    role = COMMANDS["optical"].role_for(arguments)
+    if not who.at_least(role):
+        raise Refused(HTTPStatus.FORBIDDEN, f"{who.name} is {who.role}: images that are named by a path are for {role}s")
+    await here.command(who, "optical", **arguments)
+
+
+async def _drive(here: Context, name: str) -> Drive:
+    found = await _ask(here, name, "status")
+    targets = sorted(each.name for each in here.server.settled.targets.values() if name in each.volumes)
+    return Drive.model_validate({**found, "jukebox": found["jukebox"] or None, "name": name, "targets": targets})

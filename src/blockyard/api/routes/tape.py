@@ -1,0 +1,179 @@
+"""Tape libraries, their drives and cartridges (docs/tape.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from blockyard.api import etags
+from blockyard.api.context import Context
+from blockyard.api.etags import IfMatch
+from blockyard.api.models import Counters, Input
+from blockyard.api.problems import not_found
+from blockyard.api.security import Here, Routes, Who
+from blockyard.control.roles import Identity, Role
+from blockyard.media.generations import GENERATIONS
+from fastapi import Response
+
+routes = Routes("tape libraries")
+
+_ELEMENT = Field(None, max_length=32, description="slot-3, io-1 …; nothing: the first that is free")
+_BARCODE = Field(min_length=1, max_length=32)
+
+
+class TapeDrive(BaseModel):
+    element: str = Field(description="drive-N")
+    lun: int
+    product: str
+    serial: str
+    cartridge: str | None
+    state: str = Field(description="empty, unloaded, loaded, or what is wrong")
+    counters: Counters
+
+
+class Library(BaseModel):
+    """A media changer with drives."""
+
+    name: str
+    model: str
+    directory: str
+    slots: int
+    import_export: int
+    locked: bool = Field(description="hosts prevent that cartridges are taken away")
+    drives: list[TapeDrive]
+    elements: dict[str, str] = Field(description="slot or import/export element → barcode of what is in it")
+    targets: list[str] = Field(description="that show it")
+
+
+class Cartridge(BaseModel):
+    barcode: str
+    element: str | None = Field(description="where it is; none: on the shelf")
+    error: str | None = Field(None, description="it is damaged")
+    generation: str | None = None
+    capacity: int | None = Field(None, description="bytes")
+    used: int | None = None
+    partitions: int | None = None
+    worm: bool | None = None
+    write_protected: bool | None = None
+    loads: int | None = None
+    written: int | None = Field(None, description="bytes, over its life")
+    read: int | None = None
+
+
+class NewCartridge(Input):
+    barcode: str = _BARCODE
+    generation: str | None = Field(None, json_schema_extra={"enum": [*GENERATIONS, None]}, description="nothing: what the barcode says")
+    size: int | None = Field(None, ge=1 << 20, le=1 << 60, description="bytes; nothing: that of its generation")
+    worm: bool = False
+    element: str | None = _ELEMENT
+
+
+class Place(Input):
+    element: str | None = _ELEMENT
+
+
+class Move(Input):
+    source: str = Field(max_length=32, description="an element or a barcode")
+    destination: str = Field(max_length=32, description="an element")
+
+
+class Moved(BaseModel):
+    source: str
+    destination: str
+
+
+@routes.get("/libraries", Role.VIEWER)
+async def list_libraries(here: Here) -> list[Library]:
+    """All tape libraries that a target shows."""
+    return [await _library(here, name) for name in _shown(here)]
+
+
+@routes.get("/libraries/{library}", Role.VIEWER)
+async def get_library(library: str, here: Here) -> Library:
+    """One of them: its drives, and what is in its elements."""
+    return await _library(here, library)
+
+
+@routes.post("/libraries/{library}/move", Role.OPERATOR)
+async def move_cartridge(library: str, move: Move, here: Here, who: Who) -> Moved:
+    """Move a cartridge as an initiator would."""
+    told = await _command(here, who, library, "move", source=move.source, destination=move.destination)
+    return Moved(source=told["from"], destination=told["to"])
+
+
+@routes.get("/libraries/{library}/cartridges", Role.VIEWER)
+async def list_cartridges(library: str, here: Here) -> list[Cartridge]:
+    """All cartridges of a library, those on the shelf too."""
+    return await _cartridges(here, library)
+
+
+@routes.post("/libraries/{library}/cartridges", Role.OPERATOR, status_code=201)
+async def create_cartridge(library: str, new: NewCartridge, here: Here, who: Who, response: Response) -> Cartridge:
+    """Make an empty one, and put it into a slot."""
+    await _command(here, who, library, "create", **new.model_dump(exclude_none=True))
+    response.headers["Location"] = f"/api/v1/libraries/{library}/cartridges/{new.barcode}"
+    return await _cartridge(here, library, new.barcode)
+
+
+@routes.get("/libraries/{library}/cartridges/{barcode}", Role.VIEWER)
+async def get_cartridge(library: str, barcode: str, here: Here, response: Response) -> Cartridge:
+    """One of them."""
+    found = await _cartridge(here, library, barcode)
+    etags.mark(response, found.element)
+    return found
+
+
+@routes.post("/libraries/{library}/cartridges/{barcode}/import", Role.OPERATOR)
+async def import_cartridge(library: str, barcode: str, place: Place, here: Here, who: Who) -> Cartridge:
+    """Take it from the shelf, and put it into an import/export element."""
+    await _cartridge(here, library, barcode)
+    await _command(here, who, library, "import", barcode=barcode, element=place.element)
+    return await _cartridge(here, library, barcode)
+
+
+@routes.post("/libraries/{library}/cartridges/{barcode}/export", Role.OPERATOR)
+async def export_cartridge(library: str, barcode: str, here: Here, who: Who, if_match: IfMatch = None) -> Cartridge:
+    """Take it out of the library, and put it on the shelf. With If-Match only from where it was seen."""
+    found = await _cartridge(here, library, barcode)
+    if if_match is not None:
+        etags.check(if_match, found.element)
+    await _command(here, who, library, "export", barcode=barcode)
+    return await _cartridge(here, library, barcode)
+
+
+def _shown(here: Context) -> list[str]:
+    return sorted({target.library for target in here.server.settled.targets.values() if target.library})
+
+
+async def _ask(here: Context, library: str, request: str) -> dict[str, Any]:
+    if library not in _shown(here):
+        raise not_found(f"tape library {library!r} that a target shows")
+    return await here.server.supervisor.ask_library(library, {"request": request})
+
+
+async def _command(here: Context, who: Identity, library: str, request: str, **arguments: object) -> dict[str, Any]:
+    if library not in _shown(here):
+        raise not_found(f"tape library {library!r} that a target shows")
+    told: dict[str, Any] = await here.command(who, "tape", library=library, request=request, **arguments)
+    return told
+
+
+async def _library(here: Context, name: str) -> Library:
+    found = await _ask(here, name, "status")
+    counts = found.pop("counts")
+    targets = sorted(each.name for each in here.server.settled.targets.values() if each.library == name)
+    sizes = {key: counts[key] for key in ("slots", "import_export")}
+    return Library.model_validate({**found, **sizes, "name": name, "targets": targets})
+
+
+async def _cartridges(here: Context, library: str) -> list[Cartridge]:
+    told = await _ask(here, library, "cartridges")
+    return [Cartridge(barcode=barcode, **found) for barcode, found in told["cartridges"].items()]
+
+
+async def _cartridge(here: Context, library: str, barcode: str) -> Cartridge:
+    for cartridge in await _cartridges(here, library):
+        if cartridge.barcode == barcode:
+            return cartridge
+    raise not_found(f"cartridge {barcode!r} in {library!r}")
