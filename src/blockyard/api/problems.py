@@ -50,8 +50,15 @@ class Problem(BaseModel):
 class Refused(HTTPException):
     """A request that is not done, and why."""
 
-    def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        errors: list[Fault] | None = None,
+    ) -> None:
         super().__init__(status, detail, dict(headers or {}))
+        self.errors = errors
 
 
 def not_found(what: str) -> Refused:
@@ -85,7 +92,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 async def _of_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, error.detail, error.headers)
+    return problem(error.status_code, error.detail, error.headers, getattr(error, "errors", None))
 
 
 async def _of_validation(request: Request, error: Exception) -> JSONResponse:

@@ -125,7 +125,8 @@ class Routes:
         async def checked(request: Request) -> None:
             check(rule, identity(request), request)
 
-        told = more.pop("responses", {})
+        told, text = more.pop("responses", {}), more.pop("text", None)
+        body, media = more.pop("body", None), more.pop("media", "application/json")
         problems = [400, 408, 413, 421, 422, 429, 503] + ([] if rule.role is None else [401]) + [403]
         if "{" in path:
             problems.append(404)
@@ -137,15 +138,20 @@ class Routes:
         }
         if rule.role is None:
             extra["security"] = []
+        if body is not None:  # which the route reads by itself
+            extra["requestBody"] = {"required": True, "content": {media: {"schema": body}}}
+            problems.append(415)
 
         def add(function: F) -> F:
+            name = more.pop("name", function.__name__)
             self.router.add_api_route(
                 path,
                 function,
                 methods=[method],
-                name=function.__name__,
-                operation_id=function.__name__,
-                summary=function.__name__.replace("_", " "),
+                name=name,
+                operation_id=name,
+                summary=name.replace("_", " "),
+                description=text,
                 dependencies=[Depends(checked)],
                 responses={**responses(*problems), **told},
                 openapi_extra=extra,

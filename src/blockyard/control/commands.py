@@ -76,6 +76,11 @@ async def volume_resize(server: Server, request: Request) -> dict[str, int]:
     return {"size": int(size)}
 
 
+async def _volume(server: Server, request: Request) -> dict[str, int]:
+    volumes = server.settled.volumes.values()
+    return {"size": next((int(each.size) for each in volumes if request["volume"] in (each.name, each.source)), 0)}
+
+
 async def session_drop(server: Server, request: Request) -> int:
     """End sessions of an initiator, or one of them; how many there were."""
     wanted = {
@@ -114,7 +119,7 @@ async def alua_set(server: Server, request: Request) -> None:
 COMMANDS: dict[str, Command] = {
     "status": Command(status, Role.VIEWER),
     "reload": Command(reload, Role.ADMIN),
-    "volume resize": Command(volume_resize, Role.OPERATOR),
+    "volume resize": Command(volume_resize, Role.OPERATOR, look=_volume),
     "session drop": Command(session_drop, Role.OPERATOR, target="target"),
     "alua show": Command(alua_show, Role.VIEWER),
     "alua set": Command(alua_set, Role.OPERATOR, target="target"),

@@ -105,8 +105,8 @@ def _managed(server: Server) -> Managed:
 
 CONFIGURATION_COMMANDS: dict[str, Command] = {
     "config show": Command(config_show, Role.VIEWER),
-    "config apply": Command(config_apply, Role.ADMIN),
-    "config rollback": Command(config_rollback, Role.ADMIN),
+    "config apply": Command(config_apply, Role.ADMIN, recorded=True),
+    "config rollback": Command(config_rollback, Role.ADMIN, recorded=True),
     "config history": Command(config_history, Role.VIEWER),
-    "audit": Command(audit_list, Role.ADMIN),
+    "audit": Command(audit_list, Role.ADMIN, recorded=True),
 }

@@ -105,4 +105,23 @@ def _check_not_configured(server: Server, source: str) -> None:
             raise UsageError(f"{source} stands in the configuration, as {at}: take it out there and reload first")
 
 
-POOL_COMMANDS = {"pool": Command(pool, _role), "pools": Command(pools, Role.VIEWER)}
+async def _look(server: Server, request: Request) -> dict[str, Any]:
+    """What can be changed of a pool, and of those volumes of it that a request is about."""
+    name = request["pool"]
+    found = await server.supervisor.ask_pool(name, {"request": "show"})
+    seen = {key: found[key] for key in ("soft", "hard", "members")}
+    volumes = (await server.supervisor.ask_pool(name, {"request": "volumes"}))["volumes"]
+    snapshots = (await server.supervisor.ask_pool(name, {"request": "snapshots"}))["snapshots"]
+    about = [request.get("volume"), request.get("clone"), *(request.get("volumes") or ())]
+    seen["volumes"] = {
+        each: {
+            **{key: volumes[each][key] for key in ("size", "quota", "reservation", "zero_detection", "uuid")},
+            "snapshots": [snapshot["name"] for snapshot in snapshots if snapshot["volume"] == each],
+        }
+        for each in about
+        if each in volumes
+    }
+    return seen
+
+
+POOL_COMMANDS = {"pool": Command(pool, _role, look=_look), "pools": Command(pools, Role.VIEWER)}

@@ -18,7 +18,7 @@ from blockyard.block.records import RecordError, key
 from blockyard.block.size import Size
 from blockyard.control.acceptor import Acceptor
 from blockyard.control.administration import ControlSocket, Request
-from blockyard.control.commands import COMMANDS
+from blockyard.control.carrying_out import carry_out
 from blockyard.control.configuration_file import load
 from blockyard.control.consistency import checked
 from blockyard.control.difference import differences
@@ -375,10 +375,7 @@ class Server:
 
     async def _carry_out(self, request: Request) -> object:
         """What comes by the control socket."""
-        command = COMMANDS.get(str(request.get("command")))
-        if command is None:
-            raise UsageError(f"the server has no command {request.get('command')!r}: it may be of another version")
-        return await command.run(self, request)
+        return await carry_out(self, request)
 
 
 class _Signals:

@@ -97,7 +97,7 @@ async def run_command(name: str, request: CommandRequest, here: Here, who: Who) 
     command = COMMANDS.get(name)
     if command is None:
         raise not_found(f"command {name!r}: it may be of another version")
-    arguments = {**(request.model_extra or {}), "command": name, "who": who.name}
+    arguments = request.model_extra or {}
     if not command.permits(who, arguments):
         raise Refused(HTTPStatus.FORBIDDEN, f"{who.name} is {who.role}: {name} is for {command.role_for(arguments)}s")
-    return CommandResult(result=await command.run(here.server, arguments))
+    return CommandResult(result=await here.command(who, name, **arguments))
