@@ -14,10 +14,56 @@ from blockyard.api import problems
 from blockyard.api.context import Context
 from blockyard.api.guard import COOKIE, CSRF, Guard
 from blockyard.api.problems import Problem
-from blockyard.api.routes import events, logins, pools, server, sessions, stream, targets, volumes
+from blockyard.api.routes import (
+    accounts,
+    cdp,
+    configuration,
+    events,
+    jobs,
+    layers,
+    logins,
+    optical,
+    pool_upkeep,
+    pool_volumes,
+    pools,
+    portals,
+    schedules,
+    server,
+    sessions,
+    snapshots,
+    stream,
+    tape,
+    targets,
+    tokens,
+    users,
+    volumes,
+)
 
 PREFIX = "/api/v1"
-ROUTES = (server, logins, volumes, pools, targets, sessions, events, stream)
+ROUTES = (
+    server,
+    logins,
+    accounts,
+    tokens,
+    configuration,
+    targets,
+    portals,
+    sessions,
+    users,
+    volumes,
+    layers,
+    pools,
+    pool_volumes,
+    snapshots,
+    cdp,
+    schedules,
+    pool_upkeep,
+    tape,
+    optical,
+    jobs,
+    events,
+    stream,
+)
 CONSOLE = Path(blockyard.__file__).with_name("console")
 
 _TEXT = """\

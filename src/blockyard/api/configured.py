@@ -1,8 +1,8 @@
 """Changes of what is configured: each object is a record in a table of the Configuration, and is changed like any other.
 
-PUT makes it or puts it in the place of the old one, PATCH merges into it (RFC 7396), DELETE takes it out. Each is one change of the
-configuration, which is served when the answer comes, or was refused as a whole. The ETag is looked at in the midst of that, so
-that of two who change the same thing at a time one is told.
+PUT makes it or puts it in the place of the old one, PATCH merges into it (RFC 7396), DELETE takes it out. Each is one change of
+the configuration, which is served when the answer comes, or was refused as a whole. The ETag is looked at in the midst of that,
+so that of two who change the same thing at a time one is told.
 """
 
 # No postponed annotations: FastAPI has to see those of functions that are made here.
@@ -61,7 +61,9 @@ class Table:
             return records.read(self.kind, {"name": key, **data} if named else data)
         except RecordError as error:
             raise Refused(
-                HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors=[Fault(at=f"body.{error.at}".rstrip("."), problem=error.problem)]
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                str(error),
+                errors=[Fault(at=f"body.{error.at}".rstrip("."), problem=error.problem)],
             ) from None
 
 
@@ -95,11 +97,18 @@ def add_routes(routes: Routes, table: Table, role: Role = Role.ADMIN) -> None:
     told = {200: {"description": "as it is now", **answer}, 201: {"description": "made", **answer}}
 
     @routes.put(
-        table.path, role, name=f"put_{table.noun.replace(' ', '_')}", body=schemas.of(table.kind), responses={**told, **responses(412, 428)},
+        table.path, role, name=f"put_{table.noun.replace(' ', '_')}", body=schemas.of(table.kind),
+        responses={**told, **responses(412, 428)},
         text=f"Make a {table.noun}, or put another in the place of the one that there is.",
     )  # fmt: skip
     async def put(
-        name: Key, request: Request, response: Response, here: Here, who: Who, if_match: IfMatch = None, if_none_match: IfNoneMatch = None
+        name: Key,
+        request: Request,
+        response: Response,
+        here: Here,
+        who: Who,
+        if_match: IfMatch = None,
+        if_none_match: IfNoneMatch = None,
     ) -> dict[str, Any]:
         key = table.key(name)
         new = table.read(key, await body(request))
@@ -150,13 +159,19 @@ def add_routes(routes: Routes, table: Table, role: Role = Role.ADMIN) -> None:
                 raise not_found(f"{table.noun} {name!r} in the configuration")
             etags.check(if_match, schemas.whole(old))
             rest = {each: value for each, value in getattr(configuration, table.name).items() if each != key}
-            return replace(configuration, **{table.name: rest})
+            return replaced(configuration, table.name, rest)
 
         await change(here, who, edit)
 
 
 def _with(configuration: Configuration, table: Table, key: Any, record: Any) -> Configuration:
-    return replace(configuration, **{table.name: {**getattr(configuration, table.name), key: record}})
+    return replaced(configuration, table.name, {**getattr(configuration, table.name), key: record})
+
+
+def replaced(configuration: Configuration, name: str, value: Any) -> Configuration:
+    """The configuration with another value for one of its fields."""
+    fields: dict[str, Any] = {name: value}
+    return replace(configuration, **fields)
 
 
 def _optional(schema: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from fastapi import Header, Response
 
 from blockyard.api.problems import Refused
 
-IfMatch = Annotated[str | None, Header(description="the ETag that it was read with, or *: any; needed for every change")]
+IfMatch = Annotated[
+    str | None, Header(description="the ETag that it was read with, or *: any; needed for every change")
+]
 IfNoneMatch = Annotated[str | None, Header(description="*: only if there is none yet")]
 
 
@@ -32,9 +34,14 @@ def mark(response: Response, state: Any) -> None:
 def check(if_match: str | None, state: Any) -> None:
     """That what is to be changed is what was looked at. Raises Refused."""
     if if_match is None:
-        raise Refused(HTTPStatus.PRECONDITION_REQUIRED, "say by If-Match which state is to be changed: the ETag that it was read with")
+        raise Refused(
+            HTTPStatus.PRECONDITION_REQUIRED,
+            "say by If-Match which state is to be changed: the ETag that it was read with",
+        )
     if if_match.strip() != "*" and etag(state) not in (each.strip() for each in if_match.split(",")):
-        raise Refused(HTTPStatus.PRECONDITION_FAILED, "it has been changed since it was read: look at it, then try again")
+        raise Refused(
+            HTTPStatus.PRECONDITION_FAILED, "it has been changed since it was read: look at it, then try again"
+        )
 
 
 def check_put(if_match: str | None, if_none_match: str | None, state: Any) -> None:

@@ -53,7 +53,9 @@ def check_wait(here: Context, request: Request) -> None:
     seconds = here.limits.wait(_attempt(request, "").address, _CONSOLE)
     if seconds:
         wait = str(int(seconds) + 1)
-        raise Refused(HTTPStatus.TOO_MANY_REQUESTS, f"too many logins have failed: wait {wait} s", {"retry-after": wait})
+        raise Refused(
+            HTTPStatus.TOO_MANY_REQUESTS, f"too many logins have failed: wait {wait} s", {"retry-after": wait}
+        )
 
 
 def failed(here: Context, request: Request, name: str, why: str) -> None:

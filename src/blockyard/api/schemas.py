@@ -13,6 +13,9 @@ import types
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from pydantic import Field
+
+from blockyard.block import records
 from blockyard.block.size import MAX_VOLUME, Size
 
 _COMMENT = re.compile(r"^    (\w+): [^#\n]*?  # (.+)$", re.MULTILINE)
@@ -22,12 +25,22 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     int: {"type": "integer"},
     float: {"type": "number"},
     bool: {"type": "boolean"},
-    Size: {"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_VOLUME}, {"type": "string"}], "examples": ["10G"]},
+    Size: {
+        "anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_VOLUME}, {"type": "string"}],
+        "examples": ["10G"],
+    },
 }
 
 
 def of(kind: type) -> dict[str, Any]:
     """Of a record that stands in a table by its name, which is therefore not in it."""
+    if hasattr(kind, "read"):  # it makes itself of whatever there is
+        return {
+            "type": "object",
+            "title": kind.__name__,
+            "properties": {"kind": {"type": "string"}},
+            "required": ["kind"],
+        }
     hints, told = get_type_hints(kind), _comments(kind)
     fields = [field for field in dataclasses.fields(kind) if field.name != "name"]
     properties = {
@@ -60,7 +73,18 @@ def _of(kind: Any) -> dict[str, Any]:
     if origin is dict:
         key, inner = get_args(kind)
         return {"type": "object", "additionalProperties": _of(inner), **({"propertyNames": _KEY} if key is int else {})}
-    return of(kind) if dataclasses.is_dataclass(kind) and isinstance(kind, type) else {}
+    return of(kind) if dataclasses.is_dataclass(kind) and isinstance(kind, type) and not hasattr(kind, "read") else {}
+
+
+def field(kind: type) -> Any:
+    """A field of an answer that has what is configured of an object, as PUT takes it."""
+
+    def told(schema: dict[str, Any]) -> None:
+        schema.clear()
+        schema["description"] = "what is configured, which PUT and PATCH change; none for what was not configured here"
+        schema["anyOf"] = [of(kind), {"type": "null"}]
+
+    return Field(None, json_schema_extra=told)
 
 
 @cache
@@ -73,11 +97,13 @@ def _comments(kind: type) -> dict[str, str]:
 
 def whole(record: Any) -> Any:
     """A record as plain data, with its defaults, and without its name where it has one."""
-    if dataclasses.is_dataclass(record):
-        fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record) if field.name != "name"}
+    if dataclasses.is_dataclass(record) and not hasattr(record, "write"):
+        fields = {
+            field.name: getattr(record, field.name) for field in dataclasses.fields(record) if field.name != "name"
+        }
         return {name: whole(value) for name, value in fields.items() if value is not None}
     if isinstance(record, dict):
         return {str(name): whole(value) for name, value in record.items()}
     if isinstance(record, tuple):
         return [whole(value) for value in record]
-    return int(record) if isinstance(record, Size) else record
+    return int(record) if isinstance(record, Size) else records.write(record)

@@ -247,7 +247,8 @@ class Accounts:
         sealed = None if secret is None else open_vault(self._state.directory).seal(secret, _purpose(name))
         with self._state.transaction() as database:
             database.execute(
-                "UPDATE accounts SET totp = ?, totp_step = ?, changed = ? WHERE name = ?", (sealed, step, time.time(), name)
+                "UPDATE accounts SET totp = ?, totp_step = ?, changed = ? WHERE name = ?",
+                (sealed, step, time.time(), name),
             )
         return self._changed(name)
 

@@ -65,11 +65,15 @@ class NewPassword(Input):
 
 class Totp(Input):
     password: str = Field(max_length=MAX_PASSWORD)
-    code: str | None = Field(None, max_length=10, description="of the secret that was told before; nothing: tell a new one")
+    code: str | None = Field(
+        None, max_length=10, description="of the secret that was told before; nothing: tell a new one"
+    )
 
 
 class TotpSecret(BaseModel):
-    uri: str | None = Field(description="what a telephone takes as a QR code; none: one-time passwords are asked for from now on")
+    uri: str | None = Field(
+        description="what a telephone takes as a QR code; none: one-time passwords are asked for from now on"
+    )
 
 
 @routes.get("/accounts", Role.ADMIN)
@@ -109,9 +113,7 @@ async def change_account(
     hashed = None if change.password is None else await hash_password(change.password)
     if change.totp is False:
         here.accounts.set_totp(account, None)
-    here.accounts.set(
-        account, role=change.role, targets=change.targets, enabled=change.enabled, password_hash=hashed
-    )
+    here.accounts.set(account, role=change.role, targets=change.targets, enabled=change.enabled, password_hash=hashed)
     after = _account(here.accounts.get(account))
     here.record(who, f"account {account} changed", before.model_dump(), after.model_dump())
     etags.mark(response, after.changeable)

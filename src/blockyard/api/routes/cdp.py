@@ -128,7 +128,9 @@ async def set_bookmark(pool: str, volume: str, new: NewBookmark, here: Here, who
     """Give a moment a name."""
     await _protected(here, pool, volume)
     moment = None if new.moment == "now" else new.moment
-    told = await command(here, who, pool, "cdp bookmark", volume=volume, bookmark=new.name, moment=moment, keep=new.keep)
+    told = await command(
+        here, who, pool, "cdp bookmark", volume=volume, bookmark=new.name, moment=moment, keep=new.keep
+    )
     return Bookmark(name=new.name, time=instant.show(told["time"]), keep=new.keep)
 
 

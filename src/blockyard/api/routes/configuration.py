@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from blockyard.api import etags, schemas
-from blockyard.api.configured import body, change
+from blockyard.api.configured import body, change, replaced
 from blockyard.api.etags import IfMatch
 from blockyard.api.models import Input
 from blockyard.api.problems import Refused, not_found, responses
@@ -36,13 +36,17 @@ _LAST = Query(ge=1, le=1000, description="so many at most, the newest")
 class Whole(BaseModel):
     """All that is configured."""
 
-    revision: int | None = Field(description="its number; none where the configuration stands in a file or on the command line")
+    revision: int | None = Field(
+        description="its number; none where the configuration stands in a file or on the command line"
+    )
     configuration: dict[str, Any] = Field(description="as a configuration file has it, in JSON")
     toml: str = Field(description="the same, as a configuration file")
 
 
 class Applied(BaseModel):
-    changes: list[str] = Field(description="what has changed, or would: + for what has come, - for what is gone, ~ for another value")
+    changes: list[str] = Field(
+        description="what has changed, or would: + for what has come, - for what is gone, ~ for another value"
+    )
     revision: int
 
 
@@ -95,9 +99,7 @@ async def apply_configuration(
     expected = None if here.server.managed is None else here.server.managed.revision
     if not dry_run:
         etags.check(if_match, expected)
-    told = await here.command(
-        who, "config apply", configuration=new.configuration, dry_run=dry_run, expected=expected
-    )
+    told = await here.command(who, "config apply", configuration=new.configuration, dry_run=dry_run, expected=expected)
     return Applied(**told)
 
 
@@ -157,7 +159,9 @@ _SETTINGS = (
 
 def _add(setting: _Setting) -> None:
     path, schema = f"/settings/{setting.name}", schemas.of(setting.kind)
-    told: dict[int | str, dict[str, Any]] = {200: {"description": "as it is now", "content": {"application/json": {"schema": schema}}}}
+    told: dict[int | str, dict[str, Any]] = {
+        200: {"description": "as it is now", "content": {"application/json": {"schema": schema}}}
+    }
 
     @routes.get(path, Role.VIEWER, name=f"get_{setting.name}_settings", responses={**told, **responses(404)},
                 text=f"The settings of `{setting.name}`, as [{setting.name}] in a configuration file.")  # fmt: skip
@@ -171,17 +175,19 @@ def _add(setting: _Setting) -> None:
 
     @routes.put(path, Role.ADMIN, name=f"put_{setting.name}_settings", body=schema,
                 responses={**told, **responses(412, 428)}, text=f"Other settings of `{setting.name}`.")  # fmt: skip
-    async def put(request: Request, here: Here, who: Who, response: Response, if_match: IfMatch = None) -> dict[str, Any]:
+    async def put(
+        request: Request, here: Here, who: Who, response: Response, if_match: IfMatch = None
+    ) -> dict[str, Any]:
         data = await body(request)
         try:
-            new = records.read(setting.kind, data)
+            new: Any = records.read(setting.kind, data)
         except RecordError as error:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
 
         def edit(configuration: Configuration) -> Configuration:
             old = getattr(configuration, setting.name)
             etags.check_put(if_match, None, None if old is None else schemas.whole(old))
-            return replace(configuration, **{setting.name: new})
+            return replaced(configuration, setting.name, new)
 
         await change(here, who, edit)
         return await get(here, response)
@@ -194,7 +200,7 @@ def _add(setting: _Setting) -> None:
             if old is None:
                 raise not_found(f"setting {setting.name}: it is off")
             etags.check(if_match, schemas.whole(old))
-            return replace(configuration, **{setting.name: setting.default})
+            return replaced(configuration, setting.name, setting.default)
 
         await change(here, who, edit)
 

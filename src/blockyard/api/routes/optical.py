@@ -5,16 +5,21 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from fastapi import Response
 from pydantic import BaseModel, Field
 
+from blockyard.api import schemas
+from blockyard.api.configured import Table, add_routes, described
 from blockyard.api.context import Context
 from blockyard.api.models import Counters, Input
 from blockyard.api.problems import Refused, not_found
 from blockyard.api.security import Here, Routes, Who
 from blockyard.control.commands import COMMANDS
 from blockyard.control.roles import Identity, Role
+from blockyard.worker.configuration import Drive as Configured
 
 routes = Routes("optical drives")
+TABLE = Table("drives", Configured, "drive", "/drives/{drive}", "drive")
 
 _WAIT = Field(10, ge=0, le=60, description="seconds that hosts have for ejecting, where they keep the disc in")
 _FORCE = Field(False, description="even where a host keeps the disc in, which loses it while it reads")
@@ -40,6 +45,7 @@ class Drive(BaseModel):
     wished: bool = Field(description="they are asked to eject it")
     targets: list[str] = Field(description="that show it")
     counters: Counters
+    configuration: dict[str, Any] | None = schemas.field(Configured)
 
 
 class Image(BaseModel):
@@ -49,7 +55,9 @@ class Image(BaseModel):
 
 class Insertion(Input):
     image: str = Field(
-        min_length=1, max_length=4096, description="the name of one in the jukebox; for admins, a path with a / in it as well"
+        min_length=1,
+        max_length=4096,
+        description="the name of one in the jukebox; for admins, a path with a / in it as well",
     )
     kind: str | None = Field(None, max_length=16, description="the disc that it is to be; nothing: what the drive says")
     blank: int | None = Field(None, ge=2048, le=1 << 40, description="make it: a blank disc of so many bytes")
@@ -69,9 +77,13 @@ async def list_drives(here: Here) -> list[Drive]:
 
 
 @routes.get("/drives/{drive}", Role.VIEWER)
-async def get_drive(drive: str, here: Here) -> Drive:
+async def get_drive(drive: str, here: Here, response: Response) -> Drive:
     """One of them, and what is in it."""
+    described(here, TABLE, drive, response)
     return await _drive(here, drive)
+
+
+add_routes(routes, TABLE)
 
 
 @routes.get("/drives/{drive}/images", Role.VIEWER)
@@ -112,11 +124,14 @@ async def _command(here: Context, who: Identity, drive: str, request: str, **arg
     arguments = {"drive": drive, "request": request, **arguments}
     role = COMMANDS["optical"].role_for(arguments)
     if not who.at_least(role):
-        raise Refused(HTTPStatus.FORBIDDEN, f"{who.name} is {who.role}: images that are named by a path are for {role}s")
+        raise Refused(
+            HTTPStatus.FORBIDDEN, f"{who.name} is {who.role}: images that are named by a path are for {role}s"
+        )
     await here.command(who, "optical", **arguments)
 
 
 async def _drive(here: Context, name: str) -> Drive:
     found = await _ask(here, name, "status")
     targets = sorted(each.name for each in here.server.settled.targets.values() if name in each.volumes)
-    return Drive.model_validate({**found, "jukebox": found["jukebox"] or None, "name": name, "targets": targets})
+    more = {"jukebox": found["jukebox"] or None, "configuration": described(here, TABLE, name)}
+    return Drive.model_validate({**found, **more, "name": name, "targets": targets})

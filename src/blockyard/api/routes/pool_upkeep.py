@@ -23,7 +23,9 @@ _LIMIT = Field(None, max_length=32, description="80%: so much is used; 10G: so m
 
 
 class NewMember(Input):
-    path: str = Field(max_length=4096, pattern="^/", description="a block device, a file, or a directory that a file is made in")
+    path: str = Field(
+        max_length=4096, pattern="^/", description="a block device, a file, or a directory that a file is made in"
+    )
     size: int = _SIZE
     force: bool = Field(False, description="take it even if there is something on it")
 

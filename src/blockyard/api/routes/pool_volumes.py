@@ -103,7 +103,7 @@ async def change_pool_volume(
     if limits:
         await command(here, who, pool, "set volume", volume=volume, **limits)
     if change.size not in (None, now.size):
-        await here.server.resize(f"{pool}/{volume}", Size(change.size or 0), force=change.force)
+        await here.server.resize(f"{pool}/{volume}", Size(change.size or 0), who=who.name, force=change.force)
     return await get_pool_volume(pool, volume, here, response)
 
 

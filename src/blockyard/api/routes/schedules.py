@@ -5,14 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from fastapi import Response
 from pydantic import BaseModel, Field
 
+from blockyard.api import schemas
+from blockyard.api.configured import Table, add_routes, described
 from blockyard.api.context import Context
 from blockyard.api.problems import not_found
 from blockyard.api.security import Here, Routes, Who
 from blockyard.control.roles import NOBODY, Role
+from blockyard.worker.configuration import Schedule as Configured
 
 routes = Routes("schedules")
+TABLE = Table("schedules", Configured, "schedule", "/schedules/{schedule}", "schedule")
 
 
 class Schedule(BaseModel):
@@ -25,6 +30,7 @@ class Schedule(BaseModel):
     matching: list[str] = Field(description="the volumes that there are of these now")
     last: str | None = Field(description="when it ran, RFC 3339")
     next: str | None
+    configuration: dict[str, Any] | None = schemas.field(Configured)
 
 
 class Ran(BaseModel):
@@ -39,12 +45,16 @@ async def list_schedules(here: Here) -> list[Schedule]:
 
 
 @routes.get("/schedules/{schedule}", Role.VIEWER)
-async def get_schedule(schedule: str, here: Here) -> Schedule:
+async def get_schedule(schedule: str, here: Here, response: Response) -> Schedule:
     """One of them."""
+    described(here, TABLE, schedule, response)
     for each in await _schedules(here):
         if each.name == schedule:
             return each
     raise not_found(f"schedule {schedule!r}")
+
+
+add_routes(routes, TABLE)
 
 
 @routes.post("/schedules/{schedule}/run", Role.OPERATOR)
@@ -68,6 +78,7 @@ async def _schedules(here: Context) -> list[Schedule]:
             matching=found["matching"],
             last=_time(found["last"]),
             next=_time(found["next"]),
+            configuration=described(here, TABLE, name),
         )
         for name, found in told.items()
     ]

@@ -71,9 +71,7 @@ async def list_snapshots(pool: str, volume: str, here: Here) -> list[Snapshot]:
 
 
 @routes.post("/pools/{pool}/volumes/{volume}/snapshots", Role.OPERATOR, Owners.VOLUME, status_code=201)
-async def take_snapshot(
-    pool: str, volume: str, new: NewSnapshot, here: Here, who: Who, response: Response
-) -> Snapshot:
+async def take_snapshot(pool: str, volume: str, new: NewSnapshot, here: Here, who: Who, response: Response) -> Snapshot:
     """Take one."""
     await find(here, pool, volume)
     name = new.name or _now()

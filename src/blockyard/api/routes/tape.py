@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import Response
 from pydantic import BaseModel, Field
 
-from blockyard.api import etags
+from blockyard.api import etags, schemas
+from blockyard.api.configured import Table, add_routes, described
 from blockyard.api.context import Context
 from blockyard.api.etags import IfMatch
 from blockyard.api.models import Counters, Input
@@ -14,9 +16,10 @@ from blockyard.api.problems import not_found
 from blockyard.api.security import Here, Routes, Who
 from blockyard.control.roles import Identity, Role
 from blockyard.media.generations import GENERATIONS
-from fastapi import Response
+from blockyard.worker.configuration import Library as Configured
 
 routes = Routes("tape libraries")
+TABLE = Table("libraries", Configured, "library", "/libraries/{library}", "library")
 
 _ELEMENT = Field(None, max_length=32, description="slot-3, io-1 …; nothing: the first that is free")
 _BARCODE = Field(min_length=1, max_length=32)
@@ -44,6 +47,7 @@ class Library(BaseModel):
     drives: list[TapeDrive]
     elements: dict[str, str] = Field(description="slot or import/export element → barcode of what is in it")
     targets: list[str] = Field(description="that show it")
+    configuration: dict[str, Any] | None = schemas.field(Configured)
 
 
 class Cartridge(BaseModel):
@@ -63,7 +67,9 @@ class Cartridge(BaseModel):
 
 class NewCartridge(Input):
     barcode: str = _BARCODE
-    generation: str | None = Field(None, json_schema_extra={"enum": [*GENERATIONS, None]}, description="nothing: what the barcode says")
+    generation: str | None = Field(
+        None, json_schema_extra={"enum": [*GENERATIONS, None]}, description="nothing: what the barcode says"
+    )
     size: int | None = Field(None, ge=1 << 20, le=1 << 60, description="bytes; nothing: that of its generation")
     worm: bool = False
     element: str | None = _ELEMENT
@@ -90,9 +96,13 @@ async def list_libraries(here: Here) -> list[Library]:
 
 
 @routes.get("/libraries/{library}", Role.VIEWER)
-async def get_library(library: str, here: Here) -> Library:
+async def get_library(library: str, here: Here, response: Response) -> Library:
     """One of them: its drives, and what is in its elements."""
+    described(here, TABLE, library, response)
     return await _library(here, library)
+
+
+add_routes(routes, TABLE)
 
 
 @routes.post("/libraries/{library}/move", Role.OPERATOR)
@@ -164,7 +174,8 @@ async def _library(here: Context, name: str) -> Library:
     counts = found.pop("counts")
     targets = sorted(each.name for each in here.server.settled.targets.values() if each.library == name)
     sizes = {key: counts[key] for key in ("slots", "import_export")}
-    return Library.model_validate({**found, **sizes, "name": name, "targets": targets})
+    configuration = described(here, TABLE, name)
+    return Library.model_validate({**found, **sizes, "name": name, "targets": targets, "configuration": configuration})
 
 
 async def _cartridges(here: Context, library: str) -> list[Cartridge]:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import Path, Response
 from pydantic import BaseModel, Field
 
+from blockyard.api import etags, schemas
+from blockyard.api.configured import Table, add_routes, change, described
 from blockyard.api.context import Context
+from blockyard.api.etags import IfMatch
+from blockyard.api.models import Input
 from blockyard.api.problems import not_found
 from blockyard.api.security import Here, Owners, Routes, Who
 from blockyard.control.roles import Role
 from blockyard.iscsi.access import Rule as AccessRule
+from blockyard.iscsi.names import validate
+from blockyard.scsi.lun import MAX_LUN
+from blockyard.worker.configuration import Configuration, Volume
 from blockyard.worker.configuration import Target as Configured
 
 routes = Routes("targets")
+TABLE = Table("targets", Configured, "target", "/targets/{target}", "target", validate)
 
 
 class Rule(BaseModel):
@@ -24,6 +36,15 @@ class Rule(BaseModel):
     groups: list[str] = Field(description="of users")
     mutual: bool = Field(description="the initiator has to let the target prove itself as well")
     luns: dict[int, str] = Field(description="what is seen under which LUNs; empty: what the target has")
+
+
+class Lun(BaseModel):
+    lun: int
+    volume: str = Field(description="the name of a volume or drive")
+
+
+class NewLun(Input):
+    volume: str = Field(min_length=1, max_length=256, description="the name of a volume or drive, or POOL/VOLUME")
 
 
 class PortalGroup(BaseModel):
@@ -43,6 +64,7 @@ class Target(BaseModel):
     max_connections: int
     error_recovery_level: int
     sessions: int = Field(description="how many there are now")
+    configuration: dict[str, Any] | None = schemas.field(Configured)
 
 
 @routes.get("/targets", Role.VIEWER, Owners.THEIRS)
@@ -52,12 +74,88 @@ async def list_targets(here: Here, who: Who) -> list[Target]:
 
 
 @routes.get("/targets/{target}", Role.VIEWER, Owners.TARGET)
-async def get_target(target: str, here: Here) -> Target:
+async def get_target(target: str, here: Here, response: Response) -> Target:
     """One of them."""
     for each in await _targets(here):
         if each.name == target:
+            if each.configuration is not None:
+                etags.mark(response, each.configuration)
             return each
     raise not_found(f"target {target!r}")
+
+
+add_routes(routes, TABLE)
+
+
+@routes.get("/targets/{target}/luns", Role.VIEWER, Owners.TARGET)
+async def list_luns(target: str, here: Here) -> list[Lun]:
+    """What a target shows to those whom no rule of access shows something else."""
+    if target not in here.server.settled.targets:
+        raise not_found(f"target {target!r}")
+    return [Lun(lun=lun, volume=volume) for lun, volume in sorted(here.server.settled.targets[target].luns.items())]
+
+
+@routes.put("/targets/{target}/luns/{lun}", Role.ADMIN)
+async def put_lun(
+    target: str,
+    lun: Annotated[int, Path(ge=0, le=MAX_LUN)],
+    new: NewLun,
+    here: Here,
+    who: Who,
+    response: Response,
+    if_match: IfMatch = None,
+) -> Target:
+    """Show a volume under a LUN: one that is configured, or POOL/VOLUME, which is with it then. The ETag is the target's."""
+    name = TABLE.key(target)
+
+    def edit(configuration: Configuration) -> Configuration:
+        old = _configured(configuration, name, if_match)
+        volumes = _with_volume(configuration, new.volume)
+        targets = {**configuration.targets, name: replace(old, luns={**old.luns, lun: new.volume})}
+        return replace(configuration, volumes=volumes, targets=targets)
+
+    await change(here, who, edit)
+    return await get_target(name, here, response)
+
+
+@routes.delete("/targets/{target}/luns/{lun}", Role.ADMIN)
+async def delete_lun(
+    target: str,
+    lun: Annotated[int, Path(ge=0, le=MAX_LUN)],
+    here: Here,
+    who: Who,
+    response: Response,
+    if_match: IfMatch = None,
+) -> Target:
+    """Show it no more; initiators are told. The ETag is the target's."""
+    name = TABLE.key(target)
+
+    def edit(configuration: Configuration) -> Configuration:
+        old = _configured(configuration, name, if_match)
+        if lun not in old.luns:
+            raise not_found(f"LUN {lun} of {target}")
+        luns = {number: volume for number, volume in old.luns.items() if number != lun}
+        return replace(configuration, targets={**configuration.targets, name: replace(old, luns=luns)})
+
+    await change(here, who, edit)
+    return await get_target(name, here, response)
+
+
+def _configured(configuration: Configuration, name: str, if_match: str | None) -> Configured:
+    """A target that is to be changed. Raises Refused."""
+    if name not in configuration.targets:
+        raise not_found(f"target {name!r} in the configuration")
+    etags.check(if_match, schemas.whole(configuration.targets[name]))
+    return configuration.targets[name]
+
+
+def _with_volume(configuration: Configuration, name: str) -> dict[str, Volume]:
+    """The volumes that are configured, and one of a pool that is now."""
+    pool, slash, volume = name.partition("/")
+    if name in configuration.volumes or name in configuration.drives or not slash or pool not in configuration.pools:
+        return configuration.volumes
+    volume, _, snapshot = volume.partition("@")
+    return {**configuration.volumes, name: Volume(name, pool=pool, volume=volume, snapshot=snapshot)}
 
 
 async def _targets(here: Context) -> list[Target]:
@@ -65,10 +163,15 @@ async def _targets(here: Context) -> list[Target]:
     told = await here.server.supervisor.ask_all({"name": "statistics"})
     sessions = [session["target"] for report in told if report is not None for session in report["sessions"]]
     groups = {tag: PortalGroup(tag=tag, portals=list(group.portals)) for tag, group in settled.portal_groups.items()}
-    return [_target(target, groups, sessions.count(name)) for name, target in settled.targets.items()]
+    return [
+        _target(target, groups, sessions.count(name), described(here, TABLE, name))
+        for name, target in settled.targets.items()
+    ]
 
 
-def _target(target: Configured, groups: dict[int, PortalGroup], sessions: int) -> Target:
+def _target(
+    target: Configured, groups: dict[int, PortalGroup], sessions: int, configuration: dict[str, Any] | None
+) -> Target:
     return Target(
         name=target.name,
         alias=target.alias,
@@ -79,6 +182,7 @@ def _target(target: Configured, groups: dict[int, PortalGroup], sessions: int) -
         max_connections=target.max_connections,
         error_recovery_level=target.error_recovery_level,
         sessions=sessions,
+        configuration=configuration,
     )
 
 

@@ -21,7 +21,9 @@ from blockyard.iscsi.chap import MIN_SECRET, Account
 
 routes = Routes("users")
 
-_SECRET = Field(None, min_length=MIN_SECRET, max_length=255, description=f"{MIN_SECRET} bytes at least; nothing: it stays")
+_SECRET = Field(
+    None, min_length=MIN_SECRET, max_length=255, description=f"{MIN_SECRET} bytes at least; nothing: it stays"
+)
 
 
 class User(BaseModel):
@@ -181,7 +183,9 @@ def _account(name: str, change: UserChange, old: Account | None) -> Account:
     if (change.mutual is None) != (change.mutual_secret is None):
         raise _unfit("mutual and mutual_secret belong together")
     try:
-        account = Account(name, old.secret if change.secret is None and old is not None else (change.secret or "").encode())
+        account = Account(
+            name, old.secret if change.secret is None and old is not None else (change.secret or "").encode()
+        )
         if change.mutual is not None and change.mutual_secret is not None:
             return replace(account, target_name=change.mutual, target_secret=change.mutual_secret.encode())
         if old is not None and old.target_secret is not None:

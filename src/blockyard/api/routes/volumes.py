@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import Response
 from pydantic import BaseModel, Field
 
+from blockyard.api import etags, schemas
+from blockyard.api.configured import Table, add_routes, described
 from blockyard.api.context import Context
 from blockyard.api.models import Counters
 from blockyard.api.problems import not_found
@@ -14,13 +17,14 @@ from blockyard.control.roles import Role
 from blockyard.worker.configuration import Volume as Configured
 
 routes = Routes("volumes")
+TABLE = Table("volumes", Configured, "volume", "/volumes/{volume:path}", "volume")
 
 
 class Volume(BaseModel):
     """A file, a block device or a volume or snapshot of a pool, as a logical unit."""
 
     name: str
-    kind: str = Field(description="file, or pool")
+    kind: str = Field(description="file, pool or stack")
     source: str = Field(description="a path, POOL/VOLUME or POOL/VOLUME@SNAPSHOT")
     pool: str | None = Field(description="the pool that it is in")
     volume: str | None = Field(description="what it is called in its pool")
@@ -32,6 +36,7 @@ class Volume(BaseModel):
     format: str
     targets: list[str] = Field(description="that show it")
     counters: Counters | None = Field(description="none while nothing leads to it")
+    configuration: dict[str, Any] | None = schemas.field(Configured)
 
 
 @routes.get("/volumes", Role.VIEWER, Owners.THEIRS)
@@ -42,12 +47,17 @@ async def list_volumes(here: Here, who: Who) -> list[Volume]:
 
 
 @routes.get("/volumes/{volume:path}", Role.VIEWER, Owners.VOLUME)
-async def get_volume(volume: str, here: Here) -> Volume:
+async def get_volume(volume: str, here: Here, response: Response) -> Volume:
     """One of them."""
     for each in await _volumes(here):
         if each.name == volume:
+            if each.configuration is not None:
+                etags.mark(response, each.configuration)
             return each
     raise not_found(f"volume {volume!r}")
+
+
+add_routes(routes, TABLE)
 
 
 async def _volumes(here: Context) -> list[Volume]:
@@ -57,13 +67,16 @@ async def _volumes(here: Context) -> list[Volume]:
     for name, target in settled.targets.items():
         for volume in target.volumes:
             shown.setdefault(volume, []).append(name)
-    return [_volume(volume, shown.get(name, []), counters.get(name)) for name, volume in settled.volumes.items()]
+    return [
+        _volume(volume, shown.get(name, []), counters.get(name), described(here, TABLE, name))
+        for name, volume in settled.volumes.items()
+    ]
 
 
-def _volume(volume: Configured, targets: list[str], counters: Any) -> Volume:
+def _volume(volume: Configured, targets: list[str], counters: Any, configuration: dict[str, Any] | None) -> Volume:
     return Volume(
         name=volume.name,
-        kind="pool" if volume.pool else "file",
+        kind="pool" if volume.pool else "stack" if volume.stack else "file",
         source=volume.source,
         pool=volume.pool or None,
         volume=volume.in_pool if volume.pool else None,
@@ -75,6 +88,7 @@ def _volume(volume: Configured, targets: list[str], counters: Any) -> Volume:
         format=volume.format,
         targets=sorted(targets),
         counters=counters,
+        configuration=configuration,
     )
 
 
