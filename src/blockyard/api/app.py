@@ -74,7 +74,15 @@ logs in.
 
 
 def build(context: Context) -> Guard:
-    """The application (ASGI)."""
+    """The application (ASGI), behind its door."""
+    app = application()
+    if (CONSOLE / "index.html").is_file():
+        app.mount("/", StaticFiles(directory=CONSOLE, html=True))
+    return Guard(app, context)
+
+
+def application() -> FastAPI:
+    """All routes of the API."""
     app = FastAPI(
         title="Blockyard",
         version=__version__,
@@ -88,9 +96,7 @@ def build(context: Context) -> Guard:
     for module in ROUTES:
         app.include_router(module.routes.router, prefix=PREFIX)
     _describe(app)
-    if (CONSOLE / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=CONSOLE, html=True))
-    return Guard(app, context)
+    return app
 
 
 def _describe(app: FastAPI) -> None:

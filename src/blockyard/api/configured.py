@@ -18,7 +18,7 @@ from fastapi import Path, Request, Response
 from blockyard.api import etags, schemas
 from blockyard.api.context import Context
 from blockyard.api.etags import IfMatch, IfNoneMatch
-from blockyard.api.problems import Fault, Refused, not_found, responses
+from blockyard.api.problems import Fault, Refused, not_found
 from blockyard.api.security import Here, Routes, Who
 from blockyard.block import records
 from blockyard.block.records import RecordError
@@ -98,7 +98,7 @@ def add_routes(routes: Routes, table: Table, role: Role = Role.ADMIN) -> None:
 
     @routes.put(
         table.path, role, name=f"put_{table.noun.replace(' ', '_')}", body=schemas.of(table.kind),
-        responses={**told, **responses(412, 428)},
+        responses=told,
         text=f"Make a {table.noun}, or put another in the place of the one that there is.",
     )  # fmt: skip
     async def put(
@@ -127,7 +127,7 @@ def add_routes(routes: Routes, table: Table, role: Role = Role.ADMIN) -> None:
 
     @routes.patch(
         table.path, role, name=f"change_{table.noun.replace(' ', '_')}", body=_optional(schemas.of(table.kind)), media=_MERGE,
-        responses={200: told[200], **responses(412, 428)},
+        responses={200: told[200]},
         text=f"Change what is said of a {table.noun}: a merge patch (RFC 7396), null for what is to have its default.",
     )  # fmt: skip
     async def patch(
@@ -147,7 +147,7 @@ def add_routes(routes: Routes, table: Table, role: Role = Role.ADMIN) -> None:
         return described(here, table, key, response) or {}
 
     @routes.delete(
-        table.path, role, name=f"delete_{table.noun.replace(' ', '_')}", status_code=204, responses=responses(412, 428),
+        table.path, role, name=f"delete_{table.noun.replace(' ', '_')}", status_code=204,
         text=f"Take a {table.noun} out of the configuration.",
     )  # fmt: skip
     async def delete(name: Key, here: Here, who: Who, if_match: IfMatch = None) -> None:

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from blockyard.control.accounts import AccountError, NoSuchAccount
 from blockyard.control.errors import ConfigurationError, ControlError, StateError, UsageError
@@ -92,7 +93,19 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 async def _of_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return _method_not_allowed(request)
     return problem(error.status_code, error.detail, error.headers, getattr(error, "errors", None))
+
+
+def _method_not_allowed(request: Request) -> JSONResponse:
+    """With all methods that the path knows: each has a route of its own, and the router tells of the first (RFC 9110 §15.5.6)."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    there = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    allowed = ", ".join(sorted({method for route in there for method in route.methods or ()}))
+    return problem(
+        HTTPStatus.METHOD_NOT_ALLOWED, f"{request.method} cannot be done to this: {allowed}", {"allow": allowed}
+    )
 
 
 async def _of_validation(request: Request, error: Exception) -> JSONResponse:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
@@ -143,6 +144,8 @@ class Routes:
             problems.append(415)
 
         def add(function: F) -> F:
+            if "if_match" in inspect.signature(function).parameters:
+                problems.extend((404, 412, 428))
             name = more.pop("name", function.__name__)
             self.router.add_api_route(
                 path,

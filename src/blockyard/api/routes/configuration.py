@@ -174,7 +174,7 @@ def _add(setting: _Setting) -> None:
         return found
 
     @routes.put(path, Role.ADMIN, name=f"put_{setting.name}_settings", body=schema,
-                responses={**told, **responses(412, 428)}, text=f"Other settings of `{setting.name}`.")  # fmt: skip
+                responses={**told}, text=f"Other settings of `{setting.name}`.")  # fmt: skip
     async def put(
         request: Request, here: Here, who: Who, response: Response, if_match: IfMatch = None
     ) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _add(setting: _Setting) -> None:
         await change(here, who, edit)
         return await get(here, response)
 
-    @routes.delete(path, Role.ADMIN, status_code=204, name=f"delete_{setting.name}_settings", responses=responses(412, 428),
+    @routes.delete(path, Role.ADMIN, status_code=204, name=f"delete_{setting.name}_settings",
                    text=f"`{setting.name}` as it is without any settings.")  # fmt: skip
     async def delete(here: Here, who: Who, if_match: IfMatch = None) -> None:
         def edit(configuration: Configuration) -> Configuration:
