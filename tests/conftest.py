@@ -83,6 +83,7 @@ class TargetFactory(Protocol):
         portals: Sequence[str] | None = None,
         name: str = IQN,
         prefix: Sequence[str] = (),
+        managed: bool = False,
     ) -> Serving: ...
 
 
@@ -90,11 +91,11 @@ class TargetFactory(Protocol):
 def target(tmp_path: Path) -> Iterator[TargetFactory]:
     """Starts `blockyard serve` on a free loopback port: `target("disk.img", size="1G")`.
 
-    Volumes are files in the test's directory (or absolute paths, or IQN=PATH) that are created with `size`; without
-    any there is one, disk.img. Or `config` is the text of a configuration file, with paths from the test's directory,
-    that says all but the portals. The state directory is state-0 in the test's, for a second target state-1. A
-    target that still runs when the test is over is stopped by SIGTERM and must end with status 0 within its time. The
-    log is printed, which pytest shows for a test that failed.
+    Volumes are files in the test's directory (or absolute paths, or IQN=PATH) that are created with `size`; without any there
+    is one, disk.img. Or `config` is the text of a configuration file, with paths from the test's directory, that says all but
+    the portals. One that is `managed` gets neither, and has a disk of its own. The state directory is state-0 in the test's,
+    for a second target state-1. A target that still runs when the test is over is stopped by SIGTERM and must end with status
+    0 within its time. The log is printed, which pytest shows for a test that failed.
     """
     servings: list[Serving] = []
 
@@ -106,12 +107,13 @@ def target(tmp_path: Path) -> Iterator[TargetFactory]:
         portals: Sequence[str] | None = None,
         name: str = IQN,
         prefix: Sequence[str] = (),
+        managed: bool = False,
     ) -> Serving:
         number = len(servings)
         file = None if config is None else tmp_path / f"serve-{number}.toml"
-        if file is None:
+        if file is None and not managed:
             volumes, options = volumes or ("disk.img",), [*options, *(["--size", size] if size else [])]
-        else:
+        elif file is not None:
             file.write_text(config or "")
         serving = Serving(
             [_volume(tmp_path, volume) for volume in volumes],

@@ -14,16 +14,20 @@ from tests.conftest import TargetFactory
 class ApiFactory(Protocol):
     """See the fixture `api`."""
 
-    def __call__(self, *volumes: str, config: str | None = None, listen: str | None = None) -> Api: ...
+    def __call__(
+        self, *volumes: str, config: str | None = None, listen: str | None = None, managed: bool = False
+    ) -> Api: ...
 
 
 @pytest.fixture
 def api(target: TargetFactory, tmp_path: Path) -> ApiFactory:
-    """Starts a target (see the fixture of that name) together with the API."""
+    """Starts a target (see the fixture of that name) together with the API; a `managed` one can be configured by it."""
 
-    def start(*volumes: str, config: str | None = None, listen: str | None = None) -> Api:
+    def start(*volumes: str, config: str | None = None, listen: str | None = None, managed: bool = False) -> Api:
         place = address() if listen is None else listen
-        if config is None:
+        if managed:
+            serving = target(size=None, options=["--console", place], managed=True)
+        elif config is None:
             serving = target(*volumes, options=["--console", place])
         else:
             serving = target(config=f'[api]\nlisten = "{place}"\n\n{config}')

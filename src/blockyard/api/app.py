@@ -94,7 +94,7 @@ def application() -> FastAPI:
     )
     problems.install(app)
     for module in ROUTES:
-        app.include_router(module.routes.router, prefix=PREFIX)
+        module.routes.add_to(app, PREFIX)
     _describe(app)
     return app
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, FastAPI, Request
 
 from blockyard.api.context import Context
 from blockyard.api.guard import CSRF, UNPROVED, unauthorized
@@ -105,7 +105,13 @@ class Routes:
     """The routes of one kind of object."""
 
     def __init__(self, tag: str) -> None:
-        self.router = APIRouter(tags=[tag])
+        self._tag = tag
+        self._added: list[tuple[str, Callable[..., Any], dict[str, Any]]] = []
+
+    def add_to(self, app: FastAPI, prefix: str) -> None:
+        """Give an application these routes; itself, and not as a router of its own: so it knows which methods a path has."""
+        for path, function, more in self._added:
+            app.add_api_route(prefix + path, function, **more)
 
     def get(self, path: str, role: Role | None, owners: Owners = Owners.NOTHING, **more: Any) -> Callable[[F], F]:
         return self._add("GET", path, Rule(role, owners), more)
@@ -147,19 +153,10 @@ class Routes:
             if "if_match" in inspect.signature(function).parameters:
                 problems.extend((404, 412, 428))
             name = more.pop("name", function.__name__)
-            self.router.add_api_route(
-                path,
-                function,
-                methods=[method],
-                name=name,
-                operation_id=name,
-                summary=name.replace("_", " "),
-                description=text,
-                dependencies=[Depends(checked)],
-                responses={**responses(*problems), **told},
-                openapi_extra=extra,
-                **more,
-            )
+            described = {"name": name, "operation_id": name, "summary": name.replace("_", " "), "description": text}
+            rules = {"dependencies": [Depends(checked)], "openapi_extra": extra}
+            told_too = {"responses": {**responses(*problems), **told}, "tags": [self._tag]}
+            self._added.append((path, function, {"methods": [method], **described, **rules, **told_too, **more}))
             return function
 
         return add

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
@@ -22,6 +22,7 @@ from blockyard.control.roles import Role
 
 routes = Routes("accounts")
 
+TargetName = Annotated[str, Field(max_length=223)]
 _PASSWORD = Field(min_length=1, max_length=MAX_PASSWORD, description=f"{MIN_PASSWORD} characters at least")
 _TARGETS = Field(None, max_length=1000, description="iSCSI names; for owners")
 
@@ -47,12 +48,12 @@ class NewAccount(Input):
     name: str = Field(max_length=64)
     role: Role
     password: str = _PASSWORD
-    targets: list[str] | None = _TARGETS
+    targets: list[TargetName] | None = _TARGETS
 
 
 class AccountChange(Input):
     role: Role | None = None
-    targets: list[str] | None = _TARGETS
+    targets: list[TargetName] | None = _TARGETS
     enabled: bool | None = None
     password: str | None = Field(None, min_length=1, max_length=MAX_PASSWORD)
     totp: bool | None = Field(None, description="false: ask for one-time passwords no more, where a telephone was lost")

@@ -1,0 +1,194 @@
+"""Accounts, tokens, one-time passwords: who they are for, and that nobody gets back what is secret."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from blockyard.api.logins import ABSOLUTE, IDLE, Logins
+from blockyard.control import passwords, totp
+from blockyard.control.accounts import AccountError, Accounts
+from blockyard.control.roles import Role
+from blockyard.control.state import State
+from tests.api.conftest import ApiFactory
+from tests.api.serving import KNOWN, PASSWORD, logged_in, wait_for
+
+
+def test_passwords_are_kept_as_hashes() -> None:
+    kept = passwords.hashed("ångström horse battery")
+    assert kept.startswith("scrypt$15$8$3$")
+    assert passwords.matches("ångström horse battery", kept), "however the letters are composed (NFKC)"
+    assert not passwords.matches("angstrom horse battery", kept)
+    assert not passwords.matches("anything at all", passwords.NOBODYS)
+    assert passwords.check_password("short")
+    assert passwords.check_password("a" * 20)
+    assert passwords.check_password(PASSWORD) is None
+
+
+def test_one_time_passwords_are_those_of_the_standard() -> None:
+    secret = b"12345678901234567890"  # RFC 6238, appendix B, the last six digits
+    for moment, code in ((59, "287082"), (1111111109, "081804"), (1234567890, "005924"), (20000000000, "353130")):
+        assert totp.code(secret, moment // 30) == code
+        assert totp.verified(secret, code, moment, 0) == moment // 30
+        assert totp.verified(secret, code, moment + 30, 0), "clocks may be wrong by a period"
+        assert totp.verified(secret, code, moment + 90, 0) is None
+        assert totp.verified(secret, code, moment, moment // 30) is None, "each is good once"
+
+
+def test_sessions_of_the_console_end(tmp_path: Path) -> None:
+    now = 0.0
+    logins = Logins(lambda: now)
+    cookie, login = logins.begin("a", "192.0.2.1")
+    now = IDLE - 1
+    assert logins.find(cookie) is login
+    now += IDLE - 1
+    assert logins.find(cookie) is login, "it was seen meanwhile"
+    now += IDLE
+    assert logins.find(cookie) is None
+    cookie, _ = logins.begin("a", "192.0.2.1")
+    end = now + ABSOLUTE
+    while now < end - IDLE / 2:
+        assert logins.find(cookie)
+        now += IDLE / 2
+    now = end
+    assert logins.find(cookie) is None, "however busy it is"
+
+
+def test_there_is_always_an_admin(tmp_path: Path) -> None:
+    with contextlib.closing(State(tmp_path)) as state:
+        accounts = Accounts(state)
+        accounts.add("admin", Role.ADMIN, KNOWN)
+        for change in ({"role": Role.VIEWER}, {"enabled": False}):
+            with pytest.raises(AccountError, match="last account"):
+                accounts.set("admin", **change)
+        with pytest.raises(AccountError, match="last account"):
+            accounts.remove("admin")
+        accounts.add("other", Role.ADMIN, KNOWN)
+        accounts.remove("admin")
+        with pytest.raises(AccountError, match="name targets"):
+            accounts.add("owner", Role.OWNER, KNOWN)
+        with pytest.raises(AccountError, match="letters"):
+            accounts.add("no/name", Role.VIEWER, KNOWN)
+
+
+def test_tokens_end(tmp_path: Path) -> None:
+    with contextlib.closing(State(tmp_path)) as state, contextlib.closing(State(tmp_path)) as elsewhere:
+        accounts, others = Accounts(state), Accounts(elsewhere)
+        accounts.add("admin", Role.ADMIN, KNOWN)
+        token, text = accounts.add_token("admin", "", Role.VIEWER, 3600)
+        found = others.of_token(text)
+        assert found is not None
+        assert (found.name, found.role) == ("admin", Role.VIEWER)
+        assert others.of_token(text, time.time() + 3601) is None
+        accounts.add("other", Role.ADMIN, KNOWN)
+        accounts.set("admin", enabled=False)
+        assert others.of_token(text) is None, "the account is disabled, by another process"
+        accounts.set("admin", enabled=True)
+        assert others.of_token(text)
+        accounts.revoke(token.id)
+        assert others.of_token(text) is None
+
+
+def test_accounts_by_the_api(api: ApiFactory) -> None:
+    served = api()
+    served.account("admin", Role.ADMIN)
+    with logged_in(served, "admin") as client:
+        new = {"name": "carl", "role": "operator", "password": PASSWORD}
+        answer = client.post("/accounts", json=new)
+        assert answer.status_code == 201
+        assert answer.headers["location"].endswith("/accounts/carl")
+        assert client.post("/accounts", json=new).status_code == 409
+        assert client.post("/accounts", json={**new, "name": "weak", "password": "weak"}).status_code == 422
+        etag = client.get("/accounts/carl").headers["etag"]
+        assert client.patch("/accounts/carl", json={"role": "viewer"}).status_code == 428
+        assert client.patch("/accounts/carl", json={"role": "viewer"}, headers={"If-Match": etag}).status_code == 200
+        assert client.patch("/accounts/carl", json={"role": "admin"}, headers={"If-Match": etag}).status_code == 412
+        assert client.delete("/accounts/admin", headers={"If-Match": "*"}).status_code == 409
+        with logged_in(served, "carl") as carl:
+            assert carl.get("/me").json()["role"] == "viewer"
+            assert carl.get("/accounts").status_code == 403
+            etag = client.get("/accounts/carl").headers["etag"]
+            answer = client.patch("/accounts/carl", json={"enabled": False}, headers={"If-Match": etag})
+            assert answer.status_code == 200
+            assert carl.get("/me").status_code == 401, "its sessions have ended"
+        assert client.delete("/accounts/carl", headers={"If-Match": "*"}).status_code == 204
+        told = client.get("/audit").json()
+        assert [entry["what"] for entry in told if "carl" in entry["what"]] == [
+            "account carl made", "account carl changed", "account carl changed", "account carl removed",
+        ]  # fmt: skip
+        assert told[-1]["before"]["enabled"] is False
+        assert PASSWORD not in client.get("/audit").text
+        assert "scrypt" not in client.get("/audit").text + client.get("/accounts").text
+
+
+def test_ones_own_password(api: ApiFactory) -> None:
+    served = api()
+    served.account("viewer", Role.VIEWER)
+    with logged_in(served, "viewer") as client, logged_in(served, "viewer") as other:
+        assert client.put("/me/password", json={"old": "wrong", "new": PASSWORD[::-1]}).status_code == 403
+        assert client.put("/me/password", json={"old": PASSWORD, "new": PASSWORD[::-1]}).status_code == 204
+        assert client.get("/me").status_code == 200
+        assert other.get("/me").status_code == 401
+    with served.client() as client:
+        assert client.post("/login", json={"name": "viewer", "password": PASSWORD}).status_code == 401
+        assert client.post("/login", json={"name": "viewer", "password": PASSWORD[::-1]}).status_code == 200
+
+
+def test_one_time_passwords(api: ApiFactory) -> None:
+    served = api()
+    served.account("admin", Role.ADMIN)
+    with logged_in(served, "admin") as client:
+        uri = client.put("/me/totp", json={"password": PASSWORD}).json()["uri"]
+        secret = parse_qs(urlsplit(uri).query)["secret"][0]
+        code = _code(secret, 0)
+        assert client.put("/me/totp", json={"password": PASSWORD, "code": "000000"}).status_code in (403, 200)
+        assert client.put("/me/totp", json={"password": PASSWORD, "code": code}).status_code == 200
+        assert client.get("/me").status_code == 200, "who has turned it on stays logged in"
+        assert secret not in client.get("/accounts").text + client.get("/audit").text
+    with served.client() as client:
+        answer = client.post("/login", json={"name": "admin", "password": PASSWORD})
+        assert answer.status_code == 401
+        assert answer.headers["x-needs"] == "code"
+        assert client.post("/login", json={"name": "admin", "password": PASSWORD, "code": code}).status_code == 401, (
+            "used"
+        )
+        following = _code(secret, 1)
+        answer = client.post("/login", json={"name": "admin", "password": PASSWORD, "code": following})
+        assert answer.status_code == 200
+
+
+def _code(secret: str, later: int) -> str:
+    import base64
+
+    return totp.code(base64.b32decode(secret + "=" * (-len(secret) % 8)), int(time.time() // 30) + later)
+
+
+def test_tokens_by_the_api(api: ApiFactory) -> None:
+    served = api()
+    served.account("admin", Role.ADMIN)
+    served.account("op", Role.OPERATOR)
+    with logged_in(served, "op") as client:
+        made = client.post("/tokens", json={"note": "backup", "lifetime": 3600}).json()
+        assert made["role"] == "operator"
+        assert client.post("/tokens", json={"role": "admin"}).status_code in (403, 409)
+        assert client.post("/tokens", json={"account": "admin"}).status_code == 403
+        assert made["token"] not in client.get("/tokens").text
+        assert [each["id"] for each in client.get("/tokens").json()] == [made["id"]]
+        narrow = client.post("/tokens", json={"role": "viewer"}).json()
+    with served.client(narrow["token"]) as client:
+        assert client.get("/me").json()["role"] == "viewer"
+        assert client.post("/tokens", json={"role": "operator"}).status_code == 403, (
+            "a token makes none that can do more"
+        )
+        assert client.post("/tokens", json={}).json()["role"] == "viewer"
+    with logged_in(served, "admin") as client, served.client(made["token"]) as program:
+        assert program.get("/me").status_code == 200
+        assert len(client.get("/tokens").json()) == 3
+        wait_for(lambda: client.get(f"/tokens/{made['id']}").json()["used"], "use was noted")
+        assert client.delete(f"/tokens/{made['id']}").status_code == 428
+        assert client.delete(f"/tokens/{made['id']}", headers={"If-Match": "*"}).status_code == 204
+        assert program.get("/me").status_code == 401
