@@ -12,7 +12,6 @@ from blockyard.optical.disc import Disc
 from blockyard.optical.jukebox import find, images
 from blockyard.optical.kinds import BD, CD, DVD, kind_of, lba_of, msf
 from blockyard.optical.sectors import SYNC, edc, error_codes, header
-from blockyard.optical.sessions import Session
 from tests.conftest import run
 from tests.optical.drives import blank, directory, iso
 
@@ -61,7 +60,7 @@ def test_an_image_may_end_within_a_block(tmp_path: Path) -> None:
     (tmp_path / "x.iso").write_bytes(b"x" * (2048 + 1001))
     disc = Disc(tmp_path / "x.iso")
     assert disc.blocks == 2
-    assert disc.read(2048, 2048) == b"x" * 1001 + bytes(1047)
+    assert disc.read(1, 1) == b"x" * 1001 + bytes(1047)
     disc.close()
 
 
@@ -69,7 +68,7 @@ def test_a_disc_that_is_closed_cannot_be_read(tmp_path: Path) -> None:
     disc = Disc(blank(tmp_path / "x.iso", 1))
     disc.close()
     with pytest.raises(OSError, match="taken out"):
-        disc.read(0, 2048)
+        disc.read(0, 1)
 
 
 def test_addresses_in_minutes_seconds_and_frames() -> None:
@@ -83,10 +82,14 @@ def test_addresses_in_minutes_seconds_and_frames() -> None:
 # ---- sessions
 
 
+def _spans(disc: Disc) -> list[tuple[int, int]]:
+    return [(session.start, session.end) for session in disc.sessions]
+
+
 def test_each_session_of_a_multi_session_image_is_found(tmp_path: Path) -> None:
     first = iso(tmp_path / "1.iso", directory(tmp_path / "one", ["a"]))
     disc = Disc(first)
-    assert disc.sessions == (Session(0, disc.blocks),)
+    assert _spans(disc) == [(0, disc.blocks)]
     disc.close()
     blocks = first.stat().st_size // 2048
     start = blocks + 11_400  # the lead-out of the first session and the lead-in of the second
@@ -97,7 +100,7 @@ def test_each_session_of_a_multi_session_image_is_found(tmp_path: Path) -> None:
         both.write(add.read_bytes())
     disc = Disc(tmp_path / "both.iso")
     assert len(disc.sessions) == 2
-    assert disc.sessions[1] == Session(start, disc.blocks)
+    assert _spans(disc)[1] == (start, disc.blocks)
     assert blocks - 150 <= disc.sessions[0].end <= blocks  # genisoimage pads by 150 blocks
     disc.close()
 
@@ -107,7 +110,7 @@ def test_an_image_that_was_padded_has_one_session(tmp_path: Path) -> None:
     with path.open("ab") as file:
         file.truncate(path.stat().st_size + (40 << 20))
     disc = Disc(path)
-    assert disc.sessions == (Session(0, disc.blocks),)
+    assert _spans(disc) == [(0, disc.blocks)]
     disc.close()
 
 

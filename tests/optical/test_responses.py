@@ -9,7 +9,7 @@ import pytest
 
 from blockyard.optical.commands import OPTICAL_COMMANDS
 from blockyard.optical.features import FEATURES
-from blockyard.optical.kinds import BD, BD_RE, CD, DVD, msf
+from blockyard.optical.kinds import msf
 from blockyard.optical.sectors import SYNC, error_codes, header
 from blockyard.scsi.sense import Asc, SenseKey
 from tests.optical.drives import (
@@ -112,14 +112,16 @@ def test_all_features_are_told_in_order_and_current_ones_marked(any_disc: DriveH
     assert set(_features(any_disc.ok(get_configuration(1)))) == current
 
 
-def test_the_profile_list_has_the_three_profiles_and_marks_the_current_one(any_disc: DriveHost) -> None:
+def test_the_profile_list_has_every_profile_and_marks_the_current_one(any_disc: DriveHost) -> None:
     disc = any_disc.drive.disc
     assert disc is not None
     _, profiles = _features(any_disc.ok(get_configuration(2, 0)))[0]
     assert profiles == b"".join(
-        struct.pack(">HBB", kind.profile, kind is disc.kind, 0) for kind in (BD_RE, BD, DVD, CD)
-    )
-    assert [kind.profile for kind in (BD_RE, BD, DVD, CD)] == [0x43, 0x40, 0x10, 0x08]
+        struct.pack(">HBB", profile, profile == disc.kind.profile, 0)
+        for profile in (
+            0x43, 0x41, 0x40, 0x2B, 0x2A, 0x1B, 0x1A, 0x15, 0x14, 0x13, 0x12, 0x11, 0x10, 0x0A, 0x09, 0x08,
+        )
+    )  # fmt: skip
 
 
 def test_content_of_features(cd: DriveHost) -> None:
@@ -133,7 +135,7 @@ def test_content_of_features(cd: DriveHost) -> None:
 
 def test_get_configuration_begins_where_it_is_told(empty: DriveHost) -> None:
     assert list(_features(empty.ok(get_configuration(0, 0x40)))) == [0x40, 0x41, 0x100, 0x105, 0x107, 0x108]
-    assert _features(empty.ok(get_configuration(2, 0x0021))) == {}  # there is no such feature
+    assert _features(empty.ok(get_configuration(2, 0x0022))) == {}  # there is no such feature
     assert empty.ok(get_configuration())[6:8] == b"\0\0"  # no disc, no profile
     empty.invalid(get_configuration(3), 1, 1)
     assert len(empty.ok(get_configuration(length=8))) == 8
@@ -288,7 +290,8 @@ def test_read_cd_selects_the_parts_of_a_sector(tmp_path: Path) -> None:
     cd.fail(read_cd(4, 1), SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
     cd.fail(read_cd(0, 1, sector_type=1), SenseKey.ILLEGAL_REQUEST, Asc.ILLEGAL_MODE_FOR_THIS_TRACK)
     cd.invalid(read_cd(0, 1, 0x12), 9, 2)
-    cd.invalid(read_cd(0, 1, sub_channel=1), 10, 2)
+    cd.invalid(read_cd(0, 1, sub_channel=3), 10, 2)
+    cd.invalid(read_cd(0, 1, sector_type=6), 1, 4)
 
 
 def test_read_cd_of_other_discs_gives_user_data_alone(tmp_path: Path) -> None:
@@ -345,9 +348,9 @@ def test_mode_pages(any_disc: DriveHost) -> None:
         length = 4 + int.from_bytes(data[at + 2 : at + 4], "big") if long else 2 + data[at + 1]
         found[data[at] & 0x3F] = data[at : at + length]
         at += length
-    assert list(found) == [0x01, 0x02, 0x0A, 0x0D, 0x0E, 0x1A, 0x1D, 0x2A]
+    assert list(found) == [0x01, 0x02, 0x05, 0x0A, 0x0D, 0x0E, 0x1A, 0x1D, 0x2A]
     assert found[0x0D][2:].hex() == "000d003c004b"
-    assert found[0x2A][:8].hex() == "2a1e1f0040002900"
+    assert found[0x2A][:8].hex() == "2a223f37f0672900"
     assert struct.unpack_from(">H", found[0x2A], 8) == (disc.kind.speed,)
 
 

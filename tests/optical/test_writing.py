@@ -104,12 +104,15 @@ def test_what_is_told_of_a_disc_that_can_be_written(tmp_path: Path) -> None:
         at += 4 + length
     assert found[0x20] == (0x05, "000003e70000080000200100")
     assert found[0x23] == (0x05, bytes(8).hex())
-    assert found[0x41] == (0x01, "010000000002" + bytes(14).hex())
+    assert found[0x41] == (0x01, "010000000002" + bytes(6).hex() + "0002" + bytes(6).hex())
     assert found[0x40][1][8:12] == "0002"
     assert one.ok(read_disc_information())[2] == 0x1E  # erasable, the session complete, the disc complete
-    assert one.ok(struct.pack(">B6xHx", 0x23, 255)).hex() == "00000010000003e802000800000003e800000000"
+    assert one.ok(struct.pack(">B6xHx", 0x23, 255)).hex() == "".join(
+        ("00000020", "000003e802000800", "000003e800000000", "000003e8c0000000", "000003e8c4000000")
+    )
     assert one.ok(read_disc_structure(1, 0))[11:15] == b"BDW\0"
-    assert one.ok(get_performance(3)).hex() == "000000140000000000000000000003e70000d2ba0000d2ba"
+    speeds = "".join(f"00000000000003e70000d2ba{53946 >> halved:08x}" for halved in range(3))
+    assert one.ok(get_performance(3, number=9)).hex() == f"0000003400000000{speeds}"
     assert one.ok(get_performance(0, 0x14))[4] == 0x02
 
 

@@ -68,10 +68,12 @@ class FileDevice(Device):
 
     It is locked against other programs that do the same (flock; a block device against mounting too), shared
     among readers only; without `lock` it is looked at whoever has it. `size` is cut to whole sectors of 512 bytes. Raises
-    OSError: EBUSY when another has it, EINVAL when it is something else or too small.
+    OSError: EBUSY when another has it, EINVAL when it is something else or has less than `least` bytes.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, lock: bool = True) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, read_only: bool = False, lock: bool = True, least: int = 512
+    ) -> None:
         self.path = os.fspath(path)
         self.read_only = read_only
         self._data = 0, 0  # a run of data that `runs` has found
@@ -86,7 +88,7 @@ class FileDevice(Device):
             status = os.fstat(self._fd)
             self._is_block_device = stat.S_ISBLK(status.st_mode)
             self.size = self._find_size()
-            if not self.size:
+            if self.size < least and status.st_size < least:
                 raise OSError(errno.EINVAL, "It is smaller than one sector of 512 bytes", self.path)
             number = status.st_rdev if self._is_block_device else status.st_dev
             queue = _queue(number)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from blockyard.optical import events, features, mechanism, performance, reading, structures, toc, writing
+from blockyard.optical import (
+    burning,
+    events,
+    features,
+    formatting,
+    information,
+    mechanism,
+    performance,
+    reading,
+    structures,
+    subchannel,
+    toc,
+)
 from blockyard.scsi import sbc
-from blockyard.scsi.cdb import Access, Check, Command, CommandTable, Conflict, Field, Handler, Kind
+from blockyard.scsi.cdb import Access, Check, Command, CommandTable, Conflict, DataOut, Field, Handler, Kind, no_data
 from blockyard.scsi.commands import PRIMARY_COMMANDS
 
 # Diagnostics and logs are not of MMC; A3h and A4h are SEND KEY and REPORT KEY there, for the keys of protected discs
 _NOT_OURS = frozenset({0x1C, 0x1D, 0x4C, 0x4D, 0xA3, 0xA4})
 _LIST_7 = Field("allocation_length", 7, 7, 16)
 _LIST_8 = Field("allocation_length", 8, 7, 16)
+_IMMED = Field("immed", 1, 0, 1, Kind.IGNORED)
 _RELADR = Field("reladr", 1, 0, 1, Kind.ZERO)
 _FUA = (
     Field("dpo", 1, 4, 1, Kind.IGNORED),
@@ -55,8 +68,25 @@ def _read(opcode: int, name: str, length: int, *fields: Field) -> Command:
 
 def _write(opcode: int, name: str, length: int, *fields: Field) -> Command:
     return Command(
-        opcode, name, length, (Field("dpo", 1, 4, 1, Kind.IGNORED), Field("fua", 1, 3, 1), *fields), writing.write,
-        data_out=writing.blocks, blocking=True, medium=True, writes=True, ranged=True, transfers=True, timeout=60,
+        opcode, name, length, (Field("dpo", 1, 4, 1, Kind.IGNORED), Field("fua", 1, 3, 1), *fields), burning.write,
+        check=burning.check_write, data_out=burning.blocks, blocking=True, medium=True, writes=True, ranged=True,
+        transfers=True, timeout=60,
+    )  # fmt: skip
+
+
+def _burning(
+    opcode: int,
+    name: str,
+    length: int,
+    run: Handler,
+    *fields: Field,
+    check: Check | None = None,
+    data_out: DataOut = no_data,
+) -> Command:
+    """A command that changes what can be written, alone and in a thread."""
+    return Command(
+        opcode, name, length, fields, run, check=check, data_out=data_out, blocking=True, exclusive=True, medium=True,
+        timeout=600,
     )  # fmt: skip
 
 
@@ -67,7 +97,8 @@ _OWN = [
             Field("fmtpinfo", 1, 7, 2, Kind.ZERO), Field("longlist", 1, 5, 1, Kind.ZERO), Field("fmtdata", 1, 4, 1),
             Field("cmplst", 1, 3, 1, Kind.IGNORED), Field("format_code", 1, 2, 3, Kind.IGNORED),
         ),
-        writing.format_unit, data_out=writing.format_list, exclusive=True, medium=True, writes=True, timeout=60,
+        formatting.format_unit, data_out=formatting.format_list, blocking=True, exclusive=True, medium=True, writes=True,
+        timeout=60,
     ),
     Command(
         0x1B, "START STOP UNIT", 6,
@@ -82,7 +113,7 @@ _OWN = [
         0x1E, "PREVENT ALLOW MEDIUM REMOVAL", 6, (Field("prevent", 4, 1, 2),),
         mechanism.prevent_allow_medium_removal, conflict=Conflict.UNLESS_ALLOWS, read_only=True,
     ),
-    _asking(0x23, "READ FORMAT CAPACITIES", 10, reading.read_format_capacities, _LIST_7, medium=False),
+    _asking(0x23, "READ FORMAT CAPACITIES", 10, formatting.read_format_capacities, _LIST_7, medium=False),
     _asking(
         0x25, "READ CAPACITY", 10, reading.read_capacity,
         _RELADR, Field("lba", 2, 7, 32, Kind.IGNORED), Field("pmi", 8, 0, 1, Kind.IGNORED),
@@ -90,7 +121,7 @@ _OWN = [
     _read(0x28, "READ (10)", 10, _RELADR, Field("lba", 2, 7, 32), Field("count", 7, 7, 16)),
     _write(0x2A, "WRITE (10)", 10, _RELADR, Field("lba", 2, 7, 32), Field("count", 7, 7, 16)),
     _reading(
-        0x2F, "VERIFY (10)", 10, writing.verify, Field("dpo", 1, 4, 1, Kind.IGNORED), Field("lba", 2, 7, 32),
+        0x2F, "VERIFY (10)", 10, burning.verify, Field("dpo", 1, 4, 1, Kind.IGNORED), Field("lba", 2, 7, 32),
         Field("count", 7, 7, 16),
     ),
     _asking(0x2B, "SEEK (10)", 10, reading.seek, Field("lba", 2, 7, 32)),
@@ -100,7 +131,12 @@ _OWN = [
             _RELADR, Field("immed", 1, 1, 1, Kind.IGNORED), Field("lba", 2, 7, 32, Kind.IGNORED),
             Field("count", 7, 7, 16, Kind.IGNORED),
         ),
-        writing.synchronize_cache, blocking=True, read_only=True, timeout=60,
+        burning.synchronize_cache, check=burning.check_synchronize, blocking=True, read_only=True, timeout=60,
+    ),
+    _asking(
+        0x42, "READ SUB-CHANNEL", 10, subchannel.read_sub_channel,
+        Field("msf", 1, 1, 1), Field("subq", 2, 6, 1), Field("parameter_list", 3, 7, 8), Field("track", 6, 7, 8), _LIST_7,
+        check=subchannel.check_read_sub_channel,
     ),
     _asking(
         0x43, "READ TOC/PMA/ATIP", 10, toc.read_toc,
@@ -116,13 +152,30 @@ _OWN = [
         Field("notification_class_request", 4, 7, 8), check=events.check_get_event_status,
     ),
     _asking(
-        0x51, "READ DISC INFORMATION", 10, toc.read_disc_information, Field("data_type", 1, 2, 3), _LIST_7,
-        check=toc.check_disc_information,
+        0x51, "READ DISC INFORMATION", 10, information.read_disc_information, Field("data_type", 1, 2, 3), _LIST_7,
+        check=information.check_disc_information,
     ),
     _asking(
-        0x52, "READ TRACK INFORMATION", 10, toc.read_track_information,
-        Field("open", 1, 2, 1, Kind.ZERO), Field("address_type", 1, 1, 2), Field("address", 2, 7, 32), _LIST_7,
-        check=toc.check_track_information,
+        0x52, "READ TRACK INFORMATION", 10, information.read_track_information,
+        Field("open", 1, 2, 1, Kind.IGNORED), Field("address_type", 1, 1, 2), Field("address", 2, 7, 32), _LIST_7,
+        check=information.check_track_information,
+    ),
+    _burning(
+        0x53, "RESERVE TRACK", 10, burning.reserve_track,
+        Field("rmz", 1, 1, 1, Kind.ZERO), Field("arsv", 1, 0, 1, Kind.ZERO), Field("reservation_size", 5, 7, 32),
+    ),
+    _burning(
+        0x54, "SEND OPC INFORMATION", 10, burning.send_opc,
+        Field("exclude", 1, 1, 1, Kind.IGNORED), Field("doopc", 1, 0, 1), Field("opc_speed", 2, 7, 16, Kind.IGNORED),
+        Field("parameter_list_length", 7, 7, 16), check=burning.check_opc, data_out=burning.opc_list,
+    ),
+    _burning(
+        0x5B, "CLOSE TRACK/SESSION", 10, burning.close_track_session,
+        _IMMED, Field("close_function", 2, 2, 3), Field("track", 4, 7, 16), check=burning.check_close,
+    ),
+    _burning(
+        0x5D, "SEND CUE SHEET", 10, burning.send_cue_sheet, Field("parameter_list_length", 6, 7, 24),
+        check=burning.check_cue_sheet, data_out=sbc.parameter_list,
     ),
     _asking(
         0x5C, "READ BUFFER CAPACITY", 10, performance.read_buffer_capacity, Field("block", 1, 0, 1), _LIST_7, medium=False
@@ -131,6 +184,10 @@ _OWN = [
     _read(
         0xA8, "READ (12)", 12, _RELADR, Field("lba", 2, 7, 32), Field("count", 6, 7, 32),
         Field("streaming", 10, 7, 1, Kind.IGNORED),
+    ),
+    _burning(
+        0xA1, "BLANK", 12, formatting.blank, Field("immed", 1, 4, 1, Kind.IGNORED), Field("blanking_type", 1, 2, 3),
+        Field("address", 2, 7, 32), check=formatting.check_blank,
     ),
     _write(
         0xAA, "WRITE (12)", 12, _RELADR, Field("lba", 2, 7, 32), Field("count", 6, 7, 32),
@@ -158,11 +215,16 @@ _OWN = [
         0xBB, "SET CD SPEED", 12,
         (
             Field("rotational_control", 1, 1, 2, Kind.IGNORED), Field("read_speed", 2, 7, 16),
-            Field("write_speed", 4, 7, 16, Kind.IGNORED),
+            Field("write_speed", 4, 7, 16),
         ),
         performance.set_cd_speed, read_only=True,
     ),
     _asking(0xBD, "MECHANISM STATUS", 12, mechanism.mechanism_status, _LIST_8, medium=False),
+    _burning(
+        0xBF, "SEND DISC STRUCTURE", 12, burning.send_disc_structure, Field("media_type", 1, 3, 4, Kind.IGNORED),
+        Field("format", 7, 7, 8), Field("parameter_list_length", 8, 7, 16), check=burning.check_disc_structure,
+        data_out=sbc.parameter_list,
+    ),
     _reading(
         0xBE, "READ CD", 12, reading.read_cd, _RELADR, Field("lba", 2, 7, 32), Field("count", 6, 7, 24), *_MAIN,
         check=reading.check_read_cd,

@@ -64,7 +64,9 @@ class OpticalDrive(PrimaryUnit):
         super().__init__(identity, durable)
         self.events = Events()
         self.persistent: set[Nexus] = set()  # who persistently prevents that the disc is taken out
-        self.speed: int | None = None  # that was asked for, in kilobytes a second; None: as fast as it can
+        # those that were asked for, in kilobytes a second; None: as fast as it can
+        self.speed: int | None = None
+        self.write_speed: int | None = None
         self.disc: Disc | None = None  # that can be read
         self.image = image  # what lies in the tray, readable or not
         self.open = False  # the tray
@@ -87,9 +89,12 @@ class OpticalDrive(PrimaryUnit):
         disc = self.loaded()
         if command.transfers and task.fields["count"] > MOST:
             raise command.invalid("count")
-        if command.writes and not disc.kind.writable:
+        if command.writes and not (disc.recorder is not None or disc.kind.writable):
             raise CheckCondition(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
-        if command.ranged and task.fields["lba"] + (task.fields["count"] or 1) > disc.blocks:
+        if command.ranged and disc.unformatted:
+            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_NOT_FORMATTED)
+        in_image = command.ranged and disc.recorder is None  # what is written in order knows its own addresses
+        if in_image and task.fields["lba"] + (task.fields["count"] or 1) > disc.blocks:
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
 
     def count(self, command: Command, fields: dict[str, int]) -> None:
@@ -256,27 +261,39 @@ class OpticalDrive(PrimaryUnit):
 
     def reset(self) -> None:
         self.persistent.clear()
-        self.speed = None
+        self.speed = self.write_speed = None
         super().reset()
 
     @property
     def current_speed(self) -> int:
         """Kilobytes a second."""
-        fastest = CD.speed if self.disc is None else self.disc.kind.speed
-        return fastest if self.speed is None else min(self.speed, fastest)
+        return self._fastest if self.speed is None else min(self.speed, self._fastest)
+
+    @property
+    def _fastest(self) -> int:
+        return CD.speed if self.disc is None else self.disc.kind.speed
+
+    @property
+    def current_write_speed(self) -> int:
+        """Kilobytes a second."""
+        return self._fastest if self.write_speed is None else min(self.write_speed, self._fastest)
 
     def update(self) -> None:
         super().update()
         put: Any = self.mode.put
         put(pages.CAPABILITIES, "lock_state", self.locked)
-        put(pages.CAPABILITIES, "maximum_read_speed", CD.speed if self.disc is None else self.disc.kind.speed)
+        for name in ("maximum_read_speed", "maximum_write_speed", "write_speed"):
+            put(pages.CAPABILITIES, name, self._fastest)
         put(pages.CAPABILITIES, "current_read_speed", self.current_speed)
+        for name in ("current_write_speed", "current_write_speed_selected"):
+            put(pages.CAPABILITIES, name, self.current_write_speed)
         disc = self.disc
-        self.fd = -1 if disc is None else disc.device.fd
-        self.read_flags = os.RWF_NOWAIT if disc is not None and disc.device.nowait else 0
+        plain = disc is not None and disc.plain
+        self.fd = disc.device.fd if disc is not None and plain else -1
+        self.read_flags = os.RWF_NOWAIT if disc is not None and plain and disc.device.nowait else 0
         self.blocks = 0 if disc is None else disc.blocks
         self.fast_read = self.fd >= 0
-        self.fast_write = self.fast_read and disc is not None and disc.kind.writable
+        self.fast_write = self.fast_read and disc is not None and disc.open_for_writing
 
     def close(self) -> None:
         self.save()

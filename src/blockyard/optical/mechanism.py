@@ -22,7 +22,8 @@ def check_start_stop_unit(drive: OpticalDrive, task: Task) -> None:
         raise invalid_field(4, 2)
     if fields["start"] and not fields["loej"] and drive.disc is None:
         raise drive.not_ready()
-    task.blocking = bool(fields["start"] and fields["loej"])  # an image is opened
+    # an image is opened, or what was written is made stable before it goes
+    task.blocking = bool(fields["loej"] and (fields["start"] or _unstable(drive)))
 
 
 def start_stop_unit(drive: OpticalDrive, task: Task) -> Buffer:
@@ -36,8 +37,17 @@ def start_stop_unit(drive: OpticalDrive, task: Task) -> Buffer:
         return b""
     if drive.locked:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.MEDIUM_REMOVAL_PREVENTED)
+    if _unstable(drive):
+        drive.flush()
+        task.effect = drive.open_tray
+        return b""
     drive.open_tray()
     return b""
+
+
+def _unstable(drive: OpticalDrive) -> bool:
+    """Whether the disc is one that is burned, perhaps not to its end."""
+    return drive.disc is not None and drive.disc.recorder is not None
 
 
 def prevent_allow_medium_removal(drive: OpticalDrive, task: Task) -> Buffer:

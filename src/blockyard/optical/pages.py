@@ -5,7 +5,7 @@ from __future__ import annotations
 from blockyard.scsi import mode, vpd
 from blockyard.scsi.mode import ModeField, ModePage
 
-ERROR_RECOVERY, POWER_CONDITION, TIMEOUT, CAPABILITIES = 0x01, 0x1A, 0x1D, 0x2A
+ERROR_RECOVERY, WRITE_PARAMETERS, POWER_CONDITION, TIMEOUT, CAPABILITIES = 0x01, 0x05, 0x1A, 0x1D, 0x2A
 
 
 VPD_PAGES = vpd.pages()
@@ -29,6 +29,31 @@ MODE_PAGES = {
                 ModeField("dte", 2, 1, 1),
                 ModeField("dcr", 2, 0, 1, changeable=True),
                 ModeField("read_retry_count", 3, 7, 8, default=1, changeable=True),
+            ),
+            "MMC-6",
+        ),
+        ModePage(
+            WRITE_PARAMETERS,
+            "Write Parameters",
+            52,
+            (
+                ModeField("bufe", 2, 6, 1, default=1, changeable=True),  # the data never runs out
+                ModeField("ls_v", 2, 5, 1, changeable=True),
+                ModeField("test_write", 2, 4, 1, changeable=True),
+                ModeField("write_type", 2, 3, 4, default=1, changeable=True, values=(0, 1, 2)),  # packet, TAO, SAO
+                ModeField("multi_session", 3, 7, 2, changeable=True),
+                ModeField("fp", 3, 5, 1, changeable=True),
+                ModeField("copy", 3, 4, 1, changeable=True),
+                ModeField("track_mode", 3, 3, 4, default=4, changeable=True),  # CONTROL: data
+                ModeField("data_block_type", 4, 3, 4, default=8, changeable=True),
+                ModeField("link_size", 5, 7, 8, changeable=True),
+                ModeField("host_application_code", 7, 5, 6, changeable=True),
+                ModeField("session_format", 8, 7, 8, changeable=True),
+                ModeField("packet_size", 10, 7, 32, changeable=True),
+                ModeField("audio_pause_length", 14, 7, 16, default=150, changeable=True),
+                ModeField("media_catalog_number", 16, 7, 128, changeable=True),
+                ModeField("isrc", 32, 7, 128, changeable=True),
+                ModeField("sub_header", 48, 7, 32, changeable=True),
             ),
             "MMC-6",
         ),
@@ -81,14 +106,28 @@ MODE_PAGES = {
         ModePage(
             CAPABILITIES,
             "MM Capabilities and Mechanical Status",
-            32,
+            36,
             (
+                ModeField("dvd_ram_read", 2, 5, 1, default=1),
                 ModeField("dvd_r_read", 2, 4, 1, default=1),
                 ModeField("dvd_rom_read", 2, 3, 1, default=1),
                 ModeField("method_2", 2, 2, 1, default=1),
                 ModeField("cd_rw_read", 2, 1, 1, default=1),
                 ModeField("cd_r_read", 2, 0, 1, default=1),
+                ModeField("dvd_ram_write", 3, 5, 1, default=1),
+                ModeField("dvd_r_write", 3, 4, 1, default=1),
+                ModeField("test_write", 3, 2, 1, default=1),
+                ModeField("cd_rw_write", 3, 1, 1, default=1),
+                ModeField("cd_r_write", 3, 0, 1, default=1),
+                ModeField("buf", 4, 7, 1, default=1),
                 ModeField("multi_session", 4, 6, 1, default=1),
+                ModeField("mode_2_form_2", 4, 5, 1, default=1),
+                ModeField("mode_2_form_1", 4, 4, 1, default=1),
+                ModeField("upc", 5, 6, 1, default=1),
+                ModeField("isrc", 5, 5, 1, default=1),
+                ModeField("r_w_supported", 5, 2, 1, default=1),
+                ModeField("cd_da_accurate", 5, 1, 1, default=1),
+                ModeField("cd_da", 5, 0, 1, default=1),
                 ModeField("loading_mechanism", 6, 7, 3, default=1),  # a tray
                 ModeField("eject", 6, 3, 1, default=1),
                 ModeField("lock_state", 6, 1, 1),
@@ -96,6 +135,11 @@ MODE_PAGES = {
                 ModeField("maximum_read_speed", 8, 7, 16),
                 ModeField("buffer_size", 12, 7, 16, default=2048),  # kilobytes
                 ModeField("current_read_speed", 14, 7, 16),
+                ModeField("maximum_write_speed", 18, 7, 16),
+                ModeField("current_write_speed", 20, 7, 16),
+                ModeField("current_write_speed_selected", 28, 7, 16),
+                ModeField("write_speeds", 30, 7, 16, default=1),
+                ModeField("write_speed", 34, 7, 16),
             ),
             "MMC-3",
         ),

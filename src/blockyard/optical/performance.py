@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from blockyard.optical.kinds import BLOCK
+from blockyard.optical.kinds import BLOCK, Writing
 from blockyard.scsi.sense import invalid_field, invalid_parameter, parameter_list_length_error
 
 if TYPE_CHECKING:
@@ -15,19 +15,26 @@ if TYPE_CHECKING:
 BUFFER = 2 << 20  # bytes that the drive says it buffers: the page cache is larger
 _FULL_SPEED = 0xFFFF
 _PERFORMANCE, _WRITE_SPEED = 0x00, 0x03  # TYPE
+_WRITE_SPEEDS = 3  # that are told: the fastest, and halves of it
 _DESCRIPTOR = 28  # bytes of a performance descriptor
 
 
 def set_cd_speed(drive: OpticalDrive, task: Task) -> Buffer:
-    speed = task.fields["read_speed"]
-    drive.speed = None if speed == _FULL_SPEED else speed
+    fields = task.fields
+    drive.speed = _asked(fields["read_speed"])
+    drive.write_speed = _asked(fields["write_speed"])
     drive.update()
     return b""
 
 
+def _asked(speed: int) -> int | None:
+    """None: as fast as it can."""
+    return None if speed in (0, _FULL_SPEED) else speed
+
+
 def check_set_streaming(drive: OpticalDrive, task: Task) -> None:
     if task.fields["type"]:
-        raise invalid_field(8)  # 05h, the size of a cache, is of drives that write
+        raise invalid_field(8)  # 05h is the size of a cache for defects
     if task.fields["parameter_list_length"] not in (0, _DESCRIPTOR):
         raise parameter_list_length_error()
 
@@ -38,15 +45,21 @@ def set_streaming(drive: OpticalDrive, task: Task) -> Buffer:
         return b""
     if len(data) < _DESCRIPTOR:
         raise parameter_list_length_error()
-    start, end, size, time = struct.unpack_from(">IIII", data, 4)
+    start, end, size, time, write_size, write_time = struct.unpack_from(">IIIIII", data, 4)
     if end < start:
         raise invalid_parameter(8)
-    if data[0] & 0x04 or not time:  # RDD: as it was at first
-        drive.speed = None if data[0] & 0x04 else drive.speed
+    if data[0] & 0x04:  # RDD: as it was at first
+        drive.speed = drive.write_speed = None
     else:
-        drive.speed = min(size * 1000 // time, _FULL_SPEED)  # kilobytes a second; the time is in milliseconds
+        drive.speed = _rate(size, time, drive.speed)
+        drive.write_speed = _rate(write_size, write_time, drive.write_speed)
     drive.update()
     return b""
+
+
+def _rate(size: int, time: int, before: int | None) -> int | None:
+    """Kilobytes a second; the time is in milliseconds, and nothing is said where it is 0."""
+    return min(size * 1000 // time, _FULL_SPEED) if time else before
 
 
 def check_get_performance(drive: OpticalDrive, task: Task) -> None:
@@ -59,19 +72,17 @@ def get_performance(drive: OpticalDrive, task: Task) -> Buffer:
     fields = task.fields
     disc = drive.loaded()
     write, exceptions = fields["data_type"] & 0x04, fields["data_type"] & 0x03
-    if fields["type"] == _WRITE_SPEED and disc.kind.writable and fields["maximum_descriptors"]:
-        speed = disc.kind.speed
-        return struct.pack(">I4x4xIII", 4 + 16, disc.blocks - 1, speed, speed)
-    if (
-        fields["type"] == _WRITE_SPEED
-        or (write and not disc.kind.writable)
-        or exceptions
-        or not fields["maximum_descriptors"]
-    ):
+    last, most = max(disc.capacity - 1, 0), fields["maximum_descriptors"]
+    writes = disc.kind.writing is not Writing.NEVER
+    if fields["type"] == _WRITE_SPEED and writes and most:
+        speeds = [disc.kind.speed >> shift for shift in range(_WRITE_SPEEDS)][:most]
+        descriptors = (struct.pack(">4xIII", last, disc.kind.speed, speed) for speed in speeds)
+        return struct.pack(">I4x", 4 + 16 * len(speeds)) + b"".join(descriptors)
+    if fields["type"] == _WRITE_SPEED or (write and not writes) or exceptions or not most:
         flags = (write >> 1) | (exceptions != 0) if fields["type"] == _PERFORMANCE else 0
         return struct.pack(">IB3x", 4, flags)
-    speed = drive.current_speed
-    return struct.pack(">IB3xIIII", 4 + 16, write >> 1, 0, speed, disc.blocks - 1, speed)
+    speed = drive.current_write_speed if write else drive.current_speed
+    return struct.pack(">IB3xIIII", 4 + 16, write >> 1, 0, speed, last, speed)
 
 
 def read_buffer_capacity(drive: OpticalDrive, task: Task) -> Buffer:

@@ -1,14 +1,34 @@
-"""Whole sectors of a CD-ROM, with what stands around the user data (ECMA-130 14 and annex A).
+"""Whole sectors of a CD, with what stands around the user data (ECMA-130 14 and annex A), and the sub-channels Q and P.
 
-An image has the user data alone; the rest follows from that: synchronisation, header, error detection and correction codes.
+An image may have the user data alone; the rest follows from that: synchronisation, header, error detection and correction codes.
 """
 
 from __future__ import annotations
 
+import binascii
 import struct
+from enum import IntEnum
+from typing import NamedTuple
 
-from blockyard.optical.kinds import BLOCK, msf
+from blockyard.optical.kinds import BLOCK, PREGAP, msf
+from blockyard.optical.layout import WHOLE, Form, Track
 from blockyard.scsi.task import Buffer
+
+
+class SectorType(IntEnum):
+    """EXPECTED SECTOR TYPE of READ CD."""
+
+    ANY = 0
+    AUDIO = 1
+    MODE_1 = 2
+    MODE_2 = 3
+    FORM_1 = 4
+    FORM_2 = 5
+
+
+_HEADER, _SUB_HEADER, _MODE_2_DATA = 4, 8, 2336
+_FORM_BIT = 0x20  # of the submode byte: form 2
+_FORM_1 = b"\0\0\x08\0" * 2  # sub-header of data in form 1, twice
 
 SYNC = b"\0" + b"\xff" * 10 + b"\0"
 _MODE_1 = 1
@@ -62,9 +82,14 @@ def _parity(data: Buffer, vectors: tuple[tuple[int, ...], ...]) -> bytes:
     return bytes(first + second)
 
 
-def header(lba: int) -> bytes:
+def header(lba: int, mode: int = _MODE_1) -> bytes:
     """Address and mode: minute, second and frame in binary coded decimals."""
-    return bytes(number // 10 << 4 | number % 10 for number in msf(lba)) + bytes([_MODE_1])
+    return bytes(map(bcd, msf(lba))) + bytes([mode])
+
+
+def bcd(number: int) -> int:
+    """A number up to 99 in binary coded decimals."""
+    return number // 10 << 4 | number % 10
 
 
 def error_codes(lba: int, data: bytes | bytearray) -> bytes:
@@ -75,9 +100,83 @@ def error_codes(lba: int, data: bytes | bytearray) -> bytes:
     return check + p + _parity(seen + p, _Q)
 
 
-def select(lba: int, data: bytes | bytearray, fields: int) -> bytes:
-    """The parts of the sector at `lba` that byte 9 of READ CD selects (MMC-6, main channel selection)."""
-    assert len(data) == BLOCK
-    parts = ((0x80, SYNC), (0x20, header(lba)), (0x10, data))
-    chosen = b"".join(part for bit, part in parts if fields & bit)
-    return chosen + (error_codes(lba, data) if fields & 0x08 else b"")
+def _form_1_codes(data: bytes) -> bytes:
+    """EDC, P and Q parity of mode 2 form 1, over sub-header and data; the codes see a header of zeros (CD-ROM XA)."""
+    check = struct.pack("<I", edc(data))
+    seen = bytes(4) + data + check
+    p = _parity(seen, _P)
+    return check + p + _parity(seen + p, _Q)
+
+
+class Sector(NamedTuple):
+    """A sector taken apart (MMC-6, READ CD)."""
+
+    kind: SectorType
+    sync: bytes
+    header: bytes
+    sub_header: bytes
+    data: bytes
+    codes: bytes
+
+
+def user_data(track: Track, stored: bytearray) -> bytearray:
+    """The 2048 bytes of user data of each of some sectors, as they are in the file of their track."""
+    stride = track.stride
+    if stride == BLOCK:
+        return stored
+    begin = stride - WHOLE + (len(SYNC) + _HEADER + (_SUB_HEADER if track.form is Form.XA else 0))
+    data = bytearray()
+    for at in range(0, len(stored), stride):
+        data += stored[at + begin : at + begin + BLOCK]
+    return data
+
+
+def sector(track: Track, lba: int, stored: bytes) -> Sector:
+    """The whole of a sector of which these bytes are in the file; none where it is zeros."""
+    form, begin = track.form, WHOLE - track.stride
+    if form is Form.AUDIO:
+        return Sector(SectorType.AUDIO, b"", b"", b"", stored or bytes(WHOLE), b"")
+    top = stored[: len(SYNC) + _HEADER] if stored and not begin else SYNC + header(lba, 1 if form is Form.MODE_1 else 2)
+    sync, head = top[: len(SYNC)], top[len(SYNC) :]
+    rest = stored[len(SYNC) + _HEADER - begin :] if track.stride != BLOCK else b""
+    if form is Form.MODE_1:
+        if rest:
+            return Sector(SectorType.MODE_1, sync, head, b"", rest[:BLOCK], rest[BLOCK:])
+        data = stored or bytes(BLOCK)
+        return Sector(SectorType.MODE_1, sync, head, b"", data, error_codes(lba, data))
+    if form is Form.MODE_2:
+        return Sector(SectorType.MODE_2, sync, head, b"", rest or bytes(_MODE_2_DATA), b"")
+    if not rest:
+        data = stored or bytes(BLOCK)
+        return Sector(SectorType.FORM_1, sync, head, _FORM_1, data, _form_1_codes(_FORM_1 + data))
+    if rest[2] & _FORM_BIT:  # its EDC counts as data, as drives give it (MMC-6, READ CD)
+        return Sector(SectorType.FORM_2, sync, head, rest[:_SUB_HEADER], rest[_SUB_HEADER:], b"")
+    at = _SUB_HEADER + BLOCK
+    return Sector(SectorType.FORM_1, sync, head, rest[:_SUB_HEADER], rest[_SUB_HEADER:at], rest[at:])
+
+
+def select(whole: Sector, fields: int) -> bytes:
+    """The parts of a sector that byte 9 of READ CD selects (MMC-6, main channel selection)."""
+    parts = (
+        (0x80, whole.sync),
+        (0x20, whole.header),
+        (0x40, whole.sub_header),
+        (0x10, whole.data),
+        (0x08, whole.codes),
+    )
+    return b"".join(part for bit, part in parts if fields & bit)
+
+
+def q_channel(track: Track, lba: int) -> bytes:
+    """The Q sub-channel of a sector, with its position (ADR 1): ten bytes, and their CRC (ECMA-130 22.3)."""
+    index = 0 if lba < track.start else 1 + sum(lba >= begin for begin in track.indexes)
+    relative = abs(lba - track.start) - (lba < track.start)
+    places = bytes(map(bcd, msf(relative - PREGAP))) + b"\0" + bytes(map(bcd, msf(lba)))
+    q = bytes([track.control << 4 | 0x1, bcd(track.number), bcd(index)]) + places
+    return q + (~binascii.crc_hqx(q, 0) & 0xFFFF).to_bytes(2, "big")
+
+
+def raw_sub_channels(q: bytes, *, paused: bool) -> bytes:
+    """P to W of a sector, 96 bytes: a bit of each channel in each byte, P in the highest. P says the pause before a track."""
+    bits = "".join(f"{byte:08b}" for byte in q)
+    return bytes(paused << 7 | (bit == "1") << 6 for bit in bits)

@@ -22,14 +22,14 @@ _MOST = 99  # tracks that a table of contents has
 Read = Callable[[int, int], bytearray]  # so many bytes at an offset; zeros beyond the end
 
 
-class Session(NamedTuple):
+class Span(NamedTuple):
     """A session of one data track; its blocks from `start` up to `end`, without."""
 
     start: int
     end: int
 
 
-def find(read: Read, blocks: int) -> tuple[Session, ...]:
+def find(read: Read, blocks: int) -> tuple[Span, ...]:
     """The sessions of an image of so many blocks: one at least. Raises OSError."""
     starts = [0]
     ends: list[int] = []
@@ -40,7 +40,7 @@ def find(read: Read, blocks: int) -> tuple[Session, ...]:
             break
         ends.append(end)
         starts.append(following)
-    return tuple(Session(start, end) for start, end in zip(starts, [*ends, blocks], strict=True))
+    return tuple(Span(start, end) for start, end in zip(starts, [*ends, blocks], strict=True))
 
 
 def _end_of_volume(read: Read, start: int, blocks: int) -> int | None:

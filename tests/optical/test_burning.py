@@ -1,0 +1,372 @@
+"""Discs that are written in order: tracks, sessions, and what cannot be taken back."""
+
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+
+import pytest
+
+from blockyard.optical.disc import Disc
+from blockyard.optical.kinds import msf
+from blockyard.scsi.sense import Asc, SenseKey
+from tests.optical.burners import (
+    FURTHER,
+    SESSION_AT_ONCE,
+    SYNCHRONIZE,
+    blank,
+    burner,
+    close,
+    cue_sheet,
+    format_unit,
+    next_writable,
+    parameters,
+    read,
+    reserve,
+    write,
+)
+from tests.optical.drives import (
+    EJECT,
+    LOAD,
+    DriveHost,
+    drive,
+    get_configuration,
+    host,
+    read_cd,
+    read_disc_information,
+    read_toc,
+    read_track_information,
+)
+
+_ILLEGAL = SenseKey.ILLEGAL_REQUEST
+_DATA = random.Random(3).randbytes(2048 * 400)
+
+
+def _information(one: DriveHost) -> tuple[int, int, int, int, int]:
+    """Disc status, state of the last session, number of sessions, first and last track of the last one."""
+    data = one.ok(read_disc_information())
+    return data[2] & 3, data[2] >> 2 & 3, data[4], data[5], data[6]
+
+
+def _capacity(one: DriveHost) -> int:
+    return int(struct.unpack(">II", one.ok(struct.pack(">B9x", 0x25)))[0])
+
+
+def test_a_cd_r_is_written_track_at_once(tmp_path: Path) -> None:
+    one = burner(tmp_path / "x.iso", "cd-r")
+    assert one.ok(get_configuration(1))[6:8] == b"\x00\x09"
+    assert _information(one) == (0, 0, 1, 1, 1)
+    assert next_writable(one) == (0, 359_849)
+    assert one.ok(read_toc(4))[12:15] == msf(359_849) == bytes([79, 59, 74])
+    one.invalid(read_toc(0), 2, 3)
+    one.fail(read(0, 1), _ILLEGAL, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+    parameters(one)
+    one.ok(write(0, 30), _DATA[: 30 * 2048])
+    one.fail(write(31, 1), _ILLEGAL, Asc.INVALID_ADDRESS_FOR_WRITE, bytes(2048))
+    one.fail(write(0, 1), _ILLEGAL, Asc.INVALID_ADDRESS_FOR_WRITE, bytes(2048))  # once
+    one.ok(write(30, 370), _DATA[30 * 2048 :])
+    assert _information(one) == (1, 1, 1, 1, 1)
+    assert next_writable(one) == (400, 359_449)
+    one.ok(SYNCHRONIZE)
+    one.ok(close(1, 0xFF))
+    assert _information(one) == (1, 1, 1, 1, 2)
+    assert next_writable(one)[0] == 550  # behind the pregap of the next track
+    one.ok(close(2))
+    assert _information(one) == (2, 3, 1, 1, 1)
+    assert one.ok(read_toc(0)).hex() == "001201010014010000000000" + "0014aa0000000190"
+    assert one.ok(read(0, 400)) == _DATA
+    assert _capacity(one) == 399
+    one.fail(read(399, 2), _ILLEGAL, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+    one.fail(write(400, 1), SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED, bytes(2048))
+    one.fail(blank(1), _ILLEGAL, Asc.CANNOT_WRITE_MEDIUM_INCOMPATIBLE_FORMAT)
+    assert (tmp_path / "x.iso").read_bytes() == _DATA
+
+
+def test_a_burned_disc_is_read_in_two_other_drives_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.iso"
+    one = burner(path, "cd-r")
+    parameters(one)
+    one.ok(write(0, 400), _DATA)
+    one.ok(close(2))
+    one.ok(EJECT)
+    for other in (host(drive(path)), host(drive(path))):
+        assert other.ok(read(0, 400)) == _DATA
+        assert other.ok(get_configuration(1))[6:8] == b"\x00\x09"
+    as_dvd = host(drive(path, "dvd"))
+    assert as_dvd.ok(get_configuration(1))[6:8] == b"\x00\x10"
+    assert as_dvd.ok(read(0, 400)) == _DATA
+
+
+def test_sessions_follow_each_other_as_long_as_nobody_finalizes(tmp_path: Path) -> None:
+    one = burner(tmp_path / "x.iso", "cd-r")
+    parameters(one, multi_session=FURTHER)
+    one.ok(write(0, 400), _DATA)
+    one.ok(close(2))
+    assert _information(one) == (1, 0, 2, 2, 2)
+    assert next_writable(one)[0] == 400 + 11_400
+    assert one.ok(read_toc(1)).hex() == "000a010100140100" + "00000000"
+    one.ok(EJECT)
+    one.ok(LOAD)
+    parameters(one)
+    one.ok(write(11_800, 300), _DATA[: 300 * 2048])
+    one.ok(close(2))
+    assert _information(one) == (2, 3, 2, 2, 2)
+    assert one.ok(read_toc(1)).hex() == "000a01020014020000002e18"
+    assert one.ok(read(11_800, 300)) == _DATA[: 300 * 2048]
+    assert one.ok(read(0, 400)) == _DATA
+    one.fail(read(1000, 1), _ILLEGAL, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+    points = one.ok(read_toc(2))
+    entries = [points[at : at + 11] for at in range(4, len(points), 11)]
+    assert [(entry[0], entry[3]) for entry in entries] == [
+        (1, 0xA0), (1, 0xA1), (1, 0xA2), (1, 1), (1, 0xB0), (1, 0xC0), (2, 0xA0), (2, 0xA1), (2, 0xA2), (2, 2),
+    ]  # fmt: skip
+    assert entries[4][4:7] == msf(11_800)
+
+
+def test_a_test_write_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.iso"
+    one = burner(path, "cd-rw")
+    parameters(one, test=1)
+    one.ok(write(0, 200), _DATA[: 200 * 2048])
+    one.fail(write(0, 1), _ILLEGAL, Asc.INVALID_ADDRESS_FOR_WRITE, bytes(2048))
+    one.ok(write(200, 200), _DATA[200 * 2048 :])
+    assert next_writable(one)[0] == 400
+    one.ok(SYNCHRONIZE)
+    one.ok(close(1, 0xFF))
+    one.ok(close(2))
+    assert _information(one) == (0, 0, 1, 1, 1)
+    assert next_writable(one)[0] == 0
+    assert path.stat().st_size == 0
+
+
+def test_a_short_track_of_a_cd_gets_its_four_seconds(tmp_path: Path) -> None:
+    one = burner(tmp_path / "x.iso", "cd-r")
+    parameters(one)
+    one.ok(write(0, 16), _DATA[: 16 * 2048])
+    one.ok(close(2))
+    assert _capacity(one) == 299
+    assert one.ok(read(0, 300)) == _DATA[: 16 * 2048].ljust(300 * 2048, b"\0")
+
+
+def test_audio_tracks_are_written_and_read_with_their_sub_channel(tmp_path: Path) -> None:
+    path = tmp_path / "x.iso"
+    one = burner(path, "cd-r")
+    sound = random.Random(4).randbytes(2352 * 300)
+    parameters(one, block_type=0, track_mode=0)
+    one.ok(write(0, 300), sound)
+    one.ok(close(1, 0xFF))
+    parameters(one, block_type=8)
+    start = next_writable(one)[0]
+    assert start == 450
+    one.ok(write(start, 300), _DATA[: 300 * 2048])
+    one.ok(close(2))
+    assert one.ok(read_toc(0))[4:].hex() == "0010010000000000" + "00140200000001c2" + "0014aa00000002ee"
+    one.fail(read(0, 1), _ILLEGAL, Asc.ILLEGAL_MODE_FOR_THIS_TRACK)
+    assert one.ok(read_cd(0, 300, 0xF8, sector_type=1)) == sound
+    assert one.ok(read_cd(10, 1, 0x10)) == sound[23_520:][:2352]
+    one.fail(read_cd(0, 1, sector_type=2), _ILLEGAL, Asc.ILLEGAL_MODE_FOR_THIS_TRACK)
+    q = one.ok(read_cd(80, 1, 0, sub_channel=2))
+    assert q[:10].hex() == "01010100" + "010500" + "000305"[0:6]
+    raw = one.ok(read_cd(80, 1, 0, sub_channel=1))
+    assert bytes(int("".join(str(byte >> 6 & 1) for byte in raw[at : at + 8]), 2) for at in range(0, 96, 8)) == q[:12]
+    assert one.ok(read_cd(450, 2, 0x10)) == _DATA[:4096]
+    assert path.with_name("x.iso.audio").read_bytes() == sound
+
+
+def test_session_at_once_goes_by_its_cue_sheet(tmp_path: Path) -> None:
+    one = burner(tmp_path / "x.iso", "cd-r")
+    sound = random.Random(4).randbytes(2352 * 450)
+    parameters(one, write_type=SESSION_AT_ONCE)
+    sheet = cue_sheet(
+        (0x41, 0, 0, 0x10, msf(-150)), (0x41, 1, 0, 0x10, msf(-150)), (0x41, 1, 1, 0x10, msf(0)),
+        (0x01, 2, 0, 0x00, msf(400)), (0x01, 2, 1, 0x00, msf(550)), (0x01, 0xAA, 1, 0x00, msf(850)),
+    )  # fmt: skip
+    one.ok(*sheet)
+    one.fail(write(0, 1), _ILLEGAL, Asc.INVALID_ADDRESS_FOR_WRITE, bytes(2048))
+    one.ok(write(-150, 150), bytes(150 * 2048))
+    one.ok(write(0, 400), _DATA)
+    one.fail(close(2), _ILLEGAL, Asc.COMMAND_SEQUENCE_ERROR)
+    one.ok(write(400, 450), sound)
+    one.ok(SYNCHRONIZE)
+    assert _information(one) == (2, 3, 1, 1, 2)
+    assert one.ok(read_toc(0))[4:].hex() == "0014010000000000" + "0010020000000226" + "0010aa0000000352"
+    assert one.ok(read(0, 400)) == _DATA
+    assert one.ok(read_cd(400, 450, 0xF8)) == sound
+    assert one.ok(read_cd(400, 1, 0, sub_channel=2))[1:3] == b"\x02\x00"  # its pregap is index 0
+
+
+def test_a_cue_sheet_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    one = burner(tmp_path / "x.iso", "cd-r")
+    parameters(one, write_type=SESSION_AT_ONCE)
+    head, tail = (0x41, 0, 0, 0x10, msf(-150)), (0x41, 0xAA, 1, 0x10, msf(500))
+    good = (0x41, 1, 0, 0x10, msf(-150)), (0x41, 1, 1, 0x10, msf(0))
+    for lines in (
+        (head, tail), (*good, tail), (head, good[0], tail), (head, *good, (0x41, 3, 1, 0x10, msf(400)), tail),
+        (head, *good, (0x41, 0xAA, 1, 0x10, msf(-20))), (head, good[0], (0x41, 1, 1, 0x77, msf(0)), tail),
+        (head, (0x41, 1, 0, 0x10, msf(0)), (0x41, 1, 1, 0x10, msf(150)), tail),
+    ):  # fmt: skip
+        one.fail(*_swapped(cue_sheet(*lines), Asc.INVALID_FIELD_IN_PARAMETER_LIST))
+    one.fail(
+        *_swapped(
+            cue_sheet(head, *good, (0x41, 0xAA, 1, 0x10, msf(359_850))), Asc.END_OF_USER_AREA_ENCOUNTERED_ON_THIS_TRACK
+        )
+    )
+    assert _information(one) == (0, 0, 1, 1, 1)
+
+
+def _swapped(command: tuple[bytes, bytes], asc: Asc) -> tuple[bytes, SenseKey, Asc, bytes]:
+    return command[0], _ILLEGAL, asc, command[1]
+
+
+@pytest.mark.parametrize(("kind", "gap"), [("dvd-r", 12_288), ("dvd+r", 2_048), ("bd-r", 0), ("dvd-r-dl", 12_288)])
+def test_other_discs_are_written_in_increments(tmp_path: Path, kind: str, gap: int) -> None:
+    one = burner(tmp_path / "x.iso", kind)
+    parameters(one, write_type=0, multi_session=FURTHER)
+    assert _information(one) == (0, 0, 1, 1, 1)
+    one.ok(write(0, 400), _DATA)
+    one.ok(SYNCHRONIZE)
+    one.ok(close(1, 1))
+    one.ok(close(2))
+    assert _information(one) == (1, 0, 2, 2, 2)
+    blocking = one.drive.disc.kind.blocking if one.drive.disc is not None else 1
+    second = -(-(400 + gap) // blocking) * blocking
+    assert next_writable(one)[0] == second
+    one.ok(write(second, 10), _DATA[:20480])
+    assert one.ok(read(second, 10)) == _DATA[:20480]
+    one.ok(close(6))
+    assert _information(one)[0] == 2
+    assert one.ok(read(0, 400)) == _DATA
+
+
+def test_a_reserved_track_keeps_its_place(tmp_path: Path) -> None:
+    one = burner(tmp_path / "x.iso", "dvd-r", 1600)
+    parameters(one, write_type=0)
+    one.ok(reserve(100))
+    assert one.ok(read_track_information(1, 1))[6] & 0xC0 == 0xC0  # reserved, blank
+    assert next_writable(one) == (112, 1488)
+    one.ok(write(112, 5), bytes(10240))
+    one.ok(write(0, 10), _DATA[:20480])
+    one.fail(write(10, 103), _ILLEGAL, Asc.END_OF_USER_AREA_ENCOUNTERED_ON_THIS_TRACK, bytes(103 * 2048))
+    one.ok(close(1, 1))
+    data = one.ok(read_track_information(1, 1))
+    assert struct.unpack_from(">I", data, 24)[0] == 112
+    one.fail(reserve(16), _ILLEGAL, Asc.COMMAND_SEQUENCE_ERROR)
+    one.ok(close(2))
+    assert one.ok(read(0, 117)) == _DATA[:20480].ljust(117 * 2048, b"\0")
+
+
+def test_a_dvd_r_is_written_at_once(tmp_path: Path) -> None:
+    one = burner(tmp_path / "x.iso", "dvd-r")
+    parameters(one, write_type=SESSION_AT_ONCE)
+    one.ok(reserve(400))
+    one.ok(write(0, 400), _DATA)
+    one.ok(SYNCHRONIZE)
+    assert _information(one) == (2, 3, 1, 1, 1)
+    one.ok(close(2))
+    assert one.ok(read(0, 400)) == _DATA
+
+
+def test_a_rewritable_disc_is_blanked(tmp_path: Path) -> None:
+    path = tmp_path / "x.iso"
+    one = burner(path, "cd-rw")
+    for kind in (0, 1):
+        parameters(one)
+        one.ok(write(0, 400), _DATA)
+        one.ok(close(2))
+        assert _information(one)[0] == 2
+        one.ok(EJECT)
+        one.ok(LOAD)  # it is there for reading, and can be blanked
+        one.ok(blank(kind))
+        assert _information(one) == (0, 0, 1, 1, 1)
+        assert path.stat().st_size == 0
+        one.fail(read(0, 1), _ILLEGAL, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+    one.invalid(blank(7), 1, 2)
+
+
+def test_what_came_last_is_taken_back(tmp_path: Path) -> None:
+    one = burner(tmp_path / "x.iso", "cd-rw")
+    parameters(one, multi_session=FURTHER)
+    for start in (0, 11_700):
+        one.ok(write(start, 300), _DATA[: 300 * 2048])
+        one.ok(close(2))
+    one.ok(blank(6))  # the last session
+    assert _information(one) == (1, 0, 2, 2, 2)
+    assert next_writable(one)[0] == 11_700
+    one.ok(blank(5))  # its end
+    assert _information(one) == (1, 1, 1, 1, 2)
+    one.ok(blank(4, 100))  # the tail of its track
+    assert next_writable(one)[0] == 100
+    one.ok(write(100, 300), _DATA[: 300 * 2048])
+    one.ok(close(2))
+    assert one.ok(read(0, 400)) == _DATA[: 100 * 2048] + _DATA[: 300 * 2048]
+    one.fail(blank(4, 100), _ILLEGAL, Asc.INVALID_FIELD_IN_CDB)
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "profile"),
+    [("dvd-ram", 0x00, 0x12), ("dvd+rw", 0x26, 0x1A), ("bd-re", 0x00, 0x43), ("dvd-rw", 0x15, 0x13), ("cd-rw", 0x10, 0x0A),
+     ("dvd+rw-dl", 0x26, 0x2A)],
+)  # fmt: skip
+def test_formatting_makes_any_block_writable(tmp_path: Path, kind: str, form: int, profile: int) -> None:
+    one = burner(tmp_path / "x.iso", kind, 2000)
+    if kind not in ("dvd-rw", "cd-rw"):
+        one.fail(write(0, 1), _ILLEGAL, Asc.MEDIUM_NOT_FORMATTED, bytes(2048))
+    assert _information(one)[0] == 0
+    one.ok(*format_unit(form))
+    assert int.from_bytes(one.ok(get_configuration(1))[6:8], "big") == profile
+    assert _information(one) == (2, 3, 1, 1, 1)
+    assert _capacity(one) == 1999
+    one.ok(write(1000, 400), _DATA)
+    one.ok(write(1000, 1), b"x" * 2048)
+    one.ok(SYNCHRONIZE)
+    one.ok(EJECT)
+    one.ok(LOAD)
+    assert one.ok(read(999, 402)) == bytes(2048) + b"x" * 2048 + _DATA[2048:] + bytes(2048)
+    assert one.drive.fast_write
+    if kind in ("dvd-rw", "cd-rw"):
+        one.ok(blank(1))
+        assert _information(one)[0] == 0
+        assert not one.drive.fast_write
+        assert next_writable(one)[0] == 0
+
+
+def test_what_is_synchronised_is_there_after_the_process_has_died(tmp_path: Path) -> None:
+    path = tmp_path / "x.iso"
+    one = burner(path, "dvd+r")
+    one.ok(write(0, 100), _DATA[: 100 * 2048])
+    one.ok(SYNCHRONIZE)
+    one.ok(write(100, 100), _DATA[100 * 2048 : 200 * 2048])
+    disc = one.drive.disc
+    assert disc is not None
+    for device in disc.files:  # it dies
+        device.close()
+    again = host(drive(path))
+    assert again.ok(read(0, 100)) == _DATA[: 100 * 2048]
+    again.fail(read(100, 1), _ILLEGAL, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+    assert path.stat().st_size == 100 * 2048
+    assert next_writable(again)[0] == 100
+
+
+def test_a_burn_at_once_that_is_cut_short_leaves_a_disc_that_ends_in_errors(tmp_path: Path) -> None:
+    path = tmp_path / "x.iso"
+    one = burner(path, "cd-r")
+    parameters(one, write_type=SESSION_AT_ONCE)
+    one.ok(
+        *cue_sheet(
+            (0x41, 0, 0, 0x10, msf(-150)), (0x41, 1, 0, 0x10, msf(-150)), (0x41, 1, 1, 0x10, msf(0)),
+            (0x41, 0xAA, 1, 0x10, msf(400)),
+        )
+    )  # fmt: skip
+    one.ok(write(-150, 150), bytes(150 * 2048))
+    one.ok(write(0, 100), _DATA[: 100 * 2048])
+    one.ok(EJECT)
+    one.ok(LOAD)
+    assert _information(one) == (2, 3, 1, 1, 1)
+    assert _capacity(one) == 399
+    assert one.ok(read(0, 100)) == _DATA[: 100 * 2048]
+    assert one.fail(read(98, 10), SenseKey.MEDIUM_ERROR, Asc.UNRECOVERED_READ_ERROR).information == 100
+    assert one.ok(read_track_information(1, 1))[5] & 0x20  # damaged
+    disc = Disc(path)
+    assert disc.device.read_only
+    disc.close()
