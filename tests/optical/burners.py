@@ -69,4 +69,5 @@ def next_writable(one: DriveHost) -> tuple[int, int]:
     """What READ TRACK INFORMATION says of the track that is written next: its address and the free blocks."""
     data = one.ok(struct.pack(">BBIxHx", 0x52, 1, 0xFF, 4096))
     assert data[7] & 1
-    return struct.unpack_from(">II", data, 12)  # type: ignore[return-value]
+    following, free = struct.unpack_from(">II", data, 12)
+    return following, free

@@ -115,7 +115,8 @@ def test_sessions_follow_each_other_as_long_as_nobody_finalizes(tmp_path: Path) 
     assert one.ok(read_toc(1)).hex() == "000a01020014020000002e18"
     assert one.ok(read(11_800, 300)) == _DATA[: 300 * 2048]
     assert one.ok(read(0, 400)) == _DATA
-    one.fail(read(1000, 1), _ILLEGAL, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
+    assert one.ok(read(399, 3))[2048:] == bytes(4096)  # between sessions
+    assert one.drive.fast_read
     points = one.ok(read_toc(2))
     entries = [points[at : at + 11] for at in range(4, len(points), 11)]
     assert [(entry[0], entry[3]) for entry in entries] == [
@@ -310,9 +311,9 @@ def test_what_came_last_is_taken_back(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_formatting_makes_any_block_writable(tmp_path: Path, kind: str, form: int, profile: int) -> None:
     one = burner(tmp_path / "x.iso", kind, 2000)
-    if kind not in ("dvd-rw", "cd-rw"):
+    if kind.startswith("dvd+rw"):
         one.fail(write(0, 1), _ILLEGAL, Asc.MEDIUM_NOT_FORMATTED, bytes(2048))
-    assert _information(one)[0] == 0
+    assert _information(one)[0] == (2 if kind in ("dvd-ram", "bd-re") else 0)  # these come formatted
     one.ok(*format_unit(form))
     assert int.from_bytes(one.ok(get_configuration(1))[6:8], "big") == profile
     assert _information(one) == (2, 3, 1, 1, 1)

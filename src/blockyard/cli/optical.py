@@ -11,9 +11,8 @@ from blockyard.block.size import format_size
 from blockyard.cli import parsers
 from blockyard.cli.output import show
 from blockyard.cli.parsers import Action, Subparsers, family
-from blockyard.cli.pools import size_of
 from blockyard.control.administration import ask
-from blockyard.optical.kinds import AUTO, BD_RE, KINDS
+from blockyard.optical.kinds import AUTO, BD_RE, BLANKS, CD_R, KINDS
 
 _EXIT_STATUS = """\
 exit status:
@@ -26,7 +25,7 @@ exit status:
 
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `optical` to the commands."""
-    optical = family(commands, "optical", "optical drives: put images in and take them out")
+    optical = family(commands, "optical", "optical drives: put discs in and take them out, and make them")
     insert = _command(optical, "insert", _insert, "put an image into a drive, in the place of what is there")
     insert.add_argument("drive", metavar="DRIVE", help="its name, as `blockyard optical status` shows it")
     insert.add_argument("image", metavar="IMAGE", help="the name of an image in its jukebox, or a path with a / in it")
@@ -36,12 +35,27 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     insert.add_argument(
         "--blank",
         metavar="SIZE",
-        help="make it: a blank disc of this size, which takes no space before it is written (25G)",
+        help="make it: a blank disc of this size (25G, 80min), which takes no space before it is written",
     )
     _add_force(insert)
     eject = _command(optical, "eject", _eject, "take out what is in a drive")
     eject.add_argument("drive", metavar="DRIVE", help="its name")
     _add_force(eject)
+    create = _command(optical, "create", _create, "make a blank disc, which takes no space before it is written")
+    _disc(create)
+    create.add_argument("--kind", choices=tuple(BLANKS), default=CD_R.name, help="the disc that it is (default: cd-r)")
+    create.add_argument(
+        "--size", metavar="SIZE", help="80min, 50G or another size (default: the usual one of its kind)"
+    )
+    close = _command(optical, "close", _close, "finalize a disc that is in no drive: nothing can be added then")
+    _disc(close)
+    blank = _command(optical, "blank", _blank, "take everything off a rewritable disc that is in no drive")
+    _disc(blank)
+    export = _command(
+        optical, "export", _export, "write what is on a disc to an ISO image, or a cue sheet with its data"
+    )
+    _disc(export)
+    export.add_argument("file", metavar="FILE", help="a new file: .iso, or .cue for a CD with audio tracks")
     status = _command(optical, "status", _status, "show the drives, what is in them and who uses them")
     status.add_argument("--json", action="store_true", help="as JSON")
     listing = _command(optical, "list", _list, "list the images in the jukebox of a drive")
@@ -53,6 +67,11 @@ def _command(
     commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str
 ) -> argparse.ArgumentParser:
     return parsers.command(commands, name, action, what, epilog=_EXIT_STATUS)
+
+
+def _disc(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("drive", metavar="DRIVE", help="the drive whose jukebox it is in, or whose server has it")
+    parser.add_argument("image", metavar="DISC", help="its name in the jukebox, or a path with a / in it")
 
 
 def _add_force(parser: argparse.ArgumentParser) -> None:
@@ -72,11 +91,25 @@ def _ask(directory: Path, options: argparse.Namespace, request: str, **arguments
     return ask(directory, "optical", drive=options.drive, request=request, **arguments)
 
 
+def _image(options: argparse.Namespace) -> str:
+    """The name of an image in the jukebox, or a path that means the same for the server."""
+    image: str = options.image
+    return os.path.abspath(image) if "/" in image else image
+
+
 def _insert(directory: Path, options: argparse.Namespace) -> None:
-    image = os.path.abspath(options.image) if "/" in options.image else options.image
-    blank = None if options.blank is None else size_of(options.blank)
-    kind = options.kind or (None if blank is None else BD_RE.name)
-    _ask(directory, options, "insert", image=image, kind=kind, blank=blank, force=options.force, wait=options.wait)
+    image = _image(options)
+    kind = options.kind or (None if options.blank is None else BD_RE.name)
+    _ask(
+        directory,
+        options,
+        "insert",
+        image=image,
+        kind=kind,
+        blank=options.blank,
+        force=options.force,
+        wait=options.wait,
+    )
     print(f"{options.image} is in {options.drive}")
 
 
@@ -85,20 +118,45 @@ def _eject(directory: Path, options: argparse.Namespace) -> None:
     print(f"{options.drive} is empty")
 
 
+def _create(directory: Path, options: argparse.Namespace) -> None:
+    found = _ask(directory, options, "create", image=_image(options), kind=options.kind, size=options.size)
+    print(f"{found['image']} is a blank {options.kind.upper()} of {format_size(found['size'])}")
+
+
+def _close(directory: Path, options: argparse.Namespace) -> None:
+    _ask(directory, options, "close", image=_image(options))
+    print(f"{options.image} is closed")
+
+
+def _blank(directory: Path, options: argparse.Namespace) -> None:
+    _ask(directory, options, "blank", image=_image(options))
+    print(f"{options.image} is blank")
+
+
+def _export(directory: Path, options: argparse.Namespace) -> None:
+    _ask(directory, options, "export", image=_image(options), file=os.path.abspath(options.file))
+    print(f"{options.image} is in {options.file}")
+
+
 def _status(directory: Path, options: argparse.Namespace) -> None:
     found = ask(directory, "optical drives")
     head = ("DRIVE", "STATE", "DISC", "SIZE", "SESSIONS", "LOCKED BY", "IMAGE")
-    rows = [(name, drive["state"], *_disc(drive), ", ".join(drive["locked_by"]) or "-", drive["image"] or "-")
+    rows = [(name, drive["state"], *_loaded(drive), ", ".join(drive["locked_by"]) or "-", drive["image"] or "-")
             for name, drive in found.items()]  # fmt: skip
     show(options, found, head, rows, none="no drive is served")
 
 
-def _disc(drive: dict[str, Any]) -> tuple[str, str, str]:
+def _loaded(drive: dict[str, Any]) -> tuple[str, str, str]:
     disc = drive["disc"]
-    return (disc["kind"].upper(), format_size(disc["size"]), str(len(disc["sessions"]))) if disc else ("-", "-", "-")
+    if not disc:
+        return "-", "-", "-"
+    return disc["kind"].upper(), format_size(disc["size"] or disc["capacity"]), str(len(disc["sessions"]))
 
 
 def _list(directory: Path, options: argparse.Namespace) -> None:
     found = _ask(directory, options, "list")["images"]
-    rows = [(name, format_size(size)) for name, size in found.items()]
-    show(options, found, ("IMAGE", "SIZE"), rows, none="there is no image in it")
+    rows = [
+        (name, format_size(image["size"]), image["kind"].upper() or "-", image["state"] or "-")
+        for name, image in found.items()
+    ]
+    show(options, found, ("IMAGE", "SIZE", "DISC", "STATE"), rows, none="there is no image in it")

@@ -21,7 +21,7 @@ async def optical(server: Server, request: Request) -> dict[str, Any]:
     name, wanted = request.get("drive"), request.get("request")
     if not isinstance(name, str) or not isinstance(wanted, str):
         raise UsageError("the request has no drive, or does not say what it wants of it")
-    arguments = {key: request.get(key) for key in ("request", "image", "kind", "blank", "force")}
+    arguments = {key: request.get(key) for key in ("request", "image", "kind", "blank", "force", "size", "file")}
     reply = await _ask(server, name, arguments)
     return await _when_ejected(server, name, arguments, request.get("wait")) if "asked" in reply else reply
 

@@ -92,6 +92,7 @@ def check_write(drive: OpticalDrive, task: Task) -> None:
 def write(drive: OpticalDrive, task: Task) -> Buffer:
     """WRITE (10) and (12): what has come of whole blocks."""
     disc, data, fields = _check_same(drive, task), memoryview(task.data_out), task.fields
+    before = disc.blocks
     with disc.using():
         if disc.recorder is not None:
             _record(drive, disc.recorder, address(fields), fields["count"], data)
@@ -99,6 +100,8 @@ def write(drive: OpticalDrive, task: Task) -> Buffer:
             disc.write(fields["lba"] * BLOCK, data[:whole])
     if fields["fua"]:
         disc.flush()
+    if disc.blocks != before:  # a session that is written at once has come to its end
+        task.effect = drive.recorded
     return b""
 
 
@@ -174,9 +177,10 @@ def close_track_session(drive: OpticalDrive, task: Task) -> Buffer:
             raise CheckCondition(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
         disc.flush()
         return b""
+    before = disc.blocks
     with disc.using():
         _close(drive, disc, disc.recorder, function, task.fields["track"])
-    task.effect = drive.update
+    task.effect = drive.recorded if disc.blocks != before else None
     return b""
 
 

@@ -14,9 +14,20 @@ from typing import NamedTuple
 
 from blockyard.block.file import FileDevice
 from blockyard.optical import cuesheet, record
-from blockyard.optical.kinds import AUTO, BLOCK, CD, FORMATTED, IMAGES, KINDS, Kind, kind_of
+from blockyard.optical.kinds import (
+    AUTO,
+    BLOCK,
+    CD,
+    CD_RW_FORMATTED,
+    DVD_RW_RESTRICTED,
+    FORMATTED,
+    IMAGES,
+    KINDS,
+    Kind,
+    kind_of,
+)
 from blockyard.optical.layout import Session, Text, Track
-from blockyard.optical.record import Record
+from blockyard.optical.record import IMAGE, Record
 from blockyard.optical.recorder import Recorder
 from blockyard.optical.sectors import user_data
 from blockyard.optical.sessions import find
@@ -24,6 +35,7 @@ from blockyard.scsi.sense import Asc, CheckCondition, SenseKey
 from blockyard.scsi.task import Buffer
 
 log = logging.getLogger(__name__)
+_PACKETS = {DVD_RW_RESTRICTED: 16, CD_RW_FORMATTED: 32}  # blocks of the packets that formatting has made
 
 
 class Run(NamedTuple):
@@ -95,7 +107,8 @@ class Disc:
 
     def _open_anywhere(self) -> None:
         """All of it is one track."""
-        self._sessions = [Session([Track(1, 0, self._blocks)])]
+        packet = _PACKETS.get(self._kind, 0)
+        self._sessions = [Session([Track(1, 0, self._blocks, packet=packet > 0, fixed_packet=packet)])]
 
     def _open_cue_sheet(self, kind: str) -> None:
         if kind not in (AUTO, CD.name):
@@ -199,6 +212,14 @@ class Disc:
         return self.recorder is None and self.path.suffix.lower() != ".cue"
 
     @property
+    def in_place(self) -> bool:
+        """Whether its file has each of its `blocks` at its address, so that they can be read there without more."""
+        if self.recorder is None:
+            return self.plain
+        tracks = [track for session in self.sessions if session.closed for track in session.tracks]
+        return all(track.file == IMAGE and track.form.has_blocks and track.end == track.limit for track in tracks)
+
+    @property
     def open_for_writing(self) -> bool:
         """Whether any block can be written now."""
         return self.plain and self.kind.writable and not self.device.read_only
@@ -252,23 +273,16 @@ class Disc:
             stored = lba < track.end
             stop = min(end, track.end if stored else bound)
             if not stored:
-                self._check_zeros(lba, track, tracks[at + 1] if at + 1 < len(tracks) else None)
+                self._check_zeros(lba, track, last=at + 1 == len(tracks))
             yield Run(track, lba, stop - lba, stored)
             lba = stop
 
-    def _check_zeros(self, lba: int, track: Track, following: Track | None) -> None:
-        """Nothing is there; that reads as zeros only between the tracks of a session."""
+    def _check_zeros(self, lba: int, track: Track, *, last: bool) -> None:
+        """Nothing is there; that reads as zeros between two tracks, as an image has it there."""
         if track.planned is not None and lba < track.planned:  # burning was cut short
             raise OSError(errno.EIO, "It was never recorded", os.fspath(self.path))
-        if following is None or (self.recorder is not None and not self._together(track, following)):
+        if last:
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
-
-    def _together(self, one: Track, other: Track) -> bool:
-        """Whether two tracks are in one session."""
-        return any(
-            session.tracks[0].number <= one.number and other.number <= session.tracks[-1].number
-            for session in self.sessions
-        )
 
     def _stored(self, run: Run) -> bytearray:
         track = run.track

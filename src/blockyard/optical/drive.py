@@ -166,6 +166,11 @@ class OpticalDrive(PrimaryUnit):
         self.wish = wish
         self.events.media(MediaEvent.EJECT_REQUEST)
 
+    def recorded(self) -> None:
+        """What can be read of the disc has changed: hosts are told by an event, so that they look again without a reload."""
+        self.update()
+        self.events.media(MediaEvent.NEW_MEDIA)
+
     def withdraw(self) -> None:
         """Nobody wishes anything any more."""
         wish, self.wish = self.wish, None
@@ -288,9 +293,8 @@ class OpticalDrive(PrimaryUnit):
         for name in ("current_write_speed", "current_write_speed_selected"):
             put(pages.CAPABILITIES, name, self.current_write_speed)
         disc = self.disc
-        plain = disc is not None and disc.plain
-        self.fd = disc.device.fd if disc is not None and plain else -1
-        self.read_flags = os.RWF_NOWAIT if disc is not None and plain and disc.device.nowait else 0
+        self.fd = disc.device.fd if disc is not None and disc.in_place else -1
+        self.read_flags = os.RWF_NOWAIT if disc is not None and self.fd >= 0 and disc.device.nowait else 0
         self.blocks = 0 if disc is None else disc.blocks
         self.fast_read = self.fd >= 0
         self.fast_write = self.fast_read and disc is not None and disc.open_for_writing

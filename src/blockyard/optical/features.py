@@ -116,13 +116,13 @@ FEATURES = (
     Feature(0x001F, "DVD Read", 1, lambda drive: b"\x01\0\x03\0", _DVDS),  # MULTI110, DVD-RW DL and DVD-R DL
     Feature(0x0020, "Random Writable", 1, _random_writable, _ANYWHERE),
     Feature(0x0021, "Incremental Streaming Writable", 3, _incremental, _IN_ORDER),
-    # no spare areas, no certification; BD-R in order (SRM) alone
+    # no spare areas, no certification
     Feature(
         0x0023,
         "Formattable",
         1,
         lambda drive: bytes(8),
-        (*_ANYWHERE, CD_RW, CD_RW_FORMATTED, DVD_RW, DVD_RW_RESTRICTED, BD_R),
+        (*_ANYWHERE, CD_RW, CD_RW_FORMATTED, DVD_RW, DVD_RW_RESTRICTED),
     ),
     Feature(0x0026, "Restricted Overwrite", 0, lambda drive: b"", (DVD_RW_RESTRICTED, CD_RW_FORMATTED)),
     Feature(0x002A, "DVD+RW", 0, lambda drive: b"\x01\x03\0\0", _PLUS[:1]),  # WRITE; quick start, close only

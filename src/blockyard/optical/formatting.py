@@ -32,7 +32,7 @@ FORMATS: dict[str, dict[int, int]] = {
     "dvd-ram": {0x00: BLOCK, 0x01: 0},
     "dvd+rw": {0x26: 0, 0x00: 0},
     "dvd+rw-dl": {0x26: 0, 0x00: 0},
-    "bd-r": {0x00: 0},
+    "bd-r": {0x00: 0},  # in order (SRM), as it comes
     "bd-re": {0x00: 0, 0x30: 0, 0x31: 0},
 }
 _UNFORMATTED, _FORMATTED, _NO_MEDIUM = 1, 2, 3  # DESCRIPTOR TYPE
@@ -54,16 +54,14 @@ def format_unit(drive: OpticalDrive, task: Task) -> Buffer:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.CANNOT_WRITE_MEDIUM_INCOMPATIBLE_FORMAT)
     if task.fields["fmtdata"]:
         _check_list(data, disc, formats)
-    if disc.kind.writing is Writing.ONCE:  # a BD-R without spare areas is as it comes
-        if not disc.blank:
-            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.COMMAND_SEQUENCE_ERROR)
-        return b""
-    if disc.record is not None and not disc.record.formatted:
+    if disc.kind.writing is Writing.ONCE and not disc.blank:
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.COMMAND_SEQUENCE_ERROR)
+    if disc.kind.writing is not Writing.ONCE and disc.record is not None and not disc.record.formatted:
         with disc.using():
             if disc.recorder is not None and disc.recorder.sessions:
                 disc.recorder.keep([])
             disc.formatted()
-    task.effect = drive.update
+    task.effect = drive.recorded
     return b""
 
 
@@ -109,7 +107,7 @@ def blank(drive: OpticalDrive, task: Task) -> Buffer:
             disc.blanked()
         else:
             _take_back(recorder_of(disc), kind, place)
-    task.effect = drive.update
+    task.effect = drive.recorded
     return b""
 
 

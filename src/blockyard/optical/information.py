@@ -21,10 +21,7 @@ _NO_SESSION, _INCOMPLETE, _COMPLETE = 0, 1, 3  # STATE OF LAST SESSION
 _NONE = 0xFFFFFFFF
 LEAD_IN = 4500  # blocks of a lead-in
 LEAD_IN_START = bytes([97, 26, 66])  # of the first one, as a CD-R has it in its pregroove
-_EMPTY_TRACK, _EMPTY_INCREMENTAL = (
-    0x4F,
-    0x7F,
-)  # BLANK, with PACKET and FP where it is written in ECC blocks; DATA MODE: none
+_EMPTY_TRACK, _EMPTY_INCREMENTAL = 0x4F, 0x6F  # BLANK, PACKET where it is written in increments; DATA MODE: none
 _DATA_MODES = {Form.AUDIO: 0xF, Form.MODE_1: 1, Form.MODE_2: 2, Form.XA: 2}
 _BLANK_KIND = 0xFF  # DISC TYPE of what nothing is on
 _FORMAT_DONE = 3  # BG FORMAT STATUS
@@ -148,7 +145,7 @@ def _space(disc: Disc) -> Buffer:
         space.number, space.session, DATA, False,
         _EMPTY_INCREMENTAL if incremental else _EMPTY_TRACK,
         0x01, space.start, following, space.start + space.free - following,
-        disc.kind.blocking if incremental else 0, space.free, 0,
+        0, space.free, 0,
     )  # fmt: skip
 
 

@@ -5,18 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-_SUFFIXES = (".iso", ".udf", ".img")
+from blockyard.optical import record
+from blockyard.optical.record import Record
+
+_SUFFIXES = (".iso", ".udf", ".img", ".cue")
 
 
 class Image(NamedTuple):
     name: str
     size: int  # bytes
+    kind: str = ""  # of what was made as a blank disc
+    state: str = ""  # and what it is now
 
 
 def images(directory: Path) -> list[Image]:
     """The images of a jukebox, by name. Raises OSError."""
     files = [path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file()]
-    return sorted(Image(path.name, path.stat().st_size) for path in files)
+    return sorted(_image(path) for path in files)
+
+
+def _image(path: Path) -> Image:
+    try:
+        found = record.load(path)
+    except OSError:
+        return Image(path.name, path.stat().st_size, "", "damaged")
+    if found is None:
+        return Image(path.name, path.stat().st_size)
+    return Image(path.name, path.stat().st_size, found.kind, state_of(found))
+
+
+def state_of(found: Record) -> str:
+    """What a disc is, in a word."""
+    if found.formatted:
+        return "formatted"
+    if found.final:
+        return "closed"
+    return "appendable" if found.sessions else "blank"
 
 
 def place(directory: str, image: str) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from blockyard.block.size import parse_size
+
 BLOCK = 2048  # bytes of user data in a sector
 NO_PROFILE = 0x0000
 
@@ -103,6 +105,25 @@ IMAGES = {kind.name: kind for kind in (*PRESSED, BD_RE)}  # what an image can be
 KINDS = {kind.name: kind for kind in (*PRESSED, *RECORDABLE)}
 EVERY_KIND = (*KINDS.values(), DVD_RW_RESTRICTED, CD_RW_FORMATTED)
 AUTO = "auto"
+
+
+def capacity_of(kind: str, size: str | None) -> int:
+    """The blocks of a blank disc: of a usual size ("74min", "50G"), another ("64M"), or the most usual. Raises ValueError."""
+    if kind not in BLANKS:
+        raise ValueError(f"a blank disc is {', '.join(BLANKS)}, not {kind!r}")
+    sizes = dict(BLANKS[kind].sizes)
+    if size is None:
+        return BLANKS[kind].sizes[0][1]
+    blocks = sizes.get(size)
+    if blocks is None:
+        try:
+            blocks = parse_size(size) // BLOCK
+        except ValueError as error:
+            raise ValueError(f"{error}; the usual sizes of a {kind.upper()} are {', '.join(sizes)}") from None
+    most = max(BLANKS[kind].most, *sizes.values())
+    if not 1 <= blocks <= most:
+        raise ValueError(f"a {kind.upper()} has 1 to {most} blocks of {BLOCK} bytes, not {blocks}")
+    return blocks
 
 
 def kind_of(blocks: int, wanted: str = AUTO) -> Kind:

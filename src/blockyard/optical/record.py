@@ -23,6 +23,7 @@ from blockyard.optical.layout import WHOLE, Form, Session, Text, Track
 from blockyard.scsi.durable import Durable
 
 _FORMAT = 1
+SOLD_FORMATTED = ("dvd-ram", "bd-re")
 _DOCUMENT = "disc"
 IMAGE, AUDIO = 0, 1  # the files of a disc
 _TRACK = (
@@ -105,18 +106,14 @@ def save(image: Path, record: Record) -> None:
 
 
 def make(image: Path, kind: str, capacity: int) -> None:
-    """A blank disc, in files that are not there yet. Raises OSError, and ValueError for one that cannot be."""
-    if kind not in BLANKS:
-        raise ValueError(f"a blank disc is {', '.join(BLANKS)}, not {kind!r}")
-    most = max(BLANKS[kind].most, *(size for _, size in BLANKS[kind].sizes))
-    if not 1 <= capacity <= most:
-        raise ValueError(f"a {kind.upper()} has 1 to {most} blocks of {BLOCK} bytes, not {capacity}")
+    """A blank disc of so many blocks (kinds.py), in files that are not there yet. Raises OSError, ValueError."""
     if image.suffix.lower() == ".cue":
         raise ValueError("a .cue is a cue sheet: give the disc another name")
-    create(image, 0)
+    formatted = kind in SOLD_FORMATTED
+    create(image, capacity * BLOCK if formatted else 0)
     audio_file(image).unlink(missing_ok=True)
     try:
-        save(image, Record(kind, capacity, secrets.token_hex(4)))
+        save(image, Record(kind, capacity, secrets.token_hex(4), formatted=formatted))
     except OSError:
         os.unlink(image)
         raise

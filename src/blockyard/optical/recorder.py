@@ -166,7 +166,8 @@ class Recorder:
             track.form, track.stride, track.file, track.position = form, stride, file, records.place(file, track.first)
             track.control = DATA if form.is_data else AUDIO_CONTROL
             track.control |= 2 * parameters.copy_permitted
-            track.packet, track.fixed_packet = parameters.write_type == PACKET, parameters.fixed_packet
+            track.packet = parameters.write_type == PACKET
+            track.fixed_packet = parameters.fixed_packet if self.kind.family == "cd" else 0  # others have ECC blocks
             track.isrc = parameters.isrc
             if parameters.catalog:
                 self.record.text.catalog = parameters.catalog

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from blockyard.block.file import create
 from blockyard.optical.disc import Disc
 from blockyard.optical.drive import Image, OpticalDrive, Wish
-from blockyard.optical.jukebox import find, images, place
-from blockyard.optical.kinds import AUTO, BD_RE, BLOCK, KINDS, kind_of
+from blockyard.optical.export import export
+from blockyard.optical.jukebox import find, images, place, state_of
+from blockyard.optical.kinds import AUTO, BLANKS, BLOCK, KINDS, Writing, capacity_of
+from blockyard.optical.record import make
+from blockyard.scsi.sense import Asc, CheckCondition
 from blockyard.worker.drives import OpenDrive
 from blockyard.worker.handoff import Message
 from blockyard.worker.later import Answer, Later, nothing_more
@@ -34,7 +37,13 @@ def status(drive: OpenDrive, request: Message) -> Message:
             "kind": disc.kind.name,
             "size": disc.blocks * BLOCK,
             "layers": disc.layers,
-            "sessions": [session.start for session in disc.sessions],
+            "sessions": [session.start for session in disc.sessions if session.tracks],
+            "tracks": [
+                {"number": track.number, "start": track.start, "blocks": track.size, "form": track.form.value}
+                for track in disc.tracks
+            ],
+            "capacity": disc.capacity * BLOCK,
+            "state": "pressed" if disc.record is None else state_of(disc.record),
         }
     return found
 
@@ -55,18 +64,13 @@ def insert(drive: OpenDrive, request: Message) -> Answer:
     if not isinstance(kind, str) or kind not in (*KINDS, AUTO):
         raise ValueError(f"a disc is {', '.join(KINDS)} or {AUTO}, not {kind!r}")
 
-    size = request.get("blank")
-    if size is not None and (
-        not isinstance(size, int) or size <= 0 or size % BLOCK or kind == AUTO or not KINDS[kind].writable
-    ):
-        raise ValueError(f"a blank disc is of the kind {BD_RE.name}, and has whole blocks of {BLOCK} bytes")
+    capacity = None if request.get("blank") is None else capacity_of(kind, _text(request, "blank"))
 
     def work() -> Disc:
-        if size is None:
+        if capacity is None:
             return Disc(find(drive.configured.jukebox, name), kind)
-        kind_of(size // BLOCK, kind)
         path = place(drive.configured.jukebox, name)
-        create(path, size)
+        make(path, kind, capacity)
         return Disc(path, kind)
 
     def put(disc: Disc) -> Answer:
@@ -78,6 +82,83 @@ def insert(drive: OpenDrive, request: Message) -> Answer:
         return Later(unit.save, nothing_more)
 
     return Later(work, put)
+
+
+def create(drive: OpenDrive, request: Message) -> Answer:
+    """Make a blank disc, which is in no drive yet."""
+    kind, name = _text(request, "kind"), _text(request, "image")
+    size = request.get("size")
+    capacity = capacity_of(kind, None if size is None else str(size))
+
+    def work() -> str:
+        path = place(drive.configured.jukebox, name)
+        make(path, kind, capacity)
+        return str(path)
+
+    return Later(work, lambda path: {"image": path, "size": capacity * BLOCK})
+
+
+def close(drive: OpenDrive, request: Message) -> Answer:
+    """Finalize a disc that is in no drive: nothing can be added."""
+
+    def work() -> None:
+        with contextlib.closing(_burned(drive, request)) as disc:
+            if disc.recorder is None or not disc.sessions:
+                raise ValueError("there is nothing to close on the disc: it is blank, or written at any place")
+            disc.recorder.close_session(final=True)
+
+    return Later(_explained(work), nothing_more)
+
+
+def blank(drive: OpenDrive, request: Message) -> Answer:
+    """Take everything off a rewritable disc that is in no drive."""
+
+    def work() -> None:
+        with contextlib.closing(_burned(drive, request)) as disc:
+            if disc.record is None or BLANKS[disc.record.kind].writing is Writing.ONCE:
+                raise ValueError("what is written on such a disc stays")
+            disc.blanked()
+
+    return Later(_explained(work), nothing_more)
+
+
+def export_disc(drive: OpenDrive, request: Message) -> Answer:
+    """Write what is on a disc to a file: an ISO image, or a cue sheet with its data."""
+    target = Path(_text(request, "file"))
+
+    def work() -> None:
+        with contextlib.closing(Disc(find(drive.configured.jukebox, _text(request, "image")))) as disc:
+            export(disc, target)
+
+    return Later(_explained(work), nothing_more)
+
+
+def _burned(drive: OpenDrive, request: Message) -> Disc:
+    """A disc that was made as a blank one, and is in no drive."""
+    disc = Disc(find(drive.configured.jukebox, _text(request, "image")))
+    if disc.record is None:
+        disc.close()
+        raise ValueError("the image was not made as a blank disc: nothing can be done to it")
+    return disc
+
+
+def _explained(work: Callable[[], None]) -> Callable[[], None]:
+    """What a host would get as sense data, an administrator gets in words."""
+
+    def explained() -> None:
+        try:
+            work()
+        except CheckCondition as error:
+            raise ValueError(f"the disc does not take that: {Asc(error.asc).text.lower()}") from error
+
+    return explained
+
+
+def _text(request: Message, name: str) -> str:
+    value = request.get(name)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"the request has no {name}")
+    return value
 
 
 def eject(drive: OpenDrive, request: Message) -> Answer:
@@ -103,7 +184,9 @@ def list_images(drive: OpenDrive, request: Message) -> Answer:
     jukebox = drive.configured.jukebox
     if not jukebox:
         raise ValueError(f"{drive.unit} has no jukebox: add `jukebox = DIRECTORY` to its configuration")
-    return Later(lambda: images(Path(jukebox)), lambda found: {"images": {image.name: image.size for image in found}})
+    return Later(
+        lambda: images(Path(jukebox)), lambda found: {"images": {image.name: image._asdict() for image in found}}
+    )
 
 
 OPTICAL_REQUESTS: Mapping[str, Callable[[OpenDrive, Message], Answer]] = {
@@ -112,4 +195,8 @@ OPTICAL_REQUESTS: Mapping[str, Callable[[OpenDrive, Message], Answer]] = {
     "eject": eject,
     "withdraw": withdraw,
     "list": list_images,
+    "create": create,
+    "close": close,
+    "blank": blank,
+    "export": export_disc,
 }
