@@ -24,6 +24,7 @@ from blockyard.scsi.sense import Asc
 from tests.conftest import need, run
 from tests.control.serving import Served, serve
 from tests.control.test_live import attention, settle
+from tests.optical.burners import SYNCHRONIZE, write
 from tests.optical.drives import EJECT, blank, event_status, prevent
 
 IQN = "iqn.2026-11.test:drives"
@@ -95,7 +96,10 @@ def _event(lun: Lun) -> tuple[int, int]:
 
 def test_discs_are_put_in_and_taken_out_while_hosts_are_there(site: Site) -> None:
     assert "dvd (optical drive)" in site.served.printed
-    assert site.status("dvd")["disc"] == {"kind": "cd", "size": 48 * 2048, "layers": 1, "sessions": [0]}
+    assert site.status("dvd")["disc"] == {
+        "kind": "cd", "size": 48 * 2048, "layers": 1, "sessions": [0], "capacity": 48 * 2048, "state": "pressed",
+        "tracks": [{"number": 1, "start": 0, "blocks": 48, "form": "mode1"}],
+    }  # fmt: skip
     assert site.status("empty")["state"] == "empty"
     with connect(site.url(1)) as lun:
         settle(lun)
@@ -182,16 +186,20 @@ _IMPOSSIBLE = [
     ("insert none first", "no target shows a drive none"),
     ("insert empty first", "the drive has no jukebox"),
     ("insert dvd first --blank 1M", "first.iso: File exists"),
-    ("insert dvd new --blank 1M --kind dvd", "a blank disc is of the kind bd-re"),
-    ("insert dvd new --blank 1000", "whole blocks of 2048 bytes"),
+    ("insert dvd new --blank 1M --kind dvd", "a blank disc is cd-r, "),
+    ("insert dvd new --blank 1000", "has 1 to 62500864 blocks of 2048 bytes"),
     ("eject empty", "there is nothing in empty"),
     ("list empty", "empty has no jukebox"),
 ]
 
 
 def test_the_jukebox_is_listed_and_what_cannot_be_is_said(site: Site) -> None:
-    assert site.run("optical", "list", "dvd").splitlines()[1:] == ["first.iso   96 KiB", "second.iso  194 KiB"]
-    assert json.loads(site.run("optical", "list", "dvd", "--json")) == {"first.iso": 98304, "second.iso": 198656}
+    assert site.run("optical", "list", "dvd").splitlines()[1:] == [
+        "first.iso   96 KiB   -     -",
+        "second.iso  194 KiB  -     -",
+    ]
+    found = json.loads(site.run("optical", "list", "dvd", "--json"))
+    assert {name: image["size"] for name, image in found.items()} == {"first.iso": 98304, "second.iso": 198656}
     assert re.search(r"1 +dvd +- +optical", site.run("status"))
     blank(site.folder / "isos" / "huge.iso", 449_851)
     blank(site.folder / "isos" / "nothing.iso", 0)
@@ -222,3 +230,48 @@ def test_a_configuration_that_makes_no_sense_is_refused(tmp_path: Path, change: 
     (tmp_path / "x.toml").write_text(_CONFIGURATION.replace(*change))
     with pytest.raises(ConfigurationError, match=re.escape(at)):
         load(tmp_path / "x.toml")
+
+
+def test_discs_are_made_burned_closed_blanked_and_exported(site: Site) -> None:
+    said = site.run("optical", "create", "dvd", "once", "--kind", "cd-r", "--size", "74min")
+    assert "once.iso is a blank CD-R of 650.1" in said
+    site.run("optical", "create", "dvd", "again", "--kind", "dvd-rw", "--size", "8M")
+    site.run("optical", "create", "dvd", "formatted.udf", "--kind", "dvd-ram")
+    found = json.loads(site.run("optical", "list", "dvd", "--json"))
+    assert found["once.iso"] == {"name": "once.iso", "size": 0, "kind": "cd-r", "state": "blank"}
+    assert found["formatted.udf"]["state"] == "formatted"
+    data = bytes(range(256)) * 8 * 300
+    for name in ("once", "again"):
+        site.run("optical", "insert", "dvd", name)
+        with connect(site.url(1)) as lun:
+            settle(lun)
+            lun.execute(write(0, 300), data, 0)
+            lun.execute(SYNCHRONIZE)
+            assert site.status("dvd")["disc"]["state"] == "appendable"
+            status, said = site.attempt("optical", "close", "dvd", name)
+            assert (status, "in use by" in said) == (2, True), said
+            lun.execute(EJECT)
+    for name in ("once", "again"):
+        site.run("optical", "close", "dvd", name)
+        site.run("optical", "export", "dvd", name, str(site.folder / f"{name}-copy.iso"))
+        assert (site.folder / f"{name}-copy.iso").read_bytes() == data
+    site.run("optical", "export", "dvd", "once", str(site.folder / "once.cue"))
+    assert (site.folder / "once.bin").stat().st_size == 2352 * 300
+    site.run("optical", "blank", "dvd", "again")
+    found = json.loads(site.run("optical", "list", "dvd", "--json"))
+    assert (found["once.iso"]["state"], found["again.iso"]["state"]) == ("closed", "blank")
+    for words, message in (
+        (("blank", "dvd", "once"), "what is written on such a disc stays"),
+        (("close", "dvd", "again"), "there is nothing to close"),
+        (("close", "dvd", "first"), "was not made as a blank disc"),
+        (("export", "dvd", "again", "x.iso"), "nothing is on the disc"),
+        (("export", "dvd", "once", str(site.folder / "once.cue")), "File exists"),
+        (("create", "dvd", "once"), "File exists"),
+        (("create", "dvd", "x", "--size", "never"), "the usual sizes of a CD-R are 80min, 74min"),
+    ):
+        status, said = site.attempt("optical", *words)
+        assert (status, message in said) == (2, True), said
+    (site.folder / "isos" / "once.iso.disc.json").write_text("{}")
+    assert "damaged" in site.run("optical", "list", "dvd")
+    status, said = site.attempt("optical", "insert", "dvd", "once")
+    assert (status, "The file is damaged" in said) == (1, True), said

@@ -57,6 +57,7 @@ class Disc:
 
     def __init__(self, path: Path, kind: str = AUTO) -> None:
         self.path = path
+        self.wanted = kind
         self._sessions: list[Session] = []
         self._text = Text()
         self.record: Record | None = None

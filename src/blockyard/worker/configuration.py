@@ -24,7 +24,7 @@ from blockyard.iscsi.directory import Directory, Entry, Portal, portal_from
 from blockyard.iscsi.login import Moved
 from blockyard.iscsi.negotiation import Preferences
 from blockyard.media.models import DRIVES, LIBRARIES
-from blockyard.optical.kinds import AUTO, KINDS
+from blockyard.optical.kinds import AUTO, IMAGES
 from blockyard.pool.names import check_snapshot_name
 from blockyard.pool.schedule import Retention, parse, snapshot_name, zone
 from blockyard.scsi.alua import STATES, AccessState
@@ -147,8 +147,8 @@ class Drive:
 
     def __post_init__(self) -> None:
         """Raises ValueError."""
-        if self.kind != AUTO and self.kind not in KINDS:
-            raise ValueError(f"kind is {', '.join(KINDS)} or {AUTO}, not {self.kind!r}")
+        if self.kind != AUTO and self.kind not in IMAGES:
+            raise ValueError(f"kind is {', '.join(IMAGES)} or {AUTO}, not {self.kind!r}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from blockyard.optical.drive import Image, OpticalDrive, Wish
 from blockyard.optical.export import export
 from blockyard.optical.jukebox import find, images, place, state_of
 from blockyard.optical.kinds import AUTO, BLANKS, BLOCK, KINDS, Writing, capacity_of
-from blockyard.optical.record import make
+from blockyard.optical.record import load, make
 from blockyard.scsi.sense import Asc, CheckCondition
 from blockyard.worker.drives import OpenDrive
 from blockyard.worker.handoff import Message
@@ -68,13 +68,15 @@ def insert(drive: OpenDrive, request: Message) -> Answer:
 
     def work() -> Disc:
         if capacity is None:
-            return Disc(find(drive.configured.jukebox, name), kind)
+            path = find(drive.configured.jukebox, name)
+            own = request.get("kind") is None and load(path) is not None  # what it was made as, whatever the drive says
+            return Disc(path, AUTO if own else kind)
         path = place(drive.configured.jukebox, name)
         make(path, kind, capacity)
         return Disc(path, kind)
 
     def put(disc: Disc) -> Answer:
-        image = Image(str(disc.path), kind)
+        image = Image(str(disc.path), disc.wanted)
         if unit.locked and not request.get("force"):
             unit.request_eject(Wish(disc, image))
             return {"asked": True}

@@ -37,7 +37,51 @@ verified() {
 }
 quietly() { "$@" >/tmp/out 2>&1 || { local status=$?; cat /tmp/out; fail "status $status: $*"; }; }
 
-blank cd-r "audio with CD-TEXT: cdrskin, icedax, cd-paranoia, cd-info"
+blank cd-r "wodim, track at once"
+quietly wodim dev="$burner" -v -atip
+grep -q "ATIP start of lead out: 359849 (79:59/74)" /tmp/out || fail "wodim sees another disc: $(cat /tmp/out)"
+quietly wodim dev="$burner" gracetime=2 -v -tao -data /tmp/one.iso
+read_back
+as_image
+verified iso9660 1
+must cd-info --no-cddb --no-device-info -C "$reader" | grep -q "ISO 9660" || fail "cd-info sees no ISO 9660"
+
+blank cd-r "wodim, session at once"
+quietly wodim dev="$burner" gracetime=2 -v -sao -data /tmp/one.iso
+read_back
+as_image
+
+blank cd-rw "wodim: rehearsed, burned, blanked and burned again"
+quietly wodim dev="$burner" gracetime=2 -v -dummy -tao -data /tmp/one.iso
+quietly wodim dev="$burner" gracetime=2 -v -tao -data /tmp/two/second
+quietly wodim dev="$burner" gracetime=2 -v blank=fast
+quietly wodim dev="$burner" gracetime=2 -v -tao -data /tmp/one.iso
+read_back
+as_image
+
+for kind in dvd-r dvd+r dvd+rw bd-r; do
+  blank $kind "growisofs, two sessions"
+  quietly growisofs -use-the-force-luke=spare:none -Z "$burner" -R -V GROWN /tmp/one
+  until_ready "$burner"
+  quietly growisofs -M "$burner" -R -V GROWN /tmp/two
+  until_ready "$burner"
+  quietly dvd+rw-mediainfo "$burner"
+  read_back
+  verified iso9660 2
+done
+
+blank cd-r "xorriso, two sessions"
+quietly xorriso -dev "$burner" -close off -map /tmp/one / -commit
+quietly xorriso -dev "$burner" -close on -map /tmp/two / -commit
+read_back
+verified iso9660 2
+
+blank cd-r "cdrskin, track at once"
+quietly cdrskin dev="$burner" -v -tao /tmp/one.iso
+read_back
+as_image
+
+blank cd-r "audio with CD-TEXT: cdrskin, cd-paranoia, cd-info"
 head -c $((2352 * 400)) /dev/urandom >/tmp/1.raw
 head -c $((2352 * 350)) /dev/urandom >/tmp/2.raw
 cat >/tmp/titles <<'T'
@@ -51,15 +95,12 @@ Track 02 Title = The other
 T
 quietly cdrskin dev="$burner" -v -sao input_sheet_v07t=/tmp/titles -swab -audio /tmp/1.raw /tmp/2.raw
 read_back
-quietly icedax -D "$reader" -H -t 1 -O cdr -E little /tmp/read
-tail -c 2352 /tmp/1.raw >/tmp/last; tail -c 2352 /tmp/read.cdr | od -A d -t x1 | head -3; od -A d -t x1 /tmp/last | head -3
-must sg_raw -r 2352 -o /tmp/sector "$reader" be 04 00 00 01 8f 00 00 01 f8 00 00; od -A d -t x1 /tmp/sector | head -3;
-must sg_raw -r 2352 -o /tmp/sector "$reader" be 04 00 00 01 8e 00 00 01 f8 00 00; od -A d -t x1 /tmp/sector | head -3;
-ls -l /tmp/*.raw /tmp/read*
-cmp /tmp/1.raw /tmp/read.cdr
-quietly cd-paranoia -d "$reader" -r 2 /tmp/paranoia.raw
-must cmp /tmp/2.raw /tmp/paranoia.raw
+cd /tmp
+quietly cd-paranoia -d "$reader" -c -Z -B -r 1-
+for track in 1 2; do must cmp /tmp/$track.raw /tmp/track0$track.cdda.raw; done
+must cdrskin dev="$reader" cdtext_to_v07t=- >/tmp/out 2>&1
+grep -q "An album that has a long title" /tmp/out && grep -q "The first of two" /tmp/out || fail "there are no titles: $(cat /tmp/out)"
 must cd-info --no-cddb --no-device-info -C "$reader" >/tmp/out
-grep -q "An album that has a long title" /tmp/out && grep -q "The first of two" /tmp/out || fail "cd-info sees no titles: $(cat /tmp/out)"
+grep -q "2: 00:07:25  000400 audio" /tmp/out || fail "cd-info sees other tracks: $(cat /tmp/out)"
 
 logout
