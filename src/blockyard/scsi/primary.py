@@ -47,7 +47,7 @@ class PrimaryUnit(Unit):
     def __init__(self, identity: Identity, durable: Durable | None) -> None:
         super().__init__()
         self.identity = identity
-        self.serial = identity.uuid.hex
+        self.serial: str = identity.uuid.hex
         self.durable = durable or Durable(None, identity.uuid)
         self.tray = Tray()
         self.buffers = Buffers()

@@ -33,9 +33,9 @@ def actions(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer
 def act(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
     """Carry out an action: at once, or as a job whose number is told."""
     name = text_in(request, "action")
-    layer = _layer_with(unit.device, text_in(request, "path"), name)
+    layer = layer_with(unit.device, text_in(request, "path"), name)
     action = layer.actions()[name]
-    options = _options(action, request.get("options") or {})
+    options = action_options(action, request.get("options") or {})
     if not action.long:
         return Later(lambda: action.run(options, unwatched), lambda said: {"said": said})
 
@@ -46,7 +46,7 @@ def act(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
     return {"job": inventory.jobs.start(name, f"{text_in(request, 'volume')}: {layer.label}", work).number}
 
 
-def _layer_with(device: Device, path: str, action: str) -> Device:
+def layer_with(device: Device, path: str, action: str) -> Device:
     """The layer at `path`; without one, the only one that can do that. Raises LookupError."""
     if path:
         layer = found(device, path)
@@ -63,7 +63,7 @@ def _layer_with(device: Device, path: str, action: str) -> Device:
     raise LookupError(f"no layer can {action}: there is {', '.join(there) or 'nothing that can be done'}")
 
 
-def _options(action: Action, given: object) -> Any:
+def action_options(action: Action, given: object) -> Any:
     """Raises ValueError."""
     if not isinstance(given, dict):
         raise ValueError("options are a table")
