@@ -98,7 +98,7 @@ class Ceph:
 
     def _launch(self, program: str, name: str) -> subprocess.Popen[bytes]:
         with (self.directory / f"{program}.out").open("ab") as output:
-            command = [*self._prefix, program, "-c", str(self.conf), "-i", name, "-f"]
+            command = [*self._prefix, "setpriv", "--pdeathsig", "KILL", program, "-c", str(self.conf), "-i", name, "-f"]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         self._processes.append(process)
         return process

@@ -21,6 +21,7 @@ from blockyard.cli import (
     layers,
     optical,
     pools,
+    rbd,
     schedules,
     serve,
     tape,
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     cdp.add_commands(commands)
     image.add_commands(commands)
     layers.add_commands(commands)
+    rbd.add_commands(commands)
     optical.add_commands(commands)
     alua.add_commands(commands)
     users.add_commands(commands)

@@ -299,6 +299,12 @@ class Inventory:
 
         return Later(look, tell)
 
+    def notice_sizes(self) -> None:
+        """Tell initiators of stacks that have got another size by themselves. On the loop's thread."""
+        for name, unit in self.units.items():
+            if self._volumes[name].stack and unit.device.size >> unit.shift not in (0, unit.blocks):
+                unit.capacity_changed()
+
     def _stays(self, volume: Volume, closing: Sequence[OpenPool]) -> bool:
         """Whether the logical unit that is open can become that of `volume`."""
         old = self._volumes.get(volume.name)

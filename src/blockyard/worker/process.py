@@ -208,6 +208,7 @@ class Worker:
         for node in list(self._inventory.nodes.values()):  # some are gone with their last session
             node.tick(now)
         self._inventory.tokens.expire()
+        self._inventory.notice_sizes()
         self._look_at_space()
         self._scheduler.tick()
         if self._change is not None:

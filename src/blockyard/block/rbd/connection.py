@@ -98,9 +98,9 @@ class Cluster:
                 self._set("key", key.decode("ascii", "replace").strip())
             # What is acknowledged is in the cluster: a cache in this process would die with it.
             self._set("rbd_cache", "false")
-            # One image keeps no more than one thread of each kind busy; with more of them each access wakes another one.
-            for name in ("ms_async_op_threads", "librados_thread_count"):
-                self._set(name, "1")
+            # One image keeps one messenger busy; with more of them each access wakes another one. Of librados_thread_count
+            # there have to be two: operations on snapshots wait for each other in those threads.
+            self._set("ms_async_op_threads", "1")
             for name in ("rados_osd_op_timeout", "rados_mon_op_timeout", "client_mount_timeout"):
                 self._set(name, str(timeout))
             call("rados_connect", self._handle, what=f"the cluster of {where}")
@@ -200,10 +200,12 @@ class Image:
         finally:
             functions().rbd_lock_get_owners_cleanup(found, count)
 
-    def fence(self) -> None:
-        """Shut out whoever has the lock: his client is on the blocklist of the cluster before this returns."""
-        for owner in self.owners():
+    def fence(self) -> int:
+        """Shut out whoever has the lock: his client is on the cluster's blocklist before this returns. How many those were."""
+        owners = self.owners()
+        for owner in owners:
             call("rbd_lock_break", self.handle, library.LOCK_EXCLUSIVE, owner, what=str(self.spec))
+        return len(owners)
 
     # ---- data
 
@@ -221,7 +223,9 @@ class Image:
             del kept, also_kept
         return None
 
-    def differences(self, since: str, offset: int, length: int, *, whole: bool = False) -> list[tuple[int, int, bool]]:
+    def differences(
+        self, since: str, offset: int, length: int, *, whole: bool = False, parent: bool = True
+    ) -> list[tuple[int, int, bool]]:
         """What is other than in the snapshot `since` ("": than nothing), as offset, length, and whether there is data."""
         found: list[tuple[int, int, bool]] = []
 
@@ -229,7 +233,7 @@ class Image:
             found.append((at, size, bool(exists)))
             return 0
 
-        call("rbd_diff_iterate2", self.handle, since.encode() or None, offset, length, 1, whole, library.Differs(note), None,
+        call("rbd_diff_iterate2", self.handle, since.encode() or None, offset, length, parent, whole, library.Differs(note), None,
              what=str(self.spec))  # fmt: skip
         return sorted(found)
 

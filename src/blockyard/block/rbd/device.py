@@ -352,6 +352,7 @@ def _open(children: Sequence[Device], options: RbdOptions, opening: Opening) -> 
 KINDS = (
     Kind(
         "rbd", "An image of Ceph's RADOS Block Device, or one of its snapshots.", _open, RbdOptions, (0, 0), "image",
+        paths=("conf", "keyring"),
         claims=lambda options: [f"rbd:{options.image}"] if options.lock != SHARED else [],
         example="rbd(rbd/vm1, id=blockyard)",
     ),
