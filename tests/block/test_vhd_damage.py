@@ -138,7 +138,14 @@ def sealed_places(disk: Disk, at: int) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("on_parent", [False, True])
 def test_every_field_of_a_vhd(on_parent: bool) -> None:
     disk = vhd(on_parent=on_parent)
-    places = [(len(disk.seen) - 512, 88), (512, 64), (512 + 576, 48), (1536, 16), (2048, 16)]
+    places = [(len(disk.seen) - 512, 88), (512, 64), (512 + 64, 16), (512 + 576, 8 * 24), (1536, 16), (2048, 16)]
+    if on_parent:
+        header = disk.seen[512:1536]
+        for locator in range(576, 576 + 8 * 24, 24):  # what the locators lead to
+            length, place = (
+                int.from_bytes(header[locator + at : locator + at + n], "big") for at, n in ((8, 4), (16, 8))
+            )
+            places.append((place, length))
     assert mutations(disk, places, sums_of_vhd, open_vhd) > 100
     disk.seen[-512:] = bytes(512)  # the copy at the beginning counts
     assert look_at(disk, open_vhd) == ""

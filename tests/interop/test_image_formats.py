@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import struct
+import uuid
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from blockyard.block.device import Device
 from tests.conftest import need, run
 
 MIB = 1 << 20
+BAT = uuid.UUID("2DC27766-F623-4200-9D64-115E9BFD4A08")  # the region of a VHDX
 SIZE = 40 * MIB  # more than two blocks of 32 MiB, the last of which is not whole
 QEMU_NAMES = {"vhd": "vpc", "vhdx": "vhdx"}
 EVERY = [(format, kind) for format in QEMU_NAMES for kind in ("dynamic", "fixed")]
@@ -176,3 +179,50 @@ def test_a_log_that_was_left_behind_is_replayed_by_qemu_too(tmp_path: Path) -> N
     assert read(formats.open_image(copy, read_only=True)) == content
     qemu_img("check", "-r", "all", "-f", "vhdx", copy)
     assert "identical" in qemu_img("compare", "-f", "raw", "-F", "vhdx", tmp_path / "raw", copy)
+
+
+def test_a_vhdx_of_64_tib(tmp_path: Path) -> None:
+    """The most that the format has: its BAT is 16 MiB, its last block 64 TiB away. Both ways with qemu; libvhdi reads it."""
+    size = 64 << 40
+    path, child = tmp_path / "large.vhdx", tmp_path / "child.vhdx"
+    formats.create_image(path, "vhdx", size)
+    image = formats.open_image(path)
+    places = (0, 1 << 40, (32 << 40) + 512, size - 4096)
+    for number, place in enumerate(places):
+        image.pwritev([bytes([number + 1]) * 4096], place)
+    image.close()
+    assert json.loads(qemu_img("info", "--output=json", "-f", "vhdx", path))["virtual-size"] == size
+    assert "No errors" in qemu_img("check", "-f", "vhdx", path)
+    qemu_io = need("qemu-io", "qemu-utils")
+    checks = [word for number, place in enumerate(places) for word in ("-c", f"read -P {number + 1} {place} 4096")]
+    assert "failed" not in run([qemu_io, "-f", "vhdx", *checks, "-c", f"write -P 9 {size - 8192} 4096", path]).stdout
+    formats.create_image(child, "vhdx", parent=str(path))
+    image = formats.open_image(child)
+    assert image.size == size
+    image.pwritev([b"\x0a" * 4096], size - 12288)
+    image.close()
+    files = [pyvhdi.file(), pyvhdi.file()]
+    for file, name in zip(files, (path, child), strict=True):
+        file.open(str(name))
+    files[1].set_parent(files[0])
+    assert files[1].get_media_size() == size
+    assert files[1].read_buffer_at_offset(12288, size - 12288) == b"\x0a" * 4096 + b"\x09" * 4096 + b"\x04" * 4096
+    for file in reversed(files):
+        file.close()
+    image = formats.open_image(child, read_only=True)
+    for number, place in enumerate(places):
+        found = bytearray(4096)
+        image.preadv([memoryview(found)], place)
+        assert found == bytes([number + 1]) * 4096
+    image.close()
+    with path.open("r+b") as file:  # the last entry of the BAT is made to lead out of the file
+        file.seek(192 << 10)
+        table = file.read(4096)  # MS-VHDX 2.2.3
+        place, length = struct.unpack_from("<QI", table, table.index(BAT.bytes_le) + 16)
+        file.seek(place)
+        entries = struct.unpack(f"<{length // 8}Q", file.read(length))
+        last = max(number for number, entry in enumerate(entries) if entry & 7 == 6)
+        file.seek(place + 8 * last)
+        file.write(struct.pack("<Q", 6 | 1 << 60))
+    with pytest.raises(OSError, match="outside of the file"):
+        formats.open_image(path, read_only=True)
