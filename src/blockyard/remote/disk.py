@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from blockyard.block.device import Device, Run, merged
-from blockyard.block.elsewhere import Buffer, Elsewhere, pieces
+from blockyard.block.elsewhere import Buffer, Elsewhere, Terms, pieces
 from blockyard.block.layers import Kind, Notify, Opening
 from blockyard.block.unflushed import Change
 from blockyard.initiator import default_initiator_name
@@ -76,7 +76,7 @@ class IscsiOptions:
 
 
 class Login:
-    """A Connector (block/keeper.py) that logs in to a target. It has to be the same logical unit each time."""
+    """A Connector (block/keeper.py) that logs in to a target."""
 
     def __init__(
         self, where: TargetUrl, options: IscsiOptions, account: Callable[[], Account | None], notify: Notify
@@ -86,7 +86,6 @@ class Login:
         self._options = options
         self._account = account
         self._notify = notify
-        self._identity: bytes | None = None
 
     def connect(self) -> Nexus:
         options, where = self._options, self._where
@@ -103,7 +102,6 @@ class Login:
             )
             try:
                 limits = examined(Lun(session, where.lun))
-                self._check(limits)
                 session.timeout = options.timeout
                 return Nexus(session, where.lun, limits, options.timeout, self._resized)
             except BaseException:
@@ -111,11 +109,6 @@ class Login:
                 raise
         except InitiatorError as error:
             raise OSError(errno.EPROTO, str(error), self.name) from None
-
-    def _check(self, limits: Limits) -> None:
-        if self._identity is not None and limits.identity != self._identity:
-            raise OSError(errno.ENODEV, "another disk is there now", self.name)
-        self._identity = limits.identity
 
     def _resized(self) -> None:
         self._notify(
@@ -129,29 +122,32 @@ class Login:
 
 
 class IscsiDisk(Elsewhere):
-    """What is behind a login. Raises OSError when it cannot be reached."""
+    """What is behind a login. Raises OSError when it cannot be reached, and nobody knows what it is."""
 
-    def __init__(self, login: Login, *, read_only: bool, timeout: float, notify: Notify) -> None:
-        super().__init__(login, timeout=timeout, notify=notify)
-        try:
-            limits: Limits = self._keeper.wait_connected(_OPENING).limits
-            capacity = limits.capacity
-            if capacity.block_size < 512 or capacity.block_size & (capacity.block_size - 1) or not capacity.blocks:
-                raise OSError(errno.EINVAL, f"{capacity.blocks} blocks of {capacity.block_size} bytes", self.name)
-        except BaseException:
-            self._keeper.close()
-            raise
+    def __init__(self, login: Login, opening: Opening, *, timeout: float) -> None:
+        self._identity: str | None = None
+        self._has_write_same = self._has_status = True
+        super().__init__(login, timeout=timeout, seconds=_OPENING, opening=opening)
+
+    def _take(self, terms: Terms) -> None:
+        limits = Limits(**terms)
+        size = limits.block_size
+        if size < 512 or size & (size - 1) or not limits.blocks:
+            raise OSError(errno.EINVAL, f"{limits.blocks} blocks of {size} bytes are no disk", self.name)
+        if self._identity not in (None, limits.identity):
+            raise OSError(errno.ENODEV, "another disk is there now", self.name)
+        self._identity = limits.identity
         self._limits = limits
-        self._block = capacity.block_size
-        self.size = capacity.size
-        self._accept(self._block, min(_LARGEST, (limits.max_transfer or _LARGEST) * self._block))
-        self.read_only = read_only or limits.protected
+        self._block = size
+        self._latest_size = size * limits.blocks
+        self.size = self.size or self._latest_size
+        self._accept(size, min(_LARGEST, (limits.max_transfer or _LARGEST) * size))
+        self.read_only = self._asked_read_only or limits.protected
         self.cached = limits.cached
         self.rotational = limits.rotational
-        frees = capacity.thin and (limits.write_same_unmaps or (limits.unmaps and capacity.reads_zeros))
-        self.granularity = limits.unmap_granularity * self._block if frees else 0
-        self._has_write_same = True
-        self._has_status = capacity.thin and capacity.reads_zeros
+        frees = limits.thin and (limits.write_same_unmaps or (limits.unmaps and limits.reads_zeros))
+        self.granularity = limits.unmap_granularity * size if frees else 0
+        self._has_status = self._has_status and limits.thin and limits.reads_zeros
 
     def __repr__(self) -> str:
         return f"IscsiDisk({self.name!r}, {self.size} bytes)"
@@ -162,10 +158,10 @@ class IscsiDisk(Elsewhere):
     def _write(self, data: Sequence[Buffer], offset: int, length: int) -> Command:
         return Command(commands.write(offset // self._block, length // self._block), data=data)
 
-    def _flush_request(self) -> Command:
+    def flush_request(self) -> Command:
         return Command(commands.synchronize_cache())
 
-    def _redo(self, change: Change) -> Command:
+    def redo(self, change: Change) -> Command:
         lba, blocks = change.offset // self._block, change.length // self._block
         if change.data is not None:
             return Command(commands.write(lba, blocks), data=[change.data])
@@ -174,7 +170,7 @@ class IscsiDisk(Elsewhere):
     def refresh(self) -> None:
         """Ask for the size again."""
         command = Command(commands.read_capacity(), length=32)
-        self._keeper.run([command])
+        self.keeper.run([command])
         size = (int.from_bytes(command.answer[:8], "big") + 1) * int.from_bytes(command.answer[8:12], "big")
         if size and len(command.answer) >= 12:
             self.size = size
@@ -195,7 +191,7 @@ class IscsiDisk(Elsewhere):
             first, last = -(-offset // step) * step, (offset + length) // step * step
             for at, size in pieces(first, last - first, self._step(self._limits.max_unmap)):
                 data = commands.unmap_list(at // self._block, size // self._block)
-                self._keeper.run([Command(commands.unmap(), data=[data])])
+                self.keeper.run([Command(commands.unmap(), data=[data])])
 
     def _step(self, blocks: int) -> int:
         """Bytes of one command that takes at most so many blocks, 0 being no limit."""
@@ -210,7 +206,7 @@ class IscsiDisk(Elsewhere):
             try:
                 with self._shared():
                     command = Command(cdb, data=[bytes(self._block)])
-                    self._change([command], partial(self._unflushed.zeroed, at, size, free=unmap))
+                    self._change([command], partial(self.unflushed.zeroed, at, size, free=unmap))
             except OSError as error:
                 if error.errno != errno.EOPNOTSUPP:
                     raise
@@ -229,7 +225,7 @@ class IscsiDisk(Elsewhere):
         while offset < end and self._has_status:
             command = Command(commands.get_lba_status(offset // self._block, _STATUS), length=_STATUS)
             try:
-                self._keeper.run([command])
+                self.keeper.run([command])
             except OSError as error:
                 if error.errno != errno.EOPNOTSUPP:
                     raise
@@ -276,7 +272,7 @@ def _secret_in(path: str) -> bytes:
 
 def _open(children: Sequence[Device], options: IscsiOptions, opening: Opening) -> Device:
     login = Login(parse_url(options.url), options, partial(_account, options, opening), opening.notify)
-    return IscsiDisk(login, read_only=opening.read_only, timeout=options.timeout, notify=opening.notify)
+    return IscsiDisk(login, opening, timeout=options.timeout)
 
 
 KINDS = (

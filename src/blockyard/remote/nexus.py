@@ -8,19 +8,21 @@ is no reason to give it up.
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from threading import Lock
 
+from blockyard.block.bell import Bell
+from blockyard.block.keeper import Abandoned
 from blockyard.block.unflushed import Change
 from blockyard.initiator.errors import InitiatorError, ScsiError
 from blockyard.initiator.exchange import Exchange
-from blockyard.initiator.lun import Capacity, Lun
+from blockyard.initiator.lun import Lun
 from blockyard.initiator.sense import decode_sense
 from blockyard.initiator.session import Session
 from blockyard.iscsi.pdu import NO_TAG, NopOut
@@ -34,8 +36,11 @@ _ASKING = 3  # parts of the time of silence after which the target is asked whet
 class Limits:
     """What the logical unit is, and takes."""
 
-    capacity: Capacity
-    identity: bytes  # of the logical unit: page 83h, or nothing
+    blocks: int
+    block_size: int  # bytes
+    thin: bool = False
+    reads_zeros: bool = False  # from what is not mapped
+    identity: str = ""  # of the logical unit: its designators in page 83h, in hexadecimal digits
     cached: bool = True  # it has a volatile cache that is on
     protected: bool = False  # it cannot be written to
     rotational: bool = False
@@ -52,7 +57,7 @@ class Nexus:
 
     def __init__(self, session: Session, lun: int, limits: Limits, timeout: float, resized: Callable[[], None]) -> None:
         self.limits = limits
-        self.size = limits.capacity.size
+        self.size = limits.blocks * limits.block_size
         self._session = session
         self._lun = lun
         self._timeout = timeout
@@ -63,24 +68,29 @@ class Nexus:
         self._heard = time.monotonic()
         self._asked = False
         self._failed = False
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._abandoned = False
+        self._sending = Lock()
+        self._bell = Bell()
+
+    def terms(self) -> dict[str, object]:
+        """What the logical unit is, as JSON has it."""
+        return asdict(self.limits)
 
     # ---- for all threads
 
     def send(self, request: Command) -> None:
-        self._queue.append(request)
-        os.eventfd_write(self._bell, 1)
-
-    def silent(self, request: Command, seconds: float) -> bool:
-        return request.ended.locked() and time.monotonic() - max(self._heard, request.sent) >= seconds
+        with self._sending:
+            if self._abandoned:
+                raise Abandoned
+            self._queue.append(request)
+        self._bell.ring()
 
     def fail(self) -> None:
         self._failed = True
         for connection in list(self._session.connections):
             with suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
-        with suppress(OSError):
-            os.eventfd_write(self._bell, 1)
+        self._bell.ring()
 
     # ---- for the thread that serves
 
@@ -94,15 +104,14 @@ class Nexus:
 
     def _step(self, wake: int) -> bool:
         poll = select.poll()
-        for fd in (wake, self._bell):
+        for fd in (wake, self._bell.fd):
             poll.register(fd, select.POLLIN)
         for connection in self._session.connections:
             poll.register(connection.sock, connection.wanted)
         ready = [fd for fd, _ in poll.poll(self._sleep() * 1000 if self._under_way or self._later else None)]
         if wake in ready:
             return True
-        if self._bell in ready:
-            os.eventfd_read(self._bell)
+        self._bell.heard()
         now = time.monotonic()
         due = [command for when, command in self._later if when <= now]
         self._later = [(when, command) for when, command in self._later if when > now]
@@ -138,7 +147,7 @@ class Nexus:
         again = command.take(exchange.response)
         self._look_for_changes(exchange.response.sense)
         if again is None:
-            command.ended.release()
+            command.end()
         else:
             self._later.append((self._heard + again, command))
 
@@ -148,8 +157,12 @@ class Nexus:
             self._resized()
 
     def _ask_if_silent(self) -> None:
-        silent = time.monotonic() - self._heard
-        if self._under_way and silent >= self._timeout / _ASKING and not self._asked:
+        if not self._under_way:
+            return
+        silent = time.monotonic() - max(self._heard, min(command.sent for command in self._under_way.values()))
+        if silent >= self._timeout:
+            raise TimeoutError(errno.ETIMEDOUT, f"it has said nothing for {self._timeout:g} s")
+        if silent >= self._timeout / _ASKING and not self._asked:
             self._asked = True
             exchange = self._session.start(
                 Exchange(NopOut(immediate=True, final=True, itt=self._session.new_tag(), ttt=NO_TAG))
@@ -175,15 +188,17 @@ class Nexus:
             raise OSError(errno.EPROTO, str(error)) from None
 
     def change(self, change: Change) -> Command:
-        size = self.limits.capacity.block_size
+        size = self.limits.block_size
         lba, blocks = change.offset // size, change.length // size
         if change.data is not None:
             return Command(commands.write(lba, blocks), data=[change.data])
         return Command(commands.write_same(lba, blocks, unmap=change.free), data=[bytes(size)])
 
     def abandon(self) -> list[Command]:
-        left = [*self._queue, *self._under_way.values(), *(command for _, command in self._later)]
-        self._queue.clear()
+        with self._sending:
+            self._abandoned = True
+            left = [*self._queue, *self._under_way.values(), *(command for _, command in self._later)]
+            self._queue.clear()
         self._under_way.clear()
         self._later.clear()
         return left
@@ -193,7 +208,7 @@ class Nexus:
             self._session.close()
         else:
             self._session.drop()
-        os.close(self._bell)
+        self._bell.close()
 
 
 def examined(lun: Lun) -> Limits:
@@ -208,9 +223,13 @@ def examined(lun: Lun) -> Limits:
     def number(at: int, length: int) -> int:
         return int.from_bytes(block_limits[at : at + length], "big")
 
+    capacity = lun.capacity()
     return Limits(
-        capacity=lun.capacity(),
-        identity=_identity(_page(lun, 0x83)),
+        blocks=capacity.blocks,
+        block_size=capacity.block_size,
+        thin=capacity.thin,
+        reads_zeros=capacity.reads_zeros,
+        identity=_identity(_page(lun, 0x83)).hex(),
         cached=bool(caching[2] & 4) if len(caching) > 2 else True,
         protected=bool(header[2] & 0x80) if len(header) > 2 else False,
         rotational=int.from_bytes(characteristics[4:6], "big") > 1,

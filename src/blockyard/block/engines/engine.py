@@ -72,7 +72,7 @@ class Engine:
             except OSError as error:
                 raise self._why(error) from None
             undo.pop_all()
-            return Links(links, (self._stderr, self._listen))
+            return Links(links, self._timeout, (self._stderr, self._listen))
 
     def _sockets(self) -> tuple[socket.socket, list[socket.socket]]:
         """A socket to listen on, and connections that are waiting there."""

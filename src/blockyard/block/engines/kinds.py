@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blockyard.block.device import Device
 from blockyard.block.engines.engine import OPENING, Engine
@@ -60,7 +60,7 @@ def _open_nbdkit(children: Sequence[Device], options: NbdkitOptions, opening: Op
     filters = [f"--filter={each}" for each in options.filters]
     command = ["nbdkit", "-f", *(["-r"] if opening.read_only else []), *filters, options.plugin, *options.parameters]
     engine = Engine(name, command, export=options.export, timeout=SILENCE, notify=opening.notify)
-    return NbdDevice(engine, read_only=opening.read_only, timeout=SILENCE, opening=OPENING, notify=opening.notify)
+    return NbdDevice(engine, replace(opening, directory=None), timeout=SILENCE, seconds=OPENING)
 
 
 KINDS = (

@@ -11,7 +11,7 @@ from blockyard.block.device import Space
 from blockyard.block.engines.engine import OPENING, Engine
 from blockyard.block.engines.formats import WRITABLE, Found, chain, checked
 from blockyard.block.file import lock_file
-from blockyard.block.layers import Notify
+from blockyard.block.layers import Notify, Opening
 from blockyard.block.nbd.device import NbdDevice
 
 SILENCE = 120.0  # seconds: a flush on a slow disk may take long, and who serves is known to be alive
@@ -38,7 +38,7 @@ class QemuImage(NbdDevice):
                 path, command(self.path, format, read_only=read_only), timeout=SILENCE, notify=notify,
                 prepare=self._mend if format == "parallels" and not read_only else None,
             )  # fmt: skip
-            super().__init__(engine, read_only=read_only, timeout=SILENCE, opening=OPENING, notify=notify)
+            super().__init__(engine, Opening(read_only=read_only, notify=notify), timeout=SILENCE, seconds=OPENING)
         except BaseException:
             os.close(self._file)
             raise

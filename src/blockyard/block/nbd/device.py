@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from blockyard.block.device import Run, merged
-from blockyard.block.elsewhere import Elsewhere, pieces
+from blockyard.block.elsewhere import Elsewhere, Terms, pieces
 from blockyard.block.keeper import Connector
-from blockyard.block.layers import Notify, unheard
+from blockyard.block.layers import Opening
 from blockyard.block.nbd.handshake import Export
 from blockyard.block.nbd.protocol import HOLE, NO_HOLE, ZERO, Command, Flag
 from blockyard.block.nbd.stream import Buffer
@@ -23,33 +23,26 @@ class NbdDevice(Elsewhere):
     """What is behind `connector`. Several threads ask at once, and on several connections where the server allows it.
 
     `timeout`: seconds that the server may be silent while it owes an answer. Raises OSError when it cannot be reached
-    within `opening` seconds. What it says when it cannot be reached later: see keeper.py.
+    within `seconds` and nobody knows what the disk is. What it says when it cannot be reached later: see block/keeper.py.
     """
 
     def __init__(
-        self,
-        connector: Connector[Links],
-        *,
-        read_only: bool = False,
-        timeout: float = 30.0,
-        opening: float = 5.0,
-        notify: Notify = unheard,
+        self, connector: Connector[Links], opening: Opening, *, timeout: float = 30.0, seconds: float = 5.0
     ) -> None:
-        super().__init__(connector, timeout=timeout, notify=notify)
-        try:
-            export: Export = self._keeper.wait_connected(opening).export
-            self._flags = export.flags
-            self._accept(max(export.minimum, 512), export.maximum)
-            self._extents = export.allocation is not None
-            self.size = export.size // self._minimum * self._minimum
-            if not self.size:
-                raise OSError(errno.EINVAL, "The export has no sector", self.name)
-        except BaseException:
-            self._keeper.close()
-            raise
-        self.read_only = read_only or Flag.READ_ONLY in export.flags
-        self.cached = Flag.SEND_FLUSH in export.flags
-        self.rotational = Flag.ROTATIONAL in export.flags
+        super().__init__(connector, timeout=timeout, seconds=seconds, opening=opening)
+
+    def _take(self, terms: Terms) -> None:
+        export = Export(**terms)
+        self._flags = Flag(export.flags)
+        self._accept(max(export.minimum, 512), export.maximum)
+        self._extents = export.allocation is not None
+        self._latest_size = export.size // self._minimum * self._minimum
+        self.size = self.size or self._latest_size
+        if not self.size:
+            raise OSError(errno.EINVAL, "The export has no sector", self.name)
+        self.read_only = self._asked_read_only or Flag.READ_ONLY in self._flags
+        self.cached = Flag.SEND_FLUSH in self._flags
+        self.rotational = Flag.ROTATIONAL in self._flags
         self.granularity = max(export.preferred, 512) if self._frees else 0
 
     @property
@@ -60,10 +53,10 @@ class NbdDevice(Elsewhere):
     def __repr__(self) -> str:
         return f"NbdDevice({self.name!r}, {self.size} bytes)"
 
-    def _redo(self, change: Change) -> Request:
+    def redo(self, change: Change) -> Request:
         return request_of(change)
 
-    def _flush_request(self) -> Request:
+    def flush_request(self) -> Request:
         return Request(Command.FLUSH)
 
     def _read(self, views: Sequence[memoryview], offset: int, length: int) -> Request:
@@ -82,7 +75,7 @@ class NbdDevice(Elsewhere):
         while offset < end:
             first, last = self._around(offset, min(end - offset, _PIECE))
             request = Request(Command.BLOCK_STATUS, first, last - first)
-            self._keeper.run([request])
+            self.keeper.run([request])
             if not request.extents:
                 raise OSError(errno.EIO, "The NBD server does not say what is allocated", self.name)
             at = first
@@ -95,7 +88,7 @@ class NbdDevice(Elsewhere):
 
     def prefetch(self, offset: int, length: int) -> None:
         if Flag.SEND_CACHE in self._flags and self._minimum == 512:
-            self._keeper.run([Request(Command.CACHE, at, size) for at, size in pieces(offset, length, self._maximum)])
+            self.keeper.run([Request(Command.CACHE, at, size) for at, size in pieces(offset, length, self._maximum)])
 
     # ---- writing
 
@@ -114,7 +107,7 @@ class NbdDevice(Elsewhere):
         if first < last:
             with self._shared():
                 parts = pieces(first, last - first, _PIECE)
-                self._keeper.run([Request(Command.TRIM, at, size) for at, size in parts])
+                self.keeper.run([Request(Command.TRIM, at, size) for at, size in parts])
             self.flush()  # what was written there before must not come back
         for run in self.runs(offset, length):
             if run.mapped:
@@ -132,5 +125,5 @@ class NbdDevice(Elsewhere):
             flags = 0 if free else NO_HOLE
             for at, size in pieces(offset, length, _PIECE):
                 request = Request(Command.WRITE_ZEROES, at, size, flags=flags)
-                self._change([request], partial(self._unflushed.zeroed, at, size, free=free))
+                self._change([request], partial(self.unflushed.zeroed, at, size, free=free))
         self._make_room()

@@ -43,7 +43,7 @@ def _open(children: Sequence[Device], options: NbdOptions, opening: Opening) -> 
     if parse_uri(options.uri).tls:
         context()  # a file that is missing is told of at once
     remote = Remote(parse_uri(options.uri), connections=options.connections, timeout=options.timeout, context=context)
-    return NbdDevice(remote, read_only=opening.read_only, timeout=options.timeout, notify=opening.notify)
+    return NbdDevice(remote, opening, timeout=options.timeout)
 
 
 KINDS = (

@@ -17,6 +17,7 @@ from typing import Protocol
 from blockyard.block.nbd.protocol import ProtocolError
 
 Buffer = memoryview | bytes | bytearray
+_MOST_BUFFERS = 64  # of one call (IOV_MAX is 1024)
 
 
 class Stream(Protocol):
@@ -30,7 +31,8 @@ class Stream(Protocol):
     def receive(self, view: memoryview) -> None:
         """Fill `view`, waiting for it."""
 
-    def send(self, buffers: Sequence[Buffer]) -> None: ...
+    def send_some(self, buffers: Sequence[memoryview]) -> list[memoryview]:
+        """Send without waiting; what is left."""
 
     def fail(self) -> None:
         """Let whoever waits notice that this is over. From any thread."""
@@ -49,8 +51,7 @@ class PlainStream:
         self._sock = sock
         seconds, microseconds = divmod(int((sock.gettimeout() or 0) * 1_000_000), 1_000_000)
         sock.settimeout(None)
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", seconds, microseconds))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", seconds, microseconds))
         self.fileno = sock.fileno
         self.close = sock.close
 
@@ -70,17 +71,18 @@ class PlainStream:
                 raise ConnectionResetError("it has closed the connection")
             view = view[count:]
 
-    def send(self, buffers: Sequence[Buffer]) -> None:
-        left = [memoryview(buffer).cast("B") for buffer in buffers]
-        while left:
-            try:
-                sent = self._sock.sendmsg(left)
-            except BlockingIOError:
-                raise TimeoutError("it takes nothing") from None
-            while left and sent >= len(left[0]):
-                sent -= len(left.pop(0))
-            if left:
-                left[0] = left[0][sent:]
+    def send_some(self, buffers: Sequence[memoryview]) -> list[memoryview]:
+        left = list(buffers)
+        try:
+            while left:
+                sent = self._sock.sendmsg(left[:_MOST_BUFFERS], (), socket.MSG_DONTWAIT)
+                while left and sent >= len(left[0]):
+                    sent -= len(left.pop(0))
+                if left:
+                    left[0] = left[0][sent:]
+        except BlockingIOError:
+            pass
+        return left
 
     def fail(self) -> None:
         _shut(self._sock)
@@ -111,10 +113,15 @@ class TlsStream:
                 raise ConnectionResetError("it has closed the connection")
             view = view[count:]
 
-    def send(self, buffers: Sequence[Buffer]) -> None:
-        data = memoryview(b"".join(buffers))
-        while data:
-            data = data[self._patiently(lambda: self._sock.send(data)) :]  # noqa: B023  (called at once)
+    def send_some(self, buffers: Sequence[memoryview]) -> list[memoryview]:
+        data = memoryview(b"".join(buffers)) if len(buffers) > 1 else buffers[0]  # one record is better than many
+        try:
+            while data:
+                with self._lock:
+                    data = data[self._sock.send(data) :]
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return [data]
+        return []
 
     def _patiently(self, action: Callable[[], int]) -> int:
         deadline = time.monotonic() + self._timeout

@@ -10,6 +10,7 @@ from contextlib import suppress
 from threading import Lock
 
 from blockyard.block import keeper
+from blockyard.block.bell import Bell
 from blockyard.block.nbd.handshake import Export
 from blockyard.block.nbd.protocol import (
     CHUNK,
@@ -37,7 +38,7 @@ from blockyard.block.unflushed import Change
 
 _BUFFER = 64 << 10
 _MASK = (1 << 64) - 1
-_LONGEST_STEP = 30.0  # seconds that the server may be silent while something is written once more
+_LOOKS = 4  # times that one looks whether the server is silent, before it has been for too long
 _LONGEST_CHUNK = MAX_PAYLOAD + DATA_CHUNK.size
 
 
@@ -94,6 +95,8 @@ class Link:
         self.export = export
         self.heard = time.monotonic()  # when something came last
         self.requests: dict[int, Request] = {}  # that have no answer yet, by their cookies
+        self._abandoned = False
+        self.output: list[memoryview] = []  # what could not be sent at once
         self._sending = Lock()
         self._cookie = 0
         self._buffer = memoryview(bytearray(_BUFFER))
@@ -101,19 +104,48 @@ class Link:
 
     # ---- sending
 
-    def send(self, request: Request) -> None:
-        """Raises OSError; what comes of the request is told by who receives."""
+    def send(self, request: Request) -> bool:
+        """Without waiting; what comes of the request is told by who receives. Whether some of it is left. Raises OSError."""
         with self._sending:
+            if self._abandoned:
+                raise keeper.Abandoned
             self._cookie = cookie = (self._cookie + 1) & _MASK
             request.sent = time.monotonic()
             self.requests[cookie] = request
             header = REQUEST.pack(REQUEST_MAGIC, request.flags, request.command, cookie, request.offset, request.length)
-            self.stream.send([header, *request.data])
+            return self._put([memoryview(header), *(memoryview(data).cast("B") for data in request.data)])
+
+    def _put(self, buffers: list[memoryview]) -> bool:
+        self.output = [*self.output, *buffers] if self.output else self.stream.send_some(buffers)
+        return bool(self.output)
+
+    def drain(self) -> None:
+        """Go on with what is left to be sent. Raises OSError."""
+        with self._sending:
+            self.output = self.stream.send_some(self.output) if self.output else []
+
+    def abandon(self) -> list[Request]:
+        """Send nothing more; the requests that have no answer."""
+        with self._sending:
+            self._abandoned = True
+            left, self.requests = list(self.requests.values()), {}
+        return left
 
     def disconnect(self) -> None:
         """Say that nothing more will come. Raises OSError."""
         with self._sending:
-            self.stream.send([REQUEST.pack(REQUEST_MAGIC, 0, Command.DISC, 0, 0, 0)])
+            self._put([memoryview(REQUEST.pack(REQUEST_MAGIC, 0, Command.DISC, 0, 0, 0))])
+
+    @property
+    def events(self) -> int:
+        """What to wait for (poll(2))."""
+        return select.POLLIN | (select.POLLOUT if self.output else 0)
+
+    def is_silent(self, seconds: float) -> bool:
+        """Whether it owes an answer and has said nothing for so long."""
+        with self._sending:
+            since = min((request.sent for request in self.requests.values()), default=None)
+        return since is not None and time.monotonic() - max(self.heard, since) >= seconds
 
     # ---- receiving
 
@@ -184,8 +216,9 @@ class Link:
     def _end_of(self, request: Request, cookie: int) -> None:
         if request.left and request.error is None:
             request.fail(0, "the NBD server has answered a part of what was to be read")
-        del self.requests[cookie]
-        request.ended.release()
+        with self._sending:
+            del self.requests[cookie]
+        request.end()
 
     def _chunk(self, request: Request, kind: int, length: int) -> None:
         if kind == Chunk.OFFSET_DATA and length > DATA_CHUNK.size:
@@ -246,60 +279,78 @@ Watch = tuple[int, Callable[[], bool]]  # a descriptor, and what to do when it c
 class Links:
     """Connections to one export, that are used in turn: a Transport (keeper.py)."""
 
-    def __init__(self, links: Sequence[Link], watch: Watch | None = None) -> None:
+    def __init__(self, links: Sequence[Link], timeout: float, watch: Watch | None = None) -> None:
         self.export = links[0].export
+        self._timeout = timeout
+        self._bell = Bell()  # somebody could not send all at once
         self.size = self.export.size
         self.links = links
         self._watch = watch
         self._turn = 0
 
+    def terms(self) -> dict[str, object]:
+        """What the export is, as JSON has it."""
+        return {name: None if value is None else int(value) for name, value in self.export._asdict().items()}
+
     def send(self, request: Request) -> None:
         self._turn = turn = self._turn + 1  # two threads may take the same turn: no harm
-        self.links[turn % len(self.links)].send(request)
+        if self.links[turn % len(self.links)].send(request):
+            self._bell.ring()
 
     def serve(self, wake: int) -> None:
         poll = select.poll()
-        receivers: dict[int, Callable[[], object]] = {link.stream.fileno(): link.receive for link in self.links}
-        if self._watch is not None:
-            receivers[self._watch[0]] = self._watch[1]
-        for fd in (*receivers, wake):
+        links = {link.stream.fileno(): link for link in self.links}
+        for fd in (wake, self._bell.fd, *([self._watch[0]] if self._watch else ())):
             poll.register(fd, select.POLLIN)
-        for link in self.links:  # what came with the last bytes of the handshake
-            link.receive()
+        for fd, link in links.items():
+            poll.register(fd, link.events)
+            link.receive()  # what came with the last bytes of the handshake
         while True:
-            for fd, _ in poll.poll():
+            for fd, event in poll.poll(self._timeout / _LOOKS * 1000):
                 if fd == wake:
                     return
-                if receivers[fd]() is False:
+                if fd == self._bell.fd:
+                    self._bell.heard()
+                    for other, link in links.items():
+                        poll.modify(other, link.events)
+                elif fd in links:
+                    self._move(links[fd], event)
+                    if event & select.POLLOUT:
+                        poll.modify(fd, links[fd].events)
+                elif self._watch is not None and not self._watch[1]():
                     poll.unregister(fd)
+            if any(link.is_silent(self._timeout) for link in self.links):
+                raise TimeoutError(errno.ETIMEDOUT, f"it has said nothing for {self._timeout:g} s")
+
+    @staticmethod
+    def _move(link: Link, event: int) -> None:
+        if event & select.POLLOUT:
+            link.drain()
+        if event & ~select.POLLOUT:
+            link.receive()
 
     def finish(self, request: Request) -> None:
         link = self.links[0]
         link.send(request)
         poll = select.poll()
-        poll.register(link.stream.fileno(), select.POLLIN)
         while not request.ended.acquire(blocking=False):
-            if not poll.poll(_LONGEST_STEP * 1000):
+            poll.register(link.stream.fileno(), link.events)
+            ready = poll.poll(self._timeout * 1000)
+            if not ready:
                 raise TimeoutError(errno.ETIMEDOUT, "it is silent")
-            link.receive()
+            self._move(link, ready[0][1])
 
     def change(self, change: Change) -> Request:
         return request_of(change)
-
-    def silent(self, request: Request, seconds: float) -> bool:
-        return any(
-            request in link.requests.values() and time.monotonic() - max(link.heard, request.sent) >= seconds
-            for link in self.links
-        )
 
     def fail(self) -> None:
         for link in self.links:
             link.stream.fail()
 
     def abandon(self) -> list[Request]:
-        left = [request for link in self.links for request in link.requests.values()]
+        left: list[Request] = []
         for link in self.links:
-            link.requests = {}
+            left += link.abandon()
         return left
 
     def close(self, *, orderly: bool) -> None:
@@ -308,6 +359,7 @@ class Links:
                 with suppress(OSError):
                     link.disconnect()
             link.close()
+        self._bell.close()
 
 
 def request_of(change: Change) -> Request:

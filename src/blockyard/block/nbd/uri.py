@@ -99,7 +99,7 @@ class Remote:
             for link in links:
                 link.close()
             raise
-        return Links(links)
+        return Links(links, self._timeout)
 
     def _link(self) -> Link:
         where = self._where
