@@ -22,6 +22,7 @@ from blockyard.cli import (
     optical,
     pools,
     rbd,
+    raid,
     schedules,
     serve,
     tape,
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     image.add_commands(commands)
     layers.add_commands(commands)
     rbd.add_commands(commands)
+    raid.add_commands(commands)
     optical.add_commands(commands)
     alua.add_commands(commands)
     users.add_commands(commands)

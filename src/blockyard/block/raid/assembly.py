@@ -114,7 +114,7 @@ def assemble(children: Sequence[Device], level: int | None, opening: Opening, *,
             f"array {_name(top)} was being written when it was left, and member {_numbers(lost)} is missing: what is restored "
             "from parity may be wrong. Bring the missing member back; or take what there is: blockyard raid assemble --force"
         )
-    return _made(children, members, top, trusted, opening, left_out)
+    return _made(children, members, top, trusted, opening, left_out, all_doubtful=force and not lost)
 
 
 def _candidates(children: Sequence[Device]) -> tuple[list[Candidate], dict[Device, str]]:
@@ -129,7 +129,7 @@ def _candidates(children: Sequence[Device]) -> tuple[list[Candidate], dict[Devic
             left_out[child] = error.strerror or str(error)
     if not found:
         reasons = "; ".join(f"{label_of(device)}: {why}" for device, why in left_out.items())
-        raise Refused(f"none of them is a member of an array ({reasons}). Make one by: blockyard raid create")
+        raise Refused(f"none of them is a member of an array ({reasons}). Make one by: blockyard layer create")
     arrays = {each.superblock.array for each in found}
     if len(arrays) > 1:
         lists = "; ".join(
@@ -225,6 +225,8 @@ def _made(
     trusted: bool,
     opening: Opening,
     left_out: dict[Device, str],
+    *,
+    all_doubtful: bool,
 ) -> Array:
     journal = None
     if top.ours.journal_size and top.level != 1:
@@ -241,8 +243,11 @@ def _made(
     if top.features & RESHAPE:
         members.reshape_position, members.added_disks = top.reshape_position, top.added_disks
     changed = _replay(members, opening, journal) or not top.clean
-    if not trusted and top.level:
+    if all_doubtful:
+        bitmap.fill()
+    if (not trusted or all_doubtful) and top.level:
         bitmap.distrust_all()
+        members.clean, changed = False, True
     array = Array(members, opening, left_out, children)
     for device, why in left_out.items():
         text = f"array {array.name} goes on without {label_of(device)}: {why}"

@@ -135,7 +135,7 @@ def check_empty(device: Device) -> None:
     else:
         what = f"is a member of array {found.name or found.array} (RAID {found.level})"
         raise FileExistsError(
-            errno.EEXIST, f"{label_of(device)} {what}: look at it by blockyard raid examine, or use --force"
+            errno.EEXIST, f"{label_of(device)} {what}: look at it by blockyard raid examine, or say force=true"
         )
     size = min(_LOOKED_AT, device.size)
     for at in (0, device.size - size):
@@ -143,7 +143,7 @@ def check_empty(device: Device) -> None:
         device.preadv([memoryview(data)], at)
         if data.count(0) < size:
             raise FileExistsError(
-                errno.EEXIST, f"{label_of(device)} holds something, which would be lost: use --force if it may"
+                errno.EEXIST, f"{label_of(device)} holds something, which would be lost: say force=true if it may"
             )
 
 

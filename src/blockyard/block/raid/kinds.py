@@ -9,10 +9,12 @@ from blockyard.block.device import Device
 from blockyard.block.layers import MANY, Kind, Opening
 from blockyard.block.raid.array import Array
 from blockyard.block.raid.assembly import assemble
+from blockyard.block.raid.creation import CHUNK, Plan, create
+from blockyard.block.raid.geometry import geometry
 from blockyard.block.raid.work import RATE
-from blockyard.block.size import Size
+from blockyard.block.size import Size, format_size
 
-_RATE = Size(RATE)
+_RATE, _CHUNK, _NONE = Size(RATE), Size(CHUNK), Size(0)
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,52 @@ def _opener(level: int) -> Callable[[Sequence[Device], RaidOptions, Opening], De
     return open
 
 
+@dataclass(frozen=True)
+class RaidCreation:
+    """Of an array that is made."""
+
+    name: str = ""  # for people
+    spares: int = 0  # so many of the children, the last ones, take the place of others that fail
+    chunk: Size = _CHUNK
+    copies: int = 2  # of everything, for RAID 10
+    journal: bool = False  # RAID 5 and 6: every write goes through the journal, not only those that lack a member
+    journal_size: Size = _NONE  # on each member; 0: what suits their size
+    region: Size = _NONE  # that a bit of the bitmap stands for; 0: what suits the size
+    force: bool = False  # though the children hold something
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if self.spares < 0:
+            raise ValueError("there are no fewer than no spares")
+
+
+def _maker(level: int) -> Callable[[Sequence[Device], RaidCreation, Opening], str]:
+    def make(children: Sequence[Device], options: RaidCreation, opening: Opening) -> str:
+        plan = Plan(
+            level,
+            options.name,
+            int(options.chunk),
+            options.copies,
+            options.journal,
+            options.journal_size,
+            options.region,
+        )
+        count = len(children) - options.spares
+        made = create(children[: max(0, count)], plan, spares=children[count:], force=options.force)
+        identity = made.identity
+        size = geometry(level, count, identity.chunk, identity.layout, identity.used).size
+        text = f"array {identity.array}: RAID {level} of {count} members, {format_size(size)}"
+        return text if made.clean else f"{text}; they are brought in line with each other while it is used"
+
+    return make
+
+
 def _kind(level: int, text: str, members: str) -> Kind:
     name = f"raid{level}"
-    return Kind(name, text, _opener(level), RaidOptions, (1, MANY), absent=True, example=f"{name}({members})")
+    return Kind(
+        name, text, _opener(level), RaidOptions, (1, MANY), absent=True, create=_maker(level), creation=RaidCreation,
+        example=f"{name}({members})",
+    )  # fmt: skip
 
 
 KINDS = (
