@@ -16,7 +16,7 @@ tools=(
   iscsid iscsiadm iscsistart iscsi-iname multipathd multipath mpathpersist kpartx dmsetup
   lsscsi mtx tapeinfo loaderinfo scsitape mt-st cpio wodim growisofs dvd+rw-mediainfo dvd+rw-format xorriso cdrskin cd-paranoia isoinfo genisoimage
   mkfs.ext4 e2fsck resize2fs tune2fs dumpe2fs debugfs mkfs.xfs xfs_repair xfs_db xfs_io fio
-  blkid lsblk blockdev blkdiscard wipefs fstrim udevadm modprobe rmmod lsmod insmod
+  mdadm blkid lsblk blockdev blkdiscard wipefs fstrim udevadm modprobe rmmod lsmod insmod
   sg_inq sg_vpd sg_readcap sg_raw sg_persist sg_reset sg_luns sg_modes sg_opcodes sg_rtpg sg_stpg sg_turs sg_unmap
   sg_write_same sg_xcopy sg_copy_results sg_compare_and_write sg_dd sg_logs sg_requests sg_start sg_sync sg_verify
   sg_get_lba_status sg_ses sg_rbuf sg_map sg_scan sg_read sg_sanitize sg_senddiag sg_get_config sg_format sg_ident
@@ -27,6 +27,7 @@ modules=(
   iscsi_tcp sd_mod sr_mod st ch sg ses crc32c_generic crc32c-intel crct10dif_generic crct10dif-pclmul
   dm_mod dm_multipath dm_round_robin dm_service_time dm_queue_length dm_snapshot scsi_dh_alua scsi_dh_rdac
   target_core_mod target_core_file iscsi_target_mod
+  raid0 raid1 raid10 raid456
   ext4 xfs btrfs vfat nls_utf8 nls_iso8859-1 nls_ascii nls_cp437 isofs udf loop sch_netem sch_tbf
 )
 

@@ -170,9 +170,8 @@ def _again(array: Array, device: Device) -> Member | None:
         return None
     if not members.bitmap_offset or own.events < members.bitmap.cleared_at or own.disks != members.identity.disks:
         return None
-    if any(member.number == own.number for member in members.all) or own.data_offset + own.used > device.size:
-        return None
-    member = Member(device, own.number, own.device, own.data_offset, own.data_size)
+    # with a number of its own: one that it has missed since would take the old one for a sign of having been left behind by it
+    member = Member(device, members.free_number(), own.device, own.data_offset, own.data_size)
     member.become(State.RECOVERING, slot)
     member.by_bitmap = True
     return member

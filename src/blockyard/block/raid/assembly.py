@@ -46,6 +46,7 @@ class Candidate(NamedTuple):
 
     device: Device
     superblock: Superblock
+    entry: bytes | None = None  # what our block has for it
 
     @property
     def label(self) -> str:
@@ -58,6 +59,10 @@ def label_of(device: Device) -> str:
 
 def examine(device: Device) -> Superblock:
     """The superblock of a device. Raises NoSuperblock, OSError."""
+    return _examined(device).superblock
+
+
+def _examined(device: Device) -> Candidate:
     if isinstance(device, Absent):
         raise device.error
     if device.size < superblock.OFFSET + superblock.SIZE:
@@ -65,9 +70,21 @@ def examine(device: Device) -> Superblock:
     block = bytearray(superblock.SIZE)
     device.preadv([memoryview(block)], superblock.OFFSET)
     found = Superblock.parse(bytes(block))
+    entry = _our_entry(device, found, bytes(block))
+    if entry is not None:
+        found = found.changed(ours=superblock.parse_entry(entry)).checked()
     if found.data_offset + found.used > device.size:
         raise NoSuperblock(f"it is smaller than its superblock says: it has {device.size} bytes")
-    return found
+    return Candidate(device, found, entry)
+
+
+def _our_entry(device: Device, found: Superblock, block: bytes) -> bytes | None:
+    at = superblock.ours_at(found.data_offset)
+    if at < superblock.OFFSET + superblock.SIZE:
+        return None
+    ours = bytearray(superblock.SIZE)
+    device.preadv([memoryview(ours)], at)
+    return superblock.find_ours(bytes(ours), block, found.array)
 
 
 def assemble(children: Sequence[Device], level: int | None, opening: Opening, *, force: bool = False) -> Array:
@@ -122,7 +139,7 @@ def _candidates(children: Sequence[Device]) -> tuple[list[Candidate], dict[Devic
     left_out: dict[Device, str] = {}
     for child in children:
         try:
-            found.append(Candidate(child, examine(child)))
+            found.append(_examined(child))
         except NoSuperblock as error:
             left_out[child] = str(error)
         except OSError as error:
@@ -181,6 +198,7 @@ def _member(candidate: Candidate, top: Superblock) -> Member:
     else:
         member.become(State.ACTIVE, role)
     member.replaces = bool(own.features & REPLACEMENT) and member.state is not State.SPARE
+    member.entries = [candidate.entry] if candidate.entry is not None else []
     return member
 
 

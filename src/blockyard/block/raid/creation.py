@@ -89,7 +89,7 @@ def _members(devices: Sequence[Device], spares: Sequence[Device], plan: Plan) ->
     if room(bits) > 1 << 20:
         raise ValueError("regions of the bitmap are too small: it would take more than 1 MiB")
     journal_at = -(-(_BITMAP_AT + room(bits)) // (64 << 10)) * (64 << 10)
-    data_offset = -(-(journal_at + journal_size) // align) * align
+    data_offset = -(-(journal_at + journal_size + superblock.SIZE) // align) * align
     unit = max(plan.chunk if plan.level != 1 else 0, 64 << 10)
     used = (smallest - data_offset) // unit * unit
     if used <= 0:

@@ -62,6 +62,7 @@ class Member:
         self.position = 0  # what is before it can be read; ALL: everything
         self.by_bitmap = False  # behind that, only what the bitmap tells is out of date
         self.corrected = 0
+        self.entries: list[bytes] = []  # of our block: what belongs to superblocks that it may have
         self.last_error = ""
 
     @property

@@ -130,9 +130,22 @@ class Members:
         self.bitmap.stamp(self.events)
         if self.bitmap_offset:
             self._save_bitmap(range(len(self.bitmap.image) // PAGE), stable=True)
-        roles = self._roles()
-        each(self.all, lambda member: member.write_raw(self.superblock(member, roles).pack(), superblock.OFFSET))
+        roles, now = self._roles(), int(time.time())
+        blocks = {member: self.superblock(member, roles, now) for member in self.all}
+        packed = {member: block.pack() for member, block in blocks.items()}
+        if self.journal is not None:
+            for member, block in blocks.items():
+                member.entries.append(block.ours.entry(packed[member]))
+            each(self.all, self._save_ours)
+            each(self.all, Member.flush)
+        each(self.all, lambda member: member.write_raw(packed[member], superblock.OFFSET))
         each(self.all, Member.flush)
+        for member in self.all:
+            del member.entries[:-1]
+
+    def _save_ours(self, member: Member) -> None:
+        block = superblock.pack_ours(self.identity.array, member.entries)
+        member.write_raw(block, superblock.ours_at(member.data_offset))
 
     def save_bitmap(self, pages: Sequence[int], stable: bool) -> None:
         """Write pages of the bitmap to all members. Raises MembersFailed."""
@@ -157,7 +170,7 @@ class Members:
             roles[member.number] = SPARE if member.state is State.SPARE else member.slot
         return tuple(roles)
 
-    def superblock(self, member: Member, roles: tuple[int, ...] | None = None) -> Superblock:
+    def superblock(self, member: Member, roles: tuple[int, ...], now: int) -> Superblock:
         """What a member says now."""
         identity, journal = self.identity, self.journal
         features = superblock.BITMAP if self.bitmap_offset else 0
@@ -173,7 +186,7 @@ class Members:
             identity.array, identity.name, identity.created, identity.level, identity.layout,
             0 if identity.level == 0 else identity.used, identity.chunk, identity.disks, member.data_offset,
             identity.used if identity.level == 0 else member.data_size, member.identity, member.number,
-            roles or self._roles(), self.events, int(time.time()), features, self.bitmap_offset,
+            roles, self.events, now, features, self.bitmap_offset,
             member.position if member.state is State.RECOVERING else ALL, ALL if self.clean else 0,
             self.reshape_position or 0, self.added_disks, member.corrected, ours,
         )  # fmt: skip

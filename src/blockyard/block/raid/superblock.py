@@ -1,8 +1,9 @@
 """The superblock of a member: version 1.2 of Linux' md (drivers/md, include/uapi/linux/raid/md_p.h), 4 KiB from its beginning.
 
 So there is a second program that reads our arrays, and a way out: mdadm examines them, and a Linux kernel runs them. What md does
-not know is in the padding behind the fields, which it ignores, and clears when it writes: where the journal is, and from which
-entry on it counts. A kernel that has run the array has thereby said that the journal counts no more.
+not know stands in a block of our own before the data: where the journal is, and from which entry on it counts. It is bound to the
+superblock by that one's checksum, which includes its time: when a kernel has run the array, it counts no more. The block has what
+belongs to the superblock that is there, and what belongs to the next one, as only one of them is written at a time.
 
 All numbers are little-endian; those of md are in sectors of 512 bytes, and here in bytes.
 """
@@ -11,9 +12,12 @@ from __future__ import annotations
 
 import struct
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Self
+
+from crc32c import crc32c
 
 OFFSET = 4096  # of version 1.2
 SIZE = 4096  # that it may take: of the roles of MAX_DEVICES
@@ -31,11 +35,11 @@ _SECTOR = 512
 _MAGIC = 0xA92B4EFC
 _FIELDS = struct.Struct("<IIII16s32sQIIQIIiIQiIIi QQQQ II16s BBHi QQQII")
 _FIXED = 256  # bytes before the roles
-_OURS = struct.Struct(
-    "<4sIIHxxQ8x"
-)  # of the 32 bytes of padding: magic, offset and size of the journal in KiB, flags, floor
-_OURS_AT = 224
-_OUR_MAGIC = b"BYrj"
+_CHECKSUM_AT = 216
+_OURS = struct.Struct("<IIIIQ8x")  # checksum of the superblock, offset and size of the journal in KiB, flags, floor
+_OURS_HEAD = struct.Struct("<8sII16s")  # magic, CRC-32C of all that follows, number of entries, array
+_OUR_MAGIC = b"BYraidSB"
+_ENTRIES = 100
 _JOURNALED, _ALWAYS = 1, 2
 
 
@@ -52,6 +56,12 @@ class OurPart:
     floor: int = 0  # the first entry of the journal that counts
     journaled: bool = False  # nothing has been written past the journal since the parity was last right
     always: bool = False  # the journal is used for every write, not only for those that lack a member
+
+    def entry(self, superblock: bytes) -> bytes:
+        """What belongs to a superblock, for `pack_ours`."""
+        flags = _JOURNALED * self.journaled | _ALWAYS * self.always
+        checksum = int.from_bytes(superblock[_CHECKSUM_AT : _CHECKSUM_AT + 4], "little")
+        return _OURS.pack(checksum, self.journal_offset >> 10, self.journal_size >> 10, flags, self.floor)
 
 
 @dataclass(frozen=True)
@@ -109,14 +119,8 @@ class Superblock:
             0, 0, 0, 0,
             self.updated, self.events, ALL if self.clean else self.resync_offset // _SECTOR, 0, len(self.roles),
         )  # fmt: skip
-        flags = _JOURNALED * self.ours.journaled | _ALWAYS * self.ours.always
-        ours = _OURS.pack(
-            _OUR_MAGIC, self.ours.journal_offset >> 10, self.ours.journal_size >> 10, flags, self.ours.floor
-        )
-        if not self.ours.journal_size:
-            ours = bytes(_OURS.size)
-        block = bytearray(fields + ours + struct.pack(f"<{len(self.roles)}H", *self.roles))
-        struct.pack_into("<I", block, 216, _checksum(block))
+        block = bytearray(fields.ljust(_FIXED, b"\0") + struct.pack(f"<{len(self.roles)}H", *self.roles))
+        struct.pack_into("<I", block, _CHECKSUM_AT, _checksum(block))
         return bytes(block)
 
     @classmethod
@@ -133,7 +137,7 @@ class Superblock:
         if count > MAX_DEVICES or end > len(block):
             raise NoSuperblock("its superblock is damaged: it counts more devices than there is room for")
         plain = bytearray(block[:end])
-        plain[216:220] = bytes(4)
+        plain[_CHECKSUM_AT : _CHECKSUM_AT + 4] = bytes(4)
         if _checksum(plain) != checksum:
             raise NoSuperblock("its superblock is damaged: the checksum is wrong")
         if major != 1 or super_offset * _SECTOR != OFFSET:
@@ -150,10 +154,9 @@ class Superblock:
             updated & (1 << 40) - 1, features, bitmap_offset * _SECTOR if features & BITMAP else 0,
             recovery * _SECTOR if features & RECOVERY else ALL, ALL if resync == ALL else resync * _SECTOR,
             reshape_position * _SECTOR if features & RESHAPE else 0, added if features & RESHAPE else 0, corrected,
-            _our_part(block),
-        )._checked()  # fmt: skip
+            ).checked()  # fmt: skip
 
-    def _checked(self) -> Self:
+    def checked(self) -> Self:
         """Raises NoSuperblock for what would lead anywhere."""
         if self.level not in LEVELS:
             raise NoSuperblock(f"its array is of level {self.level}: only RAID 0, 1, 10, 5 and 6 are known here")
@@ -175,6 +178,7 @@ class Superblock:
                 (OFFSET, SIZE),
                 (OFFSET + self.bitmap_offset, 512 * bool(self.bitmap_offset)),
                 (self.ours.journal_offset, self.ours.journal_size),
+                (ours_at(self.data_offset), SIZE * bool(self.ours.journal_size)),
                 (self.data_offset, self.used),
             )
             if size
@@ -189,10 +193,30 @@ class Superblock:
         return self.member_size or self.data_size
 
 
-def _our_part(block: bytes) -> OurPart:
-    magic, offset, size, flags, floor = _OURS.unpack_from(block, _OURS_AT)
-    if magic != _OUR_MAGIC:
-        return OurPart()
+def ours_at(data_offset: int) -> int:
+    """Where our block is on a member."""
+    return data_offset - SIZE
+
+
+def pack_ours(array: uuid.UUID, entries: Sequence[bytes]) -> bytes:
+    """Our block, of what belongs to the superblock that is there and those that may come to be."""
+    body = struct.pack("<I", len(entries[-_ENTRIES:])) + array.bytes + b"".join(entries[-_ENTRIES:])
+    return (_OUR_MAGIC + struct.pack("<I", crc32c(body)) + body).ljust(SIZE, b"\0")
+
+
+def find_ours(block: bytes, superblock: bytes, array: uuid.UUID) -> bytes | None:
+    """The entry that belongs to a superblock, if there is one."""
+    magic, check, count, owner = _OURS_HEAD.unpack_from(block)
+    end = _OURS_HEAD.size + count * _OURS.size
+    if magic != _OUR_MAGIC or count > _ENTRIES or owner != array.bytes or crc32c(block[12:end]) != check:
+        return None
+    entries = [block[at : at + _OURS.size] for at in range(_OURS_HEAD.size, end, _OURS.size)]
+    mine = superblock[_CHECKSUM_AT : _CHECKSUM_AT + 4]
+    return next((entry for entry in reversed(entries) if entry[:4] == mine), None)
+
+
+def parse_entry(entry: bytes) -> OurPart:
+    _, offset, size, flags, floor = _OURS.unpack(entry)
     return OurPart(offset << 10, size << 10, floor, bool(flags & _JOURNALED), bool(flags & _ALWAYS))
 
 
