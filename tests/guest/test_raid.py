@@ -16,6 +16,7 @@ from blockyard.block.layers import Opening
 from blockyard.block.raid.array import Array
 from blockyard.block.raid.assembly import assemble, examine
 from blockyard.block.raid.creation import Plan, create
+from blockyard.block.raid.superblock import ALL, Superblock
 from tests.conftest import TargetFactory
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
@@ -70,23 +71,22 @@ def test_linux_runs_our_arrays_and_stands_on_them(
     stack = f"stack:raid5({', '.join(map(str, served))})"
     serving = target(*members, stack, size=None, portals=[f"{HOST[0]}:3260"], prefix=network.prefix)
 
-    def role() -> int:
+    def spare() -> Superblock:
         device = FileDevice(served[3], read_only=True, lock=False)
         try:
-            return examine(device).role
+            return examine(device)
         finally:
             device.close()
-
-    def rebuilt() -> None:
-        pattern = re.compile(rb"is in sync")
-        while not pattern.search(serving.log.read_bytes()):
-            assert serving.process.poll() is None
 
     output = guest(
         "raid.sh",
         seconds=280,
         variables={"LEVEL": str(level), "SUM": hashlib.sha256(data).hexdigest()},
-        marks={"linux": lambda: None, "degraded": lambda: "yes" if role() < 3 else "no", "rebuilt": rebuilt},
+        marks={
+            "linux": lambda: None,
+            "degraded": lambda: "yes" if spare().role < 3 else "no",
+            "rebuilt": lambda: "yes" if spare().recovery_offset == ALL else "no",
+        },
     )
     serving.stop()
     (linux,) = re.findall(r"LINUX:(\w+)", output)
