@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from blockyard.block.cipher.administration import create_cipher, open_cipher
+from blockyard.block.cipher.luks2 import DATA_AT
+from blockyard.block.cipher.sources import Encryption, Formatting
 from blockyard.block.device import Device
 from blockyard.block.faults import Fault, FaultDevice, Operation
 from blockyard.block.file import FileDevice, create
+from blockyard.block.layers import Opening
 from blockyard.block.memory import MemoryDevice
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.sense import Asc, SenseKey
@@ -131,6 +135,26 @@ def test_erase(action: int, granularity: int) -> None:
     assert host.read(0, 2048) == bytes(1 << 20)
     if granularity:
         assert host.ok(get_lba_status(0))[8:] == struct.pack(">QIB3x", 0, 2048, 1)
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_cryptographic_erase_throws_the_key_away(discard: bool) -> None:
+    """What was written cannot be read any more; where space is given back, zeros are."""
+    opening = Opening(secret=lambda name: name.encode())
+    disk = MemoryDevice(DATA_AT + SIZE)
+    create_cipher([disk], Formatting(secret="k", kdf="pbkdf2", time=1000), opening)
+    device = open_cipher([disk], Encryption(secret="k", discard=discard), opening)
+    host = ready_host(target(device))
+    host.ok(write_10(0, 8), b"x" * 4096)
+    stored = bytes(disk.data[DATA_AT : DATA_AT + 4096])
+    host.ok(sanitize(CRYPTO))
+    found = host.ok(read_10(0, 8))
+    assert found == bytes(4096) if discard else len(set(found)) > 200
+    disk.data[DATA_AT : DATA_AT + 4096] = stored
+    again = open_cipher([disk], Encryption(secret="k"), opening)
+    data = bytearray(4096)
+    again.preadv([memoryview(data)], 0)
+    assert data != b"x" * 4096, "the old key would have read that"
 
 
 def test_overwriting_with_zeros_leaves_holes_alone(tmp_path: Path) -> None:

@@ -219,6 +219,10 @@ class Device(ABC):
         """The range as alternating mapped and unmapped runs, in order and without gaps."""
         yield Run(offset, length, True)
 
+    def erase_keys(self) -> bool:
+        """Make all that is on it unreadable for good by throwing its key away; False where there is none to be thrown away."""
+        return False
+
     def report(self) -> dict[str, object]:
         """How it is, for people and programs; does not block.
 

@@ -19,6 +19,7 @@ MODULES = {
     "faults": "blockyard.block.faults",
     "file": "blockyard.block.leaves",
     "iscsi": "blockyard.remote.disk",
+    "luks": "blockyard.block.cipher.administration",
     "memory": "blockyard.block.leaves",
     "nbd": "blockyard.block.nbd.kinds",
     "nbdkit": "blockyard.block.engines.kinds",

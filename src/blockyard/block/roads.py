@@ -32,3 +32,8 @@ def road(device: Device) -> Road:
             return False
 
     return read, write
+
+
+def has_road(device: Device) -> bool:
+    """Whether there is a way without waiting at all."""
+    return device.quick is not None or device.fd >= 0

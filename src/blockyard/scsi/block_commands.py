@@ -193,7 +193,7 @@ _BLOCKS = [
     ),
     _sanitize(sanitize.OVERWRITE, "OVERWRITE", sanitize.overwrite),
     _sanitize(sanitize.BLOCK_ERASE, "BLOCK ERASE", sanitize.erase),
-    _sanitize(sanitize.CRYPTOGRAPHIC_ERASE, "CRYPTOGRAPHIC ERASE", sanitize.erase),
+    _sanitize(sanitize.CRYPTOGRAPHIC_ERASE, "CRYPTOGRAPHIC ERASE", sanitize.erase_keys),
     _sanitize(sanitize.EXIT_FAILURE_MODE, "EXIT FAILURE MODE", sanitize.exit_failure_mode),
     _pre_fetch(0x90, "PRE-FETCH (16)", 16, _IMMED, *_RANGE_16),
     Command(

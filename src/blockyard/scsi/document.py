@@ -38,8 +38,8 @@ _NOTES = f"""\
 - **PRE-FETCH** has the kernel read ahead and ends with GOOD: nobody can promise that all of it stays in the cache.
 - **SANITIZE and FORMAT UNIT** go on in the background, at `--background-rate` bytes per second at most; REQUEST SENSE
   tells how far. Meanwhile other commands end with NOT READY, but for those that say so in the table. Resets, aborts and
-  restarts do not end them. CRYPTOGRAPHIC ERASE does what BLOCK ERASE does: there is no key to throw away. FORMAT UNIT
-  frees all blocks, or writes an initialization pattern; capacity and block length stay.
+  restarts do not end them. CRYPTOGRAPHIC ERASE throws away the key of an encrypted volume; to others it does what
+  BLOCK ERASE does. FORMAT UNIT frees all blocks, or writes an initialization pattern; capacity and block length stay.
 - **Protection information** (`--protection`) of types 1, 2 and 3, one of eight bytes for each logical block. GRD_CHK,
   APP_CHK and REF_CHK are set: it is checked in reads without RDPROTECT too, unless DPICZ is set. Failures are ABORTED
   COMMAND, 10h/01h to 03h, with the LBA in the INFORMATION field. Application tags are checked for 32-byte commands

@@ -1,7 +1,8 @@
 """SANITIZE (SBC-4): what was on the medium cannot be read any more.
 
-OVERWRITE writes over all that the volume holds. BLOCK ERASE gives its space back. CRYPTOGRAPHIC ERASE does the same: no
-layer beneath has a key that could be thrown away. After both, what is read is zeros.
+OVERWRITE writes over all that the volume holds. BLOCK ERASE gives its space back; after it, what is read is zeros.
+CRYPTOGRAPHIC ERASE throws the key of an encrypted volume away, which takes no longer for a large one, and then gives back the
+space if that can be done; where it cannot, noise is read. Of a volume without a key it does what BLOCK ERASE does.
 
 When a sanitize operation fails, the unit stays in failure mode, over restarts too: it can only be sanitized again, or,
 when the one that failed allowed it (AUSE), be left as it is by EXIT FAILURE MODE.
@@ -32,18 +33,34 @@ class Sanitize(Overhaul):
     failure = Asc.SANITIZE_COMMAND_FAILED
 
     def __init__(
-        self, unit: LogicalUnit, passes: list[bytes | None], *, ause: bool, done: int = 0, failed: bool = False
-    ) -> None:
+        self, unit: LogicalUnit, passes: list[bytes | None], *, ause: bool, keys: bool = False, done: int = 0,
+        failed: bool = False,
+    ) -> None:  # fmt: skip
+        """`keys`: those go first."""
         super().__init__(unit, passes, done=done, failed=failed)
         self.ause = ause
+        self.keys = keys
 
     @classmethod
     def resumed(cls, unit: LogicalUnit, document: dict[str, Any]) -> Sanitize:
         passes = [None if text is None else bytes.fromhex(text) for text in document["passes"]]
-        return cls(unit, passes, ause=document["ause"], done=document["done"], failed=document["failed"])
+        return cls(
+            unit,
+            passes,
+            ause=document["ause"],
+            keys=document.get("keys", False),
+            done=document["done"],
+            failed=document["failed"],
+        )
 
     def document(self) -> dict[str, Any]:
-        return {"passes": [block and block.hex() for block in self.passes], "ause": self.ause}
+        return {"passes": [block and block.hex() for block in self.passes], "ause": self.ause, "keys": self.keys}
+
+    def _work(self) -> None:
+        if self.keys and not self.done and self.unit.device.erase_keys() and not self.unit.device.granularity:
+            self.done = self._size
+        else:
+            super()._work()
 
     def admits(self, command: Command) -> bool:
         return command.exempt or command.unready or (self.failed and command.opcode == OPCODE)
@@ -96,8 +113,12 @@ def erase(unit: LogicalUnit, task: Task) -> Buffer:
     return _begin(unit, task, [None])
 
 
-def _begin(unit: LogicalUnit, task: Task, passes: list[bytes | None]) -> Buffer:
-    task.overhaul = Sanitize(unit, passes, ause=bool(task.fields["ause"]))
+def erase_keys(unit: LogicalUnit, task: Task) -> Buffer:
+    return _begin(unit, task, [None], keys=True)
+
+
+def _begin(unit: LogicalUnit, task: Task, passes: list[bytes | None], *, keys: bool = False) -> Buffer:
+    task.overhaul = Sanitize(unit, passes, ause=bool(task.fields["ause"]), keys=keys)
     task.overhaul.begin()
     return b""
 

@@ -310,6 +310,11 @@ class RamCache(Device):
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         return self.below.runs(offset, length)
 
+    def erase_keys(self) -> bool:
+        erased = self.below.erase_keys()
+        self.drop(0, self.size)
+        return erased
+
     def report(self) -> dict[str, object]:
         """Hits and misses are counted by reads; a read misses if any of it does."""
         lines = self.lines

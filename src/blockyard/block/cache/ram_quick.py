@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from blockyard.block.cache.fifo import MOST
-from blockyard.block.cache.roads import below_read, below_write
+from blockyard.block.roads import has_road, road
 
 if TYPE_CHECKING:
     from blockyard.block.cache.ram import RamCache
@@ -22,7 +22,7 @@ class QuickRam:
 
 def _reader(cache: RamCache) -> Callable[[Sequence[memoryview], int, int], bool]:
     lines, lock, size = cache.lines, cache.lines.lock, cache.lines.line_size
-    shift, mask, below = size.bit_length() - 1, size - 1, below_read(cache.below)
+    shift, mask, below = size.bit_length() - 1, size - 1, road(cache.below)[0]
 
     def read(buffers: Sequence[memoryview], offset: int, length: int) -> bool:
         """Fill `buffers`, of `length` bytes together, from `offset` on. False when that takes waiting."""
@@ -42,7 +42,7 @@ def _reader(cache: RamCache) -> Callable[[Sequence[memoryview], int, int], bool]
                 buffers[0][:] = lines.view[start : start + length]
                 cache.hits += 1
                 return True
-        return below is not None and not cache.attached and below(buffers, offset, length)
+        return not cache.attached and below(buffers, offset, length)
 
     def several(buffers: Sequence[memoryview], offset: int) -> bool:
         with lock:
@@ -67,12 +67,13 @@ def _reader(cache: RamCache) -> Callable[[Sequence[memoryview], int, int], bool]
 
 
 def _writer(cache: RamCache) -> Callable[[memoryview, int], bool]:
-    below, writers, lock = below_write(cache.below), cache.writers, cache.lines.lock
+    below, writers, lock = road(cache.below)[1], cache.writers, cache.lines.lock
+    able = has_road(cache.below)
 
     def write(data: memoryview, offset: int) -> bool:
         """Write `data` at `offset`, to survive the death of the process. False when that takes waiting, or fails."""
         end = offset + len(data)
-        if below is None or not writers.take(offset, end):
+        if not able or not writers.take(offset, end):
             return False
         try:
             if below(data, offset):

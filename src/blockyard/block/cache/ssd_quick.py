@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from crc32c import crc32c
 
 from blockyard.block.cache.fifo import MOST
-from blockyard.block.cache.roads import below_read, below_write
 from blockyard.block.cache.ssd_options import BACK
+from blockyard.block.roads import road
 
 if TYPE_CHECKING:
     from blockyard.block.cache.ssd import SsdCache
@@ -31,14 +31,14 @@ def _reader(cache: SsdCache) -> Callable[[Sequence[memoryview], int, int], bool]
     slots, fd, size, base = cache.slots, cache.device.fd, cache.block, cache.superblock.data_at
     shift, mask, index, uses, numbers = size.bit_length() - 1, size - 1, slots.index, slots.fifo.uses, slots.numbers
     flags = os.RWF_NOWAIT if cache.device.nowait else 0
-    below = below_read(cache.origin)
+    below = road(cache.origin)[0]
 
     def read(buffers: Sequence[memoryview], offset: int, length: int) -> bool:
         """Fill `buffers`, of `length` bytes together, from `offset` on. False when that takes waiting, or fails."""
         if (offset & mask) + length > size * _MOST:
             return False
         if not cache.attached:
-            return below is not None and below(buffers, offset, length)
+            return below(buffers, offset, length)
         for buffer in buffers:
             if not read_one(buffer, offset):
                 return False
@@ -76,14 +76,14 @@ def _reader(cache: SsdCache) -> Callable[[Sequence[memoryview], int, int], bool]
 def _writer(cache: SsdCache) -> Callable[[memoryview, int], bool]:
     slots, fd, size, base = cache.slots, cache.device.fd, cache.block, cache.superblock.data_at
     shift, mask, lock, publishing = size.bit_length() - 1, size - 1, slots.lock, cache.publishing
-    below = below_write(cache.origin)
+    below = road(cache.origin)[1]
 
     def write(data: memoryview, offset: int) -> bool:
         """Write `data` at `offset`, to survive the death of the process. False when that takes waiting, or fails."""
         length = len(data)
         if not cache.attached:
             cache.touched = True
-            return below is not None and below(data, offset)
+            return below(data, offset)
         if (offset | length) & mask or length > size * _MOST or cache.mode != BACK:
             return False
         first, count = offset >> shift, length >> shift
