@@ -93,9 +93,9 @@ class Serving:
         self.target = target
         self.log = log
         self._environment = environment or {}
-        self._command = [*prefix, sys.executable, "-m", "blockyard", "serve", *map(str, volumes), *options]
-        self._command += [word for portal in self.portals for word in ("--portal", portal)]
-        self._command += ["--state", str(state), *(["--config", str(config)] if config else ["--target", target])]
+        self.command = [*prefix, sys.executable, "-m", "blockyard", "serve", *map(str, volumes), *options]
+        self.command += [word for portal in self.portals for word in ("--portal", portal)]
+        self.command += ["--state", str(state), *(["--config", str(config)] if config else ["--target", target])]
         self.process: subprocess.Popen[bytes] = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -108,7 +108,7 @@ class Serving:
             address = f"{directory}/notify"
             notify.bind(address)
             process = subprocess.Popen(
-                self._command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,
@@ -153,7 +153,7 @@ class Serving:
     def tail(self, size: int = 20000) -> str:
         """The end of the log."""
         text = self.log.read_bytes()[-size:].decode(errors="replace") if self.log.exists() else ""
-        return f"----- {' '.join(self._command)}\n{text}-----"
+        return f"----- {' '.join(self.command)}\n{text}-----"
 
     def stop(self) -> None:
         """SIGTERM, then wait. Raises ServeFailed when it takes too long or the exit status is not 0."""

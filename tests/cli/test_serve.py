@@ -213,8 +213,8 @@ def test_a_volume_that_is_served_already(tmp_path: Path) -> None:
         assert served.stop() == 0
 
 
-def test_workers_do_not_outlive_control(tmp_path: Path) -> None:
-    with serve(tmp_path / "s") as served:
+def test_workers_do_not_outlive_control_where_that_is_wanted(tmp_path: Path) -> None:
+    with serve(tmp_path / "s", "--linger", "0") as served:
         (worker,) = served.workers()
         served.process.kill()
         deadline = time.monotonic() + LIMIT

@@ -193,7 +193,7 @@ def test_a_first_start_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_cannot_even_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blockyard.control.worker.sys.executable", "/bin/false")
+    monkeypatch.setattr("blockyard.control.body.sys.executable", "/bin/false")
 
     async def scene(supervisor: Supervisor) -> None:
         with pytest.raises(WorkerFailed, match="worker 0 could not start: exit status 1"):
@@ -208,7 +208,7 @@ def test_no_process_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         worker = supervisor.workers[0]
         assert worker.pid is not None
         with monkeypatch.context() as patch:
-            patch.setattr("blockyard.control.worker.sys.executable", "/no/such/python")
+            patch.setattr("blockyard.control.body.sys.executable", "/no/such/python")
             os.kill(worker.pid, signal.SIGKILL)
             await until(lambda: worker.restarts >= 2)
         await until(lambda: worker.pid is not None)

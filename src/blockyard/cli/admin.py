@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ from blockyard.block.size import format_size
 from blockyard.cli import parsers
 from blockyard.cli.output import table
 from blockyard.cli.parsers import Action, Subparsers, family
-from blockyard.control.administration import ask
+from blockyard.control.administration import NotServing, ask
+from blockyard.control.errors import ControlError
 
+_PATIENCE = 60.0  # seconds that a server has to be there again
+_LOOK = 0.05  # seconds between two looks whether it is
 _EXIT_STATUS = """\
 exit status:
   0  done
@@ -30,6 +35,12 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     status.add_argument("--json", action="store_true", help="as JSON")
     command(
         commands, "reload", _reload, "have the server read its configuration file again, and print what has changed"
+    )
+    command(
+        commands,
+        "restart",
+        _restart,
+        "start the control process again, with the program as it is installed now; sessions go on, unless the version is another",
     )
     session = family(commands, "session", "sessions of initiators")
     drop = command(session, "drop", _drop, "end sessions of an initiator; it may log in again")
@@ -48,6 +59,25 @@ def command(
 def _reload(directory: Path, options: argparse.Namespace) -> None:
     changes = ask(directory, "reload")
     print("\n".join(changes) if changes else "nothing has changed")
+
+
+def _restart(directory: Path, options: argparse.Namespace) -> None:
+    before = ask(directory, "status")
+    ask(directory, "restart")
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        with contextlib.suppress(NotServing):
+            now = ask(directory, "status")
+            if now["began"] != before["began"]:
+                kept = len(_sessions(before) & _sessions(now))
+                print(f"started again; {kept} of {len(before['sessions'])} sessions went on")
+                return
+        time.sleep(_LOOK)
+    raise ControlError("it was not there again in time: look at its log")
+
+
+def _sessions(found: dict[str, Any]) -> set[tuple[str, int, str]]:
+    return {(session["target"], session["tsih"], session["initiator"]) for session in found["sessions"]}
 
 
 def _drop(directory: Path, options: argparse.Namespace) -> None:

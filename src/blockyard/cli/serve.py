@@ -28,7 +28,7 @@ from blockyard.control.consistency import API_PORT, checked
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.images import looks_like
 from blockyard.control.portals import parse_portal
-from blockyard.control.server import Options, Server
+from blockyard.control.server import LINGER, Options, Server
 from blockyard.control.settling import Found
 from blockyard.control.state import State, default_directory
 from blockyard.control.volumes import missing_space
@@ -229,6 +229,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="spin for a moment before sleeping: less latency at low queue depth for more CPU time",
     )
     process.add_argument(
+        "--linger",
+        metavar="SECONDS",
+        type=float,
+        default=LINGER,
+        help="when the control process dies, sessions go on for so long and wait for it to be started again; 0: they end with it "
+        f"(default: {LINGER:g})",
+    )
+    process.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="of the log on stderr (default: text)"
     )
     process.add_argument("--verbose", action="store_true", help="log logins and logouts too, and tracebacks of errors")
@@ -258,6 +266,7 @@ def _serve(options: argparse.Namespace) -> int:
         tuple(options.portal),
         _worker_count(options.workers),
         poll=options.poll,
+        linger=options.linger,
         verbose=options.verbose,
     )
     service: list[ApiService] = []
@@ -282,6 +291,8 @@ def _serve(options: argparse.Namespace) -> int:
         asyncio.run(server.run(on_ready=lambda: _say(f"{service[0].invitation()}Ready.")))
     finally:
         server.close()
+    if server.restarting:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (it is this very command)
     return 0
 
 

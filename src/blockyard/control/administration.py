@@ -28,6 +28,7 @@ Handler = Callable[[Request], Awaitable[object]]
 
 _SOCKET, _LOCK = "control.sock", "control.lock"
 _LIMIT = 64 << 20  # bytes of a request: a whole configuration may be in it
+_FAREWELL = 5.0  # seconds that requests have to be answered before another server takes over
 _CREDENTIALS = struct.Struct("3i")  # process, user, group (unix(7), SO_PEERCRED)
 _PATIENCE = 120.0  # seconds that a client waits for an answer: initiators may have to log out first
 
@@ -45,6 +46,7 @@ class ControlSocket:
         self._directory = directory
         self._handle = handle
         self._server: asyncio.Server | None = None
+        self._answering: set[asyncio.Task[None]] = set()
         self._lock = _take_lock(directory)
 
     async def start(self) -> None:
@@ -64,6 +66,13 @@ class ControlSocket:
             sock.close()
             raise StateError(f"{self._directory / _SOCKET}: {error.strerror}") from error
 
+    async def cease(self) -> None:
+        """Take no more requests; those that there are get their answers, if that does not take long."""
+        if self._server is not None:
+            self._server.close()
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=_FAREWELL)
+
     def close(self) -> None:
         if self._server is not None:
             self._server.close()
@@ -72,7 +81,11 @@ class ControlSocket:
         os.close(self._lock)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+        with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.CancelledError):
             line = await reader.readline()
             if line:
                 who = _peer(writer.get_extra_info("socket"))

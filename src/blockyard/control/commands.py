@@ -38,6 +38,11 @@ async def status(server: Server, request: Request) -> dict[str, Any]:
     return {
         "version": __version__,
         "pid": os.getpid(),
+        "began": server.began,
+        "workers": [
+            {"number": worker.number, "pid": worker.pid, "restarts": worker.restarts}
+            for worker in server.supervisor.workers
+        ],
         "config": None if server.options.config is None else str(server.options.config.absolute()),
         "revision": None if server.managed is None else server.managed.revision,
         "portal_groups": {str(tag): list(group.portals) for tag, group in settled.portal_groups.items()},
@@ -64,6 +69,11 @@ async def status(server: Server, request: Request) -> dict[str, Any]:
 async def reload(server: Server, request: Request) -> list[str]:
     """Read the configuration file again; what has changed."""
     return await server.reload()
+
+
+async def restart(server: Server, request: Request) -> None:
+    """Start the control process again, by itself: workers and sessions go on."""
+    server.restart()
 
 
 async def volume_resize(server: Server, request: Request) -> dict[str, int]:
@@ -119,6 +129,7 @@ async def alua_set(server: Server, request: Request) -> None:
 COMMANDS: dict[str, Command] = {
     "status": Command(status, Role.VIEWER),
     "reload": Command(reload, Role.ADMIN),
+    "restart": Command(restart, Role.ADMIN),
     "volume resize": Command(volume_resize, Role.OPERATOR, look=_volume),
     "session drop": Command(session_drop, Role.OPERATOR, target="target"),
     "alua show": Command(alua_show, Role.VIEWER),

@@ -51,10 +51,33 @@ class Listeners:
 
     def __init__(self) -> None:
         self._open: dict[_Asked, tuple[socket.socket, Portal]] = {}
+        self._inherited: dict[str, socket.socket] = {}  # by the names of what was asked for
 
     @property
     def sockets(self) -> list[socket.socket]:
         return [sock for sock, _ in self._open.values()]
+
+    @property
+    def by_name(self) -> dict[str, socket.socket]:
+        """The sockets as the next control is to find them."""
+        return {_name(asked): sock for asked, (sock, _) in self._open.items()}
+
+    def inherit(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Take these where the same portals are asked for: connections wait in them."""
+        self._inherited = dict(sockets)
+
+    def forget_inherited(self) -> None:
+        for sock in self._inherited.values():
+            sock.close()
+        self._inherited.clear()
+
+    def _listen(self, asked: _Asked) -> tuple[socket.socket, Portal]:
+        old = self._inherited.get(_name(asked))
+        if old is None:
+            return listen(asked[0])
+        sock = old.dup()
+        sock.setblocking(False)  # dup(), of Python's, makes it a blocking one
+        return sock, Portal(asked[0].address, sock.getsockname()[1])
 
     def prepare(self, groups: Mapping[int, PortalGroup]) -> Opening:
         """Listen on the portals of `groups` that are not open yet. Raises PortalError; then nothing has changed."""
@@ -65,7 +88,7 @@ class Listeners:
             for portal in asked:
                 if portal not in self._open:
                     check_free(portal[0], [other for other, _ in gone])
-                    new[portal] = listen(portal[0])
+                    new[portal] = self._listen(portal)
         except PortalError:
             for sock, _ in new.values():
                 sock.close()
@@ -84,6 +107,12 @@ class Listeners:
         for sock in self.sockets:
             sock.close()
         self._open.clear()
+        self.forget_inherited()
+
+
+def _name(asked: _Asked) -> str:
+    portal, number = asked
+    return f"{portal.written} {number}"
 
 
 def check_free(portal: Portal, gone: Iterable[Portal]) -> None:

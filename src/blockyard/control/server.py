@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import logging
 import resource
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from blockyard.block.records import RecordError, key
 from blockyard.block.size import Size
 from blockyard.control.acceptor import Acceptor
 from blockyard.control.administration import ControlSocket, Request
+from blockyard.control.adoption import Orphan, find_orphans, listening_of
 from blockyard.control.carrying_out import carry_out
 from blockyard.control.configuration_file import load
 from blockyard.control.consistency import checked
@@ -31,16 +30,18 @@ from blockyard.control.metrics import Endpoint
 from blockyard.control.places import Places
 from blockyard.control.service import Nowhere, Service
 from blockyard.control.settling import Found, settle
+from blockyard.control.signals import Signals
 from blockyard.control.state import State
-from blockyard.control.supervisor import Supervisor
+from blockyard.control.supervisor import GRACE, Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
+from blockyard.control.worker import Home
 from blockyard.iscsi.directory import portal_from
 from blockyard.worker.configuration import Configuration, PortalGroup, Settled
 
 log = logging.getLogger(__name__)
 
 REFRESH = 0.5  # seconds between two looks at the users in the state database
-GRACE = 5.0  # seconds that initiators have for logging out when serving ends
+LINGER = 30.0  # seconds that workers go on when control has ended without saying so
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Options:
     portals: tuple[str, ...] = ()  # of a configuration file without portal groups
     workers: int = 1
     poll: bool = False
+    linger: float = LINGER  # seconds that workers go on without a control
     verbose: bool = False
 
 
@@ -72,6 +74,11 @@ class Server:
         self.supervisor: Supervisor
         self.gate: Gate
         self.managed = None if options.arguments is None else Managed(options.state)
+        self._orphans: list[
+            Orphan
+        ] = []  # workers that were there before this process; until they have been told what to serve
+        self.restarting = False  # it ends so that another one can take over
+        self.began = time.time()
         self._found = Found(Settled(), {})
         self._groups: dict[int, PortalGroup] = {}  # with the ports that they really have
         self._socket: ControlSocket | None = None
@@ -90,6 +97,8 @@ class Server:
         """Have the state directory for this server alone. Raises StateError."""
         State(self.options.state).close()  # it is made, and can be used
         self._socket = ControlSocket(self.options.state, self._carry_out)
+        self._orphans = find_orphans(self.options.state)
+        self._places.listeners.inherit(listening_of(self._orphans))
 
     def close(self) -> None:
         self._places.close()
@@ -141,15 +150,25 @@ class Server:
         state = State(options.state)
         self.gate = gate = Gate(state, self.settled)
         self.supervisor = supervisor = Supervisor(
-            self.settled, options.workers, gate=gate, poll=options.poll, log_level=level
+            self.settled,
+            options.workers,
+            gate=gate,
+            poll=options.poll,
+            log_level=level,
+            home=Home(options.state.absolute(), options.linger) if options.linger > 0 else None,
+            orphans=self._orphans,
         )
         self._acceptor = acceptor = Acceptor(
             self.settled.directory(), supervisor, self._places.listeners.sockets, gate=gate
         )
-        signals = _Signals(self._hang_up)
+        self._signals = signals = Signals(self._hang_up)
         tasks = [asyncio.create_task(_refresh(gate, supervisor))]
+        ready = False
         try:
             if await signals.before(supervisor.start()):
+                self._orphans.clear()
+                self._places.listeners.forget_inherited()
+                await supervisor.keep(self._places.listeners.by_name)
                 if self.managed is not None:
                     self.managed.serves(self.configuration, options.arguments or {})
                 acceptor.start()
@@ -161,10 +180,15 @@ class Server:
                 notify(READY="1", STATUS=self._status())
                 tasks.append(asyncio.create_task(keep_watchdog()))  # before, nobody waits for it (systemd.service(5))
                 on_ready()
+                ready = True
                 await signals.wait()
+            if self.restarting:
+                await self._make_way(acceptor)
+                return
             notify(STOPPING="1", STATUS="Waiting for initiators to log out, then flushing")
             if self._registrar is not None:
                 await self._registrar.close()
+            await supervisor.keep({})
             await self._places.service.stop()
             await acceptor.close()
             if not await signals.before(supervisor.stop(GRACE)):
@@ -173,9 +197,28 @@ class Server:
             self.close()
             for task in tasks:
                 task.cancel()
+            if supervisor.adopted and not ready:  # another attempt may do better by them
+                await supervisor.release()
             await supervisor.close()
             gate.events.flush()
             state.close()
+
+    async def _make_way(self, acceptor: Acceptor) -> None:
+        """End without workers, sessions and sockets that are listened on: the next control takes these over."""
+        notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000), STATUS="Starting again")
+        assert self._socket is not None
+        await self._socket.cease()
+        async with self._changing:
+            await self._places.service.stop()
+            await acceptor.close()
+            await self.supervisor.release()
+
+    def restart(self) -> None:
+        """End soon, with `restarting` set. Raises UsageError where workers would end with this process."""
+        if self.options.linger <= 0:
+            raise UsageError("with --linger 0 workers end with the control process: stop it and start it again")
+        self.restarting = True
+        self._signals.stop()
 
     def _status(self) -> str:
         return f"Serving {_count(len(self.settled.targets), 'target')}"
@@ -330,6 +373,7 @@ class Server:
             await self._places.start()
             for sock, _ in opened.portals.new.values():
                 self._acceptor.listen(sock)
+            await self.supervisor.keep(self._places.listeners.by_name)
             for sock in gone:
                 await self._acceptor.cease(sock)
             await self._acceptor.drop_stranded()
@@ -344,9 +388,14 @@ class Server:
                 state,
                 from_file=self.keeps_sizes,
                 grow=grow,
-                served={backing.path for backing in self._found.backings.values()},
+                served={backing.path for backing in self._found.backings.values()} | self._held_by_orphans(),
                 withheld=frozenset(self._withheld),
             )
+
+    def _held_by_orphans(self) -> set[Path]:
+        """Files that workers have had open since before this process was there."""
+        settled = (orphan.configuration for orphan in self._orphans)
+        return {Path(volume.path) for each in settled for volume in each.volumes.values() if volume.path}
 
     async def _hand_on(self, found: Found) -> None:
         """Let gate, workers and acceptor go by another configuration. Raises ControlError; then they go by the old one."""
@@ -376,37 +425,6 @@ class Server:
     async def _carry_out(self, request: Request) -> object:
         """What comes by the control socket."""
         return await carry_out(self, request)
-
-
-class _Signals:
-    """SIGTERM and SIGINT ask to stop; one waiter hears each. SIGHUP calls `hang_up`."""
-
-    def __init__(self, hang_up: Callable[[], None]) -> None:
-        self._asked = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked.set)
-        loop.add_signal_handler(signal.SIGHUP, hang_up)
-
-    async def wait(self) -> None:
-        await self._asked.wait()
-        self._asked.clear()
-
-    async def before(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do `work`; False when a signal came first, and the work was given up."""
-        asked = asyncio.create_task(self.wait())
-        task = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-                return True
-            return False
-        finally:
-            for each in (asked, task):
-                each.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ControlError):
-                await task
 
 
 async def _refresh(gate: Gate, supervisor: Supervisor) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import replace
@@ -15,11 +16,14 @@ from functools import partial
 from typing import Any
 
 from blockyard.control.acceptor import WorkerUnavailable
+from blockyard.control.adoption import Orphan
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.gate import Gate
-from blockyard.control.worker import Worker
+from blockyard.control.worker import Home, Worker
 from blockyard.worker.configuration import Settled, Share, components
 from blockyard.worker.handoff import Message
+
+GRACE = 5.0  # seconds that initiators have for logging out of what is not served any more
 
 
 class Supervisor:
@@ -33,12 +37,19 @@ class Supervisor:
         gate: Gate | None = None,
         poll: bool = False,
         log_level: str = "WARNING",
+        home: Home | None = None,
+        orphans: Iterable[Orphan] = (),
     ) -> None:
+        """`orphans` are workers that run already, and are told what to serve in `start`."""
         self._count = count
-        self._make = partial(Worker, gate=gate, poll=poll, log_level=log_level)
+        self._listening: dict[str, socket.socket] = {}  # what workers keep for the next control
+        self._make = partial(Worker, gate=gate, poll=poll, log_level=log_level, home=home, listening=self._listening)
         self._numbers = itertools.count()
-        self.workers: list[Worker] = []
-        self.workers = list(self._divided(configuration))
+        self._configuration = configuration
+        self.workers = [self._make(next(self._numbers), orphan.configuration, orphan=orphan) for orphan in orphans]
+        self.adopted = len(self.workers)
+        if not self.adopted:
+            self.workers = list(self._divided(configuration))
         self._owners: dict[str, Worker] = {}
         self._take_over()
 
@@ -95,6 +106,20 @@ class Supervisor:
     async def start(self) -> None:
         """Start all workers and wait until they are ready. Raises VolumeError or WorkerFailed (see Worker.start)."""
         await asyncio.gather(*(worker.start() for worker in self.workers))
+        if self.adopted:
+            await self.change(self._configuration, GRACE)
+
+    async def keep(self, listening: Mapping[str, socket.socket]) -> None:
+        """Have all workers keep copies of these sockets, and no others, for the control after this one."""
+        self._listening.clear()
+        self._listening.update(listening)
+        for worker in self.workers:
+            with contextlib.suppress(OSError):
+                await worker.send_listening()
+
+    async def release(self) -> None:
+        """Let all workers go on without this control."""
+        await asyncio.gather(*(worker.release() for worker in self.workers))
 
     async def stop(self, grace: float) -> None:
         await asyncio.gather(*(worker.stop(grace) for worker in self.workers))

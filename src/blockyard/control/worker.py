@@ -1,6 +1,6 @@
-"""A worker process: started, told its targets, watched, and started again when it dies.
+"""A worker process: started or adopted, told its targets, watched, and started again when it dies.
 
-It is `python -m blockyard.worker FD`; worker/process.py lists the messages that go to and fro.
+worker/process.py lists the messages that go to and fro.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ import itertools
 import logging
 import os
 import re
-import signal
 import socket
-import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from blockyard.block import records
 from blockyard.control.acceptor import WorkerUnavailable
+from blockyard.control.adoption import Orphan
+from blockyard.control.body import Body
 from blockyard.control.errors import ControlError, UsageError, VolumeError
 from blockyard.control.events import Severity
 from blockyard.control.gate import Gate
 from blockyard.worker.configuration import Settled
-from blockyard.worker.handoff import Message, pair, receive_message, send_message
+from blockyard.worker.handoff import Message, receive_message, send_message
+from blockyard.worker.tether import listening_messages
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,13 @@ SETTLED = 60.0  # seconds after which a worker's death counts as the first one a
 PULSE = 5.0  # seconds between two questions whether a worker is alive
 HANG = 60.0  # seconds without an answer after which a worker counts as hung: longer than any disk should stall
 _LOG_LINE = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL):([\w.]+):(.*)")  # logging.BASIC_FORMAT
+
+
+class Home(NamedTuple):
+    """Where the next control finds workers that go on without one, and for how long they do, in seconds."""
+
+    directory: Path
+    linger: float
 
 
 class WorkerFailed(ControlError):
@@ -51,12 +60,20 @@ class Worker:
         gate: Gate | None = None,
         poll: bool = False,
         log_level: str = "WARNING",
+        home: Home | None = None,
+        listening: Mapping[str, socket.socket] | None = None,
+        orphan: Orphan | None = None,
     ) -> None:
+        """`orphan` is the first process, where it runs already; `listening` what its processes keep for the next control."""
         self.number = number
         self._gate = gate
         self.configuration = configuration
         self.pid: int | None = None  # while it runs
         self.restarts = 0
+        self._home = home
+        self._listening = {} if listening is None else listening
+        self._orphan = orphan
+        self._body: Body | None = None
         self._poll = poll
         self._log_level = log_level
         self._ready = asyncio.Event()
@@ -156,6 +173,19 @@ class Worker:
         if self._gate is not None and self.pid is not None:
             await self._send(self._gate.accounts_for(self.configuration, final=final))
 
+    async def send_listening(self) -> None:
+        """Have the process, if one runs, keep what is listened on now. Raises OSError when it is just ending."""
+        if self._home is not None and self.pid is not None:
+            for message, fds in listening_messages(self._listening):
+                await self._send(message, tuple(fds))
+
+    async def release(self) -> None:
+        """Let the process go on without this control."""
+        self._stopping = True
+        if self._life is not None:
+            self._life.cancel()
+        await self._ended()
+
     async def stop(self, grace: float) -> None:
         """Have the sessions logged out within `grace` seconds and all flushed; returns when the process has ended."""
         self._stopping = True
@@ -173,9 +203,8 @@ class Worker:
         await self._ended()
 
     def _kill(self) -> None:
-        if self.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+        if self._body is not None:
+            self._body.kill()
         elif self._life is not None:
             self._life.cancel()
 
@@ -209,45 +238,56 @@ class Worker:
             self.restarts += 1
 
     async def _run(self) -> tuple[str, bool]:
-        """One process, from its start to its end; how it ended, and whether it was ever ready."""
-        ours, theirs = pair()
+        """One process, from its start or adoption to its end; how it ended, and whether it was ever ready."""
         self._refusal = self._last_words = ""
-        self._control = ours
-        ours.setblocking(False)
-        with contextlib.ExitStack() as on_failure, theirs:
-            on_failure.enter_context(ours)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "blockyard.worker", str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),), stdin=DEVNULL, stderr=PIPE,
-                process_group=0,  # a terminal's Ctrl-C is for control, which stops workers in good order
-                env={**os.environ, "BLOCKYARD_LOG": self._log_level},
-            )  # fmt: skip
-            on_failure.pop_all()
-        self.pid = process.pid
-        messages = asyncio.create_task(self._listen(ours))
-        errors = asyncio.create_task(self._relay_log(process))
-        pulse = asyncio.create_task(self._watch(process))
+        orphan, self._orphan = self._orphan, None
+        if orphan is None:
+            body = Body.start(None if self._home is None else self._home.directory, self._log_level)
+        else:
+            body = orphan.body()
+        self._control, self._body, self.pid = body.control, body, body.pid
+        messages = asyncio.create_task(self._listen(body.control))
+        errors = asyncio.create_task(self._relay_log(await body.log()))
+        pulse = asyncio.create_task(self._watch(body))
+        ended = False
         try:
-            configuration = records.write(self.configuration)
             with contextlib.suppress(OSError):
-                message = {"type": "configure", "configuration": configuration, "poll": self._poll}
-                await self._send({**message, "again": self.restarts > 0})
+                if orphan is None:
+                    await self._configure_first()
+                else:
+                    self._ready.set()
+                    for message in orphan.told:
+                        self._take(message)
                 await self.send_accounts(final=True)
-            was_ready = await messages
+                await self.send_listening()
+            was_ready = await messages or orphan is not None
             try:
                 async with asyncio.timeout(PATIENCE):
                     await errors
             except TimeoutError:  # it does not talk to control any more, yet does not end
-                process.kill()
-            return _describe(await process.wait()), was_ready
+                body.kill()
+            how = await body.wait()
+            ended = True
+            return how, was_ready
         finally:
-            self.pid = None
+            self.pid = self._body = None
             self._ready.clear()
             for task in (messages, errors, pulse):
                 task.cancel()
             await asyncio.gather(messages, errors, pulse, return_exceptions=True)
             async with self._sending:  # nobody waits for room in it any more: the event loop has forgotten it
-                ours.close()
+                body.close(ended=ended)
+
+    async def _configure_first(self) -> None:
+        await self._send(
+            {
+                "type": "configure",
+                "configuration": records.write(self.configuration),
+                "poll": self._poll,
+                "again": self.restarts > 0,
+                "linger": 0.0 if self._home is None else self._home.linger,
+            }
+        )
 
     async def _listen(self, control: socket.socket) -> bool:
         """Take the worker's messages until it closes its end; whether it said that it was ready."""
@@ -275,27 +315,31 @@ class Worker:
             message, fds = received
             for fd in fds:
                 os.close(fd)  # no message of a worker's has any
-            if message["type"] == "ready":
-                was_ready = True
-                self._ready.set()
-            elif message["type"] == "login" and self._gate is not None:
-                self._gate.told(message)
-            elif message["type"] == "event" and self._gate is not None:
-                self._gate.events.record(Severity(message["severity"]), message["what"], message["text"])
-            elif message["type"] == "configured":
-                self._answered(str(message["error"]))
-            elif message["type"] == "reply" and message["number"] in self._replies:
-                self._replies[message["number"]].set_result(message)
-            elif message["type"] == "failed":
-                self._refusal = str(message["error"])
-            elif message["type"] == "stopped":
-                self._ready.clear()
+            was_ready = was_ready or message["type"] == "ready"
+            self._take(message)
+
+    def _take(self, message: Message) -> None:
+        """A message of the process."""
+        if message["type"] == "ready":
+            self._ready.set()
+        elif message["type"] == "login" and self._gate is not None:
+            self._gate.told(message)
+        elif message["type"] == "event" and self._gate is not None:
+            self._gate.events.record(Severity(message["severity"]), message["what"], message["text"])
+        elif message["type"] == "configured":
+            self._answered(str(message["error"]))
+        elif message["type"] == "reply" and message["number"] in self._replies:
+            self._replies[message["number"]].set_result(message)
+        elif message["type"] == "failed":
+            self._refusal = str(message["error"])
+        elif message["type"] == "stopped":
+            self._ready.clear()
 
     def _answered(self, error: str) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(error)
 
-    async def _watch(self, process: Process) -> None:
+    async def _watch(self, body: Body) -> None:
         """End a process that lives and does nothing any more, so that another takes its place."""
         await self._ready.wait()
         while True:
@@ -306,20 +350,19 @@ class Worker:
             except TimeoutError:
                 if self._answer is None or self._answer.done():  # else it opens volumes, and there may be many
                     log.error("worker %d has not answered for %.0f s: it is killed", self.number, HANG)
-                    process.kill()
+                    body.kill()
                     return
             except OSError:  # it is just ending
                 return
 
-    async def _relay_log(self, process: Process) -> None:
+    async def _relay_log(self, errors: asyncio.StreamReader) -> None:
         """What the worker writes to stderr becomes log records here, so that there is one log in one format."""
-        assert process.stderr is not None
         while True:
             try:
-                line = (await process.stderr.readline()).decode(errors="replace").rstrip()
+                line = (await errors.readline()).decode(errors="replace").rstrip()
             except ValueError:  # longer than the reader's limit
                 continue
-            if not line and process.stderr.at_eof():
+            if not line and errors.at_eof():
                 return
             match = _LOG_LINE.fullmatch(line)
             if match:
@@ -352,8 +395,3 @@ async def _until(sock: socket.socket, add: Callable[..., None], remove: Callable
         await ready.wait()
     finally:
         remove(sock)
-
-
-def _describe(status: int) -> str:
-    """A subprocess return code in words."""
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

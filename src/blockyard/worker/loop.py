@@ -240,6 +240,10 @@ class Loop:
         self._handlers[fd] = handler
         self.epoll.register(fd, select.EPOLLIN)
 
+    def unwatch(self, fd: int) -> None:
+        self.epoll.unregister(fd)
+        del self._handlers[fd]
+
     def _watch_for_executor(self, fd: int) -> None:
         handler = self.executor.watched.get(fd)
         if handler is not None:

@@ -1,8 +1,9 @@
 """A worker process: the targets that it was given, and nothing else.
 
-Started as `python -m blockyard.worker FD` with one end of handoff.pair(). Messages from control:
+Started as `python -m blockyard.worker FD [DOOR]` with one end of handoff.pair(), and a bound unix socket by which the next
+control comes when this one has gone (worker/tether.py). Messages from control:
 
-    {"type": "configure", "configuration": {...}, "poll": bool, "again": bool}
+    {"type": "configure", "configuration": {...}, "poll": bool, "again": bool, "linger": seconds}
                                        first: what to serve (worker/configuration.py); answered by "ready" or "failed"
     {"type": "configure", "configuration": {...}, "grace": seconds}
                                        later: what to serve from now on; answered by "configured", when all that
@@ -16,11 +17,16 @@ Started as `python -m blockyard.worker FD` with one end of handoff.pair(). Messa
                                        where rules that they are for follow
     {"type": "request", "name", "number", …}
                                        one of worker/requests.py; answered by "reply" with the same number
+    {"type": "listening", "first": bool, "names": [...]} + sockets
+                                       copies of what control listens on, to be kept for the next one; the first
+                                       message of several replaces those from before
+    {"type": "log"} + pipe             where stderr goes from now on
     {"type": "stop", "grace": seconds} ask initiators to log out, then flush and end
 
 and to control: "ready", "failed" and "configured" (with "error"), "reply", "login" (how one has ended: admission.Outcome),
-"event" (what has happened: "severity", "what", "text"), "stopped". A worker whose control goes away ends as if it had been
-stopped without grace.
+"event" (what has happened: "severity", "what", "text"), "stopped"; to one that comes by the door first "adopted" ("version",
+"configuration", and as "listening" how many sockets follow in such messages). A worker whose control goes away without a door,
+or for too long, ends as if it had been stopped without grace.
 """
 
 from __future__ import annotations
@@ -29,14 +35,13 @@ import base64
 import ctypes
 import logging
 import os
-import select
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 
+from blockyard import __version__
 from blockyard.block import records
 from blockyard.block.device import Space
 from blockyard.iscsi.login import Found, Moved, TargetLogin
@@ -46,12 +51,13 @@ from blockyard.worker.admission import WorkerAdmission
 from blockyard.worker.change import Change, explain
 from blockyard.worker.configuration import Settled
 from blockyard.worker.executor import ThreadExecutor
-from blockyard.worker.handoff import Message, receive_message, send_message
+from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import answer
 from blockyard.worker.loop import Loop
 from blockyard.worker.requests import carry_out
 from blockyard.worker.schedules import Scheduler
+from blockyard.worker.tether import Tether
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +65,16 @@ _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _KEPT = 16 << 20  # bytes of freed memory that the allocator does not give back at once
 _LOOK_AGAIN = 5.0  # seconds between two attempts to open a pool
-_PATIENCE = 5.0  # seconds that control is given to read
 _LOOKS = 100  # thin units whose space is looked at in a tick
 
 
 class Worker:
     """The service that all connections of this process share."""
 
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
+    def __init__(self, control: socket.socket, door: socket.socket | None = None) -> None:
+        self._tether = tether = Tether(control, door)
+        self._tell = tether.tell
+        tether.on_message, tether.on_lost, tether.greeting = self._on_message, lambda: self._stop(0), self._greeting
         self._executor = ThreadExecutor()
         self._looks = 0  # at the space of thin units
         self._look_again_at = 0.0  # for pools that could not be opened
@@ -77,6 +84,7 @@ class Worker:
         self._inventory = Inventory(self._executor, self._admission, self._notify)
         self._scheduler = Scheduler(self._inventory, self._executor, self._notify)
         self._change: Change | None = None  # the one that is under way
+        self._serves = self._changes_to = Settled()
 
     # ---- what connections ask (iscsi.connection.Service)
 
@@ -96,22 +104,22 @@ class Worker:
 
     def run(self) -> int:
         """Serve until told to stop. Returns the exit status."""
-        received = receive_message(self._control)
-        if received is None:
+        message = self._tether.first_message()
+        if message is None:
             return 0
-        message, _ = received
+        self._tether.linger = message.get("linger", 0.0)
         try:
-            self._inventory.begin(records.read(Settled, message["configuration"]), again=message.get("again", False))
+            self._serves = records.read(Settled, message["configuration"])
+            self._inventory.begin(self._serves, again=message.get("again", False))
         except (OSError, ValueError) as error:
-            send_message(self._control, {"type": "failed", "error": explain(error)})
+            self._tell({"type": "failed", "error": explain(error)})
             self._inventory.close()
             return 1
         self._loop = Loop(self._executor, poll=message.get("poll", False))
         self._loop.on_tick = self._tick
-        self._control.setblocking(False)
-        self._loop.watch(self._control.fileno(), lambda mask: self._on_message())
+        self._tether.begin(self._loop)
         signal.signal(signal.SIGTERM, lambda signum, frame: self._stop(0))
-        send_message(self._control, {"type": "ready"})
+        self._tell({"type": "ready"})
         self._loop.run()
         self._loop.close()
         self._executor.close()
@@ -121,18 +129,7 @@ class Worker:
 
     # ---- control
 
-    def _on_message(self) -> None:
-        try:
-            received = receive_message(self._control)
-        except BlockingIOError:
-            return
-        except OSError:
-            received = None
-        if received is None:
-            log.warning("control is gone: this worker ends")
-            self._stop(0)
-            return
-        message, fds = received
+    def _on_message(self, message: Message, fds: list[int]) -> None:
         if message["type"] == "connection":
             self._accept(message, fds[0])
         elif message["type"] == "configure":
@@ -150,13 +147,22 @@ class Worker:
         change = Change(self._inventory, self._loop, message["grace"], self._configured)
         self._change = change
         try:
-            change.begin(records.read(Settled, message["configuration"]))
+            self._changes_to = records.read(Settled, message["configuration"])
+            change.begin(self._changes_to)
         except (OSError, ValueError) as error:
             self._configured(explain(error))
 
     def _configured(self, error: str) -> None:
         self._change = None
+        if not error:
+            self._serves = self._changes_to
         self._tell({"type": "configured", "error": error})
+
+    def _greeting(self) -> Message | None:
+        """What the next control is told; None as long as a change is under way that the one before has asked for."""
+        if self._change is not None:
+            return None
+        return {"type": "adopted", "version": __version__, "configuration": records.write(self._serves)}
 
     def _accept(self, message: Message, fd: int) -> None:
         assert self._loop is not None
@@ -165,32 +171,17 @@ class Worker:
         link.skip = message["answered"]
         link.feed(base64.b64decode(message["received"]))
 
-    def _tell(self, message: Message) -> None:
-        """Send a message; while control is behind with reading, wait for it: it never waits for a worker in turn."""
-        end = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                send_message(self._control, message)
-            except BlockingIOError as error:
-                left = end - time.monotonic()
-                if left > 0:
-                    select.select([], [self._control], [], left)
-                    continue
-                log.warning("control was not told %s: %s", message["type"], error)
-            except OSError as error:
-                log.warning("control was not told %s: %s", message["type"], error)
-            return
-
     def _notify(self, severity: str, what: str, text: str) -> None:
         """An event for the record; from any thread."""
         self._tell({"type": "event", "severity": severity, "what": what, "text": text})
 
     def _reply(self, request: Message) -> None:
         """Carry out a request of control's."""
+        asked_by = self._tether.link
         answer(
             self._executor,
             lambda: carry_out(self._inventory, request),
-            lambda reply: self._tell({"type": "reply", "number": request["number"], **reply}),
+            lambda reply: self._tell({"type": "reply", "number": request["number"], **reply}, link=asked_by),
         )
 
     def _stop(self, grace: float) -> None:
@@ -207,6 +198,7 @@ class Worker:
         assert self._loop is not None
         for node in list(self._inventory.nodes.values()):  # some are gone with their last session
             node.tick(now)
+        self._tether.tick(now)
         self._inventory.tokens.expire()
         self._inventory.notice_sizes()
         self._look_at_space()
@@ -260,5 +252,7 @@ def main() -> int:
         stream=sys.stderr, level=os.environ.get("BLOCKYARD_LOG", "WARNING"), format=logging.BASIC_FORMAT
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: control decides
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    return Worker(socket.socket(fileno=int(sys.argv[1]))).run()
+    control, *door = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
+    if not door:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return Worker(control, *door).run()
