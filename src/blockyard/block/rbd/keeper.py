@@ -287,6 +287,7 @@ class Keeper:
             return
         new = self._kept.with_suffix(".new")
         try:
+            new.parent.mkdir(parents=True, exist_ok=True)
             new.write_text(str(size), encoding="ascii")
             os.replace(new, self._kept)
         except OSError as error:
