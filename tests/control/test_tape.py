@@ -91,6 +91,25 @@ def test_cartridges_are_made_moved_and_taken_away(target: TargetFactory, tape: T
     assert tape("cartridge", "import", "vault", "A00001L8") == "A00001L8 is in io-1\n"
 
 
+def test_the_switch_of_a_cartridge_protects_it(target: TargetFactory, tape: Tape) -> None:
+    serving = target(config=CONFIGURATION)
+    tape("cartridge", "create", "vault", "A00001L8", "--size", "16M")
+    assert tape("cartridge", "protect", "vault", "A00001L8") == "A00001L8 is write-protected\n"
+    assert "write protected" in tape("cartridge", "list", "vault")
+    tape("move", "vault", "slot-1", "drive-1")
+    assert "move it to a slot first" in tape.fails("cartridge", "protect", "vault", "A00001L8", "--off")
+    with connect(serving.url(1)) as drive:
+        ready(drive)
+        assert drive.command(write(6), b"x" * 6).sense[2] & 0xF == 7  # DATA PROTECT
+    tape("move", "vault", "drive-1", "slot-1")
+    assert tape("cartridge", "protect", "vault", "A00001L8", "--off") == "A00001L8 can be written\n"
+    tape("move", "vault", "slot-1", "drive-1")
+    with connect(serving.url(1)) as drive:
+        ready(drive)
+        drive.execute(write(6), b"served")
+    assert "there is no cartridge B" in tape.fails("cartridge", "protect", "vault", "B00001L8")
+
+
 def test_what_makes_no_sense_is_told(target: TargetFactory, tape: Tape) -> None:
     target(config=CONFIGURATION)
     tape("cartridge", "create", "vault", "A00001L8", "--size", "16M")

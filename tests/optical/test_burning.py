@@ -268,6 +268,16 @@ def test_a_dvd_r_is_written_at_once(tmp_path: Path) -> None:
     assert one.ok(read(0, 400)) == _DATA
 
 
+def test_what_another_disc_was_written_by_does_not_close_this_one(tmp_path: Path) -> None:
+    """The write parameters are those of the drive: they stay when discs change."""
+    for kind in ("bd-r", "dvd+r", "dvd-r"):
+        one = burner(tmp_path / f"{kind}.iso", kind)
+        parameters(one, write_type=SESSION_AT_ONCE)
+        for lba in (0, 16, 32):
+            one.ok(write(lba, 16), _DATA[: 16 * 2048])
+        assert _information(one)[:2] == (1, 1)
+
+
 def test_a_rewritable_disc_is_blanked(tmp_path: Path) -> None:
     path = tmp_path / "x.iso"
     one = burner(path, "cd-rw")

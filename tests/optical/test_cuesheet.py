@@ -161,6 +161,8 @@ def test_what_is_exported_is_the_same_disc(tmp_path: Path) -> None:
         ("", "no track"),
         ("NONSENSE 1", "line 1: NONSENSE"),
         ('FILE "x.bin" MP3', "BINARY or WAVE"),
+        ('FILE "/etc/passwd" BINARY', "does not lie beside"),
+        ('FILE "../x.bin" BINARY', "does not lie beside"),
         (" TRACK 01 AUDIO", "in no FILE"),
         ('FILE "x.bin" BINARY\n TRACK 02 AUDIO', "not the next one"),
         ('FILE "x.bin" BINARY\n TRACK 01 AUDIO\n', "no INDEX 01"),

@@ -354,6 +354,13 @@ def test_mode_pages(any_disc: DriveHost) -> None:
     assert struct.unpack_from(">H", found[0x2A], 8) == (disc.kind.speed,)
 
 
+def test_the_logical_unit_number_of_scsi_2_is_ignored(cd: DriveHost) -> None:
+    """wodim has it in byte 1 of every CDB."""
+    cd.ok(bytes([0, 0x20, 0, 0, 0, 0]))
+    assert cd.ok(struct.pack(">BBIxHx", 0x28, 0x60, 0, 1)) == bytes(2048)
+    cd.invalid(bytes([0, 0x10, 0, 0, 0, 0]), 1, 4)
+
+
 def test_no_command_takes_a_medium_for_granted(empty: DriveHost) -> None:
     for command in OPTICAL_COMMANDS:
         if command.medium:

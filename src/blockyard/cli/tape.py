@@ -54,6 +54,12 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     away = _command(cartridge, "export", _export, "take a cartridge out of a library: it lies on the shelf then")
     _library(away)
     away.add_argument("barcode", metavar="BARCODE", help="the cartridge")
+    protect = _command(
+        cartridge, "protect", _protect, "move the write-protect switch of a cartridge that is in no drive"
+    )
+    _library(protect)
+    protect.add_argument("barcode", metavar="BARCODE", help="the cartridge")
+    protect.add_argument("--off", action="store_true", help="it can be written again")
     move = _command(tape, "move", _move, "move a cartridge within a library, as an initiator would")
     _library(move)
     move.add_argument("source", metavar="FROM", help="an element (slot-3, drive-1, io-1) or a barcode")
@@ -154,6 +160,11 @@ def _import(directory: Path, options: argparse.Namespace) -> None:
 def _export(directory: Path, options: argparse.Namespace) -> None:
     found = _ask(directory, options, "export", barcode=options.barcode)
     print(f"{options.barcode} was in {found['element']}, and is on the shelf")
+
+
+def _protect(directory: Path, options: argparse.Namespace) -> None:
+    _ask(directory, options, "protect", barcode=options.barcode, protected=not options.off)
+    print(f"{options.barcode} {'can be written' if options.off else 'is write-protected'}")
 
 
 def _move(directory: Path, options: argparse.Namespace) -> None:

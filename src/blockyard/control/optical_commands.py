@@ -62,7 +62,8 @@ def _role(request: Request) -> Role:
     """Who may ask for it: operators take images from the jukebox; by a path one could get at any file."""
     if request.get("request") in ("status", "list"):
         return Role.VIEWER
-    return Role.ADMIN if "/" in str(request.get("image", "")) else Role.OPERATOR
+    by_path = "/" in str(request.get("image", "")) or request.get("file") is not None
+    return Role.ADMIN if by_path else Role.OPERATOR
 
 
 OPTICAL_COMMANDS = {

@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -281,6 +282,17 @@ class Library:
             self._change(after, self._sources_without(barcode))
             self.changer.accessed(place)
             return place
+
+    def protect(self, barcode: str, protected: bool) -> None:
+        """Move the switch of a cartridge, which is in no drive. Raises ValueError, OSError."""
+        with self.lock:
+            if barcode not in self.barcodes():
+                raise ValueError(f"there is no cartridge {barcode} in {self.name} or on its shelf")
+            place = self.find(barcode)
+            if place is not None and place.kind is Kind.DRIVE:
+                raise ValueError(f"the cartridge {barcode} is in {place}: move it to a slot first")
+            description = replace(self.describe(barcode), write_protected=protected)
+            cartridges.save(self._cartridges / barcode, description)
 
     def _sources_without(self, barcode: str) -> dict[str, Element]:
         return {found: source for found, source in self.sources.items() if found != barcode}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from blockyard.optical import (
     burning,
     events,
@@ -231,4 +233,17 @@ _OWN = [
     ),
 ]  # fmt: skip
 
-OPTICAL_COMMANDS = CommandTable([*(row for row in PRIMARY_COMMANDS if row.opcode not in _NOT_OURS), *_OWN])
+# Bits where SCSI-2 had the logical unit number: burning programs still put it there
+_LUN = Field("lun", 1, 7, 3, Kind.IGNORED)
+
+
+def _with_lun(row: Command) -> Command:
+    """The command, which does not look at these bits, unless it has something else there."""
+    mask = _LUN.mask(row.length)
+    fields = row.fields[1:]  # without the operation code, which every command has
+    return row if any(field.mask(row.length) & mask for field in fields) else replace(row, fields=(*fields, _LUN))
+
+
+OPTICAL_COMMANDS = CommandTable(
+    [_with_lun(row) for row in (*(row for row in PRIMARY_COMMANDS if row.opcode not in _NOT_OURS), *_OWN)]
+)

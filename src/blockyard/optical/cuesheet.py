@@ -97,6 +97,8 @@ class _Reader:
         name, kind = words
         if self.entries and self.entries[-1].file is self.files[-1] and not self.entries[-1].indexes:
             raise ValueError(f"track {self.entries[-1].number} has no INDEX")
+        if name in ("", ".", "..") or "/" in name:
+            raise ValueError(f"the file {name!r} does not lie beside the cue sheet")
         path = self._path.parent / name
         if kind.upper() == "WAVE":
             begin, size = _wave(path)

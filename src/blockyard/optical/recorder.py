@@ -178,7 +178,8 @@ class Recorder:
             self.open_session.tracks.append(track)
         track.end = lba + count
         self._changed = True
-        if parameters.write_type == SESSION_AT_ONCE and track.end == track.limit:  # disc at once (MMC-6, DVD-R)
+        at_once = parameters.write_type == SESSION_AT_ONCE and self.kind.name.startswith("dvd-r")
+        if at_once and track.reserved is not None and track.end == track.limit:  # disc at once (MMC-6, DVD-R)
             self.close_session(final=parameters.multi_session != FURTHER_SESSIONS)
         self._checkpoint(len(data))
 

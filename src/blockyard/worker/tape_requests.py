@@ -112,6 +112,12 @@ def take_away(library: Library, request: Message) -> dict[str, Any]:
     return {"element": str(library.take_away(_field(request, "barcode", str)))}
 
 
+def protect(library: Library, request: Message) -> dict[str, Any]:
+    """Move the write-protect switch of a cartridge."""
+    library.protect(_field(request, "barcode", str), _field(request, "protected", bool))
+    return {}
+
+
 def move(library: Library, request: Message) -> dict[str, Any]:
     """Move a cartridge as an initiator would; the source is an element or a barcode."""
     source, destination = _field(request, "source", str), element(_field(request, "destination", str))
@@ -132,6 +138,7 @@ TAPE_REQUESTS: dict[str, Callable[[Library, Message], dict[str, Any]]] = {
     "create": create,
     "import": bring,
     "export": take_away,
+    "protect": protect,
     "move": move,
 }
 

@@ -107,6 +107,12 @@ async def eject_disc(drive: str, ejection: Ejection, here: Here, who: Who) -> Dr
     return await _drive(here, drive)
 
 
+async def _images(here: Context, drive: str) -> list[Image]:
+    """Those of its jukebox; none where it has no jukebox."""
+    found = await _ask(here, drive, "list")
+    return [Image.model_validate(image) for image in found["images"].values()]
+
+
 def _shown(here: Context) -> list[str]:
     settled = here.server.settled
     return sorted(set().union(*(target.volumes for target in settled.targets.values())) & settled.drives.keys())
