@@ -77,6 +77,7 @@ class Elsewhere(Device):
         self._flushing = Lock()
         self._parts = Lock()
         self._kept = Kept(self.name, opening.directory)
+        self._notify = opening.notify
         self._asked_read_only = opening.read_only
         terms = self._kept.recall()
         if terms is not None:
@@ -272,6 +273,9 @@ class Elsewhere(Device):
         try:
             if self.keeper.connected:
                 self.flush()
+            elif self.unflushed.changes():
+                text = f"{self.name} is away: the last that was written and not flushed may be lost"
+                self._notify("error", "data-lost", text)
         finally:
             self.keeper.close()
             self._overlap.close()

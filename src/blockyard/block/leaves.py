@@ -76,7 +76,7 @@ def _open_volume(children: Sequence[Device], options: PoolOptions, opening: Open
 
 def _image(format: str, name: str, text: str) -> Kind:
     def open(children: Sequence[Device], options: FileOptions, opening: Opening) -> Device:
-        return open_image(options.path, format, read_only=opening.read_only)
+        return open_image(options.path, format, read_only=opening.read_only, notify=opening.notify)
 
     return Kind(
         name, text, open, FileOptions, (0, 0), "path", ("path",), claims=_claims, example=f"{name}(/srv/disk.{name})"
@@ -96,5 +96,5 @@ KINDS = (
          claims=lambda options: [f"pool:{options.volume}"], example="pool(fast/vm1)"),
     _image(VHD, "vhd", "A VHD image, with its parents."),
     _image(VHDX, "vhdx", "A VHDX image, with its parents."),
-    _image(AUTO, "auto", "A VHD or VHDX image, whichever it is."),
+    _image(AUTO, "auto", "An image, of the format that it looks like."),
 )  # fmt: skip

@@ -28,7 +28,7 @@ from blockyard.remote.nexus import Limits, Nexus, examined
 
 _LARGEST = 1 << 20  # bytes of one command
 _PIECE = 64 << 20  # bytes that are zeroed or freed by one command
-_OPENING = 10.0  # seconds
+_OPENING = 5.0  # seconds
 _STATUS = 4096  # bytes of the answer to GET LBA STATUS
 _CHAP = {row.name: row.number for row in ALGORITHMS.values()}
 _DEALLOCATED = 1  # its provisioning status
