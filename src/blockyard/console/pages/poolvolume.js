@@ -1,10 +1,12 @@
 // A volume of a pool: its snapshots, and the timeline on which one goes back to any protected moment.
 import { html, useEffect, useState } from '../lib.js';
 import { edit, get, path, post, put, remove } from '../api.js';
+import { reachable } from '../connect.js';
 import { Timeline } from '../timeline.js';
 import { bytes, count, date, duration, sizeOf, plural, when } from '../format.js';
 import { useLive } from '../live.js';
 import { Button, Card, DeleteDialog, Facts, FormDialog, Head, Input, Loaded, Paste, Pill, Select, Table, toast, useData, useDialog, useForm } from '../ui.js';
+import { nameLike } from './targets.js';
 
 // ---- dialogs
 
@@ -58,12 +60,24 @@ function Protect({ where, now, onClose, onDone }) {
     <${Input} label="Space that it may take" help="Like 100G; empty: what the pool has." ...${form.bind('size')} /></${FormDialog}>`;
 }
 
-function OpenMoment({ targets, suffix, what, onClose }) {
-  const first = targets[0];
-  return html`<${FormDialog} title="Open what was then" wide form=${{ submit: (event) => { event.preventDefault(); onClose(); }, busy: false }} onClose=${onClose} action="Done">
-    ${first ? html`<p>Log in to this target and you see the volume as it was at ${what}. You may write to it: that is yours alone, and gone when you log out.</p>
-      <${Paste} label="Commands for Linux" text=${`iscsiadm -m node -T ${first.name}${suffix} -p ${first.portal} --op new\niscsiadm -m node -T ${first.name}${suffix} -p ${first.portal} --login`} />`
-    : html`<p>No target shows this volume: add it to one, or make a volume of this moment instead.</p>`}</${FormDialog}>`;
+/** A moment is a name of the target with that time; a snapshot that is not among the protected moments gets a target of its own. */
+function OpenMoment({ pool, name, snapshot, moment, targets, what, admin, onClose, onDone }) {
+  const [made, set] = useState(moment && targets[0] ? { ...targets[0], name: `${targets[0].name}@${moment.toLowerCase()}` } : null);
+  const form = useForm({}, async () => {
+    if (made || !snapshot || !admin) { onClose(); return; }
+    const volume = `${pool}/${name}@${snapshot.name}`;
+    const all = await get('/targets');
+    const target = nameLike(all, `${name}-${snapshot.name}`);
+    await put(path('volumes', volume), { pool, volume: name, snapshot: snapshot.name, read_only: true });
+    await put(path('targets', target), { luns: { 0: volume } });
+    set({ name: target, portal: (await get(path('targets', target))).portal_groups[0].portals[0] });
+    onDone();
+  });
+  return html`<${FormDialog} title="Open what was then" wide form=${form} onClose=${onClose} action=${made || !snapshot || !admin ? 'Done' : 'Make a target of it'}>
+    ${made ? html`<p>Log in to this target and you see the volume as it was at ${what}. It can be read only: nothing happens to the volume itself.</p>
+      <${Paste} label="Commands for Linux" text=${`iscsiadm -m node -T ${made.name} -p ${reachable(made.portal)} --op new\niscsiadm -m node -T ${made.name} -p ${reachable(made.portal)} --login`} />`
+    : snapshot && admin ? html`<p>The snapshot becomes a disk of its own, which can be read only. Delete its target and its volume when you are done.</p>`
+    : html`<p>No target shows this volume. Make a volume of this moment instead, or have an admin show it to a host.</p>`}</${FormDialog}>`;
 }
 
 // ---- the page
@@ -73,17 +87,17 @@ function targetsOf(targets, volumes, pool, name) {
   return targets.filter((each) => names.includes(each.name)).map((each) => ({ name: each.name, portal: each.portal_groups[0]?.portals[0] ?? '' }));
 }
 
-function TimeTravel({ where, pool, name, protection, snapshots, targets, canChange, onDone }) {
+function TimeTravel({ where, pool, name, protection, snapshots, targets, canChange, admin, onDone }) {
   const [at, setAt] = useState(null);
   const [dialog, open] = useDialog();
   const span = protection.spans.length ? protection.spans : [];
   const chosen = at ?? date(protection.now).getTime();
   const snapshot = snapshots.find((each) => Math.abs(date(each.time).getTime() - chosen) < 1);
-  const reachable = span.some(({ start, end }) => chosen >= date(start).getTime() && chosen <= date(end).getTime());
+  const covered = span.some(({ start, end }) => chosen >= date(start).getTime() && chosen <= date(end).getTime());
   const moment = new Date(chosen).toISOString();
   const what = snapshot ? `the snapshot ${snapshot.name}` : when(moment);
   const step = (seconds) => setAt(chosen + seconds * 1000);
-  const usable = snapshot || reachable;
+  const usable = snapshot || covered;
   return html`<${Card} title="Timeline" note=${protection.on ? `every write of ${duration(protection.window)} is kept` : 'snapshots only'} actions=${canChange && html`<button type="button" class="small" onClick=${() => open((close) => html`<${Protect} where=${where} now=${protection} onClose=${close} onDone=${onDone} />`)}>${protection.on ? 'Change the window' : 'Protect every write'}</button>
       ${protection.on && html`<${Button} kind="small" onClick=${async () => { await remove(`${where}/cdp`); toast('Writes are no longer kept.'); onDone(); }}>Stop protecting</${Button}>`}`}>
     <${Timeline} protection=${protection} snapshots=${snapshots} at=${chosen} onChange=${setAt} />
@@ -91,10 +105,10 @@ function TimeTravel({ where, pool, name, protection, snapshots, targets, canChan
       <div class="row" role="group" aria-label="Move the moment">${[[-60, '−1 min'], [-1, '−1 s'], [1, '+1 s'], [60, '+1 min']].map(([seconds, text]) => html`<button type="button" class="small" onClick=${() => step(seconds)}>${text}</button>`)}
         <button type="button" class="small" onClick=${() => setAt(null)}>Now</button></div></div>
     <div class="actions">
-      <button type="button" class="primary" disabled=${!usable} onClick=${() => open((close) => html`<${OpenMoment} targets=${targets} suffix=${`@${snapshot ? snapshot.name : moment}`} what=${what} onClose=${close} />`)}>Open it</button>
+      <button type="button" class="primary" disabled=${!usable} onClick=${() => open((close) => html`<${OpenMoment} pool=${pool} name=${name} snapshot=${snapshot} moment=${covered ? moment : ''} targets=${targets} what=${what} admin=${admin} onClose=${close} onDone=${onDone} />`)}>Open it</button>
       ${canChange && html`<button type="button" disabled=${!usable} onClick=${() => open((close) => html`<${CloneOf} of=${what} onClose=${close} onDone=${onDone}
           send=${(made) => (snapshot ? post(`${where}${path('snapshots', snapshot.name, 'clone')}`, { name: made }) : post(`${where}/cdp/clone`, { moment, name: made }))} />`)}>Make a volume of it</button>
-        ${!snapshot && html`<button type="button" disabled=${!reachable} onClick=${() => open((close) => html`<${Bookmark} where=${where} moment=${moment} onClose=${close} onDone=${onDone} />`)}>Bookmark</button>`}
+        ${!snapshot && html`<button type="button" disabled=${!covered} onClick=${() => open((close) => html`<${Bookmark} where=${where} moment=${moment} onClose=${close} onDone=${onDone} />`)}>Bookmark</button>`}
         <button type="button" class="danger" disabled=${!usable} onClick=${() => open((close) => html`<${RollBack} what=${what} name=${name} onClose=${close} onDone=${onDone}
           send=${() => (snapshot ? post(`${where}${path('snapshots', snapshot.name, 'rollback')}`) : post(`${where}/cdp/rollback`, { moment }))} />`)}>Roll back to it</button>`}
     </div>${dialog}</${Card}>`;
@@ -125,9 +139,9 @@ export function PoolVolumePage({ pool, name, me }) {
     return html`<${Head} title=${name} crumbs=${[['Pools', '#/pools'], [pool, `#/pools/${encodeURIComponent(pool)}`]]} sub=${`${bytes(volume.size)}, of which ${bytes(volume.used)} are taken`}>
         ${canChange && html`<button type="button" onClick=${() => open((close) => html`<${Change} where=${where} volume=${volume} onClose=${close} onDone=${found.reload} />`)}>Change</button>
           <button type="button" class="danger" onClick=${() => open((close) => html`<${DeleteDialog} what="volume" name=${name} text="The volume and all of its data are gone then, its snapshots too." onClose=${close}
-            onDelete=${async () => { await edit('DELETE', where); toast('The volume is deleted.'); location.hash = `#/pools/${encodeURIComponent(pool)}`; }} />`)}>Delete</button>`}</${Head}>${dialog}
+            onDelete=${async () => { await edit('DELETE', where, undefined, `${where}?snapshots=true`); toast('The volume is deleted.'); location.hash = `#/pools/${encodeURIComponent(pool)}`; }} />`)}>Delete</button>`}</${Head}>${dialog}
       <div class="grid">
-        <${TimeTravel} where=${where} pool=${pool} name=${name} protection=${protection} snapshots=${snapshots} targets=${targets} canChange=${canChange} onDone=${found.reload} />
+        <${TimeTravel} where=${where} pool=${pool} name=${name} protection=${protection} snapshots=${snapshots} targets=${targets} canChange=${canChange} admin=${me.role === 'admin'} onDone=${found.reload} />
         <${Card} title="About it" span="span6"><${Facts} of=${[['Size', bytes(volume.size)], ['Written', bytes(volume.mapped)], ['Takes of the pool', `${bytes(volume.used)}, with its snapshots`], ['Chunks', bytes(volume.chunk)], ['Checksums', volume.checksums ? 'on' : 'off'],
           ['Quota', volume.quota ? bytes(volume.quota) : 'none'], ['Reservation', volume.reservation ? bytes(volume.reservation) : 'none'], volume.origin && ['Clone of', volume.origin], ['Identity', html`<code>${volume.uuid}</code>`]]} /></${Card}>
         <${Card} title="In use" note="a second" span="span6"><${Facts} of=${[['Reads', rates ? `${count(rates.read_ops)} · ${bytes(rates.read_bytes)}` : '–'], ['Writes', rates ? `${count(rates.write_ops)} · ${bytes(rates.write_bytes)}` : '–'],

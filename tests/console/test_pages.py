@@ -1,0 +1,120 @@
+"""Every page: without errors and barriers, light and dark, at a desk and on a phone, for whoever may see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blockyard.control.roles import Role
+from tests.api.conftest import (
+    ApiFactory,
+    api,  # noqa: F401  (a fixture)
+)
+from tests.api.serving import Api
+from tests.console.browser import PHONE, Console, chromium
+
+PAGES = [
+    ("/", "Dashboard"),
+    ("/volumes", "Volumes"),
+    ("/volumes/demo.img", "demo.img"),
+    ("/pools", "Pools"),
+    ("/pools/fast", "fast"),
+    ("/pools/fast/volumes/vm", "vm"),
+    ("/targets", "Targets"),
+    ("/hosts", "Hosts and users"),
+    ("/sessions", "Sessions"),
+    ("/schedules", "Schedules"),
+    ("/media", "Tapes and discs"),
+    ("/jobs", "Jobs"),
+    ("/events", "Events"),
+    ("/people", "Accounts"),
+    ("/settings", "Settings"),
+    ("/new", "New disk for a host"),
+]
+
+
+def furnish(server: Api, directory: Path) -> str:
+    """Something on every page; the name of a target."""
+    with server.local() as client:
+
+        def post(where: str, body: dict[str, object]) -> None:
+            answer = client.post(where, json=body)
+            assert answer.is_success, answer.text
+
+        post("/pools", {"name": "fast", "directory": str(directory / "fast"), "create": True, "size": 1 << 30})
+        post("/pools/fast/volumes", {"name": "vm", "size": 64 << 20})
+        assert client.put("/pools/fast/volumes/vm/cdp", json={"window": 3600}).is_success
+        post("/pools/fast/volumes/vm/snapshots", {"name": "monday"})
+        for where, body in (
+            ("/volumes/vm", {"pool": "fast", "volume": "vm"}),
+            ("/schedules/nightly", {"at": "daily at 02:00", "volumes": ["fast/*"], "keep": {"daily": 7}}),
+            ("/libraries/vault", {"directory": str(directory / "tapes")}),
+            ("/targets/iqn.2024-01.com.example:tapes", {"library": "vault"}),
+            ("/drives/dvd", {}),
+            ("/users/alice", {"secret": "a secret of 18 b"}),
+        ):
+            answer = client.put(where, json=body)
+            assert answer.is_success, f"{where}: {answer.text}"
+        post("/libraries/vault/cartridges", {"barcode": "A00001L8"})
+        name: str = client.get("/targets").json()[0]["name"]
+        return name
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_page(api: ApiFactory, tmp_path: Path, dark: bool) -> None:  # noqa: F811
+    server = api(managed=True)
+    name = furnish(server, tmp_path)
+    with chromium(f"http://{server.address}/", tmp_path, dark=dark) as console:
+        console.page.goto(console.base)
+        console.page.get_by_role("heading", name="Welcome to Blockyard").wait_for()
+        assert console.barriers() == []
+        console.set_up()
+        for where, heading in [*PAGES, (f"/targets/{name}", name)]:
+            look_at(console, where, heading)
+        assert console.wrong == []
+
+
+def look_at(console: Console, where: str, heading: str) -> None:
+    page = console.page
+    console.go(where)
+    page.get_by_role("heading", name=heading, exact=True, level=1).wait_for()
+    page.get_by_text("Loading …").first.wait_for(state="detached")
+    page.wait_for_function("(title) => document.title === title", arg=f"{heading} – Blockyard")  # noqa: RUF001
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    console.wait_until_it_fits()
+    assert console.barriers() == [], where
+    page.set_viewport_size({"width": 1280, "height": 900})
+    assert console.barriers() == [], where
+
+
+def test_a_viewer_is_offered_nothing_that_he_may_not_do(api: ApiFactory, tmp_path: Path) -> None:  # noqa: F811
+    server = api(managed=True)
+    furnish(server, tmp_path)
+    server.account("victor", Role.VIEWER)
+    with chromium(f"http://{server.address}/", tmp_path, phone=True) as console:
+        console.log_in("victor")
+        page = console.page
+        console.press("Menu")
+        page.get_by_role("navigation", name="Pages").get_by_role("link", name="Volumes").click()
+        page.get_by_role("heading", name="Volumes", level=1).wait_for()
+        assert not page.get_by_role("link", name="Accounts").is_visible()
+        assert page.get_by_role("button", name="New volume").count() == 0
+        console.go("/pools/fast/volumes/vm")
+        page.get_by_role("heading", name="vm", exact=True).wait_for()
+        for name in ("Delete", "Change", "Take a snapshot", "Roll back to it"):
+            assert page.get_by_role("button", name=name, exact=True).count() == 0
+        assert console.wrong == []
+
+
+def test_a_session_that_ends(api: ApiFactory, tmp_path: Path) -> None:  # noqa: F811
+    server = api(managed=True)
+    with chromium(f"http://{server.address}/", tmp_path) as console:
+        console.set_up()
+        console.press("Log out")
+        console.page.get_by_role("heading", name="Log in").wait_for()
+        console.page.get_by_label("Name").fill("admin")
+        console.page.get_by_label("Password").fill("not the right one")
+        console.press("Log in")
+        console.page.get_by_role("alert").get_by_text("wrong").wait_for()
+        assert console.barriers() == []
