@@ -131,7 +131,7 @@ def assemble(children: Sequence[Device], level: int | None, opening: Opening, *,
             f"array {_name(top)} was being written when it was left, and member {_numbers(lost)} is missing: what is restored "
             "from parity may be wrong. Bring the missing member back; or take what there is: blockyard raid assemble --force"
         )
-    return _made(children, members, top, trusted, opening, left_out, all_doubtful=force and not lost)
+    return _made(children, members, top, trusted, opening, left_out, forced=force)
 
 
 def _candidates(children: Sequence[Device]) -> tuple[list[Candidate], dict[Device, str]]:
@@ -184,7 +184,8 @@ def _sorted_out(candidates: Sequence[Candidate], newest: Candidate) -> tuple[lis
 
 def _member(candidate: Candidate, top: Superblock) -> Member:
     own = candidate.superblock
-    size = own.data_size if own.data_size else candidate.device.size - own.data_offset
+    there = candidate.device.size - own.data_offset
+    size = min(own.data_size or there, there)
     member = Member(candidate.device, own.number, own.device, own.data_offset, size)
     member.corrected = own.corrected
     role = top.roles[own.number] if own.number < len(top.roles) else SPARE
@@ -244,7 +245,7 @@ def _made(
     opening: Opening,
     left_out: dict[Device, str],
     *,
-    all_doubtful: bool,
+    forced: bool,
 ) -> Array:
     journal = None
     if top.ours.journal_size and top.level != 1:
@@ -260,10 +261,11 @@ def _made(
     members.events, members.clean, members.floor = top.events, top.clean, max(1, top.ours.floor)
     if top.features & RESHAPE:
         members.reshape_position, members.added_disks = top.reshape_position, top.added_disks
-    changed = _replay(members, opening, journal) or not top.clean
-    if all_doubtful:
+    changed = _replay(members, opening, journal) or not top.clean or forced
+    doubtful = forced and members.complete  # what is not, has nothing that it could be compared with
+    if doubtful:
         bitmap.fill()
-    if (not trusted or all_doubtful) and top.level:
+    if (not trusted or doubtful) and top.level:
         bitmap.distrust_all()
         members.clean, changed = False, True
     array = Array(members, opening, left_out, children)
@@ -308,6 +310,8 @@ def _read_bitmap(member: Member, top: Superblock, size: int) -> Bitmap:
     at = superblock.OFFSET + top.bitmap_offset
     head = member.read_raw(at, 4096)
     whole = Bitmap.header(head.ljust(1 << 20, b"\0"), top.array, size)
+    if at + len(whole.image) > member.data_offset:
+        raise BitmapDamaged("it reaches into the data")
     image = member.read_raw(at, len(whole.image))
     try:
         return Bitmap.parse(image, top.array, size, top.events - 1)

@@ -83,10 +83,9 @@ class Bitmap:
             raise BitmapDamaged("it is none, or of another array")
         if sectors * 512 != size or region < 512 or region & region - 1:
             raise BitmapDamaged("it is of another size")
-        bitmap = cls(array, size, region)
-        if len(bitmap.image) > len(image):
+        if room(-(-size // region)) > len(image):
             raise BitmapDamaged("it is cut off")
-        return bitmap
+        return cls(array, size, region)
 
     # ---- while it is in use
 

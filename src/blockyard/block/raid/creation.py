@@ -81,9 +81,7 @@ def create(devices: Sequence[Device], plan: Plan, *, spares: Sequence[Device] = 
 def _members(devices: Sequence[Device], spares: Sequence[Device], plan: Plan) -> Members:
     smallest = min(device.size for device in (*devices, *spares))
     align = 1 << 20 if smallest >= 64 << 20 else 64 << 10
-    journal_size = (
-        0 if plan.level == 1 else plan.journal_size or max(1 << 20, min(32 << 20, smallest >> 6 & -(1 << 20)))
-    )
+    journal_size = 0 if plan.level == 1 else plan.journal_size or _journal_size(smallest)
     region = plan.region or _region(smallest if plan.level != 10 else smallest * len(devices))
     bits = -(-smallest * (len(devices) if plan.level == 10 else 1) // region)
     if room(bits) > 1 << 20:
@@ -110,6 +108,11 @@ def _members(devices: Sequence[Device], spares: Sequence[Device], plan: Plan) ->
             member.become(State.ACTIVE, number)
         found.append(member)
     return Members(identity, found, bitmap, _BITMAP_AT - superblock.OFFSET if plan.level else 0, journal)
+
+
+def _journal_size(size: int) -> int:
+    """A few MiB: the larger it is, the rarer its halves have to be emptied."""
+    return 256 << 10 if size < 16 << 20 else max(1 << 20, min(32 << 20, size >> 6 & -(1 << 20)))
 
 
 def _layout(plan: Plan) -> int:

@@ -181,12 +181,15 @@ def _write_mirror(array: Array, alive: list[None], writers: list[Writer | None])
     def write(data: memoryview, offset: int) -> bool:
         gate.quick = True
         try:
-            number, end = offset // region, offset + len(data)
-            if gate.shut or not alive or not ready[number] or end > (number + 1) * region or array.broken:
+            end = offset + len(data)
+            first, last = offset // region, (end - 1) // region
+            if gate.shut or not alive or not ready[first] or array.broken:
                 return False
             if ranges.taken and not ranges.free(offset, end):
                 return False
-            touched[number] = 1
+            if first != last and not all(ready[first : last + 1]):
+                return False
+            touched[first] = touched[last] = 1
             for writer in each:  # noqa: SIM110  (all() would make a generator)
                 if not writer(data, offset):
                     return False

@@ -183,6 +183,9 @@ class Superblock:
             )
             if size
         )
+        ends = (OFFSET + self.bitmap_offset + 512, self.ours.journal_offset + self.ours.journal_size)
+        if self.bitmap_offset < 0 or max(ends) > self.data_offset:
+            raise NoSuperblock("what its superblock tells of is not before its data, which is not known here")
         if any(end > start for (_, end), (start, _) in pairwise(places)) or self.used > self.data_size or not self.used:
             raise NoSuperblock("its superblock is damaged: what it tells of lies in one place")
         return self
