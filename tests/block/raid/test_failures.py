@@ -33,7 +33,7 @@ def do(array: Array, name: str, options: object) -> str:
 @settings(max_examples=2)
 @given(operations)
 def test_every_failure_at_every_point(level: str, run: list[Operation]) -> None:
-    plan, count, may_lose = PLANS[level]
+    _, count, may_lose = PLANS[level]
     for lost in range(1, may_lose + 1):
         for victims in itertools.combinations(range(count), lost):
             for points in itertools.combinations_with_replacement(range(len(run)), lost):

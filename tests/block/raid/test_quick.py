@@ -41,15 +41,19 @@ def test_it_reads_and_writes_what_the_long_road_does(plan: Plan, tmp_path: Path)
     if any(member.device.fd < 0 for member in array.members.all):
         pytest.fail("the file system of the tests cannot tell cached data from cold")
     chance = random.Random(3)
+    stripe = {5: 192 << 10, 6: 128 << 10}.get(plan.level, 64 << 10)
     model = bytearray(chance.randbytes(array.size))
     array.pwritev([bytes(model)], 0)
     for _ in range(200):
-        offset = chance.randrange(array.size // 4096) * 4096
-        length = min(chance.choice((4096, 65536, 262144)), array.size - offset)
+        unit, length = chance.choice(
+            ((4096, 4096), (4096, 65536), (65536, 262144), (stripe, stripe), (stripe, 2 * stripe))
+        )
+        offset = chance.randrange(array.size // unit) * unit
+        length = min(length, array.size - offset)
         assert quickly(array, offset, length) == model[offset : offset + length]
         piece = chance.randbytes(length)
         wrote = array.quick.write(memoryview(piece), offset)
-        assert wrote is (plan.level not in (5, 6))
+        assert wrote is (plan.level not in (5, 6) or (offset % stripe == 0 and length % stripe == 0))
         if wrote:
             model[offset : offset + length] = piece
     assert read(array, 0, array.size) == model

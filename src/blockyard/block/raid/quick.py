@@ -2,8 +2,8 @@
 
 It is on the way of every command (worker/fastpath.py) and shaped by speed: closures, no lock. It reads what lies on members that
 can be read wholly, by their descriptors or short roads, and writes copies where the bitmap says already that something is being
-written. What needs parity, fails, or meets somebody who has the place to himself, takes the long road from its beginning: one
-copy more that is written twice does no harm.
+written; of parity, only whole rows. What needs something read for its parity, fails, or meets somebody who has the place to
+himself, takes the long road from its beginning: that some of it is written twice does no harm.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class QuickArray:
         readers = [_reader(slot) if slot is not None and slot.state is State.ACTIVE else None for slot in members.main]
         writers = [tuple(map(_writer, slot)) for slot in members.writers]
         if isinstance(where, Rows):
-            self.read, self.write = _read_rows(array, alive, where, readers), _no_write
+            self.read, self.write = _read_rows(array, alive, where, readers), _write_rows(array, alive, where, writers)
         elif where.mirror:
             self.read = _read_mirror(array, alive, [reader for reader in readers if reader is not None])
             self.write = _write_mirror(array, alive, [writer for slot in writers for writer in slot])
@@ -236,6 +236,49 @@ def _write_chunks(array: Array, alive: list[None], where: Copies, writers: list[
                     return False
                 at += part
             return True
+        except OSError:
+            return False
+        finally:
+            gate.leave()
+
+    return write
+
+
+def _write_rows(array: Array, alive: list[None], where: Rows, writers: list[tuple[Writer | None, ...]]) -> Writer:
+    """Whole rows, whose parity takes nothing to be read. One that is torn when something fails is all written anew at once."""
+    if any(len(slot) != 1 or None in slot for slot in writers) or array.read_only or array.members.journaling:
+        return _no_write
+    from blockyard.block.raid import parity  # noqa: PLC0415  (it needs numpy, which others need not have)
+
+    gate, ranges, bitmap = array.gate, array.ranges, array.members.bitmap
+    ready, touched, region = bitmap.ready, bitmap.touched, bitmap.region
+    chunk, stripe, double = where.chunk, where.stripe, where.parities == 2
+    each = [writer for (writer,) in writers if writer is not None]
+
+    def put(data: memoryview, row: int) -> bool:
+        slots, pieces = where.at(row), [data[at : at + chunk] for at in range(0, stripe, chunk)]
+        arrays = [parity.array(piece) for piece in pieces]
+        made = parity.sum_pq(arrays) if double else (parity.sum_p(arrays),)
+        pieces += [one.data for one in made]
+        return all(
+            each[slot](piece, row * chunk) for slot, piece in zip((*slots.data, *slots.parities), pieces, strict=True)
+        )
+
+    def write(data: memoryview, offset: int) -> bool:
+        if offset % stripe or len(data) % stripe:
+            return False
+        gate.quick = True
+        try:
+            row, rows = offset // stripe, len(data) // stripe
+            start, end = row * chunk, (row + rows) * chunk
+            first, last = start // region, (end - 1) // region
+            if gate.shut or not alive or array.broken or not all(ready[first : last + 1]):
+                return False
+            if ranges.taken and not ranges.free(start, end):
+                return False
+            for number in range(first, last + 1):
+                touched[number] = 1
+            return all(put(data[at * stripe : (at + 1) * stripe], row + at) for at in range(rows))
         except OSError:
             return False
         finally:
