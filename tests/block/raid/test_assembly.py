@@ -234,6 +234,34 @@ def test_nonsense_with_a_right_checksum_is_refused_or_harmless(at: int, piece: b
     read(array, 0, array.size)
 
 
+@settings(max_examples=60)
+@given(
+    st.sampled_from(("bitmap", "journal", "ours")),
+    st.integers(0, 4095),
+    st.binary(min_size=1, max_size=16),
+    st.booleans(),
+)
+def test_damage_of_what_is_before_the_data(where: str, at: int, piece: bytes, everywhere: bool) -> None:
+    disks = made(FIVE, 4)
+    array = opened(disks)
+    disks[3].dead = errno.EIO
+    array.pwritev([b"a" * 5 * SECTOR], 0)
+    members = array.members
+    assert members.journal is not None
+    data_offset = members.all[0].data_offset
+    start = {"bitmap": superblock.OFFSET + members.bitmap_offset, "journal": members.journal.offset,
+             "ours": superblock.ours_at(data_offset)}[where]  # fmt: skip
+    left = after(disks, 3)
+    for disk in left if everywhere else left[:1]:
+        disk.now[start + at : start + at + len(piece)] = piece[: data_offset - start - at]
+    try:
+        again = opened(left)
+    except OSError:
+        return
+    assert read(again, 0, 5 * SECTOR) == b"a" * 5 * SECTOR
+    work(again)
+
+
 def test_mdadm_reads_what_we_write(tmp_path: Path) -> None:
     paths = [tmp_path / f"m{number}" for number in range(5)]
     for path in paths:

@@ -36,8 +36,20 @@ fi
 sum=$(sha256sum <"/dev/$md")
 echo "LINUX:${sum%  -}"
 must mdadm --stop /dev/md127
+for member in $members; do must blockdev --flushbufs "$member"; done
+mark ours
+
+step "Linux makes an array of its own"
+must mdadm --zero-superblock $members
+must mdadm --create /dev/md127 --run --metadata=1.2 --level="$LEVEL" --raid-devices=4 --chunk=64 --name=theirs \
+  $([ "$LEVEL" = 0 ] || echo --bitmap=internal --assume-clean) $members
+head -c "$(blockdev --getsize64 /dev/md127)" /dev/urandom >/tmp/whole
+must dd if=/tmp/whole of=/dev/md127 bs=1M oflag=direct conv=fsync status=none
+sum=$(sha256sum </tmp/whole)
+echo "THEIRS:${sum%  -}"
+rm /tmp/whole
+must mdadm --stop /dev/md127
 logout
-mark linux
 
 step "a member of the served array dies under load, and a spare takes its place"
 login

@@ -70,11 +70,11 @@ def _examined(device: Device) -> Candidate:
     block = bytearray(superblock.SIZE)
     device.preadv([memoryview(block)], superblock.OFFSET)
     found = Superblock.parse(bytes(block))
+    if found.data_offset + found.used > device.size:
+        raise NoSuperblock(f"it is smaller than its superblock says: it has {device.size} bytes")
     entry = _our_entry(device, found, bytes(block))
     if entry is not None:
         found = found.changed(ours=superblock.parse_entry(entry)).checked()
-    if found.data_offset + found.used > device.size:
-        raise NoSuperblock(f"it is smaller than its superblock says: it has {device.size} bytes")
     return Candidate(device, found, entry)
 
 
