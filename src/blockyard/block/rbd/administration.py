@@ -57,8 +57,8 @@ def _cluster(access: Access) -> Iterator[Cluster]:
 
 @contextmanager
 def _image(access: Access, spec: Spec, *, read_only: bool = False) -> Iterator[Image]:
-    options = RbdOptions(access.conf, access.id, access.keyring, "", str(spec), SHARED, _TIMEOUT)
-    image = Image(options, None, read_only=read_only)
+    options = RbdOptions(access.conf, access.id, access.keyring, str(spec), SHARED, _TIMEOUT)
+    image = Image(options, read_only=read_only)
     try:
         yield image
     finally:

@@ -53,12 +53,6 @@ class Access:
     conf: str = ""  # its ceph.conf; "": where Ceph looks for it, /etc/ceph/ceph.conf and so on
     id: str = "admin"  # the user, without "client."
     keyring: str = ""  # the file with the user's key; "": where ceph.conf says
-    secret: str = ""  # instead of a keyring, the name of the secret that is the key
-
-    def __post_init__(self) -> None:
-        """Raises ValueError."""
-        if self.keyring and self.secret:
-            raise ValueError("keyring and secret are two ways to the one key: leave one out")
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,6 @@ class RbdOptions(Access):
 
     def __post_init__(self) -> None:
         """Raises ValueError."""
-        super().__post_init__()
         Spec.parse(self.image)
         if self.lock not in (EXCLUSIVE, SHARED):
             raise ValueError(f"lock is {EXCLUSIVE} or {SHARED}, not {self.lock!r}")
@@ -86,7 +79,7 @@ class RbdOptions(Access):
 class Cluster:
     """A connection to a cluster. Raises OSError."""
 
-    def __init__(self, access: Access, key: bytes | None = None, *, timeout: int = 30) -> None:
+    def __init__(self, access: Access, *, timeout: int) -> None:
         self._handle = c_void_p()
         call("rados_create", byref(self._handle), access.id.encode())
         try:
@@ -94,8 +87,6 @@ class Cluster:
             call("rados_conf_read_file", self._handle, access.conf.encode() or None, what=where)
             if access.keyring:
                 self._set("keyring", access.keyring)
-            if key is not None:
-                self._set("key", key.decode("ascii", "replace").strip())
             # What is acknowledged is in the cluster: a cache in this process would die with it.
             self._set("rbd_cache", "false")
             # One image keeps one messenger busy; with more of them each access wakes another one. Of librados_thread_count
@@ -135,11 +126,11 @@ class Cluster:
 class Image:
     """An open image or snapshot. Its methods block and raise OSError, if only because the cluster's time is up."""
 
-    def __init__(self, options: RbdOptions, key: bytes | None, *, read_only: bool) -> None:
+    def __init__(self, options: RbdOptions, *, read_only: bool) -> None:
         self.spec = options.spec
         self.handle = c_void_p()
         self._watch: tuple[c_uint64, object] | None = None
-        self._cluster = Cluster(options, key, timeout=options.timeout)
+        self._cluster = Cluster(options, timeout=options.timeout)
         try:
             self._io = self._cluster.pool(self.spec.pool, self.spec.namespace)
         except BaseException:

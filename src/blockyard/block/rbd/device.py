@@ -45,9 +45,8 @@ class RbdDevice(Device):
         self._changing = threading.Condition()
         self._users = 0  # blocking calls that are inside
         self._image: Image | None = None
-        key = opening.secret(options.secret) if options.secret else None
         self.overlap = self.overlapped = Overlap(self)
-        self._keeper = Keeper(self, key, opening)
+        self._keeper = Keeper(self, opening)
         try:
             self.size = self._keeper.start()
         except BaseException:

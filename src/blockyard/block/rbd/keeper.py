@@ -57,10 +57,9 @@ class State(Enum):
 class Keeper:
     """The thread, and what it knows."""
 
-    def __init__(self, device: RbdDevice, key: bytes | None, opening: Opening) -> None:
+    def __init__(self, device: RbdDevice, opening: Opening) -> None:
         self._device = device
         self._options = device.options
-        self._key = key
         self._notify = opening.notify
         name = f"rbd-{quote(str(self._options.spec), safe='')}.size"
         self._kept: Path | None = opening.directory / name if opening.directory is not None else None
@@ -155,7 +154,7 @@ class Keeper:
         self._wanted.clear()
 
     def _open(self) -> None:
-        image = Image(self._options, self._key, read_only=self._device.read_only)
+        image = Image(self._options, read_only=self._device.read_only)
         self._image = image
         self.stripe = image.stripe()
         image.watch(self._wanted.set)
