@@ -12,6 +12,7 @@ from blockyard import __version__
 from blockyard.cli import (
     admin,
     alua,
+    backup,
     cdp,
     checking,
     client,
@@ -19,6 +20,8 @@ from blockyard.cli import (
     events,
     image,
     layers,
+    mapping,
+    nouns,
     optical,
     pools,
     raid,
@@ -52,6 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     admin.add_commands(commands)
     checking.add_commands(pools.add_commands(commands))
     volumes.add_commands(commands)
+    nouns.add_commands(commands)
+    mapping.add_commands(commands)
     schedules.add_commands(commands)
     cdp.add_commands(commands)
     image.add_commands(commands)
@@ -61,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     optical.add_commands(commands)
     alua.add_commands(commands)
     users.add_commands(commands)
+    backup.add_commands(commands)
     tape.add_commands(commands)
     events.add_commands(commands)
     client.add_commands(commands)

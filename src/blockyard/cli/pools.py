@@ -11,6 +11,9 @@ from typing import Any
 
 from blockyard.block.size import MAX_VOLUME, format_size, parse_size
 from blockyard.cli import parsers
+from blockyard.cli.nouns import POOL
+from blockyard.cli.nouns import create as add
+from blockyard.cli.nouns import remove as take_out
 from blockyard.cli.output import confirm, moment, progress, show, table, watch
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
@@ -45,6 +48,16 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> Subparsers[ar
         "--size", metavar="SIZE", help="of each file that is to be made, which is sparse: 10G (needed for these)"
     )
     make.add_argument("--force", action="store_true", help="take devices and files even if there is something on them")
+    make.add_argument(
+        "--name", metavar="NAME", help="serve it from now on, under this name, where a managed server runs"
+    )
+    make.add_argument("--export", action="store_true", help="then show each of its volumes as a target of its own")
+    attach = command(pool, "attach", _attach, "serve a pool that there is already, where a managed server runs")
+    attach.add_argument("name", metavar="POOL", help="what to call it")
+    attach.add_argument("directory", metavar="DIR", type=Path, help="where it is")
+    attach.add_argument("--export", action="store_true", help="show each of its volumes as a target of its own")
+    detach = command(pool, "detach", _detach, "serve a pool no more; nothing in it changes")
+    detach.add_argument("name", metavar="POOL", help="its name")
     destroy = command(pool, "destroy", _destroy, "do away with a pool that is not served, and with all that is in it")
     destroy.add_argument("directory", metavar="DIR", type=Path, help="where it is")
     destroy.add_argument("--yes", action="store_true", help="without being asked")
@@ -157,7 +170,19 @@ def wait_until_freed(directory: Path, pool: str) -> None:
 def _create(directory: Path, options: argparse.Namespace) -> None:
     size = 0 if options.size is None else size_of(options.size)
     create(options.directory, options.members, size, force=options.force)
+    if options.name is not None:
+        _attach(directory, options)
+        return
     print(f"{options.directory} is a pool now: serve it with `blockyard serve --pool {options.directory}`")
+
+
+def _attach(directory: Path, options: argparse.Namespace) -> None:
+    export = {"export": True} if options.export else {}
+    add(directory, POOL, options.name, {"directory": os.path.abspath(options.directory), **export})
+
+
+def _detach(directory: Path, options: argparse.Namespace) -> None:
+    take_out(directory, POOL, options.name)
 
 
 def _destroy(directory: Path, options: argparse.Namespace) -> None:

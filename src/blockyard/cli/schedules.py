@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from blockyard.cli.nouns import SCHEDULE, add_noun
 from blockyard.cli.output import moment, show
 from blockyard.cli.parsers import Subparsers, family
 from blockyard.cli.pools import command
@@ -14,6 +15,7 @@ from blockyard.control.administration import ask
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `schedule` to the commands."""
     schedule = family(commands, "schedule", "snapshots that are taken and deleted by themselves")
+    add_noun(schedule, SCHEDULE, listing=False)
     listing = command(schedule, "list", _list, "list schedules: when they ran last, and run next")
     listing.add_argument("--json", action="store_true", help="as JSON")
     run = command(schedule, "run", _run, "run a schedule now, and delete what it does not keep")

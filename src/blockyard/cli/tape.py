@@ -9,6 +9,7 @@ from typing import Any
 
 from blockyard.block.size import format_size
 from blockyard.cli import parsers
+from blockyard.cli.nouns import LIBRARY, add_noun
 from blockyard.cli.output import show, table
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
@@ -27,6 +28,7 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `tape` to the commands."""
     tape = family(commands, "tape", "tape libraries, their drives and cartridges")
     library = family(tape, "library", "tape libraries")
+    add_noun(library, LIBRARY, listing=False)
     listing = _command(library, "list", _list, "list the libraries that are served")
     listing.add_argument("--json", action="store_true", help="as JSON")
     status = _command(library, "status", _status, "show the drives of a library, and what is in its elements")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blockyard.block.size import format_size
+from blockyard.cli.nouns import VOLUME, VOLUME_OPTIONS, add_options, create, remove, update, values
 from blockyard.cli.output import confirm, moment, show
 from blockyard.cli.parsers import Subparsers, family
 from blockyard.cli.pools import ask_pool, command, named, size_of, wait_until_freed, watch_job
@@ -33,9 +34,13 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _add_volume(volume: Subparsers[argparse.ArgumentParser]) -> None:
-    make = command(volume, "create", _create, "make a thin volume in a pool")
-    make.add_argument("name", metavar=_VOLUME, help="what to call it")
-    make.add_argument("size", metavar="SIZE", help=f"{_SIZE}; it takes no space before it is written")
+    make = command(
+        volume, "create", _create, "make a thin volume in a pool, or serve a file, device or stack as a volume"
+    )
+    make.add_argument("name", metavar=_VOLUME, help="what to call it; without a pool, it is one of --path or --stack")
+    make.add_argument("size", metavar="SIZE", nargs="?", help=f"{_SIZE}; it takes no space before it is written")
+    add_options(make, (each for each in VOLUME_OPTIONS if each.field not in ("size", "pool")))
+    make.add_argument("--pool", metavar="POOL", help="show a volume of this pool under a name of its own")
     make.add_argument(
         "--chunk",
         metavar="SIZE",
@@ -48,8 +53,11 @@ def _add_volume(volume: Subparsers[argparse.ArgumentParser]) -> None:
         help="verify all that is read; takes speed, as nothing is written in place then",
     )
     _add_options(make)
-    change = command(volume, "set", _set, "change the limits of a volume")
+    change = command(
+        volume, "set", _set, "change a volume: its limits in its pool, or how a volume of the configuration is"
+    )
     change.add_argument("name", metavar=_VOLUME, help="the volume")
+    add_options(change, VOLUME_OPTIONS)
     _add_options(change)
     listing = command(volume, "list", _list, "list the volumes of pools")
     listing.add_argument("pool", metavar="POOL", nargs="?", help="of this pool only")
@@ -68,7 +76,12 @@ def _add_volume(volume: Subparsers[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="cut off data when it becomes smaller, which is possible in pools and while nobody is logged in to it",
     )
-    delete = command(volume, "delete", _delete, "delete a volume of a pool, and all that is in it")
+    delete = command(
+        volume,
+        "delete",
+        _delete,
+        "delete a volume of a pool and all that is in it; of the configuration: serve it no more, its data stays",
+    )
     delete.add_argument("name", metavar=_VOLUME, help="the volume")
     _add_wait(delete)
     delete.add_argument("--snapshots", action="store_true", help="with its snapshots; clones of them stay")
@@ -127,6 +140,13 @@ def _add_snapshot(snapshot: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _create(directory: Path, options: argparse.Namespace) -> None:
+    if "/" not in options.name:
+        create(directory, VOLUME, options.name, values(options, VOLUME_OPTIONS))
+        return
+    if values(options, (each for each in VOLUME_OPTIONS if each.field != "size")):
+        raise UsageError("a volume of a pool has none of the options that say what a volume of the configuration is")
+    if options.size is None:
+        raise UsageError(f"{options.name} needs a size: {_SIZE}")
     name, size = named(options.name, _VOLUME), size_of(options.size)
     chunk = None if options.chunk is None else size_of(options.chunk)
     arguments = {"volume": name.volume, "size": size, "chunk": chunk, "checksums": options.checksums}
@@ -135,6 +155,9 @@ def _create(directory: Path, options: argparse.Namespace) -> None:
 
 
 def _set(directory: Path, options: argparse.Namespace) -> None:
+    if "/" not in options.name:
+        update(directory, VOLUME, options.name, values(options, VOLUME_OPTIONS))
+        return
     name, wanted = named(options.name, _VOLUME), _options(options)
     if not wanted:
         raise UsageError("there is nothing to change: give --quota, --reservation or --zero-detection")
@@ -208,6 +231,9 @@ def _resize(directory: Path, options: argparse.Namespace) -> None:
 
 
 def _delete(directory: Path, options: argparse.Namespace) -> None:
+    if "/" not in options.name:
+        remove(directory, VOLUME, options.name)
+        return
     name = named(options.name, _VOLUME)
     confirm(options, str(name), f"{name} and all that is in it will be lost")
     ask_pool(directory, name.pool, "delete volume", volume=name.volume, snapshots=options.snapshots)

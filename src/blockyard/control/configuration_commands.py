@@ -35,6 +35,12 @@ async def config_show(server: Server, request: Request) -> str:
     return dump(found.configuration)
 
 
+async def config_get(server: Server, request: Request) -> dict[str, Any]:
+    """The configuration that is served as plain data, and the number of its revision; null where it is not managed."""
+    revision = None if server.managed is None else server.managed.revision
+    return {"configuration": records.write(server.configuration), "revision": revision}
+
+
 async def config_apply(server: Server, request: Request) -> dict[str, Any]:
     """Serve another configuration, or say with `dry_run` what would change: {"changes": lines, "revision": number}."""
     configuration = read_configuration(request.get("configuration"))
@@ -105,6 +111,7 @@ def _managed(server: Server) -> Managed:
 
 CONFIGURATION_COMMANDS: dict[str, Command] = {
     "config show": Command(config_show, Role.VIEWER),
+    "config get": Command(config_get, Role.VIEWER),
     "config apply": Command(config_apply, Role.ADMIN, recorded=True),
     "config rollback": Command(config_rollback, Role.ADMIN, recorded=True),
     "config history": Command(config_history, Role.VIEWER),
