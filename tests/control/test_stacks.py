@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blockyard.block.file import FileDevice
 from blockyard.control.configuration_file import dump, load
 from blockyard.control.errors import ConfigurationError
 from blockyard.initiator import ScsiError, connect
@@ -234,3 +237,78 @@ def test_kinds_are_listed(tmp_path: Path) -> None:
     assert "example    slice(" in shown
     assert "length  size  0" in shown
     assert {kind["name"] for kind in json.loads(blockyard(tmp_path, "layer", "kinds", "--json"))} >= {"file", "slice"}
+
+
+class Load:
+    """Blocks that are written and read again, over and over, by an initiator that stays logged in."""
+
+    def __init__(self, url: str, blocks: int = 64) -> None:
+        self._url, self._blocks = url, blocks
+        self.rounds = 0
+        self._stop = threading.Event()
+        self._moved = threading.Condition()
+        self._thread = threading.Thread(target=self._run)
+        self.failure: BaseException | None = None
+
+    def _run(self) -> None:
+        chance = random.Random(7)
+        there = [bytes(4096)] * self._blocks
+        try:
+            with connect(self._url) as lun:
+                lun.write(0, bytes(4096 * self._blocks))
+                while not self._stop.is_set():
+                    at = chance.randrange(self._blocks)
+                    there[at] = chance.randbytes(4096)
+                    lun.write(at * 8, there[at])
+                    at = chance.randrange(self._blocks)
+                    assert lun.read(at * 8, 8) == there[at]
+                    with self._moved:
+                        self.rounds += 1
+                        self._moved.notify_all()
+                assert lun.read(0, 8 * self._blocks) == b"".join(there)
+        except BaseException as error:
+            self.failure = error
+            with self._moved:
+                self._moved.notify_all()
+
+    def go_on(self, rounds: int = 20) -> None:
+        """Wait until it has gone on for so many rounds."""
+        with self._moved:
+            end = self.rounds + rounds
+            assert self._moved.wait_for(lambda: self.rounds >= end or self.failure, 60)
+        assert self.failure is None, self.failure
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        self.go_on(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        assert self.failure is None, self.failure
+
+
+def test_layers_come_and_go_under_a_running_load(files: Path, serve: Callable[[str], Serving]) -> None:
+    target = f'[targets."{IQN}"]\nluns = {{0 = "a"}}\n'
+    server = serve(f'[volumes.a]\npath = "a.img"\n{target}')
+    state = files / "state"
+    with Load(server.url()) as load:
+        session = status(state)["sessions"][0]["tsih"]
+        for stack in (
+            "cache(ram=4M, ./a.img)",
+            "throttle(iops=1000000, cache(ram=4M, ./a.img))",
+            "throttle(iops=2000000, cache(ram=4M, ./a.img))",
+            "concat(cache(ram=8M, ./a.img), ./b.img)",
+            "./a.img",
+        ):
+            (files / "blockyard.toml").write_text(f"[volumes.a]\nstack = '{stack}'\n{target}")
+            assert "volumes.a.stack" in blockyard(state, "reload")
+            load.go_on()
+            top = json.loads(blockyard(state, "layer", "show", "a", "--json"))["label"]
+            assert top.split("(")[0] == ("file" if stack == "./a.img" else stack.split("(")[0])
+        (files / "blockyard.toml").write_text(f"[volumes.a]\nstack = 'concat(./a.img, ./nowhere.img)'\n{target}")
+        assert "nowhere.img" in run(state, "reload").stderr
+        load.go_on()
+        assert [each["tsih"] for each in status(state)["sessions"]] == [session]
+    FileDevice(files / "b.img").close()  # nobody has it any more

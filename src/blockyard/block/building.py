@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -228,15 +228,44 @@ def _plain(hint: Any, value: Value) -> object:
 # ---- opening
 
 
-def build(layer: Layer, opening: Opening, reuse: MutableMapping[str, Device] | None = None) -> Device:
+class Reuse:
+    """Devices that are open already, to be parts of a new stack."""
+
+    def __init__(self, devices: Iterable[Device] = ()) -> None:
+        self._there: dict[str, list[Device]] = {}
+        self._taken: list[Device] = []
+        for device in devices:
+            self._there.setdefault(written(device), []).append(device)
+
+    def take(self, text: str) -> Device | None:
+        """One with this text, if there is any left."""
+        if not self._there.get(text):
+            return None
+        self._taken.append(self._there[text].pop())
+        return self._taken[-1]
+
+    def close(self, device: Device) -> None:
+        """Close a device that has been built, but for what has been taken from here, which comes back."""
+        if device in self._taken:
+            self._taken.remove(device)
+            self._there.setdefault(written(device), []).append(device)
+        elif any(each in self._taken for each in walk(device)):
+            device.detach()
+            for child in device.children:
+                self.close(child)
+        else:
+            device.close()
+
+
+def build(layer: Layer, opening: Opening, reuse: Reuse | None = None) -> Device:
     """The device at the top of a stack, all of it open. Raises OSError or StackError; then nothing is open.
 
-    What `reuse` has is open already, by its text: it is taken out of there, and put back where something fails.
+    What `reuse` has is taken out of there, and put back where something fails.
     """
-    reuse = {} if reuse is None else reuse
-    text = str(layer.written)
-    if text in reuse:
-        return reuse.pop(text)
+    reuse = reuse or Reuse()
+    there = reuse.take(str(layer.written))
+    if there is not None:
+        return there
     with contextlib.ExitStack() as undo:
         below = replace(opening, read_only=True) if layer.kind.only_reads else opening
         children = [_child(layer, child, below, reuse, undo) for child in layer.children]
@@ -251,18 +280,11 @@ def build(layer: Layer, opening: Opening, reuse: MutableMapping[str, Device] | N
         return device
 
 
-def _child(
-    layer: Layer, child: Layer, opening: Opening, reuse: MutableMapping[str, Device], undo: contextlib.ExitStack
-) -> Device:
-    text = str(child.written)
+def _child(layer: Layer, child: Layer, opening: Opening, reuse: Reuse, undo: contextlib.ExitStack) -> Device:
     if layer.kind.part is not None:
-        device = opening.shared.take(text, lambda: build(child, replace(opening, read_only=False), reuse))
-        undo.callback(_quietly, opening.shared.give_back, device)
+        device = opening.shared.take(str(child.written), lambda: build(child, replace(opening, read_only=False), reuse))
+        undo.callback(_quietly, lambda device: opening.shared.give_back(device, reuse.close), device)
         return device
-    if text in reuse:
-        device = reuse[text]
-        undo.callback(reuse.__setitem__, text, device)
-        return reuse.pop(text)
     try:
         device = build(child, opening, reuse)
     except OSError as error:
@@ -270,7 +292,7 @@ def _child(
             raise
         opening.notify("error", "layer-not-open", f"{child.label} is left out of {layer.kind.name}: {error}")
         device = Absent(child.label, error)
-    undo.callback(_quietly, lambda device: device.close(), device)
+    undo.callback(_quietly, reuse.close, device)
     return device
 
 
@@ -283,9 +305,12 @@ def _quietly(close: Callable[[Device], None], device: Device) -> None:
 
 def open_stack(text: str, opening: Opening | None = None, declared: Mapping[str, Written] | None = None) -> Device:
     """Parse, check and open a stack. Raises OSError or StackError."""
-    opening = opening or Opening()
-    opening = replace(opening, open=lambda other: open_stack(other, opening, declared))
-    return build(understood(text, declared), opening)
+    return build(understood(text, declared), opening_others(opening or Opening(), declared))
+
+
+def opening_others(opening: Opening, declared: Mapping[str, Written] | None = None) -> Opening:
+    """What layers are given, so that they can open other stacks in the same way."""
+    return replace(opening, open=lambda other: open_stack(other, opening, declared))
 
 
 def create_layer(text: str, opening: Opening | None = None) -> str:
@@ -303,7 +328,7 @@ def create_layer(text: str, opening: Opening | None = None) -> str:
     layer = _Reader({}, "").made_of(kind, kind.creation, call)
     check_apart(layer.claims())
     with contextlib.ExitStack() as undo:
-        children = [_child(layer, child, opening, {}, undo) for child in layer.children]
+        children = [_child(layer, child, opening, Reuse(), undo) for child in layer.children]
         try:
             return kind.create(children, layer.options, opening)
         except StackError:

@@ -33,20 +33,20 @@ class Shared:
                     entry.device = open()
                 return entry.device
         except BaseException:
-            self._leave(text, entry)
+            self._leave(text, entry, lambda device: device.close())
             raise
 
-    def give_back(self, device: Device) -> None:
+    def give_back(self, device: Device, close: Callable[[Device], None] = lambda device: device.close()) -> None:
         """One of those who have it needs it no more; the last one closes it. Raises OSError, as closing does."""
         with self._lock:
             text, entry = next((text, entry) for text, entry in self._entries.items() if entry.device is device)
-        self._leave(text, entry)
+        self._leave(text, entry, close)
 
-    def _leave(self, text: str, entry: _Entry) -> None:
+    def _leave(self, text: str, entry: _Entry, close: Callable[[Device], None]) -> None:
         with self._lock:
             entry.users -= 1
             if entry.users:
                 return
             del self._entries[text]
         if entry.device is not None:
-            entry.device.close()
+            close(entry.device)

@@ -390,6 +390,7 @@ class Server:
                 grow=grow,
                 served={backing.path for backing in self._found.backings.values()} | self._held_by_orphans(),
                 withheld=frozenset(self._withheld),
+                before=self.settled.volumes,
             )
 
     def _held_by_orphans(self) -> set[Path]:

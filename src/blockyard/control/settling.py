@@ -43,12 +43,13 @@ def settle(
     grow: bool,
     served: Collection[Path] = (),
     withheld: Collection[str] = (),
+    before: Mapping[str, Volume] | None = None,
 ) -> Found:
     """Check and make what `configuration` needs. `portals` has the groups with the ports that they really have.
 
     With `grow`, files grow to the sizes that they shall have. `served` has the canonical paths of what is open
-    already, `withheld` volumes of pools that are not exported now. Raises VolumeError or StateError; then
-    no file has been made or changed.
+    already, `withheld` volumes of pools that are not exported now, `before` all volumes as they are served. Raises
+    VolumeError or StateError; then no file has been made or changed.
     """
     catalogs = read_catalogs(configuration.pools)
     configuration = replace(configuration, volumes={**configuration.volumes, **expanded(configuration)})
@@ -69,7 +70,7 @@ def settle(
             drives=_drives(configuration.drives, state),
             volumes=configuration.volumes
             | _identified(configuration.volumes, backings, state)
-            | _stacks(configuration.volumes.values(), state)
+            | _stacks(configuration.volumes.values(), before or {}, state)
             | of_pools,
             targets=configuration.targets,
             discovery=configuration.discovery,
@@ -130,9 +131,22 @@ def _identified(volumes: Mapping[str, Volume], backings: Mapping[str, Backing], 
     }
 
 
-def _stacks(volumes: Iterable[Volume], state: State) -> dict[str, Volume]:
-    """With their identities. What size they have is known when they are open."""
+def _stacks(volumes: Iterable[Volume], before: Mapping[str, Volume], state: State) -> dict[str, Volume]:
+    """With their identities. What size they have is known when they are open.
+
+    One that is served as something else, and still has something of that, stays the disk that it was.
+    """
     stacks = [volume for volume in volumes if volume.stack]
+    state.keep_volume_uuids(
+        {
+            identity_key(volume): before[volume.name].uuid
+            for volume in stacks
+            if volume.name in before
+            and not {claim.what for claim in volume.claims}.isdisjoint(
+                claim.what for claim in before[volume.name].claims
+            )
+        }
+    )
     uuids = state.volume_uuids(identity_key(volume) for volume in stacks if not volume.uuid)
     return {volume.name: replace(volume, uuid=volume.uuid or str(uuids[identity_key(volume)])) for volume in stacks}
 

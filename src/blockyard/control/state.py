@@ -14,7 +14,7 @@ import secrets
 import socket
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from blockyard.control.errors import StateError
@@ -128,6 +128,12 @@ class State:
                 row = self._database.execute("SELECT uuid FROM volumes WHERE key = ?", (text,)).fetchone()
                 found[key] = uuid.UUID(row[0])
         return found
+
+    def keep_volume_uuids(self, uuids: Mapping[str, str]) -> None:
+        """These are the identities of volumes by their keys, whatever was there."""
+        with self.transaction():
+            rows = ((_text(key), identity) for key, identity in uuids.items())
+            self._database.executemany("INSERT OR REPLACE INTO volumes VALUES (?, ?)", rows)
 
     def relative_ports(self, ports: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """The relative target port identifier of each port: of a target and a portal group. Once given, they stay."""

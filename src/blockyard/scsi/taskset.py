@@ -60,6 +60,10 @@ class Executor(Protocol):
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None: ...
 
 
+def _wait() -> None:
+    """The pause goes on until somebody ends it."""
+
+
 class _Visit:
     """A piece of an operation that waits to be let in."""
 
@@ -91,6 +95,7 @@ class TaskSet:
         self._outlasted: set[Task] = set()  # have run, and end when what they have begun does (overhaul.py)
         self._visits = 0  # pieces that are inside now
         self._contingent: set[Nexus] = set()  # nexuses for which an ACA condition holds
+        self._paused: Callable[[], None] | None = None  # is to be called when nothing runs any more
         self._special = 0  # how many of the tasks may have to wait, or others for them
         self._advancing = False
 
@@ -134,11 +139,29 @@ class TaskSet:
     def submit(self, task: Task, done: Done) -> None:
         """Run `task` as soon as the rules allow; `done` gets its result, perhaps before this returns."""
         self._queue[task] = done
-        if self._special or self._contingent:
+        if self._special or self._contingent or self._paused is not None:
             self._waiting.add(task)
             self._advance()
         else:
             self._start(task)
+
+    def pause(self, then: Callable[[], None]) -> None:
+        """Start nothing more, and call `then` when nothing runs, perhaps before this returns; `go_on` ends that.
+
+        What stands below is being changed meanwhile: initiators only find their commands slow.
+        """
+        self._paused = then
+        self._advance()
+
+    def go_on(self) -> None:
+        """Start what has come meanwhile. Also before `then` has been called, which is not called any more then."""
+        self._paused = None
+        self._advance()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing runs."""
+        return not self._running and not self._visits
 
     def visit(self, enter: Callable[[], None]) -> None:
         """Call `enter` once a piece of an operation may touch the unit, perhaps before this returns; `leave` ends it."""
@@ -183,15 +206,18 @@ class TaskSet:
     # ---- order
 
     def _update_gate(self) -> None:
-        self._unit.gate = self if self._special or self._contingent else None
+        self._unit.gate = self if self._special or self._contingent or self._paused is not None else None
 
     def _advance(self) -> None:
         """Start what may start, of several the one with the highest priority first."""
         if self._advancing:  # a task that has just been started has ended at once: the loop below goes on
             return
-        if self._waiting:
+        if self._waiting and self._paused is None:
             self._start_ready()
         self._update_gate()
+        if self._paused is not None and self.quiet:
+            self._paused, then = _wait, self._paused
+            then()
 
     def _start_ready(self) -> None:
         self._advancing = True

@@ -78,7 +78,17 @@ class Change:
             self._inventory.finish()
         except (OSError, ValueError) as failure:
             error = explain(failure)
-        self._done(error)
+        self._put(self._inventory.to_be_put, error)
+
+    def _put(self, names: list[str], error: str) -> None:
+        """Volumes that are to stand on something else, one after the other."""
+        if error or not names:
+            self._done(error)
+            return
+        name, *rest = names
+        self._inventory.put(
+            name, lambda failure: self._put(rest, "" if failure is None else f"{name}: {explain(failure)}")
+        )
 
 
 def explain(error: Exception) -> str:

@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from blockyard.block.building import Claim, understood
-from blockyard.block.formats import RAW
+from blockyard.block.formats import RAW, VHD, VHDX
 from blockyard.block.size import Size
-from blockyard.block.stack import Written
+from blockyard.block.stack import Call, Word, Written
 from blockyard.iscsi.access import Right, Rule
 from blockyard.iscsi.chap import ALGORITHMS, Policy
 from blockyard.iscsi.directory import Directory, Entry, Portal, portal_from
@@ -91,6 +91,14 @@ class Volume:
         return {what.partition("/")[0] for kind, what in kinds if kind == "pool"}
 
     @property
+    def layers(self) -> str:
+        """The stack that it is, as text; "" where what it is cannot be said so."""
+        if self.stack:
+            return self.stack
+        kind = "pool" if self.pool else _LEAVES.get(self.format, "")
+        return str(Call(kind, (Word(self.source, not self.pool),))) if kind else ""
+
+    @property
     def in_pool(self) -> str:
         """What it is called in its pool."""
         return self.volume or self.name
@@ -101,6 +109,9 @@ class Volume:
         if not self.pool:
             return self.path or self.stack
         return f"{self.pool}/{self.in_pool}{f'@{self.snapshot}' if self.snapshot else ''}"
+
+
+_LEAVES = {RAW: "file", VHD: "vhd", VHDX: "vhdx"}  # what files of a format are as layers
 
 
 @lru_cache(4096)

@@ -8,19 +8,14 @@ sees them off). `finish` then opens what could not be opened before, as it takes
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from blockyard.block.building import open_stack
-from blockyard.block.device import Device
 from blockyard.block.file import FileDevice
-from blockyard.block.formats import RAW, open_image
-from blockyard.block.layers import Opening
-from blockyard.block.sharing import Shared
+from blockyard.block.formats import RAW
 from blockyard.iscsi.directory import Directory, portal_from
 from blockyard.iscsi.login import Found, Moved
 from blockyard.iscsi.node import TargetNode
@@ -32,18 +27,18 @@ from blockyard.scsi.nexus import target_port
 from blockyard.scsi.primary import PrimaryUnit
 from blockyard.scsi.sense import Asc
 from blockyard.scsi.target import Target as SCSITarget
-from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.tokens import TokenStore
-from blockyard.scsi.unit import Identity, LogicalUnit
+from blockyard.scsi.unit import LogicalUnit
 from blockyard.worker.admission import WorkerAdmission
 from blockyard.worker.configuration import Schedule, Settled, Volume
 from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.drives import Drives
-from blockyard.worker.executor import ThreadExecutor, Threads
+from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.handoff import Message
 from blockyard.worker.jobs import Jobs
 from blockyard.worker.later import Answer, Later
 from blockyard.worker.libraries import Libraries
+from blockyard.worker.opening import Done, Opener, alike, can_be_put, current
 from blockyard.worker.pools import OpenPool
 from blockyard.worker.travel import MomentLunMap, Source, Travels
 from blockyard.worker.watch import Notify
@@ -66,7 +61,7 @@ class Inventory:
     ) -> None:
         self.units: dict[str, LogicalUnit] = {}
         self.nodes: dict[str, TargetNode] = {}
-        self.tokens = TokenStore()
+        self.opener = Opener(executor, notify)
         self._executor = executor
         self._notify = notify
         self._admission = admission
@@ -78,8 +73,12 @@ class Inventory:
         self.libraries = Libraries(executor)
         self.drives = Drives(executor)
         self.jobs = Jobs("blockyard layer jobs")  # of layers
-        self._shared = Shared()  # layers that several volumes have parts of
         self._travels = Travels(executor, self._source)
+
+    @property
+    def tokens(self) -> TokenStore:
+        """What units have given out for copies."""
+        return self.opener.tokens
 
     # ---- what logins ask
 
@@ -132,7 +131,7 @@ class Inventory:
                 if name in staying:
                     self._adjust(volume)
                 elif occupied.isdisjoint(claim.what for claim in volume.claims) and volume.pools <= pools.keys():
-                    opened[name] = self._open(volume, pools, keep)
+                    opened[name] = self.opener.open(volume, pools, keep)
         except BaseException:
             self.let_go(opened.values())
             self.libraries.discard(libraries)
@@ -157,7 +156,7 @@ class Inventory:
         missing = self._settled.volumes.keys() - self.units.keys()
         for name in missing:
             volume = self._settled.volumes[name]
-            self.units[name] = self._open(volume, self.pools, _directory(self._settled))
+            self.units[name] = self.opener.open(volume, self.pools, _directory(self._settled))
             self._volumes[name] = volume
         if missing or brought:
             self._arrange()
@@ -169,15 +168,7 @@ class Inventory:
 
     def let_go(self, units: Iterable[PrimaryUnit]) -> None:
         """Close logical units; one that cannot be closed cleanly is logged."""
-        for unit in units:
-            if isinstance(unit, LogicalUnit) and unit.device.overlapped is not None:
-                self._executor.forget(unit.device.overlapped.fd)
-            try:
-                unit.close()
-            except OSError as error:
-                log.error("%s: closing it has failed: %s", unit, error)
-            if unit.tasks is not None and isinstance(unit.tasks.executor, Threads):
-                self._executor.cut(unit.tasks.executor)
+        self.opener.close(units)
 
     def close(self) -> None:
         self.jobs.close()
@@ -273,7 +264,7 @@ class Inventory:
 
         def go_on(failure: Exception | None) -> Answer:
             for name, volume in gone.items():
-                self.units[name] = self._open(volume, self.pools, _directory(self._settled))
+                self.units[name] = self.opener.open(volume, self.pools, _directory(self._settled))
                 self._volumes[name] = volume
             self._arrange()
             if failure is not None:
@@ -310,21 +301,49 @@ class Inventory:
         old = self._volumes.get(volume.name)
         if old is None or volume.protection:  # protection information is laid out for one size
             return old == volume
-        if volume.format != RAW:  # images are marked, and their parents locked, as they are opened
+        if not volume.pools.isdisjoint(pool.name for pool in closing):
+            return False
+        if volume.layers != old.layers:
+            return self._same_disk(volume, old)
+        if volume.stack or volume.format != RAW:  # images are marked, and their parents locked, as they are opened
             return volume == replace(old, background_rate=volume.background_rate)
-        if volume.stack:
-            return volume.pools.isdisjoint(pool.name for pool in closing) and volume == replace(
-                old, background_rate=volume.background_rate
-            )
-        return volume.pool not in (pool.name for pool in closing) and volume == replace(
+        return volume == replace(
             old, size=volume.size, read_only=volume.read_only, background_rate=volume.background_rate
         )
+
+    def _same_disk(self, volume: Volume, old: Volume) -> bool:
+        """Whether only what a volume stands on is another, and that can be put in the place of what there is."""
+        unit = self.units[volume.name]
+        same = ("path", "format", "backing", "pool", "volume", "snapshot", "stack", "size", "background_rate")
+        if replace(volume, **{name: getattr(old, name) for name in same}) != old:
+            return False
+        return alike(unit, volume) or can_be_put(unit, volume)
+
+    def put(self, name: str, done: Done) -> None:
+        """Put what a volume is to stand on in the place of what it does; `done` is told how that went."""
+        volume = self._settled.volumes[name]
+
+        def end(error: Exception | None) -> None:
+            if error is None:
+                self._volumes[name] = volume
+            done(error)
+
+        self.opener.put(self.units[name], volume, self.pools, _directory(self._settled), end)
+
+    @property
+    def to_be_put(self) -> list[str]:
+        """The volumes that do not stand yet on what they are to stand on."""
+        return [name for name, volume in self._settled.volumes.items()
+                if name in self.units and volume.layers != self._volumes[name].layers]  # fmt: skip
 
     def _adjust(self, volume: Volume) -> None:
         """Bring an open logical unit up to date, and tell initiators. Raises OSError."""
         if volume == self._volumes[volume.name]:
             return
-        unit, device = self.units[volume.name], self.units[volume.name].device
+        unit = self.units[volume.name]
+        device = current(unit)
+        if volume.layers != self._volumes[volume.name].layers and not alike(unit, volume):
+            return  # see to_be_put
         if volume.read_only != self._volumes[volume.name].read_only:
             if isinstance(device, FileDevice):
                 device.reopen(read_only=volume.read_only)
@@ -333,48 +352,6 @@ class Inventory:
         device.refresh()
         unit.capacity_changed()
         self._volumes[volume.name] = volume
-
-    def _open(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> LogicalUnit:
-        device = self._open_device(volume, pools, keep)
-        identity = Identity(uuid=uuid.UUID(volume.uuid), name=volume.name)
-        unit = LogicalUnit(
-            device,
-            block_size=volume.block_size,
-            read_only=volume.read_only or device.read_only,
-            write_through=volume.write_through,
-            thick=volume.thick,
-            removable=volume.removable,
-            background_rate=volume.background_rate,
-            soft_threshold=volume.soft_threshold,
-            protection=volume.protection,
-            identity=identity,
-            durable=Durable(keep, identity.uuid),
-            tokens=self.tokens,
-        )
-        unit.tasks = TaskSet(unit, self._executor.branch() if volume.stack else self._executor)
-        if device.overlapped is not None:
-            self._executor.watch(device.overlapped.fd, device.overlapped.reap)
-        unit.resume()
-        return unit
-
-    def _open_device(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> Device:
-        """Raises OSError, or ValueError for a stack."""
-        if volume.pool:
-            return pools[volume.pool].device(volume.in_pool, volume.snapshot)
-        if not volume.stack:
-            return open_image(
-                volume.path, volume.format, read_only=volume.read_only, backing=volume.backing, notify=self._notify
-            )
-
-        def of_pool(text: str) -> Device:
-            name, _, snapshot = text.partition("@")
-            pool, _, name = name.partition("/")
-            return pools[pool].device(name, snapshot)
-
-        opening = Opening(
-            read_only=volume.read_only, notify=self._notify, directory=keep, volume=of_pool, shared=self._shared
-        )
-        return open_stack(volume.stack, opening, {})
 
     # ---- targets
 

@@ -368,11 +368,14 @@ class RamCache(Device):
         self.lines.close()
         return "nothing is cached any more; take the cache out of the configuration before the next start"
 
-    def close(self) -> None:
+    def detach(self) -> None:
         self._fetchers.shutdown(cancel_futures=True)
         with self._lock:
             self.attached = False
         self.lines.close()
+
+    def close(self) -> None:
+        self.detach()
         self.below.close()
 
 

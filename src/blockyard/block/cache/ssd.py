@@ -17,6 +17,7 @@ In write-through mode writes go to the origin, unless an entry of the same line 
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Condition, Lock
@@ -333,7 +334,7 @@ class SsdCache(Device):
             self.barrier()
         self.flush_origin()
 
-    def detach(self) -> None:
+    def go_without(self) -> None:
         """Go on without the cache, which has nothing that the origin lacks."""
         with self.slots.lock:
             self.attached = False
@@ -463,6 +464,14 @@ class SsdCache(Device):
         self.superblock = write_superblock(self.device, replace(self.superblock, state=CLOSED))
         self.device.flush()
         write_mark(self.origin, self.superblock.size, self.closing_mark())
+
+    def detach(self) -> None:
+        if self.attached:
+            raise OSError(
+                errno.EBUSY, "It may have what the origin lacks: have it write that back first, by its action `detach`"
+            )
+        self.write_back.stop()
+        self.device.close()
 
     def close(self) -> None:
         self.write_back.stop()

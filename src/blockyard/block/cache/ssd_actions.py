@@ -76,7 +76,7 @@ class Detach:
         cache = self._cache
         write_through(cache, progress)
         cache.write_back.stop()
-        cache.detach()
+        cache.go_without()
         cache.superblock = write_superblock(cache.device, replace(cache.superblock, state=DETACHED))
         cache.device.flush()
         remove_mark(cache)

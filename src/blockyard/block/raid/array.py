@@ -297,11 +297,14 @@ class Array(Device):
 
         return actions(self)
 
-    def close(self) -> None:
+    def detach(self) -> None:
         self.background.close()
+        if not self.read_only and not self.broken:
+            self._close_clean()
+
+    def close(self) -> None:
         try:
-            if not self.read_only and not self.broken:
-                self._close_clean()
+            self.detach()
         finally:
             errors = []
             for child in self.own_children:
