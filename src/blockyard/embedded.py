@@ -42,6 +42,7 @@ from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.layer_requests import action_options, layer_with
 from blockyard.worker.loop import Loop
+from blockyard.worker.opening import Opener
 from blockyard.worker.pools import OpenPool
 
 T = TypeVar("T")
@@ -237,7 +238,7 @@ class Target:
     def _tick(self, now: float) -> None:
         for node in list(self._inventory.nodes.values()):
             node.tick(now)
-        self._inventory.tokens.expire()
+        self._inventory.opener.tokens.expire()
 
     def _end(self) -> None:
         for link in list(self._loop.links.values()):
@@ -292,9 +293,18 @@ class _Inventory(Inventory):
     def __init__(self, executor: ThreadExecutor, admission: WorkerAdmission) -> None:
         super().__init__(executor, admission)
         self.given: dict[str, Device] = {}
+        self.opener = _Opener(executor, self.given)
 
-    def _open_device(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> Device:
-        return self.given.get(volume.name) or super()._open_device(volume, pools, keep)
+
+class _Opener(Opener):
+    """Opens what is given under its name, and all else as usual."""
+
+    def __init__(self, executor: ThreadExecutor, given: Mapping[str, Device]) -> None:
+        super().__init__(executor)
+        self._given = given
+
+    def device(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> Device:
+        return self._given.get(volume.name) or super().device(volume, pools, keep)
 
 
 def _identified(drive: Drive) -> Drive:

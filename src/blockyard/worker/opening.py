@@ -34,7 +34,7 @@ Done = Callable[[Exception | None], None]
 class Opener:
     """Opens the volumes of a worker."""
 
-    def __init__(self, executor: ThreadExecutor, notify: Notify) -> None:
+    def __init__(self, executor: ThreadExecutor, notify: Notify = lambda severity, what, text: None) -> None:
         self.tokens = TokenStore()
         self._executor = executor
         self._notify = notify
@@ -42,7 +42,7 @@ class Opener:
 
     def open(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> LogicalUnit:
         """The logical unit of a volume. Raises OSError, or ValueError for a stack."""
-        device = Switch(self._device(volume, pools, keep))
+        device = Switch(self.device(volume, pools, keep))
         identity = Identity(uuid=uuid.UUID(volume.uuid), name=volume.name)
         try:
             unit = LogicalUnit(
@@ -67,7 +67,8 @@ class Opener:
         unit.resume()
         return unit
 
-    def _device(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> Device:
+    def device(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> Device:
+        """What a volume is. Raises OSError, or ValueError for a stack."""
         if volume.pool:
             device = pools[volume.pool].device(volume.in_pool, volume.snapshot)
         elif volume.stack:
