@@ -42,7 +42,7 @@ from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.layer_requests import action_options, layer_with
 from blockyard.worker.loop import Loop
-from blockyard.worker.opening import Opener
+from blockyard.worker.opening import Opener, current
 from blockyard.worker.pools import OpenPool
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ class Target:
 
     def device(self, lun: int = 0) -> Device:
         """What a logical unit of a disk keeps its bytes in: to look at it, or to change it behind its initiators' backs."""
-        return self._unit(lun).device
+        return current(self._unit(lun))
 
     def counters(self, lun: int = 0) -> dict[str, int]:
         """What a disk has done: read_ops, read_bytes, write_ops, write_bytes, other_ops, errors."""
