@@ -238,7 +238,7 @@ class Target:
     def _tick(self, now: float) -> None:
         for node in list(self._inventory.nodes.values()):
             node.tick(now)
-        self._inventory.opener.tokens.expire()
+        self._inventory.tokens.expire()
 
     def _end(self) -> None:
         for link in list(self._loop.links.values()):
