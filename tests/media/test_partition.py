@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from blockyard.media import codec
+from blockyard.block import codec
 from blockyard.media.partition import Partition, create
 from blockyard.media.record import BLOCK, FIRST, HEADER_LENGTH, SLOT, Record, Superblock
 from tests.media.scratch import scratch

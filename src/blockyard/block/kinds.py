@@ -14,6 +14,7 @@ from blockyard.block.layers import Kind
 MODULES = {
     "auto": "blockyard.block.leaves",
     "cache": "blockyard.block.cache.ram",
+    "compressed": "blockyard.block.compressed.device",
     "concat": "blockyard.block.linear",
     "delay": "blockyard.block.faults",
     "faults": "blockyard.block.faults",

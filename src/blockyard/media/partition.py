@@ -20,7 +20,7 @@ from uuid import UUID
 
 from crc32c import crc32c
 
-from blockyard.media import codec
+from blockyard.block import codec
 from blockyard.media.files import read_all, write_all
 from blockyard.media.index import Index
 from blockyard.media.record import BLOCK, FILEMARK, FIRST, HEADER_LENGTH, SLOT, Record, Superblock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from blockyard.media import codec
+from blockyard.block import codec
 from blockyard.media.generations import LARGEST_PARTITIONS
 from blockyard.scsi import log, mode, vpd
 from blockyard.scsi.log import LogPage, Parameter, counter

@@ -10,7 +10,7 @@ import errno
 import importlib
 from types import ModuleType
 
-PLAIN, ZSTD = 0, 1  # in records (media/record.py)
+PLAIN, ZSTD = 0, 1  # in records (media/record.py, block/compressed/layout.py)
 _LEVEL = 1  # the fastest: a drive is not to wait for it
 
 
@@ -27,11 +27,11 @@ _zstd = _module()
 AVAILABLE = _zstd is not None
 
 
-def compress(data: bytes | bytearray | memoryview) -> tuple[int, bytes | bytearray | memoryview]:
+def compress(data: bytes | bytearray | memoryview, level: int = _LEVEL) -> tuple[int, bytes | bytearray | memoryview]:
     """The codec and what to store: the data itself where it would not become smaller, or there is no zstd."""
     if _zstd is None:
         return PLAIN, data
-    packed: bytes = _zstd.compress(data, _LEVEL)
+    packed: bytes = _zstd.compress(data, level)
     return (ZSTD, packed) if len(packed) < len(data) else (PLAIN, data)
 
 
