@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import random
@@ -49,10 +50,19 @@ def read(image: Device) -> bytes:
     return bytes(data)
 
 
+def engines() -> list[int]:
+    """The processes of ours that serve an image, or are about to."""
+    found = []
+    for pid in children(os.getpid()):
+        with contextlib.suppress(OSError):
+            if b"qemu-nbd" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
 def engine_of(device: Device) -> int:
-    """The process that serves a device: the only child of this one that is no zombie."""
-    found = [pid for pid in children(os.getpid()) if b"qemu-nbd" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    (pid,) = found
+    """The process that serves the only device that is open."""
+    (pid,) = engines()
     return pid
 
 
@@ -105,7 +115,7 @@ def test_what_was_acknowledged_survives_the_engine(format: str, tmp_path: Path) 
                 pass
     assert read(device) == content
     device.close()
-    assert children(os.getpid()) == []
+    assert engines() == []
     device = formats.open_image(path, format, read_only=True)
     assert read(device) == content
     device.close()
@@ -124,16 +134,17 @@ sys.stdin.read()
 def test_neither_data_nor_an_engine_is_left_behind_by_who_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "image"
     formats.create_image(path, "qcow2", SIZE)
-    before = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("blockyard-*"))
-    with subprocess.Popen(
-        [sys.executable, "-c", _WRITER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", _WRITER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"done\n"
         (server,) = children(process.pid)
         process.kill()
     ended(server)
-    assert set(Path(os.environ.get("TMPDIR", "/tmp")).glob("blockyard-*")) <= before
+    assert not list(temporary.iterdir())
     device = formats.open_image(path, "qcow2")
     data = bytearray(6144)
     device.preadv([memoryview(data)], 6144)
@@ -154,7 +165,7 @@ def test_an_engine_that_hangs_is_ended_and_another_goes_on(tmp_path: Path, monke
     assert engine_of(device) != hanging
     assert read(device)[:1536] == bytes(512) + b"x" * 512 + b"y" * 512
     device.close()
-    assert children(os.getpid()) == []
+    assert engines() == []
 
 
 def test_a_guest_that_writes_an_image_to_its_raw_disk_gets_what_it_wrote(tmp_path: Path) -> None:
@@ -223,7 +234,7 @@ def test_what_is_no_image_is_refused_in_words(format: str, tmp_path: Path) -> No
     path.write_bytes(random.Random(format).randbytes(4096))
     with pytest.raises(OSError, match=r"."):
         formats.open_image(path, format)
-    assert children(os.getpid()) == []
+    assert engines() == []
 
 
 @pytest.mark.parametrize("format", WRITABLE)
@@ -249,7 +260,7 @@ def test_damaged_images_are_refused_or_read(format: str, tmp_path: Path) -> None
             pass
         finally:
             device.close()
-    assert children(os.getpid()) == []
+    assert engines() == []
 
 
 def test_stacks_of_what_others_serve(tmp_path: Path) -> None:
