@@ -295,6 +295,40 @@ def test_a_rewritable_disc_is_blanked(tmp_path: Path) -> None:
     one.invalid(blank(7), 1, 2)
 
 
+def test_a_closed_disc_is_blanked_and_formatted_where_it_is_in_one_drive_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.iso"
+    one = burner(path, "dvd-rw", 1000)
+    for command in (blank(1), blank(6), blank(5), format_unit(0x15)):
+        parameters(one, write_type=0)
+        one.ok(write(0, 400), _DATA)
+        one.ok(close(2))
+        one.ok(EJECT)
+        one.ok(LOAD)
+        other = host(drive(path))
+        cdb, data = command if isinstance(command, tuple) else (command, b"")
+        one.fail(cdb, SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED, data)
+        assert other.ok(read(0, 400)) == _DATA
+        other.ok(EJECT)
+        one.ok(cdb, data)
+        if command == blank(5):
+            one.ok(blank(1))
+    assert _information(one) == (2, 3, 1, 1, 1)
+    one.ok(write(999, 1), b"x" * 2048)
+    assert one.ok(read(998, 2)) == bytes(2048) + b"x" * 2048
+
+
+def test_a_disc_is_written_as_what_it_was_made_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.iso"
+    one = burner(path, "cd-r")
+    parameters(one)
+    one.ok(write(0, 400), _DATA)
+    one.ok(close(2))
+    one.drive.close()
+    with pytest.raises(OSError, match="made as a CD-R"):
+        Disc(path, "bd-re")
+    Disc(path, "bd").close()
+
+
 def test_what_came_last_is_taken_back(tmp_path: Path) -> None:
     one = burner(tmp_path / "x.iso", "cd-rw")
     parameters(one, multi_session=FURTHER)

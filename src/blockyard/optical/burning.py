@@ -93,11 +93,11 @@ def write(drive: OpticalDrive, task: Task) -> Buffer:
     """WRITE (10) and (12): what has come of whole blocks."""
     disc, data, fields = _check_same(drive, task), memoryview(task.data_out), task.fields
     before = disc.blocks
-    with disc.using():
-        if disc.recorder is not None:
+    if disc.recorder is not None:
+        with disc.recording():
             _record(drive, disc.recorder, address(fields), fields["count"], data)
-        elif whole := len(data) // BLOCK * BLOCK:
-            disc.write(fields["lba"] * BLOCK, data[:whole])
+    elif whole := len(data) // BLOCK * BLOCK:
+        disc.write(fields["lba"] * BLOCK, data[:whole])
     if fields["fua"]:
         disc.flush()
     if disc.blocks != before:  # a session that is written at once has come to its end
@@ -159,7 +159,7 @@ def send_cue_sheet(drive: OpticalDrive, task: Task) -> Buffer:
 
 def reserve_track(drive: OpticalDrive, task: Task) -> Buffer:
     disc, size = drive.loaded(), task.fields["reservation_size"]
-    with disc.using():
+    with disc.recording():
         recorder_of(disc).reserve(size)
     return b""
 
@@ -178,7 +178,7 @@ def close_track_session(drive: OpticalDrive, task: Task) -> Buffer:
         disc.flush()
         return b""
     before = disc.blocks
-    with disc.using():
+    with disc.recording():
         _close(drive, disc, disc.recorder, function, task.fields["track"])
     task.effect = drive.recorded if disc.blocks != before else None
     return b""

@@ -64,6 +64,7 @@ class Disc:
         self.recorder: Recorder | None = None
         self.files: list[FileDevice] = []
         self._lock = Lock()
+        self._recording = Lock()  # held while files are written and flushed
         self._reading = 0
         self._closed = False
         try:
@@ -83,6 +84,8 @@ class Disc:
             self._open_cue_sheet(kind)
         elif found is not None and kind in (AUTO, found.kind):
             self._open_record(found)
+        elif found is not None and KINDS[kind].writable:
+            raise ValueError(f"it was made as a {found.kind.upper()}, and is written as that alone")
         elif kind != AUTO and kind not in IMAGES:
             raise ValueError(f"{kind.upper()} is made as a blank disc: `blockyard optical create` does that")
         else:
@@ -146,7 +149,8 @@ class Disc:
         """It has become one of which any block can be written. Blocks."""
         found = self.record
         assert found is not None
-        found.formatted, found.sessions = True, []
+        self.reopen()
+        found.formatted, found.final, found.sessions = True, False, []
         record.save(self.path, found)
         self.recorder = None
         self._arrange(found)
@@ -155,13 +159,17 @@ class Disc:
         """It is written in order from now on, and nothing is on it. Blocks."""
         found = self.record
         assert found is not None
-        for device in self.files:
-            if device.read_only:
-                device.reopen(read_only=False)
+        self.reopen()
         found.formatted, found.final = False, False
         found.sessions, found.text = [], Text()
         record.save(self.path, found)
         self._arrange(found)
+
+    def reopen(self) -> None:
+        """A rewritable disc that was closed, and may be in other drives too, becomes this drive's own. Raises OSError, EBUSY."""
+        for device in self.files:
+            if device.read_only:
+                device.reopen(read_only=False)
 
     # ---- what it is
 
@@ -309,16 +317,20 @@ class Disc:
 
     def flush(self) -> None:
         """What was written is on stable storage after this."""
-        with self._used():
+        with self.recording():
             if self.recorder is not None:
                 self.recorder.synchronize()
             elif self.kind.writable:
                 self.device.flush()
 
     @contextlib.contextmanager
-    def using(self) -> Iterator[None]:
-        """The files stay open while this lasts. Raises OSError; ENOMEDIUM when it is not in the drive any more."""
-        with self._used():
+    def recording(self) -> Iterator[None]:
+        """Nobody else changes what is recorded while this lasts, and the files stay open.
+
+        Commands that do run alone, so that only administrators wait here, who take the disc out in the midst of burning.
+        Raises OSError; ENOMEDIUM when it is not in the drive any more.
+        """
+        with self._used(), self._recording:
             yield
 
     @contextlib.contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from blockyard.optical.burning import recorder_of
@@ -57,12 +60,21 @@ def format_unit(drive: OpticalDrive, task: Task) -> Buffer:
     if disc.kind.writing is Writing.ONCE and not disc.blank:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.COMMAND_SEQUENCE_ERROR)
     if disc.kind.writing is not Writing.ONCE and disc.record is not None and not disc.record.formatted:
-        with disc.using():
-            if disc.recorder is not None and disc.recorder.sessions:
-                disc.recorder.keep([])
+        with disc.recording(), _sole():
             disc.formatted()
     task.effect = drive.recorded
     return b""
+
+
+@contextlib.contextmanager
+def _sole() -> Iterator[None]:
+    """A disc that is closed can be in other drives: then it is not taken from under their hosts."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise CheckCondition(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED) from error
+        raise
 
 
 def _check_list(data: bytes, disc: Disc, formats: dict[int, int]) -> None:
@@ -102,10 +114,11 @@ def blank(drive: OpticalDrive, task: Task) -> Buffer:
     disc, kind, place = drive.loaded(), task.fields["blanking_type"], task.fields["address"]
     if disc.record is None or disc.record.kind not in ("cd-rw", "dvd-rw"):
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.CANNOT_WRITE_MEDIUM_INCOMPATIBLE_FORMAT)
-    with disc.using():
+    with disc.recording(), _sole():
         if kind in (_DISC, _MINIMAL):
             disc.blanked()
         else:
+            disc.reopen()
             _take_back(recorder_of(disc), kind, place)
     task.effect = drive.recorded
     return b""

@@ -4,7 +4,7 @@ There are two ways to write. In the one, tracks begin where the last one ends, a
 packets, incremental, DVD+R, BD-R. In the other a cue sheet says beforehand what will come, session at once (plan.py). A test
 write (rehearsal) goes through the same checks, and leaves nothing.
 
-Commands of a drive that change its disc run alone, so that there is no lock here. What the power leaves is what was synchronised
+Whoever calls sees to it that nobody else does (disc.py): there is no lock here. What the power leaves is what was synchronised
 last: by the host, at the end of a track or session, and every 64 MiB.
 """
 

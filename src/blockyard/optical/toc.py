@@ -43,7 +43,7 @@ def read_toc(drive: OpticalDrive, task: Task) -> Buffer:
     if wanted == _SESSIONS:
         first = sessions[-1].tracks[0]
         entry = _descriptor(first.control, first.number, _address(first.start, in_msf=in_msf))
-        return _counted(bytes([1, len(sessions)]) + entry)
+        return _counted(bytes([1, min(len(sessions), 0xFF)]) + entry)
     return _counted(bytes([1, len(sessions)]) + _full(disc, sessions, number))
 
 

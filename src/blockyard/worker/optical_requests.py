@@ -67,6 +67,7 @@ def insert(drive: OpenDrive, request: Message) -> Answer:
     capacity = None if request.get("blank") is None else capacity_of(kind, _text(request, "blank"))
 
     def work() -> Disc:
+        _settle(unit)
         if capacity is None:
             path = find(drive.configured.jukebox, name)
             own = request.get("kind") is None and load(path) is not None  # what it was made as, whatever the drive says
@@ -171,8 +172,18 @@ def eject(drive: OpenDrive, request: Message) -> Answer:
     if unit.locked and not request.get("force"):
         unit.request_eject(Wish(None, None))
         return {"asked": True}
-    unit.remove()
-    return Later(unit.save, nothing_more)
+
+    def remove(result: object) -> Answer:
+        unit.remove()
+        return Later(unit.save, nothing_more)
+
+    return Later(lambda: _settle(unit), remove)
+
+
+def _settle(unit: OpticalDrive) -> None:
+    """Make stable what is on a disc that is about to go, here rather than on the loop's thread. What fails is told as it goes."""
+    with contextlib.suppress(OSError):
+        unit.flush()
 
 
 def withdraw(drive: OpenDrive, request: Message) -> Answer:
