@@ -25,11 +25,21 @@ _WAIT = Field(10, ge=0, le=60, description="seconds that hosts have for ejecting
 _FORCE = Field(False, description="even where a host keeps the disc in, which loses it while it reads")
 
 
+class Track(BaseModel):
+    number: int
+    start: int = Field(description="its first block")
+    blocks: int
+    form: str = Field(description="mode1, mode2, xa or audio")
+
+
 class Disc(BaseModel):
     kind: str
-    size: int = Field(description="bytes")
+    size: int = Field(description="bytes that can be read")
+    capacity: int = Field(description="bytes that it has room for")
+    state: str = Field(description="pressed; of what was made as a blank disc blank, appendable, closed or formatted")
     layers: int
     sessions: list[int] = Field(description="the first block of each")
+    tracks: list[Track]
 
 
 class Drive(BaseModel):
@@ -50,7 +60,26 @@ class Drive(BaseModel):
 
 class Image(BaseModel):
     name: str
-    size: int
+    size: int = Field(description="bytes of its file")
+    kind: str = Field(description="of what was made as a blank disc; empty for other images")
+    state: str = Field(description="and what it is: blank, appendable, closed, formatted, or damaged")
+
+
+class Burned(Input):
+    """A disc that was made as a blank one, and is in no drive."""
+
+    image: str = Field(min_length=1, max_length=4096, description="its name in the jukebox; for admins, a path as well")
+
+
+class Blank(Burned):
+    """A blank disc that is to be made."""
+
+    kind: str = Field("cd-r", max_length=16, description="the disc that it is")
+    size: str | None = Field(None, max_length=32, description="80min, 50G or another size; nothing: the usual one")
+
+
+class Export(Burned):
+    file: str = Field(min_length=1, max_length=4096, description="a new file at the server: .iso, or .cue with a .bin")
 
 
 class Insertion(Input):
@@ -60,7 +89,7 @@ class Insertion(Input):
         description="the name of one in the jukebox; for admins, a path with a / in it as well",
     )
     kind: str | None = Field(None, max_length=16, description="the disc that it is to be; nothing: what the drive says")
-    blank: int | None = Field(None, ge=2048, le=1 << 40, description="make it: a blank disc of so many bytes")
+    blank: str | None = Field(None, max_length=32, description="make it: a blank disc of this size, 80min or 25G")
     wait: int = _WAIT
     force: bool = _FORCE
 
@@ -89,8 +118,35 @@ add_routes(routes, TABLE)
 @routes.get("/drives/{drive}/images", Role.VIEWER)
 async def list_images(drive: str, here: Here) -> list[Image]:
     """The images in its jukebox."""
-    found = await _ask(here, drive, "list")
-    return [Image(name=name, size=size) for name, size in found["images"].items()]
+    return await _images(here, drive)
+
+
+@routes.post("/drives/{drive}/create-disc", Role.OPERATOR)
+async def create_disc(drive: str, new: Blank, here: Here, who: Who) -> list[Image]:
+    """Make a blank disc, which is in no drive yet."""
+    await _command(here, who, drive, "create", **new.model_dump(exclude_none=True))
+    return await _images(here, drive)
+
+
+@routes.post("/drives/{drive}/close-disc", Role.OPERATOR)
+async def close_disc(drive: str, disc: Burned, here: Here, who: Who) -> list[Image]:
+    """Finalize it: nothing can be added then."""
+    await _command(here, who, drive, "close", **disc.model_dump())
+    return await _images(here, drive)
+
+
+@routes.post("/drives/{drive}/blank-disc", Role.OPERATOR)
+async def blank_disc(drive: str, disc: Burned, here: Here, who: Who) -> list[Image]:
+    """Take everything off a rewritable one."""
+    await _command(here, who, drive, "blank", **disc.model_dump())
+    return await _images(here, drive)
+
+
+@routes.post("/drives/{drive}/export-disc", Role.ADMIN)
+async def export_disc(drive: str, disc: Export, here: Here, who: Who) -> list[Image]:
+    """Write what is on it to a file at the server."""
+    await _command(here, who, drive, "export", **disc.model_dump())
+    return await _images(here, drive)
 
 
 @routes.post("/drives/{drive}/insert", Role.OPERATOR)
@@ -109,6 +165,8 @@ async def eject_disc(drive: str, ejection: Ejection, here: Here, who: Who) -> Dr
 
 async def _images(here: Context, drive: str) -> list[Image]:
     """Those of its jukebox; none where it has no jukebox."""
+    if not (await _ask(here, drive, "status"))["jukebox"]:
+        return []
     found = await _ask(here, drive, "list")
     return [Image.model_validate(image) for image in found["images"].values()]
 
