@@ -312,3 +312,33 @@ def test_layers_come_and_go_under_a_running_load(files: Path, serve: Callable[[s
         load.go_on()
         assert [each["tsih"] for each in status(state)["sessions"]] == [session]
     FileDevice(files / "b.img").close()  # nobody has it any more
+
+
+def test_a_volume_is_moved_under_a_running_load(files: Path, serve: Callable[[str], Serving]) -> None:
+    target = f'[targets."{IQN}"]\nluns = {{0 = "a"}}\n'
+    server = serve(f'[volumes.a]\npath = "a.img"\n{target}')
+    state = files / "state"
+    new = files / "c.img"
+    new.write_bytes(bytes(4 * MiB))
+    before = status(state)["volumes"]["a"]["uuid"]
+    assert "is used twice" in run(state, "layer", "move", "a", f"concat({files}/a.img)").stderr
+    assert "there are 1M to be written" in run(state, "layer", "move", "a", "memory(1M)").stderr
+    assert "has not been moved" in run(state, "layer", "finish", "a").stderr
+    with Load(server.url()) as load:
+        said = blockyard(state, "layer", "move", "a", f"throttle(iops=1000000, {new})")
+        assert "a is on both" in said
+        assert json.loads(blockyard(state, "layer", "show", "a", "--json"))["text"] == "in step"
+        load.go_on()
+        stack = said.split("stack = '")[1].split("'")[0]
+        (files / "blockyard.toml").write_text(f"[volumes.a]\nstack = '{stack}'\n{target}")
+        blockyard(state, "reload")
+        load.go_on()
+        FileDevice(files / "a.img").close()  # the old one is let go of
+        assert json.loads(blockyard(state, "layer", "show", "a", "--json"))["label"] == "throttle(iops=1000000)"
+        assert status(state)["volumes"]["a"]["uuid"] == before
+    with Load(server.url()) as load:
+        job = blockyard(state, "layer", "move", "a", f"delay(write=50ms, {files}/b.img)", "--no-wait").split()[1]
+        blockyard(state, "layer", "cancel", job)
+        load.go_on()
+    server.restart()
+    assert status(state)["volumes"]["a"]["uuid"] == before

@@ -22,6 +22,7 @@ MODULES = {
     "iscsi": "blockyard.remote.disk",
     "luks": "blockyard.block.cipher.administration",
     "memory": "blockyard.block.leaves",
+    "moving": "blockyard.block.moving",
     "nbd": "blockyard.block.nbd.kinds",
     "nbdkit": "blockyard.block.engines.kinds",
     "overlay": "blockyard.block.cow",

@@ -56,6 +56,14 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "options", metavar="OPTION=VALUE", nargs="*", help="options of the action; paths in them are absolute"
     )
     do.add_argument("--no-wait", action="store_true", help="of what takes long: do not wait until it is done")
+    moving = _command(layer, "move", _move, "move a volume to another stack, while it is in use")
+    moving.add_argument("volume", metavar="VOLUME", help="its name")
+    moving.add_argument("stack", metavar="STACK", help="where to: a stack or an absolute path, at least as large")
+    moving.add_argument(
+        "--no-wait", action="store_true", help="do not wait: `blockyard layer finish` ends it when all is copied"
+    )
+    finish = _command(layer, "finish", _finish, "let go of what a volume has been moved from")
+    finish.add_argument("volume", metavar="VOLUME", help="its name")
     jobs = _command(layer, "jobs", _jobs, "show what goes on in layers, and what has been done of late")
     jobs.add_argument("--json", action="store_true", help="as JSON")
     cancel = _command(layer, "cancel", _cancel, "have a job of a layer stop")
@@ -203,6 +211,21 @@ def _do(directory: Path, options: argparse.Namespace) -> None:
         print(f"job {reply['job']} has begun: `blockyard layer jobs` shows it")
     else:
         print(watch_layer_job(directory, reply["job"]))
+
+
+def _move(directory: Path, options: argparse.Namespace) -> None:
+    job = ask(directory, "layer move", volume=options.volume, stack=options.stack)["job"]
+    if options.no_wait:
+        print(
+            f"job {job} has begun: `blockyard layer jobs` shows it, `blockyard layer finish {options.volume}` ends it"
+        )
+    else:
+        watch_layer_job(directory, job)
+        _finish(directory, options)
+
+
+def _finish(directory: Path, options: argparse.Namespace) -> None:
+    print(ask(directory, "layer finish", volume=options.volume)["said"])
 
 
 def watch_layer_job(directory: Path, number: int) -> str:

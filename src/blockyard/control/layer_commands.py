@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from blockyard.block.building import understood
+from blockyard.block.stack import StackError
 from blockyard.control.command import Command
 from blockyard.control.errors import UsageError
 from blockyard.control.roles import Role
+from blockyard.control.stacks import check_claims, identity_key, on_stack
+from blockyard.control.state import State
+from blockyard.worker.configuration import Configuration
 
 if TYPE_CHECKING:
     from blockyard.control.administration import Request
@@ -52,7 +60,49 @@ async def cancel(server: Server, request: Request) -> None:
         raise UsageError(f"there is no job {request.get('job')}: `blockyard layer jobs` lists them")
 
 
+async def move(server: Server, request: Request) -> dict[str, Any]:
+    """Begin to move a volume to another stack, while it is in use."""
+    volume, text = _volume(server, request), request.get("stack")
+    if not isinstance(text, str):
+        raise UsageError("the request has no stack")
+    try:
+        stack = str(understood(text, server.configuration.declared).written)
+    except StackError as error:
+        raise UsageError(str(error)) from None
+    settled = server.settled.volumes
+    await asyncio.to_thread(check_claims, {**settled, f"{volume} moved": on_stack(settled[volume], stack)})
+    return _plain(await server.supervisor.ask_volume(volume, {"request": "move", "stack": stack}))
+
+
+async def finish(server: Server, request: Request) -> dict[str, str]:
+    """A volume has been moved: let go of the old stack, where the configuration is the server's own; else what is to be done."""
+    volume = _volume(server, request)
+    stack = (await server.supervisor.ask_volume(volume, {"request": "moved"}))["stack"]
+    there = on_stack(server.settled.volumes[volume], stack)
+    with contextlib.closing(State(server.options.state)) as state:
+        state.keep_volume_uuids({identity_key(there): there.uuid})
+    if server.managed is None:
+        hint = f"{volume} is on both: let its configuration say stack = '{stack}', and reload; until then both are written to"
+        return {"said": hint}
+
+    def edit(configuration: Configuration) -> Configuration:
+        wanted = on_stack(configuration.volumes[volume], stack)
+        return replace(configuration, volumes={**configuration.volumes, volume: wanted})
+
+    await server.change(edit, expected=None, who=str(request.get("who", "layer finish")))
+    return {"said": f"{volume} is on {stack} now"}
+
+
+def _volume(server: Server, request: Request) -> str:
+    volume = request.get("volume")
+    if not isinstance(volume, str) or volume not in server.configuration.volumes:
+        raise UsageError(f"there is no volume {volume!r} in the configuration: `blockyard status` lists them")
+    return volume
+
+
 LAYER_COMMANDS = {
+    "layer move": Command(move, Role.ADMIN),
+    "layer finish": Command(finish, Role.ADMIN),
     "layer": Command(layer, lambda request: _ROLES.get(str(request.get("request")), Role.ADMIN)),
     "layer jobs": Command(jobs, Role.VIEWER),
     "layer cancel": Command(cancel, Role.OPERATOR),

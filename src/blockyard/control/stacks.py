@@ -96,6 +96,13 @@ def expanded(configuration: Configuration) -> dict[str, Volume]:
     }
 
 
+def on_stack(volume: Volume, stack: str) -> Volume:
+    """A volume as it is when it stands on that, whatever it stood on before."""
+    return replace(
+        volume, path="", pool="", volume="", snapshot="", format=RAW, backing="", size=Volume.size, stack=stack
+    )
+
+
 def identity_key(volume: Volume) -> str:
     """What the identity of a volume that is a stack is kept under.
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from blockyard.block.file import FileDevice
 from blockyard.block.formats import RAW
+from blockyard.block.layers import Opening
 from blockyard.iscsi.directory import Directory, portal_from
 from blockyard.iscsi.login import Found, Moved
 from blockyard.iscsi.node import TargetNode
@@ -291,10 +292,15 @@ class Inventory:
         return Later(look, tell)
 
     def notice_sizes(self) -> None:
-        """Tell initiators of stacks that have got another size by themselves. On the loop's thread."""
+        """Tell initiators of stacks that have got another size by themselves; end moves that were given up."""
         for name, unit in self.units.items():
             if self._volumes[name].stack and unit.device.size >> unit.shift not in (0, unit.blocks):
                 unit.capacity_changed()
+            self.opener.end_move(unit)
+
+    def opening(self, name: str) -> Opening:
+        """What the layers of a volume are given."""
+        return self.opener.opening(self._volumes[name], self.pools, _directory(self._settled))
 
     def _stays(self, volume: Volume, closing: Sequence[OpenPool]) -> bool:
         """Whether the logical unit that is open can become that of `volume`."""

@@ -63,7 +63,7 @@ class Job:
         except Cancelled:
             self.state = "cancelled"
         except Exception as error:  # whatever went wrong with it is for whoever asks: nobody else waits for it
-            self.state, self.result = "failed", str(error)
+            self.state, self.result = "failed", _said(error)
             log.error(
                 "%s of %s has failed: %s", self.kind, self.subject, error, exc_info=not isinstance(error, OSError)
             )
@@ -73,6 +73,13 @@ class Job:
         """What control is told."""
         keys = ("number", "kind", "subject", "unit", "done", "total", "state", "result", "details", "began", "ended")
         return {key: getattr(self, key) for key in keys}
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, as people are told."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 class Jobs:

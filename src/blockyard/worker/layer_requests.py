@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
 from blockyard.block.actions import Action, unwatched
-from blockyard.block.building import found, options_from, tree, walk
+from blockyard.block.building import build, found, options_from, tree, understood, walk, written
 from blockyard.block.device import Device
+from blockyard.block.moving import MovingDevice
 from blockyard.block.records import RecordError
 from blockyard.block.stack import Word
 from blockyard.scsi.unit import LogicalUnit
@@ -17,6 +19,7 @@ from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.jobs import Job
 from blockyard.worker.later import Answer, Later
+from blockyard.worker.opening import current
 
 
 def show(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
@@ -92,6 +95,56 @@ def _described(action: Action) -> dict[str, Any]:
     return {"text": action.text, "long": action.long, "options": described_options(action.options)}
 
 
+def move(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
+    """Begin a job that makes another stack a copy of what a volume stands on, under all that is written."""
+    volume, text = text_in(request, "volume"), text_in(request, "stack")
+    if isinstance(current(unit), MovingDevice):
+        raise ValueError(f"{volume} is being moved already")
+    opening = inventory.opening(volume)
+
+    def begin(new: Device) -> Message:
+        begun = threading.Event()
+        failures: list[Exception | None] = []
+
+        def put(old: Device) -> Device:
+            try:
+                moving = MovingDevice(old, new)
+            except OSError:
+                new.close()
+                raise
+            moving.label = "moving"
+            return moving
+
+        def done(error: Exception | None) -> None:
+            failures.append(error)
+            begun.set()
+
+        def work(job: Job) -> str:
+            job.unit = "bytes"
+            while not begun.wait(1):
+                job(0, new.size)
+            if failures[0] is not None:
+                raise failures[0]
+            moving = current(unit)
+            assert isinstance(moving, MovingDevice)
+            return moving.copy(job)
+
+        inventory.opener.replace(unit, put, done)
+        return {"job": inventory.jobs.start("move", volume, work).number}
+
+    return Later(lambda: build(understood(text, {}), opening), begin)
+
+
+def moved(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
+    """Where a volume has been moved to, as far as all that it has is there."""
+    moving = current(unit)
+    if not isinstance(moving, MovingDevice) or not moving.in_step:
+        raise ValueError(
+            f"{text_in(request, 'volume')} has not been moved, or not yet: `blockyard layer move` does that"
+        )
+    return {"stack": written(moving.new)}
+
+
 def jobs(inventory: Inventory, request: Message) -> Message:
     """The jobs of layers."""
     return {"jobs": [job.describe() for job in inventory.jobs]}
@@ -111,6 +164,8 @@ LAYER_REQUESTS: Mapping[str, Callable[[Inventory, LogicalUnit, Message], Answer]
     "show": show,
     "actions": actions,
     "act": act,
+    "move": move,
+    "moved": moved,
 }
 
 

@@ -13,6 +13,7 @@ from blockyard.block.building import build, opening_others, understood, written
 from blockyard.block.device import Device
 from blockyard.block.formats import open_image
 from blockyard.block.layers import Opening
+from blockyard.block.moving import MovingDevice
 from blockyard.block.restack import Failed, Plan, common, plan
 from blockyard.block.sharing import Shared
 from blockyard.block.switch import Switch
@@ -135,6 +136,27 @@ class Opener:
                 self.replace(unit, partial(_carry_out, prepared), done)
 
         self._executor.submit(prepare, go_on)
+
+    def end_move(self, unit: LogicalUnit) -> None:
+        """Where a unit was to be moved, and that was given up: let it stand on the old stack alone again."""
+        moving = current(unit)
+        if not isinstance(moving, MovingDevice) or not moving.given_up or moving.leaving:
+            return
+        moving.leaving = True
+
+        def leave(device: Device) -> Device:
+            if device is not moving:
+                return device
+            try:
+                moving.new.close()
+            except OSError as error:
+                log.error("%s: closing it has failed: %s", moving.new.label, error)
+            return moving.below
+
+        def done(error: Exception | None) -> None:
+            moving.leaving = False
+
+        self.replace(unit, leave, done)
 
     def replace(self, unit: LogicalUnit, work: Callable[[Device], Device], done: Done) -> None:
         """Have `work` make another device of the one that a unit stands on, in a thread, while nothing reaches that.
