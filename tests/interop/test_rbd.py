@@ -185,6 +185,12 @@ def test_a_second_server_takes_an_image_over(
         assert sense(one, write=False) == INTERVENTION
         assert sense(other) is None, "what else the first server has is not fenced off with it"
         assert two.read(8, 1) == b"2" * 512
+        command(tmp_path / "state-0", "layer", "do", "disk", "take")(capsys)
+        told = one.command(bytes(6)).sense
+        assert (told[2] & 15, told[12]) == (SenseKey.UNIT_ATTENTION, 0x28), "what it has read may be other by now"
+        assert one.read(8, 1) == b"2" * 512
+        command(tmp_path / "state-1", "layer", "do", "disk", "take")(capsys)
+        eventually(lambda: sense(one) == INTERVENTION)
         first.restart()
     with connect(first.url()) as one, connect(second.url()) as two:
         assert sense(one) == INTERVENTION, "it does not take it back by being started anew"

@@ -122,6 +122,8 @@ class Device(ABC):
     overlapped: Overlapped | None = None  # a way to have many accesses under way without a thread for each
     compares: bool = False  # `compare_and_write` is one step for all who use what lies beneath, whatever way they take
     nowait: bool = False  # `fd` supports RWF_NOWAIT on reads: cached data can be told from cold
+    # Told, from any thread, when what it holds may have become other than it was; set by who uses it and keeps nothing of it
+    on_replaced: Callable[[], None] | None = None
     children: Sequence[Device] = ()  # what it stands on, first things first; they are closed with it
     label: str = ""  # how it is written in a stack, without its children
 

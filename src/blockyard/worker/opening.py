@@ -19,6 +19,7 @@ from blockyard.block.sharing import Shared
 from blockyard.block.switch import Switch
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.primary import PrimaryUnit
+from blockyard.scsi.sense import Asc
 from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.tokens import TokenStore
 from blockyard.scsi.unit import Identity, LogicalUnit
@@ -64,7 +65,7 @@ class Opener:
             device.close()
             raise
         unit.tasks = TaskSet(unit, self._executor.branch() if volume.stack else self._executor)
-        self._watch(device)
+        self._watch(unit, device)
         unit.resume()
         return unit
 
@@ -107,11 +108,14 @@ class Opener:
             if unit.tasks is not None and isinstance(unit.tasks.executor, Threads):
                 self._executor.cut(unit.tasks.executor)
 
-    def _watch(self, device: Device) -> None:
+    def _watch(self, unit: LogicalUnit, device: Switch) -> None:
+        device.current.on_replaced = partial(unit.attention, Asc.NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED)
         if device.overlapped is not None:
             self._executor.watch(device.overlapped.fd, device.overlapped.reap)
 
     def _unwatch(self, device: Device) -> None:
+        if isinstance(device, Switch):
+            device.current.on_replaced = None
         if device.overlapped is not None:
             self._executor.forget(device.overlapped.fd)
 
@@ -187,7 +191,7 @@ class Opener:
             device, error = result
             self._unwatch(switch)
             switch.current = device
-            self._watch(switch)
+            self._watch(unit, switch)
             unit.update()
             unit.capacity_changed()
             tasks.go_on()

@@ -151,8 +151,13 @@ def test_who_takes_an_image_fences_the_other_off(ceph: Ceph, tmp_path: Path) -> 
     second.close()
     assert failure(first) == errno.ESHUTDOWN  # it does not come back by itself
     assert exported(ceph, image, tmp_path)[: 9 * BLOCK] == b"2" * BLOCK + bytes(8 * BLOCK)
+    with pytest.raises(OSError, match="A layer above"):  # for all that it knows
+        first.actions()["take"].run(None, lambda done, total: None)
+    replaced: list[bool] = []
+    first.on_replaced = lambda: replaced.append(True)
     first.actions()["take"].run(None, lambda done, total: None)
     assert failure(first) is None
+    assert replaced == [True]
     for device in (first, beside):
         device.close()
 

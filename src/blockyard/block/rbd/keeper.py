@@ -71,6 +71,7 @@ class Keeper:
         self._image: Image | None = None  # open, if not in use
         self._ending = False
         self._taking = False
+        self._fenced_off = False  # another server has had the image since it was last in use here
         self._trouble: set[int] = set()  # errnos that the thread has not looked into
         self._wanted = threading.Event()  # there is something to do
         self._known = threading.Event()  # the first attempt has come to something, or failed
@@ -106,6 +107,9 @@ class Keeper:
 
     def take(self) -> None:
         """Take the image from whoever has it. Waits until it is here; raises OSError."""
+        if self.state is State.FENCED and self._device.on_replaced is None:
+            raise OSError(errno.EBUSY, "A layer above may hold what is older than the image: start the server anew, then take it",
+                          str(self._options.spec))  # fmt: skip
         self._taking = True
         self._wanted.set()
         with self._settled:
@@ -170,6 +174,9 @@ class Keeper:
             self.lock = "shared" if not self._device.read_only else "none"
         elif not self._acquire(image):
             return
+        if self._fenced_off and self._device.on_replaced is not None:
+            self._device.on_replaced()
+        self._fenced_off = False
         self._device.publish(image, self._size)
         self._keep(self._size)
         self._taking = False
@@ -244,6 +251,7 @@ class Keeper:
 
     def _fenced(self) -> None:
         self.lock = "other"
+        self._fenced_off = True
         self._become(State.FENCED, "another server has taken the image over")
         self._retire()
 
