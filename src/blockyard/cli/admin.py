@@ -33,6 +33,7 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `status`, `reload` and `session` to the commands."""
     status = command(commands, "status", _status, "show what is served, and who uses it")
     status.add_argument("--json", action="store_true", help="as JSON")
+    parsers.watchable(status)
     command(
         commands, "reload", _reload, "have the server read its configuration file again, and print what has changed"
     )

@@ -13,13 +13,17 @@ from blockyard.cli import (
     admin,
     alua,
     backup,
+    bundle,
     cdp,
     checking,
     client,
+    completion,
     config,
+    doctor,
     events,
     image,
     layers,
+    manual,
     mapping,
     nouns,
     optical,
@@ -29,6 +33,7 @@ from blockyard.cli import (
     schedules,
     serve,
     tape,
+    top,
     users,
     volumes,
 )
@@ -70,6 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     tape.add_commands(commands)
     events.add_commands(commands)
     client.add_commands(commands)
+    doctor.add_command(commands)
+    top.add_command(commands)
+    bundle.add_command(commands)
+    completion.add_command(commands, build_parser)
+    manual.add_command(commands, build_parser)
     return parser
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from blockyard.cli.changing import Data, change, entry, look, table_of
 from blockyard.cli.nouns import Option, add_options, command, tell, values
 from blockyard.cli.output import show
-from blockyard.cli.parsers import Subparsers, family
+from blockyard.cli.parsers import Subparsers, family, watchable
 from blockyard.control.errors import UsageError
 from blockyard.iscsi.access import Right
 from blockyard.iscsi.directory import portal_from
@@ -44,6 +44,7 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     every = command(lun, "list", _luns, "list LUNs")
     every.add_argument("target", metavar="IQN", nargs="?", help="of this target only")
     every.add_argument("--json", action="store_true", help="as JSON")
+    watchable(every)
     portal = family(commands, "portal", "addresses that are listened on")
     add = command(portal, "add", _portal_add, "listen on one more address", "blockyard portal add 192.0.2.1 --group 2")
     add.add_argument("portal", metavar="ADDR[:PORT]", help="the address; IPv6 in brackets")

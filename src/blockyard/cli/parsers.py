@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,8 +55,27 @@ def command(
     return parser
 
 
+def watchable(parser: argparse.ArgumentParser) -> None:
+    """Give a command that shows something the option --watch."""
+    parser.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        type=float,
+        nargs="?",
+        const=2.0,
+        help="show it again and again, until Ctrl-C (default: every 2 seconds)",
+    )
+
+
 def _run(action: Action, options: argparse.Namespace) -> int:
     try:
+        interval = getattr(options, "watch", None)
+        while interval is not None:
+            if sys.stdout.isatty():
+                print("\x1b[H\x1b[J", end="")
+            action(options.state or default_directory(), options)
+            sys.stdout.flush()
+            time.sleep(max(interval, 0.1))
         action(options.state or default_directory(), options)
     except ControlError as error:
         print(f"blockyard: {error}", file=sys.stderr)
