@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,12 @@ class ApiFactory(Protocol):
     """See the fixture `api`."""
 
     def __call__(
-        self, *volumes: str, config: str | None = None, listen: str | None = None, managed: bool = False
+        self,
+        *volumes: str,
+        config: str | None = None,
+        listen: str | None = None,
+        managed: bool = False,
+        prefix: Sequence[str] = (),
     ) -> Api: ...
 
 
@@ -23,10 +29,16 @@ class ApiFactory(Protocol):
 def api(target: TargetFactory, tmp_path: Path) -> ApiFactory:
     """Starts a target (see the fixture of that name) together with the API; a `managed` one can be configured by it."""
 
-    def start(*volumes: str, config: str | None = None, listen: str | None = None, managed: bool = False) -> Api:
+    def start(
+        *volumes: str,
+        config: str | None = None,
+        listen: str | None = None,
+        managed: bool = False,
+        prefix: Sequence[str] = (),
+    ) -> Api:
         place = address() if listen is None else listen
         if managed:
-            serving = target(size=None, options=["--console", place], managed=True)
+            serving = target(size=None, options=["--console", place], managed=True, prefix=prefix)
         elif config is None:
             serving = target(*volumes, options=["--console", place])
         else:

@@ -5,10 +5,8 @@ What is pinned is the key (SHA-256 of its SubjectPublicKeyInfo, RFC 7469 §2.4),
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import datetime
-import hashlib
 import ipaddress
 import os
 import secrets
@@ -23,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from blockyard.control.errors import StateError
+from blockyard.control.remote import pin_of
 
 CERTIFICATE, KEY = "api.crt", "api.key"
 _DAYS = 820  # what clients take at most (Apple, since iOS 13: 825)
@@ -57,17 +56,9 @@ def own(directory: Path, host: str, names: Iterable[str]) -> tuple[Path, Path]:
     return certificate, key
 
 
-def pin(certificate: bytes) -> str:
-    """What a client pins of a certificate (DER)."""
-    public = x509.load_der_x509_certificate(certificate).public_key()
-    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    digest = hashlib.sha256(public.public_bytes(*form)).digest()
-    return f"sha256//{base64.b64encode(digest).decode()}"  # as curl --pinnedpubkey has it
-
-
 def pin_of_file(path: Path) -> str:
-    """The same of a file's first certificate (PEM)."""
-    return pin(x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(serialization.Encoding.DER))
+    """What is pinned of a file's first certificate (PEM)."""
+    return pin_of(x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(serialization.Encoding.DER))
 
 
 def _key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from blockyard.control.accounts import AccountError, NoSuchAccount
-from blockyard.control.errors import ConfigurationError, ControlError, StateError, UsageError
+from blockyard.control.errors import ConfigurationError, Conflict, ControlError, StateError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ _STATUS: dict[type[ControlError], HTTPStatus] = {  # the first that fits
     NoSuchAccount: HTTPStatus.NOT_FOUND,
     AccountError: HTTPStatus.CONFLICT,
     UsageError: HTTPStatus.BAD_REQUEST,
+    Conflict: HTTPStatus.CONFLICT,
     ConfigurationError: HTTPStatus.BAD_REQUEST,
     StateError: HTTPStatus.SERVICE_UNAVAILABLE,
     ControlError: HTTPStatus.CONFLICT,
@@ -46,6 +47,7 @@ class Problem(BaseModel):
     status: int
     detail: str = Field("", description="what is wrong, and what to do about it")
     errors: list[Fault] | None = Field(None, description="each thing that is wrong with a request")
+    exit_status: int | None = Field(None, description="that of `blockyard`, which may have asked")
 
 
 class Refused(HTTPException):
@@ -67,10 +69,15 @@ def not_found(what: str) -> Refused:
 
 
 def problem(
-    status: int, detail: str = "", headers: Mapping[str, str] | None = None, errors: list[Fault] | None = None
+    status: int,
+    detail: str = "",
+    headers: Mapping[str, str] | None = None,
+    errors: list[Fault] | None = None,
+    exit_status: int | None = None,
 ) -> JSONResponse:
     """An answer that says what is wrong."""
-    found = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    title = HTTPStatus(status).phrase
+    found = Problem(title=title, status=status, detail=detail, errors=errors, exit_status=exit_status)
     return JSONResponse(found.model_dump(exclude_none=True), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
@@ -116,8 +123,9 @@ async def _of_validation(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _of_control(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ControlError)
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
-    return problem(status, str(error))
+    return problem(status, str(error), exit_status=error.exit_status)
 
 
 async def _of_anything(request: Request, error: Exception) -> JSONResponse:

@@ -77,10 +77,14 @@ class ApiService:
         now = self._place
         if wanted is None:
             return Place(None)
+        if wanted == now.wanted:  # a certificate that cannot be read now is no reason to refuse some other change
+            return Place(wanted, None, now.portal, now.tls)
         asked = portal_from(wanted.listen)
         tls = self._tls(wanted, asked)
-        if now.wanted is not None and now.wanted.listen == wanted.listen and (tls is None) == (now.tls is None):
-            return Place(wanted, None, now.portal, now.tls)
+        if now.wanted is not None and now.sock is not None and now.wanted.listen == wanted.listen:
+            if (tls is None) == (now.tls is None):
+                return Place(wanted, None, now.portal, now.tls)
+            return Place(wanted, now.sock.dup(), now.portal, tls)  # plain or encrypted from now on: the same port
         if now.portal is not None:
             check_free(asked, [now.portal])
         sock, portal = listen(asked, "--console or api.listen")

@@ -24,7 +24,7 @@ _INTERVAL = 0.5  # seconds between two looks at the database
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `events` to the commands."""
     what = "show what `serve` has recorded, the latest last: failed logins, blocked addresses and the like"
-    parser = command(commands, "events", _show, what, epilog=_EPILOG)
+    parser = command(commands, "events", _show, what, epilog=_EPILOG, local=True)
     parser.add_argument("--count", metavar="N", type=int, default=100, help="of the last N events (default: 100)")
     parser.add_argument("--follow", action="store_true", help="go on with new ones as they come")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from blockyard import __version__
 from blockyard.cli import (
+    accounts,
     admin,
     alua,
     backup,
@@ -37,6 +40,9 @@ from blockyard.cli import (
     users,
     volumes,
 )
+from blockyard.control.administration import REMOTE
+from blockyard.control.errors import UsageError
+from blockyard.control.remote import Remote
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="To begin: `blockyard serve` serves a 1 GiB disk. `blockyard COMMAND --help` tells all about a command.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    _add_road(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve.add_command(commands)
     config.add_commands(commands)
@@ -72,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     alua.add_commands(commands)
     users.add_commands(commands)
     backup.add_commands(commands)
+    accounts.add_commands(commands)
     tape.add_commands(commands)
     events.add_commands(commands)
     client.add_commands(commands)
@@ -83,6 +91,32 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_road(parser: argparse.ArgumentParser) -> None:
+    road = parser.add_argument_group("a server elsewhere, for commands that ask one (docs/api.md)")
+    road.add_argument("--url", metavar="URL", help="its API: https://HOST[:PORT] (default: $BLOCKYARD_URL)")
+    road.add_argument(
+        "--token-file",
+        metavar="FILE",
+        type=Path,
+        help="where the token stands, for nobody else to read (default: $BLOCKYARD_TOKEN_FILE)",
+    )
+    road.add_argument("--cacert", metavar="FILE", type=Path, help="trust this certificate, or what it has signed (PEM)")
+    road.add_argument(
+        "--pin", metavar="PIN", help="trust the key that this is of: sha256//…, as `blockyard serve` prints it"
+    )
+
+
+def _take_road(options: argparse.Namespace) -> None:
+    """Have commands ask a server elsewhere, if that is wanted. Raises UsageError."""
+    asks = getattr(options, "asks", False)
+    if options.url is not None and not asks:
+        raise UsageError("that is done on this machine, and not by a server elsewhere: leave out --url, or do it there")
+    url = options.url or os.environ.get("BLOCKYARD_URL")
+    token = options.token_file or os.environ.get("BLOCKYARD_TOKEN_FILE")
+    remote = Remote(url, None if token is None else Path(token), options.cacert, options.pin) if url and asks else None
+    REMOTE.set(remote)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit status."""
     for stream in (sys.stdout, sys.stderr):
@@ -90,8 +124,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # file names need not be text in any encoding
     options = build_parser().parse_args(arguments)
     try:
+        _take_road(options)
         status: int = options.run(options)
         sys.stdout.flush()
+    except UsageError as error:
+        print(f"blockyard: {error}", file=sys.stderr)
+        return error.exit_status
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells have it
     except BrokenPipeError:  # whoever read the output has seen enough

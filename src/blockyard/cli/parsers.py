@@ -42,10 +42,20 @@ def leaf(
 
 
 def command(
-    commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str, *, epilog: str
+    commands: Subparsers[argparse.ArgumentParser],
+    name: str,
+    action: Action,
+    what: str,
+    *,
+    epilog: str,
+    local: bool = False,
 ) -> argparse.ArgumentParser:
-    """A command that works with the state directory of `serve`; `epilog` says its exit statuses."""
+    """A command that works with the state directory of `serve`, or unless it is `local` with a server elsewhere (--url).
+
+    `epilog` says its exit statuses.
+    """
     parser = leaf(commands, name, lambda options: _run(action, options), what, epilog=epilog)
+    parser.set_defaults(asks=not local)
     parser.add_argument(
         "--state",
         metavar="DIR",

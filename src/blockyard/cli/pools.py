@@ -34,7 +34,7 @@ exit status:
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> Subparsers[argparse.ArgumentParser]:
     """Add `pool` to the commands; what further ones are added to (cli/checking.py)."""
     pool = family(commands, "pool", "pools: thin volumes, snapshots and clones")
-    make = command(pool, "create", _create, "make a pool; no server is needed for that")
+    make = command(pool, "create", _create, "make a pool; no server is needed for that", local=True)
     make.add_argument(
         "directory", metavar="DIR", type=Path, help="where its metadata shall be; it is made, or is empty"
     )
@@ -58,7 +58,9 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> Subparsers[ar
     attach.add_argument("--export", action="store_true", help="show each of its volumes as a target of its own")
     detach = command(pool, "detach", _detach, "serve a pool no more; nothing in it changes")
     detach.add_argument("name", metavar="POOL", help="its name")
-    destroy = command(pool, "destroy", _destroy, "do away with a pool that is not served, and with all that is in it")
+    destroy = command(
+        pool, "destroy", _destroy, "do away with a pool that is not served, and with all that is in it", local=True
+    )
     destroy.add_argument("directory", metavar="DIR", type=Path, help="where it is")
     destroy.add_argument("--yes", action="store_true", help="without being asked")
     add = command(pool, "add", _add, "add a member to a pool while it is used: another file or block device")
@@ -98,10 +100,10 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> Subparsers[ar
 
 
 def command(
-    commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str
+    commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str, *, local: bool = False
 ) -> argparse.ArgumentParser:
     """A command that has to do with pools."""
-    return parsers.command(commands, name, action, what, epilog=EXIT_STATUS)
+    return parsers.command(commands, name, action, what, epilog=EXIT_STATUS, local=local)
 
 
 # ---- what all of them need

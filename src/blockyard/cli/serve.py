@@ -45,6 +45,7 @@ from blockyard.worker.configuration import (
     Volume,
 )
 
+DEFAULT_CONSOLE = "127.0.0.1"  # of a server that is configured by it
 DEMO_SIZE = 1 << 30  # bytes
 
 _EPILOG = """\
@@ -208,7 +209,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--console",
         metavar="ADDR[:PORT]",
         help=f"serve the console and the API there, with port {API_PORT} unless said otherwise: over HTTP on loopback, over "
-        "HTTPS elsewhere (default: off; docs/api.md)",
+        f"HTTPS elsewhere (default: {DEFAULT_CONSOLE} for a server that keeps a configuration of its own, else off; docs/api.md)",
     )
     process = parser.add_argument_group("process")
     process.add_argument(
@@ -281,6 +282,8 @@ def _serve(options: argparse.Namespace) -> int:
         server.claim()
         if not options.config:
             configuration = _with_defaults(configuration, how.state)
+            if how.arguments is not None and configuration.api is None:
+                configuration = replace(configuration, api=Api(f"{DEFAULT_CONSOLE}:{API_PORT}"))
         if how.arguments is None:
             found = server.prepare(configuration)
         else:

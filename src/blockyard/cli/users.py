@@ -67,7 +67,12 @@ def _command(
     commands: Subparsers[argparse.ArgumentParser], name: str, action: _Action, what: str, *, epilog: str = ""
 ) -> argparse.ArgumentParser:
     return parsers.command(
-        commands, name, partial(_change, action), what, epilog=f"{epilog.lstrip()}\n{_EXIT_STATUS}".lstrip()
+        commands,
+        name,
+        partial(_change, action),
+        what,
+        epilog=f"{epilog.lstrip()}\n{_EXIT_STATUS}".lstrip(),
+        local=True,
     )
 
 

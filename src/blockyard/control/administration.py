@@ -18,8 +18,9 @@ import pwd
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from blockyard.control.errors import ControlError, StateError, UsageError
 
@@ -31,6 +32,15 @@ _LIMIT = 64 << 20  # bytes of a request: a whole configuration may be in it
 _FAREWELL = 5.0  # seconds that requests have to be answered before another server takes over
 _CREDENTIALS = struct.Struct("3i")  # process, user, group (unix(7), SO_PEERCRED)
 _PATIENCE = 120.0  # seconds that a client waits for an answer: initiators may have to log out first
+
+
+class Remote(Protocol):
+    """A server elsewhere (control/remote.py)."""
+
+    def ask(self, command: str, arguments: dict[str, object]) -> Any: ...
+
+
+REMOTE: ContextVar[Remote | None] = ContextVar("REMOTE", default=None)  # who is asked instead of a server here
 
 
 class NotServing(ControlError):
@@ -108,10 +118,13 @@ class ControlSocket:
 
 
 def ask(directory: Path, command: str, **arguments: object) -> Any:
-    """Have the server that has this state directory carry out a command; its result.
+    """Have the server that has this state directory carry out a command, or the one that is `REMOTE`; its result.
 
     Raises NotServing when there is none, ControlError with what the server says.
     """
+    remote = REMOTE.get()
+    if remote is not None:
+        return remote.ask(command, arguments)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(_PATIENCE)
         try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from blockyard import __version__
 from blockyard.block.size import Size
+from blockyard.control.account_commands import ACCOUNT_COMMANDS
 from blockyard.control.command import Command
 from blockyard.control.configuration_commands import CONFIGURATION_COMMANDS
 from blockyard.control.errors import UsageError
@@ -135,6 +136,7 @@ COMMANDS: dict[str, Command] = {
     "alua show": Command(alua_show, Role.VIEWER),
     "alua set": Command(alua_set, Role.OPERATOR, target="target"),
     **CONFIGURATION_COMMANDS,
+    **ACCOUNT_COMMANDS,
     **POOL_COMMANDS,
     **TAPE_COMMANDS,
     **SCHEDULE_COMMANDS,

@@ -6,13 +6,17 @@ They change together: what is new is opened first, and taken over when the rest 
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from dataclasses import dataclass
 
+from blockyard.control.errors import PortalError
 from blockyard.control.metrics import Endpoint
 from blockyard.control.portals import Listeners, Opening
 from blockyard.control.service import Prepared, Service
 from blockyard.worker.configuration import Configuration
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,11 @@ class Places:
         self.metrics = metrics
         self.service = service
 
-    def prepare(self, configuration: Configuration) -> Opened:
-        """Listen wherever it is new. Raises PortalError or StateError; then nothing has changed."""
+    def prepare(self, configuration: Configuration, *, service_optional: bool = False) -> Opened:
+        """Listen wherever it is new. Raises PortalError or StateError; then nothing has changed.
+
+        Where the service is optional, a place of it that is taken is only told of: disks are worth more than a console.
+        """
         address = "" if configuration.metrics is None else configuration.metrics.listen
         with contextlib.ExitStack() as undo:
             portals = self.listeners.prepare(configuration.portal_groups)
@@ -48,7 +55,13 @@ class Places:
             metrics = self.metrics.prepare(address)
             if metrics is not None:
                 undo.callback(metrics.close)
-            service = self.service.prepare(configuration.api)
+            try:
+                service = self.service.prepare(configuration.api)
+            except PortalError as error:
+                if not service_optional:
+                    raise
+                log.warning("the API and the console are not served: %s", error)
+                service = self.service.prepare(None)
             undo.pop_all()
         return Opened(portals, address, metrics, service)
 

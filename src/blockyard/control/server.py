@@ -122,7 +122,7 @@ class Server:
 
         Raises PortalError, VolumeError or StateError; then all is closed.
         """
-        opened = self._places.prepare(configuration)
+        opened = self._places.prepare(configuration, service_optional=self.managed is not None)
         try:
             self._found = self._look(configuration, opened.portals.groups, self.keeps_sizes)
         except BaseException:
@@ -359,7 +359,8 @@ class Server:
     async def _apply(self, configuration: Configuration, *, grow: bool) -> None:
         """Serve this from now on. Raises ControlError; then all is as it was."""
         async with self._changing:
-            opened = self._places.prepare(configuration)
+            optional = self.managed is not None and configuration.api == self.configuration.api
+            opened = self._places.prepare(configuration, service_optional=optional)
             groups = opened.portals.groups
             try:
                 found = await asyncio.to_thread(self._look, configuration, groups, grow)

@@ -64,7 +64,7 @@ async def get_user(user: str, here: Here, response: Response) -> User:
     return found
 
 
-@routes.put("/users/{user}", Role.ADMIN)
+@routes.put("/users/{user}", Role.ADMIN, responses={201: {"model": User, "description": "made"}})
 async def put_user(
     user: str,
     change: UserChange,
@@ -113,7 +113,7 @@ async def get_group(group: str, here: Here, response: Response) -> Group:
     return found
 
 
-@routes.put("/groups/{group}", Role.ADMIN)
+@routes.put("/groups/{group}", Role.ADMIN, responses={201: {"model": Group, "description": "made"}})
 async def put_group(
     group: str,
     members: Members,

@@ -1,0 +1,176 @@
+"""`blockyard --url`: every command that asks a server, over the network, with a certificate that is trusted for a reason."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+
+from blockyard.cli.main import main
+from blockyard.control.remote import Remote, Unreachable, pin_of
+from blockyard.control.roles import Role
+from tests.api.conftest import ApiFactory
+from tests.api.serving import PASSWORD, Api, wait_for
+from tests.conftest import run
+from tests.serving import free_port
+
+
+def _pem(directory: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for localhost, and its key, by openssl."""
+    certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj"
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    run([*command.split(), f"/CN={name}", *names, "-keyout", key, "-out", certificate])
+    return certificate, key
+
+
+def _token(served: Api, path: Path, role: Role = Role.ADMIN) -> Path:
+    path.write_text(served.token(role) + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_commands_by_url(api: ApiFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    served = api("disk.img")
+    url, token = f"http://{served.address}", _token(served, tmp_path / "token")
+    road = ["--url", url, "--token-file", str(token)]
+    assert main([*road, "status", "--json"]) == 0
+    assert "disk.img" in json.loads(capsys.readouterr().out)["volumes"]
+    assert main([*road, "volume", "resize", "disk.img", "128M"]) == 0
+    assert main([*road, "volume", "resize", "nothing", "128M"]) == 2, "its exit status, as here"
+    assert "there is no volume" in capsys.readouterr().err
+    assert main([*road, "serve"]) == 2
+    assert "done on this machine" in capsys.readouterr().err
+    assert main([*road, "account", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"] == "the-admin"
+    viewer = _token(served, tmp_path / "viewer", Role.VIEWER)
+    assert main(["--url", url, "--token-file", str(viewer), "volume", "resize", "disk.img", "256M"]) == 1
+    assert "is for operators" in capsys.readouterr().err
+    assert main(["--url", f"http://127.0.0.1:{free_port()}", "--token-file", str(token), "status"]) == 7
+
+
+def test_tokens_are_not_shown_to_anybody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    token = tmp_path / "token"
+    token.write_text("blockyard_x")
+    token.chmod(0o644)
+    assert main(["--url", "https://storage.example", "--token-file", str(token), "status"]) == 2
+    assert "chmod 600" in capsys.readouterr().err
+    token.chmod(0o600)
+    for url in ("http://storage.example", "https://user:secret@storage.example", "ftp://storage.example"):
+        assert main(["--url", url, "--token-file", str(token), "status"]) == 2
+
+
+def test_accounts_and_tokens_at_the_command_line(
+    api: ApiFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = api()
+    state = ["--state", str(served.state)]
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    password.chmod(0o600)
+    assert main(["account", "add", "ann", "--role", "admin", "--password-file", str(password), *state]) == 0
+    assert main(["account", "add", "bob", "--role", "owner", "--password-file", str(password), *state]) == 6
+    assert main(["account", "set", "ann", "--role", "viewer", *state]) == 6
+    assert "last account" in capsys.readouterr().err
+    assert main(["token", "create", "ann", "--role", "viewer", "--lifetime", "1h", "--note", "test", *state]) == 0
+    token = capsys.readouterr().out.strip()
+    with served.client(token) as client:
+        assert client.get("/me").json()["role"] == "viewer", "a server that runs knows it at once"
+        assert main(["token", "list", "--json", *state]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert found["note"] == "test"
+        assert main(["token", "revoke", found["id"], *state]) == 0
+        assert client.get("/me").status_code == 401
+    with served.client() as client:
+        assert client.post("/login", json={"name": "ann", "password": PASSWORD}).status_code == 200
+        password.write_text(PASSWORD[::-1])
+        assert main(["account", "passwd", "ann", "--password-file", str(password), *state]) == 0
+        assert client.get("/me").status_code == 401, "its sessions have ended"
+        assert client.post("/login", json={"name": "ann", "password": PASSWORD[::-1]}).status_code == 200
+    password.write_text("short")
+    assert main(["account", "passwd", "ann", "--password-file", str(password), *state]) == 2
+
+
+def test_a_certificate_that_is_given(api: ApiFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    certificate, key = _pem(tmp_path, "first")
+    place = f"127.0.0.1:{free_port()}"
+    served = api(config="", listen=f'{place}"\ncertificate = "{certificate}"\nkey = "{key}')
+    token = _token(served, tmp_path / "token")
+    url = ["--url", f"https://{place}", "--token-file", str(token)]
+    assert main([*url, "--cacert", str(certificate), "status"]) == 0
+    capsys.readouterr()
+    assert main([*url, "status"]) == 7
+    assert "--cacert" in capsys.readouterr().err
+    pin = pin_of(_served_by(place))
+    assert main([*url, "--pin", pin, "status"]) == 0
+    assert main([*url, "--pin", pin_of(_der(_pem(tmp_path, "second")[0])), "status"]) == 7
+    assert "is not the server that was meant" in capsys.readouterr().err
+    assert run(["curl", "-sS", "--cacert", certificate, "--pinnedpubkey", pin, f"https://{place}/api/v1/setup"]).stdout
+    with pytest.raises(httpx.HTTPError):  # plain HTTP gets nothing
+        httpx.get(f"http://{place}/api/v1/setup", timeout=5)
+
+    second, its_key = _pem(tmp_path, "third")
+    certificate.write_bytes(second.read_bytes())
+    key.write_bytes(its_key.read_bytes())
+    assert main(["reload", "--state", str(served.state)]) == 0
+    wait_for(lambda: _served_by(place) == _der(second), "the new certificate is served")
+    key.write_text("nonsense")
+    assert main(["reload", "--state", str(served.state)]) == 0
+    assert _served_by(place) == _der(second), "one that cannot be used leaves the old one"
+
+
+def test_a_certificate_of_its_own(api: ApiFactory, tmp_path: Path) -> None:
+    address = _address_beyond_loopback()
+    place = f"{address}:{free_port(address)}"
+    served = api(listen=place)
+    key, certificate = served.state / "api.key", served.state / "api.crt"
+    assert key.stat().st_mode & 0o777 == 0o600
+    printed = served.serving.log.with_suffix(".out")
+    wait_for(lambda: "Ready." in printed.read_text(), "it says where the console is")
+    out = printed.read_text()
+    assert f"Console: https://{place}/" in out
+    assert pin_of(_der(certificate)) in out
+    code = out.split("from another machine: ")[1].split()[0]
+    with httpx.Client(
+        base_url=f"https://{place}/api/v1", verify=ssl.create_default_context(cafile=certificate)
+    ) as client:
+        assert client.get("/setup").json() == {"needed": True, "code_needed": True}
+        first = {"name": "admin", "password": PASSWORD}
+        assert client.post("/setup", json=first).status_code == 403
+        answer = client.post("/setup", json={**first, "code": code})
+        assert answer.status_code == 201
+        assert "Secure" in answer.headers["set-cookie"]
+        assert client.get("/me").status_code == 200
+    Remote(f"https://{place}", None, certificate)  # and blockyard trusts it, too
+    with pytest.raises(Unreachable, match="certificate"):
+        Remote(f"https://{place}", None).ask("status", {})
+    served.serving.restart()
+    assert pin_of(_served_by(place)) == pin_of(_der(certificate)), "the key stays"
+
+
+def _address_beyond_loopback() -> str:
+    """One of this machine's own."""
+    told = json.loads(run(["ip", "-json", "address"]).stdout)
+    addresses = [
+        each["local"]
+        for link in told
+        for each in link["addr_info"]
+        if each["family"] == "inet" and each["scope"] == "global"
+    ]
+    assert addresses, "this machine has no address but those of loopback"
+    return str(addresses[0])
+
+
+def _served_by(place: str) -> bytes:
+    host, _, port = place.rpartition(":")
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port)), timeout=10))
+
+
+def _der(path: Path) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)

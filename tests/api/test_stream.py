@@ -1,0 +1,97 @@
+"""The stream: what happens is told as it happens, to who may know, and nobody can make it wait."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from blockyard.api.hub import MAX_EACH, Subscription
+from blockyard.control.roles import Identity, Role
+from blockyard.initiator import connect
+from tests.api.conftest import ApiFactory
+from tests.api.serving import Api
+
+TWO = """
+[volumes.a]
+path = "a.img"
+size = "8M"
+[volumes.b]
+path = "b.img"
+size = "8M"
+[targets."iqn.2026-11.test:a"]
+luns = { 0 = "a" }
+[targets."iqn.2026-11.test:b"]
+luns = { 0 = "b" }
+"""
+
+
+def _messages(answer: httpx.Response) -> Iterator[tuple[str, Any]]:
+    name = ""
+    for line in answer.iter_lines():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def _log_in(served: Api, target: str) -> Any:
+    return connect(f"iscsi://{served.serving.portals[0]}/{target}/0", initiator_name="iqn.2026-11.test:host")
+
+
+def test_what_happens_is_told(api: ApiFactory) -> None:
+    served = api(config=TWO)
+    owner = served.client(served.token(Role.OWNER, "iqn.2026-11.test:b"))
+    with served.local() as client, client.stream("GET", "/stream") as answer, owner.stream("GET", "/stream") as other:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        messages, theirs = _messages(answer), _messages(other)
+        assert next(found for name, found in messages if name == "sessions") == []
+        with _log_in(served, "iqn.2026-11.test:a") as lun:
+            told = next(found for name, found in messages if name == "sessions" and found)
+            assert [session["target"] for session in told] == ["iqn.2026-11.test:a"]
+            for _ in range(64):
+                lun.write(0, bytes(4096))
+            busy = next(found for name, found in messages if name == "statistics" and found["total"]["write_ops"])
+            assert busy["volumes"]["a"]["write_ops"] > 0
+            assert busy["volumes"]["b"]["write_ops"] == 0
+            for name, found in theirs:
+                if name == "statistics":
+                    assert found["volumes"].keys() <= {"b"}, "an owner hears of its own targets only"
+                    assert found["total"]["write_ops"] == 0
+                    break
+                assert name == "sessions"
+                assert found == []
+        served.client().post("/login", json={"name": "nobody", "password": "wrong horse battery"})
+        event = next(found for name, found in messages if name == "event" and found["what"] == "console-login-failed")
+    with served.local() as client:
+        headers = {"Last-Event-ID": str(event["id"] - 1)}
+        with client.stream("GET", "/stream", headers=headers) as answer:
+            again = next(found for name, found in _messages(answer) if name == "event")
+        assert again["id"] == event["id"], "who comes again hears what was missed"
+
+
+def test_streams_have_an_end(api: ApiFactory) -> None:
+    served = api(config=TWO)
+    token = served.token(Role.VIEWER)
+    client = served.client(token, limits=httpx.Limits(max_connections=None))
+    streams = [client.send(client.build_request("GET", "/stream"), stream=True) for _ in range(MAX_EACH + 1)]
+    assert [stream.status_code for stream in streams] == [200] * MAX_EACH + [503]
+
+
+def test_a_slow_reader_is_let_go_of() -> None:
+    subscription = Subscription(Identity("a", Role.VIEWER))
+    for number in range(1000):
+        subscription.put(b"%d" % number)
+    assert subscription._queue.qsize() < 100
+
+
+def test_who_may_not_watch_any_more_is_let_go_of(api: ApiFactory) -> None:
+    served = api(config=TWO)
+    with served.client(served.token(Role.VIEWER)) as client, client.stream("GET", "/stream") as answer:
+        messages = _messages(answer)
+        next(messages)
+        change = served.local().patch("/accounts/the-viewer", json={"enabled": False}, headers={"If-Match": "*"})
+        assert change.status_code == 200
+        assert list(messages) is not None, "it ends"
