@@ -31,7 +31,7 @@ def _run(api: ApiFactory, tmp_path: Path, phases: str, examples: int, seconds: f
     served = api(managed=True, prefix=["unshare", "--mount", "sh", "-c", _CONTAINED, str(tmp_path)])
     (tmp_path / "schemathesis.toml").write_text(_CONFIGURATION)
     command: list[str | Path] = [
-        Path(sys.executable).with_name("st"), "--config-file", tmp_path / "schemathesis.toml", "run",
+        "env", "--chdir", tmp_path, Path(sys.executable).with_name("st"), "--config-file", tmp_path / "schemathesis.toml", "run",
         f"{served.base}/openapi.json", "--header", f"Authorization: Bearer {served.token(Role.ADMIN)}",
         "--phases", phases, "--max-examples", str(examples), "--generation-deterministic", "--request-timeout", "30",
         "--warnings", "off", "--suppress-health-check", "all",

@@ -15,6 +15,7 @@ from blockyard.worker.configuration import (
     Authentication,
     Configuration,
     Drive,
+    Host,
     Isns,
     Library,
     Metrics,
@@ -53,6 +54,7 @@ def test_the_example_makes_sense(tmp_path: Path) -> None:
         Isns,
         Metrics,
         Api,
+        Host,
     ],
 )
 def test_every_key_is_explained(kind: type) -> None:

@@ -42,6 +42,7 @@ class Table:
     path: str
     parameter: str
     normal: Callable[[str], Any] = _as_it_is  # the key in its normal form; raises ValueError
+    paths: tuple[str, ...] = ()  # fields that are paths: from where a relative one would begin nobody could say
 
     def key(self, text: str) -> Any:
         """Raises Refused for what cannot be one."""
@@ -58,6 +59,9 @@ class Table:
         try:
             if "name" in data:
                 raise RecordError("name", "that stands in the path")
+            for field in self.paths:
+                if isinstance(data.get(field), str) and data[field] and not data[field].startswith("/"):
+                    raise RecordError(field, "a path is absolute here, from / on")
             return records.read(self.kind, {"name": key, **data} if named else data)
         except RecordError as error:
             raise Refused(

@@ -24,7 +24,7 @@ from blockyard.cli.first_start import managed_configuration
 from blockyard.cli.instructions import overview, usage
 from blockyard.control import logs
 from blockyard.control.configuration_file import DEFAULT_PORTAL, load
-from blockyard.control.consistency import API_PORT, checked
+from blockyard.control.consistency import API_PORT, DEFAULT_API, checked
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.images import looks_like
 from blockyard.control.portals import parse_portal
@@ -45,7 +45,6 @@ from blockyard.worker.configuration import (
     Volume,
 )
 
-DEFAULT_CONSOLE = "127.0.0.1"  # of a server that is configured by it
 DEMO_SIZE = 1 << 30  # bytes
 
 _EPILOG = """\
@@ -209,7 +208,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--console",
         metavar="ADDR[:PORT]",
         help=f"serve the console and the API there, with port {API_PORT} unless said otherwise: over HTTP on loopback, over "
-        f"HTTPS elsewhere (default: {DEFAULT_CONSOLE} for a server that keeps a configuration of its own, else off; docs/api.md)",
+        f"HTTPS elsewhere (default: {DEFAULT_API.listen} for a server that keeps its configuration, else off; docs/api.md)",
     )
     process = parser.add_argument_group("process")
     process.add_argument(
@@ -282,8 +281,6 @@ def _serve(options: argparse.Namespace) -> int:
         server.claim()
         if not options.config:
             configuration = _with_defaults(configuration, how.state)
-            if how.arguments is not None and configuration.api is None:
-                configuration = replace(configuration, api=Api(f"{DEFAULT_CONSOLE}:{API_PORT}"))
         if how.arguments is None:
             found = server.prepare(configuration)
         else:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from blockyard.block.formats import FORMATS, RAW, VHD, VHDX
 from blockyard.block.records import RecordError, join, key
 from blockyard.block.size import MAX_SIZE
+from blockyard.control.hosts import check_hosts
 from blockyard.control.stacks import check_stack_volume, check_stacks
 from blockyard.iscsi import isns as isns_protocol
 from blockyard.iscsi.directory import Portal, portal_from
@@ -38,6 +39,7 @@ from blockyard.worker.configuration import (
 )
 
 API_PORT = 3261  # beside iSCSI's 3260
+DEFAULT_API = Api(f"127.0.0.1:{API_PORT}")  # of a server that keeps its configuration: by it that can be changed
 METRICS_PORT = 9464  # of exporters of OpenTelemetry, which no other is likely to have here
 MAX_TAG = 65535  # portal group tags have 16 bits (RFC 7143 §13.9)
 BLOCK_SIZES = (512, 4096)
@@ -51,6 +53,7 @@ def checked(configuration: Configuration) -> Configuration:
     """The configuration in its normal form. Raises RecordError."""
     groups = _portal_groups(configuration)
     pools = {name: _pool(join("pools", key(name)), pool) for name, pool in configuration.pools.items()}
+    check_hosts(configuration)
     _check_libraries(configuration.libraries.values())
     for name, volume in configuration.volumes.items():
         _check_volume(join("volumes", key(name)), volume, pools)
@@ -71,7 +74,7 @@ def checked(configuration: Configuration) -> Configuration:
     isns = configuration.isns and _isns(configuration.isns)
     metrics = configuration.metrics and _metrics(configuration.metrics, groups)
     api = configuration.api and _api(configuration.api, groups)
-    if metrics and api and _same_place(portal_from(metrics.listen), portal_from(api.listen)):
+    if metrics and api and api.listen and _same_place(portal_from(metrics.listen), portal_from(api.listen)):
         raise RecordError(join("api", "listen"), f"{api.listen} is taken by metrics.listen")
     return replace(
         configuration, portal_groups=groups, pools=pools, targets=targets, isns=isns, metrics=metrics, api=api
@@ -89,6 +92,8 @@ def _metrics(metrics: Metrics, groups: Mapping[int, PortalGroup]) -> Metrics:
 
 def _api(api: Api, groups: Mapping[int, PortalGroup]) -> Api:
     at = join("api", "listen")
+    if not api.listen:
+        return api
     portal = _portal(at, api.listen, port=API_PORT)
     if portal.port:
         _check_no_portal(at, portal, groups)

@@ -14,7 +14,7 @@ from blockyard.control.errors import PortalError
 from blockyard.control.metrics import Endpoint
 from blockyard.control.portals import Listeners, Opening
 from blockyard.control.service import Prepared, Service
-from blockyard.worker.configuration import Configuration
+from blockyard.worker.configuration import Api, Configuration
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Places:
         self.metrics = metrics
         self.service = service
 
-    def prepare(self, configuration: Configuration, *, service_optional: bool = False) -> Opened:
+    def prepare(self, configuration: Configuration, api: Api | None, *, service_optional: bool = False) -> Opened:
         """Listen wherever it is new. Raises PortalError or StateError; then nothing has changed.
 
         Where the service is optional, a place of it that is taken is only told of: disks are worth more than a console.
@@ -56,7 +56,7 @@ class Places:
             if metrics is not None:
                 undo.callback(metrics.close)
             try:
-                service = self.service.prepare(configuration.api)
+                service = self.service.prepare(api if api is not None and api.listen else None)
             except PortalError as error:
                 if not service_optional:
                     raise

@@ -19,7 +19,7 @@ from blockyard.control.administration import ControlSocket, Request
 from blockyard.control.adoption import Orphan, find_orphans, listening_of
 from blockyard.control.carrying_out import carry_out
 from blockyard.control.configuration_file import load
-from blockyard.control.consistency import checked
+from blockyard.control.consistency import DEFAULT_API, checked
 from blockyard.control.difference import differences
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.gate import Gate
@@ -36,7 +36,7 @@ from blockyard.control.supervisor import GRACE, Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
 from blockyard.control.worker import Home
 from blockyard.iscsi.directory import portal_from
-from blockyard.worker.configuration import Configuration, PortalGroup, Settled
+from blockyard.worker.configuration import Api, Configuration, PortalGroup, Settled
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,9 @@ class Server:
 
         Raises PortalError, VolumeError or StateError; then all is closed.
         """
-        opened = self._places.prepare(configuration, service_optional=self.managed is not None)
+        opened = self._places.prepare(
+            configuration, self._api(configuration), service_optional=self.managed is not None
+        )
         try:
             self._found = self._look(configuration, opened.portals.groups, self.keeps_sizes)
         except BaseException:
@@ -131,6 +133,10 @@ class Server:
         self._places.commit(opened)
         self._groups, self.configuration = opened.portals.groups, configuration
         return self._found
+
+    def _api(self, configuration: Configuration) -> Api | None:
+        """Where the API is to be."""
+        return configuration.api or (None if self.managed is None else DEFAULT_API)
 
     @property
     def keeps_sizes(self) -> bool:
@@ -360,7 +366,7 @@ class Server:
         """Serve this from now on. Raises ControlError; then all is as it was."""
         async with self._changing:
             optional = self.managed is not None and configuration.api == self.configuration.api
-            opened = self._places.prepare(configuration, service_optional=optional)
+            opened = self._places.prepare(configuration, self._api(configuration), service_optional=optional)
             groups = opened.portals.groups
             try:
                 found = await asyncio.to_thread(self._look, configuration, groups, grow)

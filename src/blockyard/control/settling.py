@@ -14,6 +14,7 @@ from pathlib import Path
 from blockyard.block.formats import RAW
 from blockyard.block.size import Size
 from blockyard.control.errors import VolumeError
+from blockyard.control.hosts import without_hosts
 from blockyard.control.images import prepare_image
 from blockyard.control.pools import described, exported, read_catalogs
 from blockyard.control.stacks import check_claims, expanded, identity_key
@@ -51,6 +52,7 @@ def settle(
     already, `withheld` volumes of pools that are not exported now, `before` all volumes as they are served. Raises
     VolumeError or StateError; then no file has been made or changed.
     """
+    configuration = without_hosts(configuration)
     catalogs = read_catalogs(configuration.pools)
     configuration = replace(configuration, volumes={**configuration.volumes, **expanded(configuration)})
     configuration = exported(configuration, catalogs, state, withheld)

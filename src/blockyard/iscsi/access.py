@@ -52,6 +52,7 @@ class Rule:
     mutual: bool = False  # the initiator has to let the target prove itself as well
     luns: dict[int, str] = field(default_factory=dict)  # LUN → name of a volume
     virtual_write_limit: int = 1 << 30  # bytes that sessions with this rule may write, all together
+    hosts: tuple[str, ...] = ()  # names of [hosts.NAME], instead of the conditions above, which control makes of these
 
     def __post_init__(self) -> None:
         """Raises ValueError, with a message for whoever wrote the rule."""
@@ -62,9 +63,13 @@ class Rule:
                 raise ValueError(f"names of initiators are lower case: {normalise_pattern(pattern)!r}, not {pattern!r}")
         for address in self.addresses:
             network(address)
+        if self.hosts and (self.initiators or self.addresses or self.users or self.groups):
+            raise ValueError(
+                "hosts say by themselves what they are known by: leave out initiators, addresses, users and groups"
+            )
         if self.virtual_write_limit <= 0:
             raise ValueError(f"virtual_write_limit is {self.virtual_write_limit}: it is a number of bytes")
-        if self.mutual and not self.demands_user:
+        if self.mutual and not (self.demands_user or self.hosts):
             raise ValueError("mutual authentication needs users or groups, whose secrets it is made of")
 
     @property
@@ -165,6 +170,8 @@ _EVERYTHING = Rule()
 
 
 def _meets(rule: Rule, host: Host) -> bool:
+    if rule.hosts:  # nobody has said what they are: no reason to let everybody in
+        return False
     if rule.initiators and not any(fnmatchcase(host.initiator, pattern) for pattern in rule.initiators):
         return False
     if not rule.addresses:

@@ -241,6 +241,35 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Host:
+    """A machine that logs in, and what it is known by: rules of access name it."""
+
+    name: str
+    initiators: tuple[str, ...] = ()  # iSCSI names, or patterns of them
+    addresses: tuple[str, ...] = ()  # single ones, or networks as ADDR/BITS
+    users: tuple[str, ...] = ()  # CHAP names
+    mutual: bool = False  # it has to let the target prove itself as well
+    note: str = ""  # for people
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        if not (self.initiators or self.addresses or self.users):
+            raise ValueError("a host is known by something: initiators, addresses or users")
+        self.rule(Rule())
+
+    def rule(self, rule: Rule) -> Rule:
+        """What a rule says that names this host."""
+        return replace(
+            rule,
+            hosts=(),
+            initiators=self.initiators,
+            addresses=self.addresses,
+            users=self.users,
+            mutual=self.mutual or rule.mutual,
+        )
+
+
+@dataclass(frozen=True)
 class Authentication:
     """What CHAP may use, most wanted first, and whose order decides: that of each initiator, or this one."""
 
@@ -305,7 +334,7 @@ class Metrics:
 class Api:
     """Where the API and the console are, by HTTP; by HTTPS wherever other machines can get at them."""
 
-    listen: str  # ADDR:PORT
+    listen: str  # ADDR:PORT; "": nowhere
     certificate: str = ""  # PEM file, with all that leads to a known authority; "": one of our own making
     key: str = ""  # PEM file of its key
     hosts: tuple[str, ...] = ()  # names that it goes by, besides its address: of a proxy before it
@@ -355,6 +384,7 @@ class Configuration:
     drives: dict[str, Drive] = field(default_factory=dict)
     metrics: Metrics | None = None
     api: Api | None = None
+    hosts: dict[str, Host] = field(default_factory=dict)
     layers: dict[str, DeclaredLayer] = field(default_factory=dict)
 
     @property

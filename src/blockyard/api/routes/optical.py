@@ -19,7 +19,7 @@ from blockyard.control.roles import Identity, Role
 from blockyard.worker.configuration import Drive as Configured
 
 routes = Routes("optical drives")
-TABLE = Table("drives", Configured, "drive", "/drives/{drive}", "drive")
+TABLE = Table("drives", Configured, "drive", "/drives/{drive}", "drive", paths=("image", "jukebox"))
 
 _WAIT = Field(10, ge=0, le=60, description="seconds that hosts have for ejecting, where they keep the disc in")
 _FORCE = Field(False, description="even where a host keeps the disc in, which loses it while it reads")

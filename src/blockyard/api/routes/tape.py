@@ -19,7 +19,7 @@ from blockyard.media.generations import GENERATIONS
 from blockyard.worker.configuration import Library as Configured
 
 routes = Routes("tape libraries")
-TABLE = Table("libraries", Configured, "library", "/libraries/{library}", "library")
+TABLE = Table("libraries", Configured, "library", "/libraries/{library}", "library", paths=("directory",))
 
 _ELEMENT = Field(None, max_length=32, description="slot-3, io-1 …; nothing: the first that is free")
 _BARCODE = Field(min_length=1, max_length=32)

@@ -17,7 +17,7 @@ from blockyard.control.roles import Role
 from blockyard.worker.configuration import Volume as Configured
 
 routes = Routes("volumes")
-TABLE = Table("volumes", Configured, "volume", "/volumes/{volume:path}", "volume")
+TABLE = Table("volumes", Configured, "volume", "/volumes/{volume:path}", "volume", paths=("path", "backing"))
 
 
 class Volume(BaseModel):

@@ -1,0 +1,154 @@
+"""What is configured, changed by the API: served when the answer comes, refused as a whole, and no update is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from blockyard.api import schemas
+from blockyard.initiator import LoginError, connect
+from blockyard.worker.configuration import Target, Volume
+from tests.api.conftest import ApiFactory
+from tests.api.serving import Api
+
+IQN = "iqn.2026-11.test:new"
+HOST = "iqn.2026-11.test:host"
+_MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+def _connect(served: Api, target: str, lun: int = 0) -> object:
+    url = f"iscsi://{served.serving.portals[0]}/{target}/{lun}"
+    return connect(url, initiator_name=HOST)
+
+
+def _done(answer: httpx.Response) -> dict[str, object]:
+    assert answer.is_success, answer.text
+    found: dict[str, object] = answer.json()
+    return found
+
+
+def test_from_a_pool_to_a_disk_that_a_host_uses(api: ApiFactory, tmp_path: Path) -> None:
+    served = api(managed=True)
+    with served.local() as client:
+        pool = {"name": "fast", "directory": str(tmp_path / "pool"), "size": 256 << 20}
+        answer = client.post("/pools", json=pool)
+        assert answer.status_code == 201, answer.text
+        assert client.post("/pools", json=pool).status_code == 409
+        assert client.post("/pools/fast/volumes", json={"name": "mail", "size": 64 << 20}).status_code == 201
+        _done(client.put("/hosts/web1", json={"initiators": [HOST]}))
+        _done(client.put(f"/targets/{IQN}", json={"access": [{"hosts": ["web1"]}]}))
+        etag = client.get(f"/targets/{IQN}").headers["etag"]
+        answer = client.put(f"/targets/{IQN}/luns/0", json={"volume": "fast/mail"}, headers={"If-Match": etag})
+        assert _done(answer)["luns"] == {"0": "fast/mail"}
+        with _connect(served, IQN) as lun:  # type: ignore[attr-defined]
+            lun.write(0, b"data" * 1024)
+            (session,) = client.get(f"/targets/{IQN}/sessions").json()
+            assert session["initiator"] == HOST
+            assert client.get("/pools/fast/volumes/mail").json()["initiators"] == [HOST]
+        with pytest.raises(LoginError):
+            connect(f"iscsi://{served.serving.portals[0]}/{IQN}/0", initiator_name="iqn.2026-11.test:other")
+
+        assert client.post("/pools/fast/volumes/mail/snapshots", json={"name": "s1"}).status_code == 201
+        clone = client.post("/pools/fast/volumes/mail/snapshots/s1/clone", json={"name": "copy"}).json()
+        assert clone["origin"] == "fast/mail@s1"
+        etag = client.get("/pools/fast/volumes/mail").headers["etag"]
+        grown = client.patch("/pools/fast/volumes/mail", json={"size": 128 << 20}, headers={"If-Match": etag})
+        assert _done(grown)["size"] == 128 << 20
+        stale = client.patch("/pools/fast/volumes/mail", json={"quota": 1 << 30}, headers={"If-Match": etag})
+        assert stale.status_code == 412
+        assert client.get("/volumes/fast/mail").json()["size"] == 128 << 20
+
+        job = client.post("/pools/fast/scrub", json={})
+        assert job.status_code == 202
+        assert client.get(job.headers["location"].removeprefix("/api/v1")).json()["kind"] == "scrub"
+
+        whatever = {"If-Match": "*"}
+        assert client.delete("/pools/fast/volumes/mail", headers=whatever).status_code == 400, "it is a LUN"
+        assert client.delete("/pools/fast", headers=whatever).status_code == 400, "it is used"
+        assert client.delete(f"/targets/{IQN}", headers=whatever).status_code == 204
+        assert client.delete("/volumes/fast/mail", headers=whatever).status_code == 204
+        assert client.delete("/pools/fast?destroy=true", headers=whatever).status_code == 204
+        assert not (tmp_path / "pool").exists()
+        told = [entry["what"] for entry in client.get("/audit?last=50").json()]
+        assert sum("pool fast" in what for what in told) == 2
+        assert any(what.startswith("pool {") and "create snapshot" in what for what in told)
+
+
+def test_no_update_is_lost(api: ApiFactory) -> None:
+    served = api(managed=True)
+    with served.local() as client:
+        _done(client.put(f"/targets/{IQN}", json={}, headers={"If-None-Match": "*"}))
+        assert client.put(f"/targets/{IQN}", json={}, headers={"If-None-Match": "*"}).status_code == 412
+        assert client.put(f"/targets/{IQN}", json={}).status_code == 428
+        seen = client.get(f"/targets/{IQN}").headers["etag"]
+        first = client.patch(f"/targets/{IQN}", json={"alias": "one"}, headers={"If-Match": seen, **_MERGE})
+        assert first.status_code == 200
+        assert first.headers["etag"] == client.get(f"/targets/{IQN}").headers["etag"] != seen
+        second = client.patch(f"/targets/{IQN}", json={"max_connections": 2}, headers={"If-Match": seen, **_MERGE})
+        assert second.status_code == 412
+        assert client.get(f"/targets/{IQN}").json()["max_connections"] == 16
+        removed = client.patch(f"/targets/{IQN}", json={"alias": None}, headers={"If-Match": "*", **_MERGE})
+        assert _done(removed)["alias"] == ""
+
+
+def test_what_makes_no_sense_is_refused_as_a_whole(api: ApiFactory) -> None:
+    served = api(managed=True)
+    with served.local() as client:
+        before = client.get("/configuration").json()
+        for path, body, status, word in (
+            (f"/targets/{IQN}", {"luns": {"0": "nothing"}}, 400, "there is no volume"),
+            (f"/targets/{IQN}", {"alia": "x"}, 422, "did you mean alias"),
+            (f"/targets/{IQN}", {"luns": {"x": "y"}}, 422, "not a whole number"),
+            (f"/targets/{IQN}", [], 422, "JSON object"),
+            ("/targets/no-name", {}, 422, "target"),
+            ("/volumes/x", {"path": "relative.img", "size": "1M"}, 422, "absolute"),
+            ("/volumes/x", {"path": "/nowhere/x.img", "size": "1M"}, 409, "/nowhere"),
+            ("/portal-groups/2", {"portals": ["203.0.113.9:3260"]}, 409, "not an address of this machine"),
+            ("/settings/api", {"listen": "127.0.0.1:3261", "key": "/x"}, 422, "belong together"),
+        ):
+            answer = client.put(path, json=body)
+            assert answer.status_code == status, (path, answer.text)
+            assert word in answer.json()["detail"], answer.text
+        assert client.get("/configuration").json() == before
+
+
+def test_a_file_says_it_is_to_be_changed_there(api: ApiFactory) -> None:
+    served = api(config='[volumes.a]\npath = "a.img"\nsize = "8M"\n')
+    with served.local() as client:
+        answer = client.put(f"/targets/{IQN}", json={})
+        assert answer.status_code == 409
+        assert "serve-0.toml" in answer.json()["detail"]
+
+
+def test_users_and_groups(api: ApiFactory) -> None:
+    served = api(managed=True)
+    secret = "a secret of sixteen"  # noqa: S105
+    with served.local() as client:
+        _done(client.put("/groups/hosts", json={"users": []}))
+        answer = client.put("/users/web1", json={"secret": secret, "groups": ["hosts"]})
+        assert answer.status_code == 201
+        etag = answer.headers["etag"]
+        assert client.get("/groups/hosts").json()["users"] == ["web1"]
+        assert client.put("/users/web1", json={"secret": secret[::-1]}, headers={"If-Match": etag}).status_code == 200
+        assert client.put("/users/web1", json={"groups": []}, headers={"If-Match": etag}).status_code == 412, (
+            "another secret"
+        )
+        everything = "".join(
+            client.get(path).text for path in ("/users", "/users/web1", "/groups", "/audit", "/configuration")
+        )
+        assert secret not in everything
+        assert secret[::-1] not in everything
+        assert client.put("/users/weak", json={"secret": "short"}).status_code == 422
+        assert client.delete("/users/web1", headers={"If-Match": "*"}).status_code == 204
+        assert client.get("/users").json() == []
+
+
+def test_schemas_are_those_of_the_dataclasses() -> None:
+    schema = schemas.of(Volume)
+    assert schema["properties"]["size"]["anyOf"][1] == {"type": "string"}
+    assert "when it is missing" in schema["properties"]["size"]["description"], "what stands beside the field"
+    assert "name" not in schema["properties"]
+    assert schemas.of(Target)["properties"]["access"]["items"]["properties"]["right"] == {"type": "string"}
+    assert schemas.whole(Target("iqn.x"))["portal_groups"] == [1]
