@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import time
 from typing import Any
 
 from blockyard.api.hub import Hub
@@ -15,6 +17,8 @@ from blockyard.control.limits import LoginLimits
 from blockyard.control.roles import Identity
 from blockyard.control.server import Server
 from blockyard.control.state import State
+
+SHARED = 0.1  # seconds that what workers have counted is good for
 
 
 class Context:
@@ -29,6 +33,8 @@ class Context:
         self.hub = Hub(self)
         self.totp_secrets: dict[str, bytes] = {}  # of accounts that are just turning one-time passwords on
         self.setup_code = secrets.token_hex(8)  # for whoever makes the first account from elsewhere
+        self._asking: asyncio.Future[dict[str, Any]] | None = None
+        self._asked = 0.0
         self._state: State | None = None
         self._accounts: Accounts | None = None
 
@@ -44,6 +50,26 @@ class Context:
         if self._accounts is None:
             self._accounts = Accounts(self.state)
         return self._accounts
+
+    async def statistics(self, *, at_most: float = SHARED) -> dict[str, Any]:
+        """Counters of "volumes" and "drives" by their names, and "sessions". Those of just now serve several who ask.
+
+        Each question takes time of the workers' loops, and with it of the data path: so how many are asked does not
+        depend on how many ask. Raises ControlError.
+        """
+        now = time.monotonic()
+        if not at_most or self._asking is None or (self._asking.done() and now - self._asked >= at_most):
+            self._asked, self._asking = now, asyncio.ensure_future(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> dict[str, Any]:
+        told = await self.server.supervisor.ask_all({"name": "statistics"})
+        reports = [report for report in told if report is not None]
+        return {
+            "volumes": {name: found for report in reports for name, found in report["volumes"].items()},
+            "drives": {name: found for report in reports for name, found in report["drives"].items()},
+            "sessions": [session for report in reports for session in report["sessions"]],
+        }
 
     async def command(self, who: Identity, name: str, /, **arguments: object) -> Any:
         """Have one of control/commands.py carried out, whose rule is the caller's affair. Raises ControlError."""

@@ -115,7 +115,7 @@ class Hub:
         self._task = None
 
     async def _look(self) -> None:
-        now, report = time.monotonic(), await self._report()
+        now, report = time.monotonic(), await self._context.statistics()
         if self._before is not None:
             self._tell_all("statistics", _rates(*self._before, now, report))
         self._before = (now, report)
@@ -128,15 +128,6 @@ class Hub:
             if not self._still(subscription.who):
                 subscription.end()
                 self.leave(subscription)
-
-    async def _report(self) -> Report:
-        told = await self._context.server.supervisor.ask_all({"name": "statistics"})
-        reports = [report for report in told if report is not None]
-        return {
-            "volumes": {name: found for report in reports for name, found in report["volumes"].items()},
-            "drives": {name: found for report in reports for name, found in report["drives"].items()},
-            "sessions": [session for report in reports for session in report["sessions"]],
-        }
 
     async def _jobs(self) -> list[Report]:
         found: list[Report] = []

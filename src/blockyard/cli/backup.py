@@ -40,12 +40,19 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `state` to the commands."""
     state = family(commands, "state", "the state directory: backup and restore")
     make = command(
-        state, "backup", _backup, "write the state directory into one file, also while it is served", epilog=_BACKUP
+        state,
+        "backup",
+        _backup,
+        "write the state directory into one file, also while it is served",
+        epilog=_BACKUP,
+        local=True,
     )
     make.add_argument(
         "--with-keys", action="store_true", help="with the keys: whoever has the file has all secrets then"
     )
-    back = command(state, "restore", _restore, "make the state directory what it was at a backup", epilog=_RESTORE)
+    back = command(
+        state, "restore", _restore, "make the state directory what it was at a backup", epilog=_RESTORE, local=True
+    )
     back.add_argument(
         "--without-users",
         action="store_true",

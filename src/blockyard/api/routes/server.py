@@ -57,10 +57,9 @@ async def get_status(here: Here, who: Who) -> Status:
     """How it goes, and how much there is; for an owner, of what is theirs."""
     server = here.server
     settled = server.settled
-    told = await server.supervisor.ask_all({"name": "statistics"})
     seen = {name for name in settled.targets if who.everywhere or name in who.targets}
     shown = {volume for name in seen for volume in settled.targets[name].volumes}
-    sessions = [session for report in told if report is not None for session in report["sessions"]]
+    sessions = (await here.statistics())["sessions"]
     config = server.options.config
     return Status(
         version=__version__,

@@ -57,5 +57,5 @@ async def drop_session(target: str, tsih: int, here: Here) -> None:
 
 
 async def _sessions(here: Context) -> list[Session]:
-    told = await here.server.supervisor.ask_all({"name": "statistics"})
-    return [Session(**session) for report in told if report is not None for session in report["sessions"]]
+    found = await here.statistics(at_most=0)
+    return [Session(**session) for session in found["sessions"]]

@@ -160,8 +160,7 @@ def _with_volume(configuration: Configuration, name: str) -> dict[str, Volume]:
 
 async def _targets(here: Context) -> list[Target]:
     settled = here.server.settled
-    told = await here.server.supervisor.ask_all({"name": "statistics"})
-    sessions = [session["target"] for report in told if report is not None for session in report["sessions"]]
+    sessions = [session["target"] for session in (await here.statistics())["sessions"]]
     groups = {tag: PortalGroup(tag=tag, portals=list(group.portals)) for tag, group in settled.portal_groups.items()}
     return [
         _target(target, groups, sessions.count(name), described(here, TABLE, name))

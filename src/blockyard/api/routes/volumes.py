@@ -62,7 +62,7 @@ add_routes(routes, TABLE)
 
 async def _volumes(here: Context) -> list[Volume]:
     settled = here.server.settled
-    counters = await counted(here, "volumes")
+    counters = (await here.statistics())["volumes"]
     shown: dict[str, list[str]] = {}
     for name, target in settled.targets.items():
         for volume in target.volumes:
@@ -90,9 +90,3 @@ def _volume(volume: Configured, targets: list[str], counters: Any, configuration
         counters=counters,
         configuration=configuration,
     )
-
-
-async def counted(here: Context, what: str) -> dict[str, Any]:
-    """The counters of all "volumes" or "drives" by their names."""
-    told = await here.server.supervisor.ask_all({"name": "statistics"})
-    return {name: found for report in told if report is not None for name, found in report[what].items()}
