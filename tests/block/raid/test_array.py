@@ -164,6 +164,15 @@ def test_too_many_lost_members_of_raid5() -> None:
     array.background.close()
 
 
+def test_members_stay_open_when_it_is_taken_out() -> None:
+    disks = made(Plan(1), 2)
+    array = opened(disks)
+    array.pwritev([b"x" * SECTOR], 0)
+    array.detach()
+    assert not any(disk.closed for disk in disks)
+    assert read(opened(disks), 0, SECTOR) == b"x" * SECTOR
+
+
 def test_quick_is_none_for_disks_without_descriptors() -> None:
     array = opened(made(Plan(1), 2))
     assert not array.quick.read([memoryview(bytearray(512))], 0, 512)

@@ -41,7 +41,8 @@ mark ours
 
 step "Linux makes an array of its own"
 must mdadm --zero-superblock $members
-must mdadm --create /dev/md127 --run --metadata=1.2 --level="$LEVEL" --raid-devices=4 --chunk=64 --name=theirs \
+must mdadm --create /dev/md127 --run --metadata=1.2 --level="$LEVEL" --raid-devices=4 --name=theirs \
+  $([ "$LEVEL" = 1 ] || echo --chunk=64) \
   $([ "$LEVEL" = 0 ] || echo --bitmap=internal --assume-clean) $members
 head -c "$(blockdev --getsize64 /dev/md127)" /dev/urandom >/tmp/whole
 must dd if=/tmp/whole of=/dev/md127 bs=1M oflag=direct conv=fsync status=none
