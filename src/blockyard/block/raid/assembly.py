@@ -191,7 +191,7 @@ def _member(candidate: Candidate, top: Superblock) -> Member:
     role = top.roles[own.number] if own.number < len(top.roles) else SPARE
     if role == SPARE or role >= top.disks:
         member.become(State.SPARE)
-    elif own.role == SPARE and not (top.features & RESHAPE and role >= top.disks - top.added_disks):
+    elif own.role == SPARE and not _begins_reshape(role, top):
         member.become(State.RECOVERING, role)  # it does not know yet that it shall take the place of another
     elif own.recovery_offset != ALL:
         member.become(State.RECOVERING, role, own.recovery_offset)
@@ -201,6 +201,11 @@ def _member(candidate: Candidate, top: Superblock) -> Member:
     member.replaces = bool(own.features & REPLACEMENT) and member.state is not State.SPARE
     member.entries = [candidate.entry] if candidate.entry is not None else []
     return member
+
+
+def _begins_reshape(role: int, top: Superblock) -> bool:
+    """Whether a role came with a reshape that has moved nothing: what has it needs nothing, though it was a spare before."""
+    return bool(top.features & RESHAPE) and not top.reshape_position and role >= top.disks - top.added_disks
 
 
 def _check_same(usable: Sequence[Candidate], top: Superblock) -> None:
