@@ -176,3 +176,30 @@ def test_what_administrators_may_not_do() -> None:
         do(array, "add", Added("/small"))
     with pytest.raises(ValueError, match="64K"):
         array.actions()["rate"].options(1)
+
+
+def test_a_spare_that_takes_a_place_in_the_middle_of_a_reshape() -> None:
+    """Power is lost before it knows that it is a member: it has nothing yet, whatever the others say of it."""
+    plan, count, _ = PLANS["raid5"]
+    disks = made(plan, count, spares=1)
+    array = opened(disks)
+    model = random.Random(5).randbytes(array.size)
+    array.pwritev([model], 0)
+    fresh = Disk(SIZE, "/x")
+    object.__setattr__(array.opening, "open", lambda text: fresh)
+    do(array, "grow", Grown(("/x",)))
+    array.background.step()
+    array.flush()
+    left: list[list[Disk]] = []
+    chance = random.Random(1)
+    for disk in disks:
+        disk.before_flush = lambda: left.append([each.after_power_loss(chance) for each in (*disks, fresh)])
+    fresh.dead = errno.EIO
+    array.pwritev([model[: 2 * SECTOR]], 0)
+    assert len(left) > 10
+    for state in left:
+        again = opened(state)
+        work(again)
+        assert again.members.complete
+        assert read(again, 0, len(model)) == model
+        assert again.check(0, again.members.bitmap.size, repair=False) == 0
