@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -26,10 +27,11 @@ from blockyard.cli.main import main
 from blockyard.control import measurements, metrics
 from blockyard.control.configuration_file import load
 from blockyard.control.errors import ConfigurationError, PortalError
-from blockyard.control.exposition import Family, Kind, Measured
+from blockyard.control.exposition import Family, Histogram, Kind, Measured
 from blockyard.control.metrics import Endpoint
 from blockyard.control.server import Options, Server
 from blockyard.initiator import LoginError, connect
+from blockyard.scsi.traffic import BOUNDS, Traffic
 from blockyard.worker.configuration import Configuration, Metrics, Volume
 from tests.conftest import TargetFactory
 from tests.control.serving import wait_for
@@ -113,8 +115,43 @@ def test_all_families_are_in_the_manual() -> None:
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
     written = set(re.findall(r"`(blockyard_\w+)", page))
     assert written >= {family.sample for family in FAMILIES}
-    for alert in re.findall(r"blockyard_\w+", page):
-        assert alert in written
+    for asked in re.findall(r"blockyard_\w+", page):
+        assert asked.removesuffix("_bucket") in written
+
+
+def test_dashboard_and_alerts_ask_for_what_there_is() -> None:
+    """And a histogram by its parts."""
+    known = {family.sample for family in FAMILIES}
+    histograms = {family.name for family in FAMILIES if family.kind is Kind.HISTOGRAM}
+    known = (known - histograms) | {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
+    folder = Path(__file__).parents[2] / "packaging" / "monitoring"
+    dashboard = json.loads((folder / "grafana-dashboard.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked += re.findall(r"expr: (.*)", (folder / "alerts.yml").read_text())
+    assert len(asked) > 25
+    for expression in asked:
+        names = re.findall(r"blockyard_\w+", expression.replace('job="blockyard"', ""))
+        assert set(names) <= known, expression
+    identifiers = [panel["id"] for panel in dashboard["panels"]]
+    assert len(identifiers) == len(set(identifiers))
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.integers(1, 9)), min_size=1, max_size=20))
+def test_histograms_are_read_as_they_were(batches: list[tuple[float, int]]) -> None:
+    traffic = Traffic()
+    for seconds, commands in batches:
+        traffic.add(seconds, commands, 512)
+    measured = Measured()
+    family = Family("test_duration_seconds", Kind.HISTOGRAM, "Times.", ("name",))
+    for _ in range(2):  # two workers
+        measured.observe(family, Histogram(BOUNDS, tuple(traffic.buckets), traffic.seconds), "x")
+    for parser, om in ((prometheus, False), (openmetrics, True)):
+        (found,) = parser.text_string_to_metric_families(measured.text(openmetrics=om).decode())
+        assert found.type == "histogram"
+        values = {(sample.name, sample.labels.get("le")): sample.value for sample in found.samples}
+        assert values["test_duration_seconds_count", None] == 2 * sum(count for _, count in batches)
+        assert values["test_duration_seconds_bucket", "+Inf"] == 2 * sum(count for _, count in batches)
+        assert values["test_duration_seconds_sum", None] == pytest.approx(2 * sum(s * n for s, n in batches))
 
 
 # ---- a server
@@ -207,6 +244,11 @@ def _check_what_the_initiator_did(site: Site) -> None:
         assert page.get("events_total", severity="warning") == 1
         assert page.get("events_total", severity="error") == 0
         assert page.get("volume_written_bytes_total", volume="fast/vm") == 65536
+        ours = {"volume": name, "initiator": HOST}
+        assert page.get("command_duration_seconds_count", **ours, operation="write") == 1
+        assert page.get("initiator_bytes_total", **ours, operation="write") == 3 * 512
+        assert page.get("command_duration_seconds_count", **ours, operation="read") == 6
+        assert page.get("command_duration_seconds_bucket", **ours, operation="read", le="+Inf") == 6
         assert page.get("pool_size_bytes", pool="fast") == pytest.approx(256 << 20, rel=0.1)
         assert page.get("pool_provisioned_bytes", pool="fast") == 64 << 20
         assert (page.get("pool_used_bytes", pool="fast") or 0) >= 65536

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from blockyard import __version__
 from blockyard.control.errors import ControlError
 from blockyard.control.events import Severity
-from blockyard.control.exposition import Family, Kind, Measured
+from blockyard.control.exposition import Family, Histogram, Kind, Measured
 from blockyard.control.processes import look
 from blockyard.control.worker import Worker
+from blockyard.scsi.traffic import BOUNDS
 
 if TYPE_CHECKING:
     from blockyard.control.server import Server
@@ -66,6 +67,20 @@ VOLUME_SIZE = _gauge("volume_size_bytes", "Size of a volume.", "volume")
 VOLUME = _counters("volume", "a volume", "volume")
 DRIVE = _counters("optical_drive", "an optical drive", "drive")
 TAPE = _counters("tape_drive", "a tape drive", "library", "drive")
+DEPTH = _gauge("volume_commands_in_progress", "Commands to a volume that are not answered yet.", "volume")
+LATENCY = Family(
+    "blockyard_command_duration_seconds",
+    Kind.HISTOGRAM,
+    "From when a command had come to when its answer was ready, by volume, initiator and operation.",
+    ("volume", "initiator", "operation"),
+)
+INITIATOR_BYTES = _counter(
+    "initiator_bytes",
+    "Bytes that an initiator has read from, or written to, a volume.",
+    "volume",
+    "initiator",
+    "operation",
+)
 TAPE_LOADED = _gauge("tape_drive_loaded", "1 for a tape drive that has a tape loaded.", "library", "drive")
 CARTRIDGES = _gauge("tape_library_cartridges", "Cartridges in drives and slots of a library.", "library")
 POOL = {
@@ -150,6 +165,11 @@ def _of_worker(found: Measured, reply: dict[str, Any]) -> None:
         _set_all(found, VOLUME, counters, name)
     for name, counters in reply["drives"].items():
         _set_all(found, DRIVE, counters, name)
+    for name, depth in reply.get("depths", {}).items():
+        found.set(DEPTH, depth, name)
+    for name, initiators in reply.get("traffic", {}).items():
+        for initiator, pair in initiators.items():
+            _of_initiator(found, name, initiator, pair)
     for session in reply["sessions"]:
         found.add(SESSIONS, 1, session["target"], session["initiator"])
         found.add(CONNECTIONS, len(session["connections"]), session["target"], session["initiator"])
@@ -160,6 +180,15 @@ def _of_worker(found: Measured, reply: dict[str, Any]) -> None:
         for number, drive in library["drives"].items():
             _set_all(found, TAPE, drive, name, number)
             found.set(TAPE_LOADED, drive["loaded"], name, number)
+
+
+def _of_initiator(found: Measured, volume: str, initiator: str, pair: dict[str, Any]) -> None:
+    for operation, key in (("read", "reads"), ("write", "writes")):
+        traffic = pair[key]
+        if any(traffic["buckets"]):
+            histogram = Histogram(BOUNDS, tuple(traffic["buckets"]), traffic["seconds"])
+            found.observe(LATENCY, histogram, volume, initiator, operation)
+            found.set(INITIATOR_BYTES, traffic["bytes"], volume, initiator, operation)
 
 
 def _of_pool(found: Measured, name: str, pool: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from blockyard.scsi.operation import Operation
 from blockyard.scsi.sense import Asc, CheckCondition, FieldPointer, SenseKey, StatusCondition, condition, failure
 from blockyard.scsi.task import Buffer, Result, Task
 from blockyard.scsi.taskset import Queueing, TaskSet
+from blockyard.scsi.traffic import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Unit:
 
     def __init__(self) -> None:
         self.counters = Counters()
+        self.traffic = Ledger()
         self._counting = Lock()
         self._last_logged: dict[str, float] = {}
 
@@ -202,6 +204,9 @@ class Unit:
 
     def reset(self) -> None:
         """LOGICAL UNIT RESET, after every task has been aborted (SAM-5 6.3.3)."""
+
+    def ended(self, task: Task) -> None:
+        """A task is over, on the loop's thread: count what it took."""
 
     def close(self) -> None:
         """Let go of everything."""

@@ -77,6 +77,7 @@ class Nexus:
         "reach",
         "read_only",
         "target_port",
+        "traffic",
         "unit",
     )
 
@@ -92,6 +93,7 @@ class Nexus:
     ) -> None:
         self.unit = unit
         self.initiator = initiator
+        self.traffic = unit.traffic.of(initiator)
         self.target_port = target_port
         self.luns = luns
         self.read_only = read_only

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Task:
     """
 
     __slots__ = (
-        "abort", "attribute", "blocking", "cdb", "command", "data_out", "data_out_length", "effect", "exclusive",
+        "abort", "attribute", "began", "blocking", "cdb", "command", "data_out", "data_out_length", "effect", "exclusive",
         "expected", "fields", "nexus", "overhaul", "read_length", "special",
     )  # fmt: skip
 
@@ -96,6 +97,7 @@ class Task:
         read_length: int = 0,
     ) -> None:
         self.nexus = nexus
+        self.began = monotonic()  # when it had come
         self.cdb = cdb
         self.attribute = attribute
         self.data_out_length = data_out_length

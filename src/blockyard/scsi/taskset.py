@@ -193,6 +193,7 @@ class TaskSet:
         if task not in self._queue:  # it was over before
             return
         del self._queue[task]
+        self._unit.ended(task)
         self._waiting.discard(task)
         self._outlasted.discard(task)
         self._special -= task.special

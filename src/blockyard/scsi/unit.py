@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable
 
 from blockyard.block.device import Device
@@ -207,6 +208,12 @@ class LogicalUnit(PrimaryUnit):
         else:
             counters.read_ops += 1
             counters.read_bytes += fields["count"] << self.shift
+
+    def ended(self, task: Task) -> None:
+        command = task.command
+        if command is not None and command.transfers:
+            traffic = task.nexus.traffic.writes if command.writes else task.nexus.traffic.reads
+            traffic.add(time.monotonic() - task.began, 1, task.fields["count"] << self.shift)
 
     def may_inline_read(self, task: Task) -> bool:
         """Whether a READ of `task.fields` returns without waiting for a disk: the page cache has all of it."""

@@ -27,13 +27,14 @@ B = TypeVar("B")
 class ReceiveBuffer:
     """`memory[start:end]` is what has been received and not handled."""
 
-    __slots__ = ("end", "memory", "start", "view")
+    __slots__ = ("end", "memory", "since", "start", "view")
 
     def __init__(self) -> None:
         self.memory = mmap.mmap(-1, RECEIVE_CAPACITY)
         self.view = memoryview(self.memory)
         self.start = 0
         self.end = 0
+        self.since = 0.0  # when the newest bytes came (time.monotonic)
 
     @property
     def room(self) -> memoryview:

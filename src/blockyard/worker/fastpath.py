@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 from mmap import mmap
 from os import preadv, pwrite
+from time import monotonic
 
 from blockyard.block.device import Quick
 from blockyard.iscsi.connection import Connection, State
@@ -181,6 +182,11 @@ def _answer_plain(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer)
         counters.read_bytes += read_bytes
         counters.write_ops += writes
         counters.write_bytes += written_bytes
+        seconds = monotonic() - rx.since
+        if reads:
+            nexus.traffic.reads.add(seconds, reads, read_bytes)
+        if writes:
+            nexus.traffic.writes.add(seconds, writes, written_bytes)
     return reads + writes
 
 

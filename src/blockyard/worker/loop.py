@@ -83,7 +83,7 @@ class Link:
             self.close("closed by the peer")
             return
         rx.end += count
-        self.moved = self.loop.now
+        self.moved = rx.since = self.loop.now
         self.pinged = False
         self.work()
 

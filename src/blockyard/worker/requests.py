@@ -54,7 +54,10 @@ def _connection(cid: int, connection: Any) -> dict[str, Any]:
 
 def measurements(inventory: Inventory, request: Message) -> Answer:
     """The statistics, and what there is to tell of pools and tape libraries."""
-    counted = statistics(inventory, request)
+    counted = statistics(inventory, request) | {
+        "traffic": {name: unit.traffic.as_dict() for name, unit in inventory.units.items()},
+        "depths": {name: len(unit.tasks) for name, unit in inventory.units.items() if unit.tasks is not None},
+    }
     pools, libraries = list(inventory.pools.values()), inventory.libraries.named()
     if not pools and not libraries:
         return counted
