@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import sys
 
@@ -12,7 +14,7 @@ from blockyard.api.guard import MAX_BODY
 from blockyard.api.rates import Rate, Rates
 from blockyard.control.roles import Role
 from tests.api.conftest import ApiFactory
-from tests.api.serving import LIMIT, PASSWORD, logged_in
+from tests.api.serving import LIMIT, PASSWORD, logged_in, wait_for
 from tests.conftest import run
 
 
@@ -175,6 +177,19 @@ def test_too_many_requests_are_refused(api: ApiFactory) -> None:
         statuses = [client.get("/setup").status_code for _ in range(300)]
     assert statuses[0] == 200
     assert 429 in statuses
+
+
+def test_control_yields_to_workers(api: ApiFactory) -> None:
+    served = api()
+    assert os.sched_getscheduler(served.serving.pid) == os.SCHED_BATCH
+    (worker,) = served.serving.workers
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: served.serving.workers not in ([], [worker]), "another worker")
+    wait_for(lambda: _others(served.serving.workers), "it does not yield, though whoever has started it does")
+
+
+def _others(pids: list[int]) -> bool:
+    return all(os.sched_getscheduler(pid) == os.SCHED_OTHER for pid in pids)
 
 
 def test_a_disk_is_served_without_what_the_api_needs() -> None:

@@ -125,6 +125,10 @@ class ApiService:
         if self._built is None:
             self._built = await asyncio.to_thread(_build, self._server)
             await self._built[0].listen_locally(self._local_socket())
+            with contextlib.suppress(
+                OSError
+            ):  # waking up for a request does not take the processor from a worker (sched(7))
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         site, context = self._built
         context.hosts = place.wanted.hosts
         if site.listens_on(place.sock):

@@ -32,6 +32,7 @@ or for too long, ends as if it had been stopped without grace.
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import logging
 import os
@@ -248,6 +249,8 @@ def _keep_freed_memory() -> None:
 def main() -> int:
     """`python -m blockyard.worker FD`."""
     _keep_freed_memory()
+    with contextlib.suppress(OSError):  # control may be one that yields to workers (api/service.py), and they are not
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     logging.basicConfig(
         stream=sys.stderr, level=os.environ.get("BLOCKYARD_LOG", "WARNING"), format=logging.BASIC_FORMAT
     )
