@@ -420,7 +420,9 @@ def test_short_road(tmp_path: Path) -> None:
     assert device.quick.read([buffer[:4096], buffer[4096:]], 4096, 8192)
     assert buffer == b"a" * 8192
     assert not device.quick.read([buffer], 0, 8192), "half of it is a hole"
-    assert not device.quick.read([buffer[:512]], 512, 512), "a part of a sector"
+    assert device.quick.read([buffer[:512], buffer[512:1024]], 4096 + 512, 1024), "a part of a sector"
+    assert buffer[:1024] == b"a" * 1024
+    assert not device.quick.write(memoryview(b"b" * 512), 4096)
     assert read(device, 0, 16384) == bytes(4096) + b"a" * 8192 + bytes(4096)
     device.close()
 

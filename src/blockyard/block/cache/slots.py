@@ -29,6 +29,7 @@ from blockyard.block.cache.fifo import MOST, NOTHING, Fifo
 from blockyard.block.cache.layout import CLEAN_ENTRY, DIRTY_ENTRY, ENTRIES, ENTRY, PAGE, pack_entry
 
 FREE, DIRTY, OLD, WRITTEN, CLEARED, CLEAN = range(6)
+_MANY_OLD = 4096
 REGION = 12  # bits of a line number within its region: dirty lines are kept by regions, to be written in order
 _NO_ENTRY = bytes(ENTRY.size)
 MEMORY = (
@@ -66,6 +67,11 @@ class Slots:
     def available(self) -> int:
         """Slots that can be had without writing anything back."""
         return len(self._free) + self.count - self._fresh + len(self.fifo)
+
+    @property
+    def many_old(self) -> bool:
+        """Whether a barrier is worth its while; for more the lock would be held too long when it ends."""
+        return len(self._old) >= min(_MANY_OLD, self.count // 8)
 
     @property
     def is_settled(self) -> bool:

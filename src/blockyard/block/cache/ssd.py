@@ -259,8 +259,9 @@ class SsdCache(Device):
         self.hurry()
 
     def hurry(self) -> None:
-        """Have the thread write back at once when there is much to do."""
-        if self.slots.dirty_count >= self.write_back.threshold and not self.write_back.wanted.is_set():
+        """Have the thread work at once when there is much to do."""
+        much = self.slots.many_old or self.slots.dirty_count >= self.write_back.threshold
+        if much and not self.write_back.wanted.is_set():
             self.write_back.wanted.set()
 
     def _take(self, count: int) -> list[int]:

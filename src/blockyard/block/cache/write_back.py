@@ -6,6 +6,7 @@ entries go, and with the next barrier their slots can be used for others. What w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import time
@@ -58,6 +59,8 @@ class WriteBack:
         while not self._stopped.is_set():
             self.wanted.wait(min(1.0, max(0.05, cache.options.delay)))
             self.wanted.clear()
+            if cache.slots.many_old:
+                self._free_old()
             count, now = cache.slots.dirty_count, time.monotonic()
             dirty_since = (dirty_since or now) if count else None
             if dirty_since is None or (now - dirty_since < cache.options.delay and count < self.threshold):
@@ -67,6 +70,12 @@ class WriteBack:
                 self.sweep()
             except OSError:
                 self._stopped.wait(_RETRY)
+
+    def _free_old(self) -> None:
+        """Nobody has flushed for long, and what was written over takes room."""
+        with contextlib.suppress(OSError):  # whoever flushes will hear of it
+            self._cache.barrier()
+            self._cache.barrier()
 
     def sweep(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Write back what is dirty now. Raises OSError, which those see too who wait for room."""

@@ -168,22 +168,23 @@ class QuickCipher:
 
 
 def _reader(device: CipherDevice) -> Callable[[Sequence[memoryview], int, int], bool]:
-    below, start, mask = road(device.below)[0], device.start, device.sector_size - 1
-    most = min(_QUICK, device.sector_size * _QUICK_SECTORS)
+    below, start, size = road(device.below)[0], device.start, device.sector_size
+    most = min(_QUICK, size * _QUICK_SECTORS)
     stored = bytearray(most)
     view = memoryview(stored)
 
     def read(buffers: Sequence[memoryview], offset: int, length: int) -> bool:
         """Fill `buffers`, of `length` bytes together, from `offset` on. False when that takes waiting, or fails."""
-        if length > most or (offset | length) & mask or not below((view[:length],), start + offset, length):
+        at = offset % size
+        first, whole = offset - at, at + length + -(at + length) % size
+        if whole > most or not below((view[:whole],), start + first, whole):
             return False
-        if stored.find(_SIGN, 0, length) >= 0:
-            if stored.count(0, 0, length) < length:
+        if stored.find(_SIGN, 0, whole) >= 0:
+            if stored.count(0, 0, whole) < whole:
                 return False
-            plain = memoryview(stored)[:length]
+            plain = view
         else:
-            plain = memoryview(device.xts.decrypt(view[:length], offset))
-        at = 0
+            plain = memoryview(device.xts.decrypt(view[:whole], first))
         for buffer in buffers:
             buffer[:] = plain[at : at + len(buffer)]
             at += len(buffer)
