@@ -16,7 +16,7 @@ import pytest
 from blockyard.cli import doctor, top
 from blockyard.cli.main import main
 from blockyard.control import audit
-from blockyard.control.events import EventLog, Severity
+from blockyard.control.events import EventLog
 from blockyard.control.state import State
 from blockyard.control.users import Users
 from blockyard.initiator import connect
@@ -34,7 +34,7 @@ def test_a_bundle_has_everything_but_secrets(tmp_path: Path, capsys: pytest.Capt
             account = Account("alice", SECRETS[0].encode(), "target", SECRETS[1].encode())
             Users(opened).add(account)
             events = EventLog(opened)
-            events.record(Severity.WARNING, "planted", f"alice said {SECRETS[0]} aloud")
+            events.record("server-says", f"alice said {SECRETS[0]} aloud")
             events.flush()
             entry = audit.Entry(
                 "alice", f"changed to {SECRETS[1]}", {"password": "in-the-audit"}, f"nbd://u:{SECRETS[2]}@host/"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.control.events import EventLog, Severity
+from blockyard.control.events import EventLog
 from blockyard.control.state import State
 from blockyard.control.users import Users
 from blockyard.iscsi.chap import Account
@@ -130,7 +130,7 @@ def record(directory: Path, *texts: str) -> None:
     state = State(directory)
     events = EventLog(state)
     for text in texts:
-        events.record(Severity.WARNING, "login-failed", text, who="alice")
+        events.record("login-failed", text, who="alice")
     events.flush()
     state.close()
 

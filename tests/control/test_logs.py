@@ -55,3 +55,22 @@ def test_tracebacks_are_for_verbose() -> None:
     assert "Traceback" not in quiet
     assert quiet.endswith("peer 192.0.2.1")
     assert "Traceback" in loud
+
+
+def test_both_forms_have_the_fields_of_an_event() -> None:
+    fields = {"event": "login-failed", "who": "alice smith", "address": "2001:db8::1"}
+    record = _record()
+    record.fields = fields
+    found = json.loads(JsonFormatter().format(record))
+    assert fields.items() <= found.items()
+    text = TextFormatter(verbose=True).format(record)
+    assert text.endswith('WARNING test: peer 192.0.2.1 event=login-failed who="alice smith" address=2001:db8::1')
+
+
+def test_kinds_of_events_are_limited_apart() -> None:
+    limit = RateLimit()
+    for _ in range(BURST + 1):
+        limit.filter(_record())
+    other = _record()
+    other.fields = {"event": "pool-soft-threshold"}
+    assert limit.filter(other)

@@ -13,7 +13,6 @@ from fastapi import Request
 from blockyard.api.context import Context
 from blockyard.api.problems import Refused
 from blockyard.control import passwords
-from blockyard.control.events import Severity
 from blockyard.control.limits import Attempt
 
 T = TypeVar("T")
@@ -62,7 +61,6 @@ def failed(here: Context, request: Request, name: str, why: str) -> None:
     """Somebody has not proved who he is."""
     seconds = here.limits.failed(_attempt(request, name))
     here.server.gate.events.record(
-        Severity.WARNING,
         "console-login-failed",
         f"{address(request)} could not log in to the console: {why}"
         + (f"; it has to wait {seconds:g} s" if seconds else ""),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import json
 import time
 from pathlib import Path
 
 from blockyard.cli.parsers import Subparsers, command
+from blockyard.control.catalogue import CATALOGUE
+from blockyard.control.errors import UsageError
 from blockyard.control.events import Event, read_events
 from blockyard.control.state import State
 
@@ -27,12 +30,28 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser = command(commands, "events", _show, what, epilog=_EPILOG, local=True)
     parser.add_argument("--count", metavar="N", type=int, default=100, help="of the last N events (default: 100)")
     parser.add_argument("--follow", action="store_true", help="go on with new ones as they come")
+    parser.add_argument("--explain", metavar="WHAT", help="say what this kind of event means, and what to do about it")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def _show(directory: Path, options: argparse.Namespace) -> None:
+    if options.explain is not None:
+        _explain(options)
+        return
     with contextlib.closing(State(directory)) as state:
         _print(state, options)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    kind = CATALOGUE.get(options.explain)
+    if kind is None:
+        near = difflib.get_close_matches(options.explain, CATALOGUE, 1)
+        more = f"did you mean {near[0]}?" if near else "docs/events.md has them all"
+        raise UsageError(f"there is no kind of event {options.explain!r}: {more}")
+    if options.json:
+        print(json.dumps(kind.as_dict(), ensure_ascii=False))
+    else:
+        print(f"{kind.what} ({kind.severity})\n\n{kind.meaning}\n\nWhat to do: {kind.action}")
 
 
 def _print(state: State, options: argparse.Namespace) -> None:

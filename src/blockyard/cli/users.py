@@ -19,7 +19,7 @@ from blockyard.cli import parsers
 from blockyard.cli.credentials import CredentialsError, read_secret
 from blockyard.cli.parsers import Subparsers, family
 from blockyard.control.errors import UsageError
-from blockyard.control.events import EventLog, Severity
+from blockyard.control.events import EventLog
 from blockyard.control.state import State
 from blockyard.control.users import Accounts, Users, generate_secret
 from blockyard.iscsi.chap import MIN_SECRET, Account
@@ -95,7 +95,7 @@ def _change(action: _Action, directory: Path, options: argparse.Namespace) -> No
         done = action(Users(state), options)
         if done:
             events = EventLog(state)
-            events.record(Severity.INFO, "users-changed", f"{done}, by {getpass.getuser()}", who=getpass.getuser())
+            events.record("users-changed", f"{done}, by {getpass.getuser()}", who=getpass.getuser())
             events.flush()
 
 

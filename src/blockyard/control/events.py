@@ -13,8 +13,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 
+from blockyard.control.catalogue import CATALOGUE, Severity
 from blockyard.control.errors import ControlError
 from blockyard.control.state import State
 
@@ -24,21 +24,12 @@ RETAINED = 10_000  # events
 PENDING = 1_000  # that may wait to be written
 
 
-class Severity(StrEnum):
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
-
-
 @dataclass(frozen=True)
 class Event:
     """One event. `who` is a user or an initiator, `target` and `address` are empty where there is none."""
 
     severity: Severity
-    what: str  # for programs: login-failed, …
+    what: str  # which kind: one of the catalogue
     text: str  # for people
     who: str = ""
     address: str = ""
@@ -66,16 +57,23 @@ class EventLog:
         self._lost = 0
         self.recorded: Counter[Severity] = Counter()  # since the server began, those that were lost too
 
-    def record(
-        self, severity: Severity, what: str, text: str, *, who: str = "", address: str = "", target: str = ""
-    ) -> None:
-        """Something has happened."""
-        log.log(_LEVELS[severity], "%s", text)
+    def record(self, what: str, text: str, *, who: str = "", address: str = "", target: str = "") -> None:
+        """Something of a kind of the catalogue has happened. Raises KeyError for another one."""
+        severity = CATALOGUE[what].severity
+        fields = {"event": what, "who": who, "address": address, "target": target}
+        log.log(severity.level, "%s", text, extra={"fields": {name: value for name, value in fields.items() if value}})
         self.recorded[severity] += 1
         if len(self._pending) >= PENDING:
             self._lost += 1
             return
         self._pending.append(Event(severity, what, text, who, address, target, self._clock()))
+
+    def hear(self, what: str, text: str) -> None:
+        """What a worker tells, which may be of another version than this process."""
+        if what in CATALOGUE:
+            self.record(what, text)
+        else:
+            self.record("unknown-event", f"{what}: {text}")
 
     def flush(self) -> None:
         """Write what has been recorded. A database that cannot be written to is told in the log, and tried again."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from blockyard.control.errors import ControlError
-from blockyard.control.events import EventLog, Severity
+from blockyard.control.events import EventLog
 from blockyard.control.limits import Attempt, LoginLimits
 from blockyard.control.state import State
 from blockyard.control.users import Accounts, Users
@@ -165,7 +165,6 @@ class Gate:
         where = outcome.target or "discovery"
         who = f"{outcome.initiator} as {outcome.user}" if outcome.user else outcome.initiator
         self.events.record(
-            Severity.WARNING,
             "login-failed",
             f"{who} from {outcome.peer} could not log in to {where}: {outcome.why}"
             + (f"; it has to wait {seconds:g} s" if seconds else ""),

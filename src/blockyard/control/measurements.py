@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from blockyard import __version__
+from blockyard.control.catalogue import Severity
 from blockyard.control.errors import ControlError
-from blockyard.control.events import Severity
 from blockyard.control.exposition import Family, Histogram, Kind, Measured
 from blockyard.control.processes import look
 from blockyard.control.worker import Worker

@@ -187,10 +187,12 @@ class Server:
                 tasks.append(asyncio.create_task(keep_watchdog()))  # before, nobody waits for it (systemd.service(5))
                 on_ready()
                 ready = True
+                gate.events.record("server-started", f"serving {_count(len(self.settled.targets), 'target')}")
                 await signals.wait()
             if self.restarting:
                 await self._make_way(acceptor)
                 return
+            gate.events.record("server-stopped", "stopping: initiators are asked to log out")
             notify(STOPPING="1", STATUS="Waiting for initiators to log out, then flushing")
             if self._registrar is not None:
                 await self._registrar.close()

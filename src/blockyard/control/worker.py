@@ -22,7 +22,6 @@ from blockyard.control.acceptor import WorkerUnavailable
 from blockyard.control.adoption import Orphan
 from blockyard.control.body import Body
 from blockyard.control.errors import ControlError, UsageError, VolumeError
-from blockyard.control.events import Severity
 from blockyard.control.gate import Gate
 from blockyard.worker.configuration import Settled
 from blockyard.worker.handoff import Message, receive_message, send_message
@@ -232,7 +231,11 @@ class Worker:
             delay = 0.0 if lived >= SETTLED else delay
             because = self._refusal or self._last_words
             because = f" ({because})" if because else ""
-            log.error("worker %d ended after %.1f s: %s%s; it is started again", self.number, lived, status, because)
+            text = f"worker {self.number} ended after {lived:.1f} s: {status}{because}; it is started again"
+            if self._gate is None:
+                log.error("%s", text)
+            else:
+                self._gate.events.record("worker-restarted", text)
             await asyncio.sleep(delay)
             delay = min(max(2 * delay, FIRST_DELAY), LAST_DELAY)
             self.restarts += 1
@@ -325,7 +328,7 @@ class Worker:
         elif message["type"] == "login" and self._gate is not None:
             self._gate.told(message)
         elif message["type"] == "event" and self._gate is not None:
-            self._gate.events.record(Severity(message["severity"]), message["what"], message["text"])
+            self._gate.events.hear(str(message["what"]), str(message["text"]))
         elif message["type"] == "configured":
             self._answered(str(message["error"]))
         elif message["type"] == "reply" and message["number"] in self._replies:

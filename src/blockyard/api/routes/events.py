@@ -8,6 +8,7 @@ from fastapi import Query
 from pydantic import BaseModel, Field
 
 from blockyard.api.security import Here, Owners, Routes, Who
+from blockyard.control.catalogue import CATALOGUE
 from blockyard.control.events import read_events
 from blockyard.control.roles import Role
 
@@ -20,11 +21,24 @@ class Event(BaseModel):
     id: int = Field(description="ascending")
     time: str = Field(description="RFC 3339")
     severity: str = Field(description="info, warning or error")
-    what: str = Field(description="for programs: login-failed …")
+    what: str = Field(description="which kind of the catalogue")
     text: str
     who: str = Field(description="a user, an account or an initiator")
     address: str
     target: str
+
+
+class Kind(BaseModel):
+    what: str
+    severity: str = Field(description="info, warning or error")
+    meaning: str
+    action: str = Field(description="what to do")
+
+
+@routes.get("/events/catalogue", Role.VIEWER, Owners.THEIRS)
+async def list_kinds() -> list[Kind]:
+    """Every kind of event that there is."""
+    return [Kind(**kind.as_dict()) for kind in CATALOGUE.values()]
 
 
 @routes.get("/events", Role.VIEWER, Owners.THEIRS)
