@@ -79,6 +79,8 @@ def test_all_of_it_by_commands(tmp_path: Path, run: Callable[..., str]) -> None:
         run("metrics", "set", "127.0.0.1:29464")
         assert run("metrics", "show") == "listen 127.0.0.1:29464\n"
         run("metrics", "off")
+        run("api", "set", "127.0.0.1:29465", fails=0)
+        assert run("api", "off") == '~ api.listen: "127.0.0.1:29465" → ""\n'
         assert "there is a target" in run("target", "create", IQN, fails=2)
         assert "there is nothing to change" in run("target", "set", IQN, fails=2)
         assert "alias                Made here" in run("target", "show", IQN)

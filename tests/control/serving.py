@@ -57,6 +57,8 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start `blockyard serve` with these arguments."""
     portals = [] if portal is None else ["--portal", portal]
+    if not {"--config", "--console"} & {*arguments}:
+        portals += ["--console", "off"]  # which takes its time to begin
     return subprocess.Popen(
         [sys.executable, "-m", "blockyard", "serve", "--state", str(state), *portals, *arguments],
         stdout=subprocess.PIPE,

@@ -43,7 +43,9 @@ def configuration(tmp_path: Path, portal: str, *, disks: int = 1, size: str = "1
     file = tmp_path / "wanted.toml"
     volumes = "".join(f'[volumes.d{n}]\npath = "d{n}.img"\nsize = "{size}"\n' for n in range(disks))
     luns = ", ".join(f'{n} = "d{n}"' for n in range(disks))
-    file.write_text(f'[portal_groups.1]\nportals = ["{portal}"]\n{volumes}[targets."{IQN}"]\nluns = {{{luns}}}\n')
+    file.write_text(
+        f'[api]\nlisten = ""\n[portal_groups.1]\nportals = ["{portal}"]\n{volumes}[targets."{IQN}"]\nluns = {{{luns}}}\n'
+    )
     return file
 
 

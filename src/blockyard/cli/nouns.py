@@ -293,6 +293,8 @@ def _off(name: str, directory: Path, options: argparse.Namespace) -> None:
 
 def _drop(configuration: Data, name: str) -> None:
     configuration.pop(name, None)
+    if name == "api":  # without a word of it, a managed server has it at the usual place
+        configuration[name] = {"listen": ""}
 
 
 def _show_setting(name: str, directory: Path, options: argparse.Namespace) -> None:

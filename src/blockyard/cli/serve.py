@@ -208,7 +208,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--console",
         metavar="ADDR[:PORT]",
         help=f"serve the console and the API there, with port {API_PORT} unless said otherwise: over HTTP on loopback, over "
-        f"HTTPS elsewhere (default: {DEFAULT_API.listen} for a server that keeps its configuration, else off; docs/api.md)",
+        f"HTTPS elsewhere; off: nowhere (default: {DEFAULT_API.listen} for a managed server, else off; docs/api.md)",
     )
     process = parser.add_argument_group("process")
     process.add_argument(
@@ -354,7 +354,7 @@ def _from_arguments(options: argparse.Namespace) -> Configuration:
     }
     isns = None if options.isns is None else Isns(options.isns)
     metrics = None if options.metrics is None else Metrics(options.metrics)
-    api = None if options.console is None else Api(options.console)
+    api = None if options.console is None else Api("" if options.console == "off" else options.console)
     pools = _pools(options.pool, options.target or "")
     return Configuration(
         {PORTAL_GROUP: PortalGroup(portals)}, volumes, targets, isns=isns, pools=pools, metrics=metrics, api=api

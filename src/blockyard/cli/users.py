@@ -18,6 +18,7 @@ from pathlib import Path
 from blockyard.cli import parsers
 from blockyard.cli.credentials import CredentialsError, read_secret
 from blockyard.cli.parsers import Subparsers, family
+from blockyard.control import audit
 from blockyard.control.errors import UsageError
 from blockyard.control.events import EventLog
 from blockyard.control.state import State
@@ -97,6 +98,7 @@ def _change(action: _Action, directory: Path, options: argparse.Namespace) -> No
             events = EventLog(state)
             events.record("users-changed", f"{done}, by {getpass.getuser()}", who=getpass.getuser())
             events.flush()
+            audit.record(state, audit.Entry(getpass.getuser(), done))
 
 
 # ---- users
