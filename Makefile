@@ -48,6 +48,7 @@ format: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m blockyard.cli.document > docs/command-line.md
 	$(BIN)/python -m blockyard.control.catalogue > docs/events.md
+	$(BIN)/python -m blockyard.cli.kinds_document > docs/layer-kinds.md
 	$(BIN)/python -m blockyard.scsi.document > docs/supported-commands.md
 	$(BIN)/python -m blockyard.media.document > docs/tape-commands.md
 	$(BIN)/python -m blockyard.optical.document > docs/optical-commands.md

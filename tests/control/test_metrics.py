@@ -181,8 +181,10 @@ class Site:
             [volumes."a \\"quoted\\\\ name"]
             path = "disk.img"
             size = "64M"
+            [volumes.layered]
+            stack = "throttle(iops=1000000, memory(1M))"
             [targets."{IQN}"]
-            luns = {{0 = "a \\"quoted\\\\ name", 1 = "dvd"}}
+            luns = {{0 = "a \\"quoted\\\\ name", 1 = "dvd", 2 = "layered"}}
             access = [{{right = "refuse", initiators = ["{STRANGER}"]}}, {{right = "full"}}]
             [targets."{IQN}:tapes"]
             library = "vault"
@@ -260,6 +262,10 @@ def _check_what_the_initiator_did(site: Site) -> None:
         assert 0 < (page.get("cdp_reach_seconds", pool="fast", volume="vm") or 0) < 100
         assert page.get("cdp_writes", pool="fast", volume="vm") == 4
         assert page.get("tape_library_cartridges", library="vault") == 0
+        assert page.get("layer_healthy", volume="layered", layer="0/0", kind="memory") == 1
+        assert page.get("layer_events_total", volume="layered", layer="0", kind="throttle", counter="delayed") == 0
+        assert page.get("layer_state", volume="layered", layer="0", kind="throttle", gauge="waiting") == 0
+        assert page.get("volume_size_bytes", volume="layered") == 1 << 20
         assert page.get("tape_drive_reads_total", library="vault", drive="1") == 0
         assert page.get("tape_drive_loaded", library="vault", drive="0") == 0
         assert page.get("optical_drive_reads_total", drive="dvd") == 0

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -17,7 +18,7 @@ from blockyard.block.file import FileDevice
 from blockyard.control.configuration_file import dump, load
 from blockyard.control.errors import ConfigurationError
 from blockyard.initiator import ScsiError, connect
-from tests.serving import IQN, ServeFailed, Serving
+from tests.serving import IQN, ServeFailed, Serving, free_port
 
 MiB = 1 << 20
 
@@ -196,7 +197,10 @@ def test_a_tree_of_tables_is_shown_as_it_was_given(files: Path) -> None:
 
 def test_layers_are_shown_and_told_what_to_do(files: Path, serve: Callable[[str], Serving]) -> None:
     stack = "throttle(iops=100000, concat(faults(./a.img), ./b.img))"
-    server = serve(f'[volumes."a/b"]\nstack = "{stack}"\n[targets."{IQN}"]\nluns = {{0 = "a/b"}}\n')
+    metrics = f"127.0.0.1:{free_port()}"
+    server = serve(
+        f'[metrics]\nlisten = "{metrics}"\n[volumes."a/b"]\nstack = "{stack}"\n[targets."{IQN}"]\nluns = {{0 = "a/b"}}\n'
+    )
     state = files / "state"
     shown = blockyard(state, "layer", "show", "a/b").splitlines()
     assert [line.split()[0] for line in shown] == ["LAYER", "throttle(iops=100000)", "└─", "├─", "│", "└─"]
@@ -214,6 +218,11 @@ def test_layers_are_shown_and_told_what_to_do(files: Path, serve: Callable[[str]
         lun.write(0, b"x" * 512)
     assert "iops=77" in blockyard(state, "layer", "do", "a/b", "throttle", "iops=77")
     assert blockyard(state, "layer", "jobs") == "nothing goes on\n"
+    with urlopen(f"http://{metrics}/metrics") as page:
+        text = page.read().decode()
+    assert 'blockyard_layer_events_total{volume="a/b",layer="0/0/0",kind="faults",counter="struck"} 0' in text
+    assert 'blockyard_layer_healthy{volume="a/b",layer="0/0/1",kind="file"} 1' in text
+    assert f'blockyard_volume_size_bytes{{volume="a/b"}} {8 * MiB}' in text
     for arguments, problem in (
         (("show", "c"), "there is no volume 'c'"),
         (("do", "a/b", "scrub"), "no layer can scrub: there is heal, inject, throttle"),

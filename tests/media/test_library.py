@@ -162,7 +162,7 @@ def test_what_was_to_be_written_to_one_cartridge_does_not_hit_another(tmp_path: 
 def test_who_looks_does_not_wait_for_a_move_that_waits_for_a_drive(tmp_path: Path) -> None:
     robot = filled(tmp_path, "A00001L8")
     with ThreadPoolExecutor(1) as threads, robot.lock:
-        looking = threads.submit(lambda: (status_of(robot, {}), look([], {"vault": robot})))
+        looking = threads.submit(lambda: (status_of(robot, {}), look([], {"vault": robot}, {})))
         found, measured = looking.result(timeout=60)
     assert found["elements"] == {"slot-1": "A00001L8"}
     assert measured["libraries"]["vault"]["cartridges"] == 1

@@ -104,8 +104,8 @@ def _kinds(directory: Path, options: argparse.Namespace) -> None:
     if options.kind is not None:
         _kind(options)
         return
-    rows = [(kind.name, _stands_on(kind), kind.text) for kind in kinds.kinds()]
-    show(options, [_described(kind) for kind in kinds.kinds()], ("KIND", "STANDS ON", "WHAT"), rows, none="")
+    rows = [(kind.name, stands_on(kind), kind.text) for kind in kinds.kinds()]
+    show(options, [described(kind) for kind in kinds.kinds()], ("KIND", "STANDS ON", "WHAT"), rows, none="")
 
 
 def _kind(options: argparse.Namespace) -> None:
@@ -113,33 +113,33 @@ def _kind(options: argparse.Namespace) -> None:
         kind = kinds.kind(options.kind)
     except LookupError as error:
         raise UsageError(str(error.args[0])) from None
-    found = _described(kind)
+    found = described(kind)
     if options.json:
         print(json.dumps(found, indent=2, default=str))
         return
-    print(f"{kind.name}: {kind.text}", f"  stands on  {_stands_on(kind)}", sep="\n")
+    print(f"{kind.name}: {kind.text}", f"  stands on  {stands_on(kind)}", sep="\n")
     if kind.example:
         print(f"  example    {kind.example}")
     for title, given in (("OPTION", found["options"]), ("OPTION OF CREATE", found.get("creation", {}))):
-        rows = [(name, each["type"], _default(each)) for name, each in given.items()]
+        rows = [(name, each["type"], shown_default(each)) for name, each in given.items()]
         if rows:
             print("", *table([(title, "TYPE", "DEFAULT"), *rows]), sep="\n")
 
 
-def _described(kind: Kind) -> dict[str, Any]:
+def described(kind: Kind) -> dict[str, Any]:
     found = {"name": kind.name, "text": kind.text, "least": kind.children[0], "most": kind.children[1],
              "argument": kind.argument, "example": kind.example, "options": described_options(kind.options)}  # fmt: skip
     return found | ({"creation": described_options(kind.creation)} if kind.create is not None else {})
 
 
-def _default(option: dict[str, Any]) -> str:
+def shown_default(option: dict[str, Any]) -> str:
     if "default" not in option:
         return "needed"
     default = option["default"]
     return str(default).lower() if isinstance(default, bool) else "-" if default in ("", (), None) else str(default)
 
 
-def _stands_on(kind: Kind) -> str:
+def stands_on(kind: Kind) -> str:
     least, most = kind.children
     if not most:
         return "nothing"

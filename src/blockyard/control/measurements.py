@@ -105,6 +105,14 @@ CDP = {
     "held": _gauge("cdp_held_bytes", "What the journal of a volume takes of a pool.", "pool", "volume"),
     "writes": _gauge("cdp_writes", "Writes that the journal of a volume has.", "pool", "volume"),
 }
+LAYER_HEALTHY = _gauge(
+    "layer_healthy", "1 for a layer of a volume that is well; 0 while it is degraded, or has failed.",
+    "volume", "layer", "kind",
+)  # fmt: skip
+LAYER_COUNTS = _counter("layer_events", "What a layer of a volume counts.", "volume", "layer", "kind", "counter")
+LAYER_STATES = _gauge(
+    "layer_state", "What a layer of a volume has of something now.", "volume", "layer", "kind", "gauge"
+)
 COLLECTION = _gauge("collection_duration_seconds", "How long it took to gather all this.")
 
 
@@ -118,7 +126,8 @@ async def measure(server: Server) -> Measured:
     _of_processes(found, workers, replies)
     _of_gate(found, server)
     for name, volume in server.settled.volumes.items():
-        found.set(VOLUME_SIZE, int(volume.size), name)
+        if volume.size:
+            found.set(VOLUME_SIZE, int(volume.size), name)
     for reply in replies:
         if reply is not None:
             _of_worker(found, reply)
@@ -163,6 +172,16 @@ def _of_gate(found: Measured, server: Server) -> None:
 def _of_worker(found: Measured, reply: dict[str, Any]) -> None:
     for name, counters in reply["volumes"].items():
         _set_all(found, VOLUME, counters, name)
+    for name, size in reply["sizes"].items():
+        found.set(VOLUME_SIZE, size, name)
+    for name, layers in reply.get("layers", {}).items():
+        for layer in layers:
+            where = name, layer["at"], layer["kind"]
+            found.set(LAYER_HEALTHY, layer["healthy"], *where)
+            for counter, value in layer["counters"].items():
+                found.set(LAYER_COUNTS, value, *where, counter)
+            for gauge, value in layer["gauges"].items():
+                found.set(LAYER_STATES, value, *where, gauge)
     for name, counters in reply["drives"].items():
         _set_all(found, DRIVE, counters, name)
     for name, depth in reply.get("depths", {}).items():

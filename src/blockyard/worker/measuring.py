@@ -6,17 +6,37 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from blockyard.block.building import health
+from blockyard.block.device import Device
 from blockyard.media.library import Library
 from blockyard.worker.handoff import Message
 from blockyard.worker.pools import OpenPool
 
 
-def look(pools: Iterable[OpenPool], libraries: Mapping[str, Library]) -> Message:
+def look(pools: Iterable[OpenPool], libraries: Mapping[str, Library], stacks: Mapping[str, Device]) -> Message:
     """In another thread than the loop's: a pool asks the file systems beneath it what is left."""
     return {
+        "layers": {name: list(_layers(device, "0")) for name, device in stacks.items()},
         "pools": {pool.name: _pool(pool) for pool in pools},
         "libraries": {name: _library(library) for name, library in libraries.items()},
     }
+
+
+def _layers(device: Device, at: str) -> Iterator[dict[str, Any]]:
+    """A layer and all beneath it, by their places from the top."""
+    told = device.report()
+    found = {
+        "at": at,
+        "kind": device.label.partition("(")[0],
+        "healthy": int(health(device) not in ("degraded", "failed")),
+    }
+    for what in ("counters", "gauges"):
+        values = told.get(what)
+        there = values.items() if isinstance(values, dict) else ()
+        found[what] = {name: value for name, value in there if isinstance(value, int | float)}
+    yield found
+    for number, child in enumerate(device.children):
+        yield from _layers(child, f"{at}/{number}")
 
 
 def _pool(opened: OpenPool) -> dict[str, Any]:

@@ -53,15 +53,16 @@ def _connection(cid: int, connection: Any) -> dict[str, Any]:
 
 
 def measurements(inventory: Inventory, request: Message) -> Answer:
-    """The statistics, and what there is to tell of pools and tape libraries."""
+    """The statistics, and what there is to tell of pools, tape libraries and stacks of layers."""
     counted = statistics(inventory, request) | {
         "traffic": {name: unit.traffic.as_dict() for name, unit in inventory.units.items()},
         "depths": {name: len(unit.tasks) for name, unit in inventory.units.items() if unit.tasks is not None},
     }
     pools, libraries = list(inventory.pools.values()), inventory.libraries.named()
-    if not pools and not libraries:
+    stacks = {name: unit.device for name, unit in inventory.units.items() if unit.device.children}
+    if not pools and not libraries and not stacks:
         return counted
-    return Later(partial(measuring.look, pools, libraries), lambda found: {**counted, **found})
+    return Later(partial(measuring.look, pools, libraries, stacks), lambda found: {**counted, **found})
 
 
 def drop_sessions(inventory: Inventory, request: Message) -> Message:

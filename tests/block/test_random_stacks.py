@@ -1,0 +1,228 @@
+"""Stacks put together at random: they are one disk, keep what was flushed when power is lost, and change while in use."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from blockyard.block import kinds
+from blockyard.block.building import create_layer, open_stack, understood, written
+from blockyard.block.device import Device
+from blockyard.block.layers import Kind, Opening
+from blockyard.block.raid.work import Background
+from blockyard.block.restack import Failed, common, plan
+from blockyard.block.stack import StackError
+from tests.block.raid.disks import Disk, read
+
+BLOCK = 4096
+_SIZE = 1 << 20
+_WINDOW = 48  # blocks of a device that are looked at
+_DISKS: list[Disk] = []
+
+
+@dataclass(frozen=True)
+class _Options:
+    number: int
+
+
+class PowerLost(BaseException):
+    """Nothing goes on from here."""
+
+
+def _disk(children: Sequence[Device], options: _Options, opening: Opening) -> Device:
+    return _DISKS[options.number]
+
+
+KINDS = (Kind("disk", "A disk of the tests.", _disk, _Options, (0, 0), "number",
+              claims=lambda options: [f"disk:{options.number}"]),)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def disks_and_no_threads() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(kinds.MODULES, "disk", __name__)
+        patch.setattr(Background, "start", lambda self: None)  # what goes on behind would go on after the power is lost
+        yield
+
+
+def _leaf() -> str:
+    _DISKS.append(Disk(_SIZE))
+    return f"disk({len(_DISKS) - 1})"
+
+
+def _size(text: str) -> int:
+    device = open_stack(text)
+    size = device.size
+    device.close()
+    return size
+
+
+_RAID = {"raid0": 2, "raid1": 2, "raid10": 3, "raid5": 3, "raid6": 4}  # members
+
+
+def _made(chance: random.Random, depth: int) -> str:
+    """The text of a stack; what is to be created for it has been."""
+    if not depth:
+        return _leaf()
+    choice = chance.choice(("concat", "slice", "throttle", "faults", "delay", "cache", "moving", *_RAID))
+    if choice in _RAID:
+        members = ", ".join(_made(chance, depth - 1 if number == 0 else 0) for number in range(_RAID[choice]))
+        made = (
+            "region=32K"
+            if choice == "raid1"
+            else "chunk=8K, journal_size=64K" + ("" if choice == "raid0" else ", region=32K")
+        )
+        if choice in ("raid5", "raid6") and chance.random() < 0.5:
+            made += ", journal=true"
+        try:
+            create_layer(f"{choice}({made}, {members})")
+        except StackError:  # what is below has become too small for it
+            return _leaf()
+        return f"{choice}({members})"
+    if choice == "concat":
+        return f"concat({', '.join(_made(chance, depth - 1 if number == 0 else 0) for number in range(chance.randint(1, 3)))})"
+    if choice == "moving":
+        return f"moving({_leaf()}, {_leaf()})"
+    below = _made(chance, depth - 1)
+    if choice == "slice":
+        blocks = _size(below) // BLOCK
+        offset = chance.randrange(max(1, blocks // 2))
+        return f"slice(offset={offset * BLOCK}, length={chance.randint(1, blocks - offset) * BLOCK}, {below})"
+    options = {"throttle": "iops=1000000, ", "cache": "ram=1M, ", "delay": "read=0, "}
+    return f"{choice}({options.get(choice, '')}{below})"
+
+
+class Model:
+    """What each block may be: the one that it is, and if power is lost, those that have been since the last flush."""
+
+    def __init__(self, device: Device, chance: random.Random) -> None:
+        self.blocks = min(_WINDOW, device.size // BLOCK)
+        self.base = chance.randint(0, device.size // BLOCK - self.blocks) * BLOCK
+        self.now = [self._read(device, block) for block in range(self.blocks)]
+        self.may = [{content} for content in self.now]
+
+    def _read(self, device: Device, block: int) -> bytes:
+        return read(device, self.base + block * BLOCK, BLOCK)
+
+    def write(self, block: int, content: bytes) -> None:
+        self.may[block].add(content)
+        self.now[block] = content
+
+    def flushed(self) -> None:
+        self.may = [{content} for content in self.now]
+
+    def check(self, device: Device) -> None:
+        for block, content in enumerate(self.now):
+            assert self._read(device, block) == content, f"block {block}"
+
+    def check_after_power_loss(self, device: Device) -> None:
+        for block, contents in enumerate(self.may):
+            assert self._read(device, block) in contents, f"block {block}"
+
+
+def _act(chance: random.Random, device: Device, model: Model) -> None:
+    start = chance.randrange(model.blocks)
+    count = chance.randint(1, min(6, model.blocks - start))
+    what = chance.choice(("write", "write", "write", "zero", "discard", "flush", "read"))
+    if what == "flush":
+        device.flush()
+        model.flushed()
+        return
+    if what == "read":
+        assert read(device, model.base + start * BLOCK, count * BLOCK) == b"".join(model.now[start : start + count])
+        return
+    data = [bytes([chance.randrange(256)]) * BLOCK if what == "write" else bytes(BLOCK) for _ in range(count)]
+    for number, content in enumerate(data):
+        model.write(start + number, content)
+    if what == "write":
+        device.pwritev([b"".join(data)], model.base + start * BLOCK)
+    elif what == "zero":
+        device.write_zeroes(model.base + start * BLOCK, count * BLOCK)
+    else:
+        device.discard(model.base + start * BLOCK, count * BLOCK)
+
+
+def _lose_power(chance: random.Random) -> None:
+    _DISKS[:] = [disk.after_power_loss(chance) for disk in _DISKS]
+
+
+def _run(seed: int, depth: int) -> None:
+    chance = random.Random(seed)
+    _DISKS.clear()
+    text = _made(chance, depth)
+    for disk in _DISKS:
+        disk.flush()
+    device = open_stack(text)
+    model = Model(device, chance)
+    for _ in range(chance.randint(0, 25)):
+        _act(chance, device, model)
+    model.check(device)
+    left = chance.randint(0, 40)
+
+    def count() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise PowerLost
+
+    for disk in _DISKS:
+        disk.before_write = disk.before_flush = count
+    with contextlib.suppress(PowerLost):
+        while left >= 0:
+            _act(chance, device, model)
+    for _ in range(2):  # what opening it writes may be lost as well
+        _lose_power(chance)
+        device = open_stack(text)
+        model.check_after_power_loss(device)
+    model = Model(device, chance)
+    for _ in range(10):
+        _act(chance, device, model)
+    device.close()
+    device = open_stack(text)
+    model.check(device)
+    device.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 1 << 32), depth=st.integers(1, 3))
+def test_power_is_lost(seed: int, depth: int) -> None:
+    _run(seed, depth)
+
+
+@pytest.mark.soak
+def test_power_is_lost_very_often() -> None:
+    for seed in range(20_000):
+        _run(seed, 1 + seed % 4)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 1 << 32))
+def test_stacks_change_while_they_are_in_use(seed: int) -> None:
+    chance = random.Random(seed)
+    _DISKS.clear()
+    device = open_stack(_made(chance, 2))
+    model = Model(device, chance)
+    for _ in range(6):
+        text = written(device)
+        above = chance.choice(("throttle(iops=1000000, {})", "cache(ram=1M, {})", "faults({})", "concat({})"))
+        whole = understood(chance.choice((above.format(text), *map(written, _passing(device)))))
+        assert common(device, whole)
+        with contextlib.suppress(Failed):
+            device = plan(device, whole, Opening()).carry_out()
+        _act(chance, device, model)
+        model.check(device)
+    device.close()
+
+
+def _passing(device: Device) -> Iterator[Device]:
+    """The layers down to the first that does more than to pass on."""
+    yield device
+    while device.label.startswith(("throttle", "cache", "faults", "delay")):
+        (device,) = device.children
+        yield device
