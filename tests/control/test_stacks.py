@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -351,3 +354,21 @@ def test_a_volume_is_moved_under_a_running_load(files: Path, serve: Callable[[st
         load.go_on()
     server.restart()
     assert status(state)["volumes"]["a"]["uuid"] == before
+
+
+def test_a_stack_that_is_gone_does_not_take_the_rest_with_it(files: Path, serve: Callable[[str], Serving]) -> None:
+    targets = f'[targets."{IQN}"]\nluns = {{0 = "a", 1 = "b"}}\n'
+    server = serve(f"[volumes.a]\nstack = 'concat(./a.img)'\n[volumes.b]\nstack = 'concat(./b.img)'\n{targets}")
+    (files / "b.img").rename(files / "away")
+    (worker,) = server.workers
+    os.kill(worker, signal.SIGKILL)
+    with connect(server.url(), timeout=60) as lun:
+        assert lun.read(0, 1) == b"\1" * 512
+        assert status(files / "state")["volumes"]["b"]["size"] == 0
+        assert "b is not served, as it cannot be opened" in blockyard(files / "state", "events")
+        (files / "away").rename(files / "b.img")
+        end = time.monotonic() + 60
+        while not status(files / "state")["volumes"]["b"]["size"] and time.monotonic() < end:
+            time.sleep(0.2)
+    with connect(server.url(1)) as lun:
+        assert lun.read(0, 1) == b"\2" * 512

@@ -28,11 +28,32 @@ class Change:
         self._grace = grace
         self._deadline = loop.now + grace
         self._done = done
-        self._closing = False
+        self._begun = self._closing = False
 
     def begin(self, settled: Settled) -> None:
         """Raises OSError or ValueError when it cannot be; then nothing has changed, and `done` is not called."""
+        opening = self._inventory.prepare(settled)
+        if opening is None:
+            self._take_over(settled)
+        else:
+            self._loop.executor.submit(opening, lambda failure: self._opened(settled, failure))
+
+    def _opened(self, settled: Settled, failure: Exception | None) -> None:
+        """What takes its time to open is open, or cannot be."""
+        try:
+            if failure is not None:
+                raise failure
+            self._take_over(settled)
+        except (OSError, ValueError) as error:
+            self._closing = True
+            self._done(explain(error))
+        finally:
+            self._inventory.opener.forget_ready()
+
+    def _take_over(self, settled: Settled) -> None:
         self._sessions, self._units = self._inventory.begin(settled)
+        self._begun = True
+        self._deadline = self._loop.now + self._grace
         if self._sessions:
             for link in list(self._loop.links.values()):
                 if link.connection.state is State.LOGIN:  # it may be on its way to what is not there any more
@@ -44,7 +65,7 @@ class Change:
 
     def tick(self, now: float) -> None:
         """Go on if all that has to go is gone, or has had its time."""
-        if self._closing:
+        if self._closing or not self._begun:
             return
         self._loop.tick_at = now + _LOOK
         late = now >= self._deadline

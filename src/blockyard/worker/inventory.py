@@ -35,7 +35,6 @@ from blockyard.worker.configuration import Schedule, Settled, Volume
 from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.drives import Drives
 from blockyard.worker.executor import ThreadExecutor
-from blockyard.worker.handoff import Message
 from blockyard.worker.jobs import Jobs
 from blockyard.worker.later import Answer, Later
 from blockyard.worker.libraries import Libraries
@@ -70,6 +69,7 @@ class Inventory:
         self._closing: list[OpenPool] = []  # pools that have to go as soon as their units have
         self._volumes: dict[str, Volume] = {}  # as they are open
         self._settled = Settled()
+        self._looking = False  # for what could not be opened
         self._directory = Directory((), {})
         self.libraries = Libraries(executor)
         self.drives = Drives(executor)
@@ -115,8 +115,8 @@ class Inventory:
     def begin(self, settled: Settled, *, again: bool = False) -> Leaving:
         """Take over what can be had at once. Raises OSError or ValueError; then initiators have noticed nothing.
 
-        With `again`, all of it has been served before, by a process that has died: a pool that cannot be opened now is left out,
-        so that it does not take the rest with it. `finish` looks for it again.
+        With `again`, all of it has been served before, by a process that has died: a pool or stack that cannot be opened now is
+        left out, so that it does not take the rest with it. `look_again` tries it once more.
         """
         closing = [pool for pool in self.pools.values() if not pool.is_of(settled.pools.get(pool.name))]
         staying = {name for name, volume in settled.volumes.items() if self._stays(volume, closing)}
@@ -132,7 +132,14 @@ class Inventory:
                 if name in staying:
                     self._adjust(volume)
                 elif occupied.isdisjoint(claim.what for claim in volume.claims) and volume.pools <= pools.keys():
-                    opened[name] = self.opener.open(volume, pools, keep)
+                    try:
+                        opened[name] = self.opener.open(volume, pools, keep)
+                    except (OSError, ValueError) as error:
+                        if not again or not volume.stack:
+                            raise
+                        self._notify(
+                            "error", "volume-not-open", f"{name} is not served, as it cannot be opened: {error}"
+                        )
         except BaseException:
             self.let_go(opened.values())
             self.libraries.discard(libraries)
@@ -147,6 +154,28 @@ class Inventory:
         self._admission.configure(settled.auth.policy, keep)
         units = [*leaving.values(), *self.libraries.take_over(libraries), *self.drives.take_over(settled.drives, keep)]
         return Leaving(self._arrange(), units)
+
+    def prepare(self, settled: Settled) -> Callable[[], Exception | None] | None:
+        """What `begin` had better find open, as opening it may wait: to be called in a thread; None where there is nothing.
+
+        It returns what went wrong; then `begin` is not to be called.
+        """
+        staying = {name for name, volume in settled.volumes.items() if self._stays(volume, ())}
+        occupied = {claim.what for name in self.units if name not in staying for claim in self._volumes[name].claims}
+        new = [
+            volume for name, volume in settled.volumes.items()
+            if volume.stack and name not in staying and occupied.isdisjoint(claim.what for claim in volume.claims)
+            and all(name in self.pools and self.pools[name].is_of(settled.pools.get(name)) for name in volume.pools)
+        ]  # fmt: skip
+        return partial(self._make_ready, new, _directory(settled)) if new else None
+
+    def _make_ready(self, volumes: Sequence[Volume], keep: Path | None) -> Exception | None:
+        try:
+            self.opener.make_ready(volumes, self.pools, keep)
+        except (OSError, ValueError) as error:
+            self.opener.forget_ready()
+            return error
+        return None
 
     def finish(self) -> None:
         """What had to go is gone. Raises OSError or ValueError for what cannot be opened in its place."""
@@ -204,16 +233,29 @@ class Inventory:
 
     @property
     def complete(self) -> bool:
-        """Whether all pools that are to be open are."""
-        return self._settled.pools.keys() <= self.pools.keys()
+        """Whether all pools and volumes that are to be open are."""
+        return self._settled.pools.keys() <= self.pools.keys() and self._settled.volumes.keys() <= self.units.keys()
 
     def look_again(self) -> None:
-        """Open what could not be opened before, if it can be now."""
-        try:
-            self.finish()
-        except (OSError, ValueError):  # it has been told when it was first so
+        """Open what could not be opened before, if it can be now: stacks in a thread, as that may wait."""
+        if self._looking:
             return
-        self._notify("info", "pool-open", "all pools are served again")
+        self._looking = True
+        settled = self._settled
+        stacks = [volume for name, volume in settled.volumes.items() if volume.stack and name not in self.units]
+
+        def finish(failure: Exception | None) -> None:
+            self._looking = False
+            if failure is not None or settled is not self._settled:
+                self.opener.forget_ready()
+                return
+            try:
+                self.finish()
+            except (OSError, ValueError):  # it has been told when it was first so
+                return
+            self._notify("info", "pool-open", "all pools and volumes are served again")
+
+        self._executor.submit(partial(self._make_ready, stacks, _directory(settled)), finish)
 
     def _warn(self, pool: str) -> None:
         """Space is getting short in a pool: initiators that use it are told (SBC-4)."""
@@ -274,28 +316,17 @@ class Inventory:
 
         return Later(attempt, go_on)
 
-    def refresh(self) -> Later:
-        """Look at the sizes of stacks again: what they stand on may have grown. Tells which have, by name, before and after."""
-        stacks = {name: unit for name, unit in self.units.items() if self._volumes[name].stack}
-        before = {name: unit.device.size for name, unit in stacks.items()}
-
-        def look() -> None:
-            for unit in stacks.values():
-                unit.device.refresh()
-
-        def tell(result: object) -> Message:
-            grown = {name: unit for name, unit in stacks.items() if unit.device.size != before[name]}
-            for unit in grown.values():
-                unit.capacity_changed()
-            return {"sizes": {name: [before[name], unit.device.size] for name, unit in grown.items()}}
-
-        return Later(look, tell)
+    @property
+    def stacks(self) -> dict[str, LogicalUnit]:
+        """The volumes that are stacks of layers."""
+        return {name: unit for name, unit in self.units.items() if self._volumes[name].stack}
 
     def notice_sizes(self) -> None:
         """Tell initiators of stacks that have got another size by themselves; end moves that were given up."""
-        for name, unit in self.units.items():
-            if self._volumes[name].stack and unit.device.size >> unit.shift not in (0, unit.blocks):
+        for unit in self.stacks.values():
+            if unit.device.size >> unit.shift not in (0, unit.blocks):
                 unit.capacity_changed()
+        for unit in self.units.values():
             self.opener.end_move(unit)
 
     def opening(self, name: str) -> Opening:

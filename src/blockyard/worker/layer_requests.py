@@ -145,6 +145,24 @@ def moved(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
     return {"stack": written(moving.new)}
 
 
+def refresh(inventory: Inventory, request: Message) -> Answer:
+    """Look at the sizes of stacks again: what they stand on may have grown. Tells which have, by name, before and after."""
+    stacks = inventory.stacks
+    before = {name: unit.device.size for name, unit in stacks.items()}
+
+    def look() -> None:
+        for unit in stacks.values():
+            unit.device.refresh()
+
+    def tell(result: object) -> Message:
+        grown = {name: unit for name, unit in stacks.items() if unit.device.size != before[name]}
+        for unit in grown.values():
+            unit.capacity_changed()
+        return {"sizes": {name: [before[name], unit.device.size] for name, unit in grown.items()}}
+
+    return Later(look, tell)
+
+
 def jobs(inventory: Inventory, request: Message) -> Message:
     """The jobs of layers."""
     return {"jobs": [job.describe() for job in inventory.jobs]}

@@ -41,6 +41,7 @@ class Opener:
         self._executor = executor
         self._notify = notify
         self._shared = Shared()  # layers that several volumes have parts of
+        self._ready: dict[str, tuple[Volume, Device]] = {}  # what is open already, by the names of volumes
 
     def open(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> LogicalUnit:
         """The logical unit of a volume. Raises OSError, or ValueError for a stack."""
@@ -69,8 +70,24 @@ class Opener:
         unit.resume()
         return unit
 
+    def make_ready(self, volumes: Iterable[Volume], pools: Mapping[str, OpenPool], keep: Path | None) -> None:
+        """Open what volumes are, for `open`; in another thread than the loop's, as that may wait. Raises what opening does."""
+        for volume in volumes:
+            self._ready[volume.name] = volume, self.device(volume, pools, keep)
+
+    def forget_ready(self) -> None:
+        """Close what has been opened and was not wanted after all."""
+        for _, device in self._ready.values():
+            try:
+                device.close()
+            except OSError as error:
+                log.error("%s: closing it has failed: %s", device.label, error)
+        self._ready.clear()
+
     def device(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> Device:
         """What a volume is. Raises OSError, or ValueError for a stack."""
+        if volume.name in self._ready and self._ready[volume.name][0] == volume:
+            return self._ready.pop(volume.name)[1]
         if volume.pool:
             device = pools[volume.pool].device(volume.in_pool, volume.snapshot)
         elif volume.stack:

@@ -18,7 +18,7 @@ from blockyard.worker.check_requests import CHECK_REQUESTS
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import Answer, Later
-from blockyard.worker.layer_requests import cancel, jobs, layer
+from blockyard.worker.layer_requests import cancel, jobs, layer, refresh
 from blockyard.worker.member_requests import MEMBER_REQUESTS
 from blockyard.worker.optical_requests import OPTICAL_REQUESTS
 from blockyard.worker.pool_requests import POOL_REQUESTS
@@ -111,11 +111,6 @@ def set_port_group(inventory: Inventory, request: Message) -> Message:
 def alive(inventory: Inventory, request: Message) -> Message:
     """Nothing: that there is a reply tells all."""
     return {}
-
-
-def refresh(inventory: Inventory, request: Message) -> Answer:
-    """See Inventory.refresh."""
-    return inventory.refresh()
 
 
 _OF_POOLS = {
