@@ -85,6 +85,8 @@ _KINDS = (
     Kind("schedule-failed", _ERROR, "A snapshot of a schedule could not be taken, or an old one not be deleted.",
          "The text says why; the next time is tried as usual."),
     # layers
+    Kind("volume-not-open", _ERROR, "A volume is not served, as its stack cannot be opened.",
+         "The text says why. It is tried again and again, and `pool-open` tells when all are served."),
     Kind("layer-not-open", _ERROR, "A layer goes on without something that it stands on, which cannot be opened.",
          "See to what is named. `blockyard layer show` says what is missing."),
     Kind("compressed-disk-damaged", _ERROR, "A compressed disk has segments that cannot be read.",
