@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from blockyard.block import codec
 from blockyard.media.partition import Partition, create
-from blockyard.media.record import BLOCK, FIRST, HEADER_LENGTH, SLOT, Record, Superblock
+from blockyard.media.record import BLOCK, FIRST, HEADER_LENGTH, SLOT, Record, Sealed, Superblock
 from tests.media.scratch import scratch
 
 CARTRIDGE = UUID("c0ffee00-1111-4222-8333-444455556666")
@@ -28,7 +28,7 @@ def made(directory: Path) -> Partition:
     return Partition(directory / "0.data")
 
 
-def contents(partition: Partition) -> list[bytes | None]:
+def contents(partition: Partition) -> list[bytes | Sealed | None]:
     return [partition.read(number) for number in range(partition.objects)]
 
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_is_no_superblock_and_no_record() -> None:
         replace(sound, objects=2), replace(sound, filemarks=2), replace(sound, end=1 << 63), replace(sound, end=0),
     ):  # fmt: skip
         assert Superblock.decode(wrong.encode()) is None
-    block = Record(BLOCK, 0, 100, 100, 1, 0, 0)
+    block = Record(BLOCK, 0, 0, 100, 100, 1, 0, 0)
     assert Record.decode(block.encode()) == block
     for record in (block._replace(stored=101), block._replace(length=1 << 30, stored=1 << 30)):
         assert Record.decode(record.encode()) is None  # it would take memory that no block takes

@@ -15,6 +15,7 @@ from typing import Any
 
 from blockyard.media import tape_pages as pages
 from blockyard.media.cartridge import describe
+from blockyard.media.encryption import Encryption
 from blockyard.media.generations import GENERATIONS
 from blockyard.media.models import DriveModel
 from blockyard.media.tape import Tape
@@ -65,6 +66,7 @@ class TapeDrive(MediaUnit):
         self.block_size = 0
         self.buffered = _BUFFERED
         self.compression = False
+        self.encryption = Encryption()
         self.alerts: set[int] = set()
         self.medium_errors = {"read": 0, "write": 0}
         self.mode = ModeParameters(self.durable, pages=pages.MODE_PAGES, bare=True)
@@ -208,6 +210,7 @@ class TapeDrive(MediaUnit):
     def _let_go(self) -> None:
         tape, self.tape = self.tape, None
         if tape is not None:
+            self.encryption.demounted()
             self.update()
             tape.close(f"{self.vendor:8.8}{self.serial:32.32}")
 
@@ -282,7 +285,12 @@ class TapeDrive(MediaUnit):
             size = capacities[number] // 10**6 if number < len(capacities) else 0
             self.mode.put(pages.PARTITIONS, f"size_{number}", min(size, 0xFFFF))
 
+    def detach(self, nexus: Nexus) -> None:
+        super().detach(nexus)
+        self.encryption.forget(nexus)
+
     def reset(self) -> None:
+        self.encryption.reset()
         self.block_size = 0
         self.buffered = _BUFFERED
         super().reset()

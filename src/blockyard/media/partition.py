@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -23,12 +24,14 @@ from crc32c import crc32c
 from blockyard.block import codec
 from blockyard.media.files import read_all, write_all
 from blockyard.media.index import Index
-from blockyard.media.record import BLOCK, FILEMARK, FIRST, HEADER_LENGTH, SLOT, Record, Superblock
+from blockyard.media.record import BLOCK, FILEMARK, FIRST, HEADER_LENGTH, OPEN, SEALED, SLOT, Record, Sealed, Superblock
 from blockyard.scsi.sense import ReadFailure
 
 log = logging.getLogger(__name__)
 
 _TRY = bytearray(1)
+# encrypts: codec, what it has made of the block, length of the block and its number → what to store
+Seal = Callable[[int, bytes | bytearray | memoryview, int, int], bytes]
 _CHECKPOINT = 256 << 20  # bytes of records after which opening shall not have to read them
 
 
@@ -91,8 +94,11 @@ class Partition:
                 low = middle + 1
         return low
 
-    def read(self, number: int) -> bytes | None:
-        """The block with this number, or None for a filemark. Raises ReadFailure; EBADMSG where its checksum is wrong."""
+    def read(self, number: int) -> bytes | Sealed | None:
+        """The block with this number, as it is stored where it is encrypted, or None for a filemark.
+
+        Raises ReadFailure; EBADMSG where its checksum is wrong.
+        """
         try:
             offset = self.offset(number)
             if not FIRST <= offset < self.end:
@@ -105,6 +111,8 @@ class Partition:
             data = read_all(self._fd, record.stored, offset + HEADER_LENGTH, self._path)
             if crc32c(data) != record.checksum:
                 raise OSError(errno.EBADMSG, f"The checksum of object {number} is wrong", str(self._path))
+            if record.cipher:
+                return Sealed(record.codec, record.length, number, data)
             return codec.decompress(record.codec, data, record.length)
         except OSError as error:
             raise ReadFailure(error.errno, error.strerror, error.filename or str(self._path)) from error
@@ -119,19 +127,22 @@ class Partition:
 
     # ---- writing
 
-    def append(self, data: bytes | bytearray | memoryview, *, compress: bool = False) -> int:
+    def append(self, data: bytes | bytearray | memoryview, *, compress: bool = False, seal: Seal | None = None) -> int:
         """Write a block behind all others; that waits for no disk. Returns how many bytes of data it takes.
 
         Raises OSError, and then there is no such block.
         """
         kind, stored = codec.compress(data) if compress else (codec.PLAIN, data)
-        record = Record(BLOCK, kind, len(data), len(stored), self._epoch, self.objects, crc32c(stored))
+        if seal is not None:
+            stored = seal(kind, stored, len(data), self.objects)
+        cipher = OPEN if seal is None else SEALED
+        record = Record(BLOCK, kind, cipher, len(data), len(stored), self._epoch, self.objects, crc32c(stored))
         self._append(record, stored)
         return len(stored)
 
     def append_filemark(self) -> None:
         """Write a filemark behind all else. Raises OSError; then there is none."""
-        self._append(Record(FILEMARK, codec.PLAIN, 0, 0, self._epoch, self.objects, 0), b"")
+        self._append(Record(FILEMARK, codec.PLAIN, OPEN, 0, 0, self._epoch, self.objects, 0), b"")
         self.filemarks += 1
 
     def _append(self, record: Record, data: bytes | bytearray | memoryview) -> None:

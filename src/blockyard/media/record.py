@@ -16,11 +16,13 @@ FIRST = 2 * SLOT  # where the first record is
 _MAGIC = b"BLKYTAPE"
 _SUPERBLOCK = struct.Struct("<8sII16s5QI")
 _RECORD_MAGIC = b"BYTR"
-_RECORD = struct.Struct("<4sBBHIIQQI")  # and the checksum of these
+_RECORD = struct.Struct("<4sBBBxIIQQI")  # and the checksum of these
 HEADER_LENGTH = _RECORD.size + 4
 MAX_BLOCK = 0xFFFFFF  # bytes: what the length field of WRITE (6) can say
 
 BLOCK, FILEMARK = 1, 2
+OPEN, SEALED = 0, 1  # ciphers: none, AES-256-GCM (sealing.py)
+MAX_SEALING = 128  # bytes that encryption adds to a block at most
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,22 @@ class Superblock:
         return cls(UUID(bytes=cartridge), partition, sequence, epoch, objects, end, marks)
 
 
+class Sealed(NamedTuple):
+    """A block that is encrypted, as it was stored."""
+
+    codec: int
+    length: int  # of the block
+    number: int
+    stored: bytes
+
+
 class Record(NamedTuple):
     """The header of a block or filemark. `length` is that of the block, `stored` that of the data which follows: it is the
-    block itself or, by `codec`, what it was compressed to."""
+    block itself or, by `codec`, what it was compressed to; and that, by `cipher`, encrypted."""
 
     kind: int
     codec: int
+    cipher: int
     length: int
     stored: int
     epoch: int
@@ -72,7 +84,7 @@ class Record(NamedTuple):
     checksum: int  # of the data which follows
 
     def encode(self) -> bytes:
-        body = _RECORD.pack(_RECORD_MAGIC, self.kind, self.codec, 0, *self[2:])
+        body = _RECORD.pack(_RECORD_MAGIC, *self)
         return body + crc32c(body).to_bytes(4, "little")
 
     @classmethod
@@ -80,8 +92,11 @@ class Record(NamedTuple):
         """None for what is no header, or a damaged one."""
         if len(data) < HEADER_LENGTH:
             return None
-        magic, kind, codec, _, *numbers = _RECORD.unpack_from(data)
+        magic, *numbers = _RECORD.unpack_from(data)
         if magic != _RECORD_MAGIC or crc32c(data[: _RECORD.size]) != int.from_bytes(data[-4:], "little"):
             return None
-        record = cls(kind, codec, *numbers)
-        return record if record.stored <= record.length <= MAX_BLOCK else None
+        record = cls(*numbers)
+        if record.cipher not in (OPEN, SEALED):
+            return None
+        added = MAX_SEALING if record.cipher else 0
+        return record if record.stored - added <= record.length <= MAX_BLOCK else None

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blockyard.media.cartridge import Cartridge, Description
-from blockyard.media.partition import Partition
-from blockyard.media.record import HEADER_LENGTH
+from blockyard.media.partition import Partition, Seal
+from blockyard.media.record import HEADER_LENGTH, Sealed
 
 _MOST_WARNING = 1 << 30  # bytes before the end at which early warning begins, and no more than a sixteenth of all
 _FILEMARK_ROOM = 1 << 16  # bytes beyond the end that are left for filemarks
@@ -72,8 +72,10 @@ class Tape:
 
     # ---- transfers
 
-    def read(self) -> bytes | None:
-        """The next block, or None for a filemark. Raises EOFError at the end of data, OSError for a damaged block.
+    def read(self) -> bytes | Sealed | None:
+        """The next block, as it is stored where it is encrypted, or None for a filemark.
+
+        Raises EOFError at the end of data, OSError for a damaged block.
 
         The position is behind what was read, or was damaged.
         """
@@ -82,8 +84,12 @@ class Tape:
         number, self.position = self.position, self.position + 1
         data = self.partition.read(number)
         if data is not None:
-            self.read_bytes += len(data)
+            self.read_bytes += data.length if isinstance(data, Sealed) else len(data)
         return data
+
+    def peek(self) -> bytes | Sealed | None:
+        """The object that comes next, as `read`; None where there is none too. Raises OSError."""
+        return self.partition.read(self.position) if self.position < self.partition.objects else None
 
     def reads_at_once(self, count: int) -> bool:
         """Whether so many blocks that come next can be read without waiting for a disk."""
@@ -106,10 +112,10 @@ class Tape:
         partition = self.partition
         return partition.filemarks - partition.filemarks_before(self.position) == partition.objects - self.position
 
-    def write(self, data: bytes | bytearray | memoryview, *, compress: bool = False) -> None:
+    def write(self, data: bytes | bytearray | memoryview, *, compress: bool = False, seal: Seal | None = None) -> None:
         """Write a block; all that was behind the position is gone. Raises OSError."""
         self.cut()
-        self.stored += self.partition.append(data, compress=compress)
+        self.stored += self.partition.append(data, compress=compress, seal=seal)
         self.position += 1
         self.written += len(data)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockyard.media import mam, positioning, transfer, volume_commands
+from blockyard.media import encryption, mam, positioning, transfer, volume_commands
 from blockyard.media.unit import COMMANDS
 from blockyard.scsi import removable, sbc
 from blockyard.scsi.cdb import Access, Check, Command, CommandTable, Conflict, Field, Handler, Kind
@@ -10,6 +10,9 @@ from blockyard.scsi.cdb import Access, Check, Command, CommandTable, Conflict, F
 _IMMED = Field("immed", 1, 0, 1)
 _LENGTH = Field("length", 2, 7, 24)
 _FIXED = Field("fixed", 1, 0, 1)
+_SECURITY = (
+    Field("security_protocol", 1, 7, 8), Field("security_protocol_specific", 2, 7, 16), Field("inc_512", 4, 7, 1, Kind.ZERO),
+)  # fmt: skip
 _READS, _MOVES = Conflict.EXCLUSIVE_ACCESS, Conflict.ANY
 _HOURS = 3 * 3600  # seconds for what takes a drive long
 
@@ -140,6 +143,17 @@ _OWN = [
         0x92, "LOCATE (16)", 16, positioning.locate_16, Field("dest_type", 1, 5, 3), Field("cp", 1, 1, 1), _IMMED,
         Field("bam", 2, 0, 1, Kind.ZERO), Field("partition", 3, 7, 8), Field("identifier", 4, 7, 64),
         check=positioning.check_locate_16,
+    ),
+    Command(
+        0xA2, "SECURITY PROTOCOL IN", 12,
+        (*_SECURITY, Field("allocation_length", 6, 7, 32)),
+        encryption.security_protocol_in, check=encryption.check_in, blocking=True, exclusive=True, conflict=_READS,
+    ),
+    Command(
+        0xB5, "SECURITY PROTOCOL OUT", 12,
+        (*_SECURITY, Field("parameter_list_length", 6, 7, 32)),  # TRANSFER LENGTH
+        encryption.security_protocol_out, check=encryption.check_out, data_out=sbc.parameter_list, blocking=True,
+        exclusive=True,
     ),
 ]  # fmt: skip
 

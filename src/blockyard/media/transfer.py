@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blockyard.media.record import MAX_SEALING
 from blockyard.media.tape_pages import APPEND_ONLY, CONFIGURATION, EXTENSION
 from blockyard.scsi.sense import (
     END_OF_MEDIUM,
@@ -22,6 +23,7 @@ from blockyard.scsi.sense import (
 
 if TYPE_CHECKING:
     from blockyard.media.drive import TapeDrive
+    from blockyard.media.encryption import Parameters
     from blockyard.media.tape import Tape
     from blockyard.scsi.task import Buffer, Task
 
@@ -59,12 +61,13 @@ def at_once(unit: TapeDrive, task: Task) -> bool:
     tape, fields, command = unit.tape, task.fields, task.command
     if tape is None or command is None:
         return False
+    held = unit.encryption.of(task.nexus)
     if command.run is write:
-        plain = unit.buffered and not unit.compression
+        plain = unit.buffered and not unit.compression and not held.encryption
         return bool(plain) and task.expected <= _INLINE and tape.appends_at_once()
     if command.run is read:
         small = data_length(fields, unit.block_size) <= _INLINE
-        return small and tape.reads_at_once(fields["length"] if fields["fixed"] else 1)
+        return held.plain and small and tape.reads_at_once(fields["length"] if fields["fixed"] else 1)
     return False
 
 
@@ -77,15 +80,21 @@ def check_read(unit: TapeDrive, task: Task) -> None:
 def read(unit: TapeDrive, task: Task) -> Buffer:
     tape, fields = loaded(unit), task.fields
     _check_length(unit, task, MAX_TRANSFER)  # a MODE SELECT before it may have made the blocks longer
-    data = _read_fixed(unit, tape, fields["length"]) if fields["fixed"] else _read_variable(unit, tape, fields)
+    held = unit.encryption.of(task.nexus)
+    if fields["fixed"]:
+        data: Buffer = _read_fixed(unit, tape, held, fields["length"])
+    else:
+        data = _read_variable(unit, tape, held, fields)
     unit.counters.read_bytes += len(data)
     return data
 
 
-def _next_block(tape: Tape, left: int, data: Buffer = b"") -> bytes:
+def _next_block(tape: Tape, held: Parameters, left: int, data: Buffer = b"") -> bytes:
     """The next block; what is no block ends the command with `left` as INFORMATION, and `data` that was read before."""
     try:
         block = tape.read()
+        if block is not None:
+            return held.open(block)
     except EOFError:
         asc = Asc.END_OF_DATA_DETECTED
         raise CheckCondition(SenseKey.BLANK_CHECK, asc, information=left, data=data) from None
@@ -94,17 +103,18 @@ def _next_block(tape: Tape, left: int, data: Buffer = b"") -> bytes:
         if found is None:
             raise
         raise CheckCondition(found.key, found.asc, information=left, data=data) from error
-    if block is None:
-        asc = Asc.FILEMARK_DETECTED
-        raise CheckCondition(SenseKey.NO_SENSE, asc, information=left, stream=FILEMARK, data=data)
-    return block
+    except CheckCondition as error:  # not to be seen by this host: the tape stands before it (SSC-5)
+        tape.position -= 1
+        raise CheckCondition(error.key, error.asc, information=left, data=data) from error
+    asc = Asc.FILEMARK_DETECTED
+    raise CheckCondition(SenseKey.NO_SENSE, asc, information=left, stream=FILEMARK, data=data)
 
 
-def _read_variable(unit: TapeDrive, tape: Tape, fields: dict[str, int]) -> Buffer:
+def _read_variable(unit: TapeDrive, tape: Tape, held: Parameters, fields: dict[str, int]) -> Buffer:
     wanted = fields["length"]
     if not wanted:
         return b""
-    block = _next_block(tape, wanted)
+    block = _next_block(tape, held, wanted)
     excess = wanted - len(block)
     # SILI passes over blocks that are too short, and too long ones where no block length is set
     if excess and not (fields["sili"] and (excess > 0 or not unit.block_size)):
@@ -112,10 +122,10 @@ def _read_variable(unit: TapeDrive, tape: Tape, fields: dict[str, int]) -> Buffe
     return block[:wanted]
 
 
-def _read_fixed(unit: TapeDrive, tape: Tape, count: int) -> Buffer:
+def _read_fixed(unit: TapeDrive, tape: Tape, held: Parameters, count: int) -> Buffer:
     data = bytearray()
     for number in range(count):
-        block = _next_block(tape, count - number, data)
+        block = _next_block(tape, held, count - number, data)
         if len(block) != unit.block_size:
             raise _incorrect_length(count - number, data)
         data += block
@@ -134,12 +144,13 @@ def check_verify(unit: TapeDrive, task: Task) -> None:
 def verify(unit: TapeDrive, task: Task) -> Buffer:
     """Read blocks and compare them with their checksums."""
     tape, fields = loaded(unit), task.fields
+    held = unit.encryption.of(task.nexus)
     if fields["fixed"]:
         for number in range(fields["length"]):
-            if len(_next_block(tape, fields["length"] - number)) != unit.block_size:
+            if len(_next_block(tape, held, fields["length"] - number)) != unit.block_size:
                 raise _incorrect_length(fields["length"] - number, b"")
     elif fields["length"]:
-        excess = fields["length"] - len(_next_block(tape, fields["length"]))
+        excess = fields["length"] - len(_next_block(tape, held, fields["length"]))
         if excess:
             raise _incorrect_length(excess, b"")
     return b""
@@ -161,12 +172,13 @@ def write(unit: TapeDrive, task: Task) -> Buffer:
     check_overwrite(unit, tape)
     size = length // task.fields["length"]
     blocks = [data[at : at + size] for at in range(0, length, size)] if task.fields["fixed"] else [data[:length]]
+    seal = unit.encryption.of(task.nexus).seal
     for number, block in enumerate(blocks):
         left = len(blocks) - number if task.fields["fixed"] else length
-        if not tape.has_room(len(block)):
+        if not tape.has_room(len(block) + (MAX_SEALING if seal else 0)):
             raise _full(left)
         try:
-            tape.write(block, compress=unit.compression)
+            tape.write(block, compress=unit.compression, seal=seal)
         except OSError as error:
             raise _failed(error, left) from error
         unit.counters.write_bytes += len(block)

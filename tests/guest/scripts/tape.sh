@@ -165,8 +165,39 @@ must tar -b 64 -x -M -F /tmp/next.sh -f $tape -C /tmp/copy
 must mt -f $tape offline
 must mtx -f "$changer" unload 5 0
 
-step "partitions"
+step "encryption"
 must mtx -f "$changer" load 1 0
+for key in right wrong; do openssl rand -hex 32 >/tmp/$key.key; echo "key of $key" >>/tmp/$key.key; done
+must stenc -f $tape -e on -k /tmp/right.key -a 1 --ckod
+expect "Drive Encryption:        on" stenc -f $tape
+must tar -b 128 -cf $tape -C /tmp source
+must mt -f $tape rewind
+must tar -b 128 -df $tape -C /tmp
+must mt -f $tape rewind
+expect "Encrypted and able to decrypt" stenc -f $tape --detail
+must stenc -f $tape -e off
+expect "Drive Encryption:        off" stenc -f $tape
+refused tar -b 128 -tf $tape
+must mt -f $tape rewind
+expect "Encrypted, but unable to decrypt" stenc -f $tape --detail
+expect "key of right" stenc -f $tape --detail
+must stenc -f $tape -e on -k /tmp/wrong.key -a 1
+refused tar -b 128 -tf $tape
+must mt -f $tape rewind
+must stenc -f $tape -e rawread -k /tmp/right.key -a 1
+dd if=$tape of=/tmp/raw bs=256k count=1 status=none || fail "reading raw"
+[ "$(stat -c %s /tmp/raw)" -gt 65536 ] || fail "a raw block of $(stat -c %s /tmp/raw) bytes"
+grep -q "key of right" /tmp/raw || fail "no description of the key"
+grep -q "source/bash" /tmp/raw && fail "what was encrypted can be read"
+must mt -f $tape rewind
+must stenc -f $tape -e mixed -k /tmp/right.key -a 1 --ckod
+must tar -b 128 -df $tape -C /tmp
+must mt -f $tape offline
+must mtx -f "$changer" unload 1 0
+must mtx -f "$changer" load 1 0
+expect "Drive Encryption:        off" stenc -f $tape
+
+step "partitions"
 must mt -f $tape stoptions can-partitions scsi2logical
 must mt -f $tape mkpartition 20
 must mt -f $tape setpartition 1
