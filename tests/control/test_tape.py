@@ -91,6 +91,26 @@ def test_cartridges_are_made_moved_and_taken_away(target: TargetFactory, tape: T
     assert tape("cartridge", "import", "vault", "A00001L8") == "A00001L8 is in io-1\n"
 
 
+def test_a_cartridge_is_copied_to_a_file_and_made_of_it(target: TargetFactory, tape: Tape, tmp_path: Path) -> None:
+    serving = target(config=CONFIGURATION)
+    tape("cartridge", "create", "vault", "A00001L8", "--size", "16M")
+    tape("move", "vault", "slot-1", "drive-1")
+    file = str(tmp_path / "a.tap")
+    with connect(serving.url(1)) as drive:
+        ready(drive)
+        drive.execute(write(6), b"served")
+        drive.execute(filemarks(1))
+    assert "drive-1: move it to a slot first" in tape.fails("cartridge", "export", "vault", "A00001L8", "--file", file)
+    tape("move", "vault", "drive-1", "slot-1")
+    assert tape("cartridge", "export", "vault", "A00001L8", "--file", file) == f"{file} has 2 blocks and filemarks\n"
+    assert "does not say" in tape.fails("cartridge", "import", "vault", "B00001", "--file", file)
+    assert tape("cartridge", "import", "vault", "B00001L8", "--file", file, "--size", "16M") == "B00001L8 is in io-1\n"
+    tape("move", "vault", "B00001L8", "drive-1")
+    with connect(serving.url(1)) as drive:
+        ready(drive)
+        assert drive.execute(read(6), read_length=6) == b"served"
+
+
 def test_the_switch_of_a_cartridge_protects_it(target: TargetFactory, tape: Tape) -> None:
     serving = target(config=CONFIGURATION)
     tape("cartridge", "create", "vault", "A00001L8", "--size", "16M")

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from blockyard.block.size import format_size
-from blockyard.cli import parsers
+from blockyard.cli import parsers, tape_files
 from blockyard.cli.nouns import LIBRARY, add_noun
 from blockyard.cli.output import show, table
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
+from blockyard.control.errors import UsageError
 from blockyard.media.generations import GENERATIONS
 
 _EXIT_STATUS = """\
@@ -49,13 +50,23 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     create.add_argument("--worm", action="store_true", help="what is written stays (also by barcodes with LV to LZ)")
     create.add_argument("--element", metavar="ELEMENT", help="slot-N or io-N (default: the first free slot)")
-    bring = _command(cartridge, "import", _import, "put a cartridge from the shelf into an import/export element")
+    bring = _command(
+        cartridge, "import", _import, "put a cartridge from the shelf, or made of a file, into an import/export element"
+    )
     _library(bring)
     bring.add_argument("barcode", metavar="BARCODE", help="the cartridge")
     bring.add_argument("--element", metavar="ELEMENT", help="slot-N or io-N (default: the first free io)")
-    away = _command(cartridge, "export", _export, "take a cartridge out of a library: it lies on the shelf then")
+    bring.add_argument("--file", metavar="FILE", type=Path, help="a tape image (SIMH) that becomes this new cartridge")
+    bring.add_argument("--size", metavar="SIZE", help="with --file: its capacity (default: that of its generation)")
+    away = _command(
+        cartridge, "export", _export, "take a cartridge out of a library, on the shelf; or copy what is on it to a file"
+    )
     _library(away)
     away.add_argument("barcode", metavar="BARCODE", help="the cartridge")
+    away.add_argument(
+        "--file", metavar="FILE", type=Path, help="the new tape image (SIMH); the cartridge stays in its place"
+    )
+    away.add_argument("--partition", metavar="N", type=int, default=0, help="with --file: which one (default: 0)")
     protect = _command(
         cartridge, "protect", _protect, "move the write-protect switch of a cartridge that is in no drive"
     )
@@ -146,6 +157,11 @@ def _row(cartridge: dict[str, Any]) -> tuple[str, ...]:
     return where, cartridge["generation"], *sizes, str(cartridge["loads"]), flags or "-"
 
 
+def _shelf(directory: Path, options: argparse.Namespace) -> Path:
+    """Where the cartridges of a library are, on this host."""
+    return Path(_ask(directory, options, "status")["directory"]) / "cartridges"
+
+
 def _create(directory: Path, options: argparse.Namespace) -> None:
     found = _ask(
         directory, options, "create", barcode=options.barcode, size=options.size, generation=options.generation,
@@ -155,11 +171,20 @@ def _create(directory: Path, options: argparse.Namespace) -> None:
 
 
 def _import(directory: Path, options: argparse.Namespace) -> None:
+    if options.file is not None:
+        tape_files.restore(_shelf(directory, options), options.file, options.barcode, options.size)
     found = _ask(directory, options, "import", barcode=options.barcode, element=options.element)
     print(f"{options.barcode} is in {found['element']}")
 
 
 def _export(directory: Path, options: argparse.Namespace) -> None:
+    if options.file is not None:
+        known = _ask(directory, options, "cartridges")["cartridges"].get(options.barcode, {})
+        if str(known.get("element")).startswith("drive-"):
+            raise UsageError(f"the cartridge {options.barcode} is in {known['element']}: move it to a slot first")
+        count = tape_files.export(_shelf(directory, options) / options.barcode, options.partition, options.file)
+        print(f"{options.file} has {count} blocks and filemarks")
+        return
     found = _ask(directory, options, "export", barcode=options.barcode)
     print(f"{options.barcode} was in {found['element']}, and is on the shelf")
 

@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,14 @@ def save(directory: Path, description: Description) -> None:
 
 def create(parent: Path, barcode: str, generation: Generation, *, capacity: int = 0, worm: bool = False) -> Description:
     """Make an empty cartridge below `parent`; without `capacity` it has that of its generation. Raises OSError, EEXIST too."""
+    with draft(parent, barcode, generation, capacity=capacity, worm=worm):
+        pass
+    return describe(parent / barcode)
+
+
+@contextlib.contextmanager
+def draft(parent: Path, barcode: str, generation: Generation, *, capacity: int, worm: bool) -> Iterator[Path]:
+    """Likewise, and it is there under its name only when what is done with the directory here has succeeded."""
     if not BARCODE.match(barcode):
         raise OSError(errno.EINVAL, f"{barcode!r} is no barcode: it has 1 to 32 capital letters and digits")
     final = parent / barcode
@@ -146,14 +154,18 @@ def create(parent: Path, barcode: str, generation: Generation, *, capacity: int 
     description = Description(
         uuid.uuid4(), barcode, generation, (capacity or generation.capacity,), worm=worm, made=time.strftime("%Y%m%d")
     )
-    draft = parent / f".{barcode}.new"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(mode=0o700)
-    partitions.create(_data(draft, description, 0), description.uuid, 0)
-    save(draft, description)
-    draft.rename(final)
+    made = parent / f".{barcode}.new"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(mode=0o700)
+    try:
+        partitions.create(data_file(made, description, 0), description.uuid, 0)
+        save(made, description)
+        yield made
+        made.rename(final)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
     sync_directory(parent)
-    return description
 
 
 def _close(partitions: Sequence[Partition]) -> None:
@@ -162,7 +174,8 @@ def _close(partitions: Sequence[Partition]) -> None:
             partition.close()
 
 
-def _data(directory: Path, description: Description, number: int) -> Path:
+def data_file(directory: Path, description: Description, number: int) -> Path:
+    """Where the data of a partition is."""
     return directory / f"{description.format}-{number}.data"
 
 
@@ -192,8 +205,8 @@ class Cartridge:
         new = replace(old, format=old.format + 1, capacities=tuple(capacities), attributes=attributes)
         for number in range(len(capacities)):
             with contextlib.suppress(FileNotFoundError):  # of an attempt that has failed
-                _data(self._directory, new, number).unlink()
-            partitions.create(_data(self._directory, new, number), new.uuid, number)
+                data_file(self._directory, new, number).unlink()
+            partitions.create(data_file(self._directory, new, number), new.uuid, number)
         opened = self._open(new)
         try:
             save(self._directory, new)
@@ -226,7 +239,8 @@ class Cartridge:
         opened: list[Partition] = []
         try:
             opened.extend(
-                Partition(_data(self._directory, description, number)) for number in range(len(description.capacities))
+                Partition(data_file(self._directory, description, number))
+                for number in range(len(description.capacities))
             )
         except BaseException:
             _close(opened)
