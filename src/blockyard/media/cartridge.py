@@ -33,6 +33,7 @@ _KIND = "description"
 _OWNER = "cartridge"
 BARCODE = re.compile(r"[A-Z0-9]{1,32}\Z")
 CLEANING = "CLN"  # how barcodes of cleaning cartridges begin
+CLEANINGS = 50  # that one of these does, as those for LTO drives
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
 from blockyard.media import tape_pages as pages
-from blockyard.media.cartridge import describe
+from blockyard.media.cartridge import CLEANINGS, Description, describe, save
 from blockyard.media.encryption import Encryption
 from blockyard.media.generations import GENERATIONS
 from blockyard.media.models import DriveModel
@@ -175,8 +176,7 @@ class TapeDrive(MediaUnit):
         try:
             description = describe(directory)
             if description.cleaning:
-                self.alerts.add(pages.CLEANING_MEDIUM)
-                return Asc.CLEANING_CARTRIDGE_INSTALLED
+                return self._clean(directory, description)
             if description.generation.name not in self.model.reads:
                 self.alerts.add(pages.UNSUPPORTED_FORMAT)
                 return Asc.INCOMPATIBLE_MEDIUM_INSTALLED
@@ -191,6 +191,15 @@ class TapeDrive(MediaUnit):
             log.warning("%s: that %s was loaded is not counted: %s", self, directory.name, error)
         self.tape = tape
         return None
+
+    def _clean(self, directory: Path, description: Description) -> Asc:
+        """A cleaning cartridge was put in, which can be used so often. Raises OSError."""
+        self.alerts.add(pages.CLEANING_MEDIUM)
+        if description.loads >= CLEANINGS:
+            self.alerts.add(pages.EXPIRED_CLEANING)
+            return Asc.CLEANING_FAILURE
+        save(directory, replace(description, loads=description.loads + 1))
+        return Asc.CLEANING_CARTRIDGE_INSTALLED
 
     def unload(self) -> None:
         """Give the cartridge out of the drive's hands, with all on stable storage. Raises CheckCondition, OSError."""
