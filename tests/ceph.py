@@ -130,6 +130,8 @@ class Ceph:
     def stop_osd(self) -> None:
         """The OSD stands still, as if its machine did: connections stay, nothing is answered."""
         self.osd.send_signal(signal.SIGSTOP)
+        while not all(map(_stopped, Path(f"/proc/{self.osd.pid}/task").iterdir())):
+            time.sleep(0.001)  # a thread that runs on another processor goes on for a moment
 
     def continue_osd(self) -> None:
         self.osd.send_signal(signal.SIGCONT)
@@ -146,6 +148,10 @@ class Ceph:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _stopped(thread: Path) -> bool:
+    return thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "TZ"  # proc(5): stopped, or gone
 
 
 def eventually(what: Callable[[], object], seconds: float = 20.0) -> None:

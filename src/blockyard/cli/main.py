@@ -93,7 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_road(parser: argparse.ArgumentParser) -> None:
     road = parser.add_argument_group("a server elsewhere, for commands that ask one (docs/api.md)")
-    road.add_argument("--url", metavar="URL", help="its API: https://HOST[:PORT] (default: $BLOCKYARD_URL)")
+    road.add_argument(
+        "--url", metavar="URL", dest="elsewhere", help="its API: https://HOST[:PORT] (default: $BLOCKYARD_URL)"
+    )
     road.add_argument(
         "--token-file",
         metavar="FILE",
@@ -109,9 +111,9 @@ def _add_road(parser: argparse.ArgumentParser) -> None:
 def _take_road(options: argparse.Namespace) -> None:
     """Have commands ask a server elsewhere, if that is wanted. Raises UsageError."""
     asks = getattr(options, "asks", False)
-    if options.url is not None and not asks:
+    if options.elsewhere is not None and not asks:
         raise UsageError("that is done on this machine, and not by a server elsewhere: leave out --url, or do it there")
-    url = options.url or os.environ.get("BLOCKYARD_URL")
+    url = options.elsewhere or os.environ.get("BLOCKYARD_URL")
     token = options.token_file or os.environ.get("BLOCKYARD_TOKEN_FILE")
     remote = Remote(url, None if token is None else Path(token), options.cacert, options.pin) if url and asks else None
     REMOTE.set(remote)

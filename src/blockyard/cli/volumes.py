@@ -141,7 +141,10 @@ def _add_snapshot(snapshot: Subparsers[argparse.ArgumentParser]) -> None:
 
 def _create(directory: Path, options: argparse.Namespace) -> None:
     if "/" not in options.name:
-        create(directory, VOLUME, options.name, values(options, VOLUME_OPTIONS))
+        given = values(options, VOLUME_OPTIONS)
+        if not given.keys() & {"path", "stack", "pool"}:
+            raise UsageError(f"{options.name!r} is not POOL/VOLUME: for another volume say --path, --stack or --pool")
+        create(directory, VOLUME, options.name, given)
         return
     if values(options, (each for each in VOLUME_OPTIONS if each.field != "size")):
         raise UsageError("a volume of a pool has none of the options that say what a volume of the configuration is")
