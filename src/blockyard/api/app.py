@@ -14,6 +14,8 @@ from blockyard.api import problems
 from blockyard.api.context import Context
 from blockyard.api.guard import COOKIE, CSRF, Guard
 from blockyard.api.problems import Problem
+from blockyard.api.redfish import app as redfish
+from blockyard.api.redfish.door import is_redfish
 from blockyard.api.routes import (
     accounts,
     cdp,
@@ -80,7 +82,15 @@ def build(context: Context) -> Guard:
     app = application()
     if (CONSOLE / "index.html").is_file():
         app.mount("/", StaticFiles(directory=CONSOLE, html=True))
-    return Guard(app, context)
+    standard = redfish.application()
+
+    async def both(scope: Any, receive: Any, send: Any) -> None:
+        if is_redfish(scope["path"]):  # whose paths may end with a slash
+            await standard({**scope, "path": scope["path"].rstrip("/")}, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return Guard(both, context)
 
 
 def application() -> FastAPI:

@@ -24,6 +24,7 @@ from blockyard.api.context import Context
 from blockyard.api.logins import Login
 from blockyard.api.problems import Refused, problem
 from blockyard.api.rates import KNOWN, UNKNOWN
+from blockyard.api.redfish import door, errors
 from blockyard.control.roles import NOBODY, Identity, Role
 
 API = "/api/"
@@ -65,7 +66,8 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        of_api = scope["path"].startswith(API)
+        redfish = door.is_redfish(scope["path"])
+        of_api = redfish or scope["path"].startswith(API)
         fields = [*_ALWAYS, (b"date", _date())] + (_API_ONLY if of_api else [])
 
         async def answer(message: Message) -> None:
@@ -77,16 +79,26 @@ class Guard:
         try:
             _check_host(scope, headers, self._context.hosts)
             _check_origin(scope, headers)
-            identity, login = self._identify(scope, headers) if of_api else (NOBODY, None)
+            found = await self._of_redfish(scope, headers) if redfish else None
+            identity, login = found or (self._identify(scope, headers) if of_api else (NOBODY, None))
             self._check_rate(scope, identity)
             receive = _limited(headers, receive)
         except Refused as refusal:
-            await problem(refusal.status_code, refusal.detail, refusal.headers)(scope, receive, answer)
+            tell = errors.answer if redfish else problem
+            await tell(refusal.status_code, refusal.detail, refusal.headers)(scope, receive, answer)
             return
         scope["state"] = {"identity": identity, "login": login, "context": self._context}
         await self._app(scope, receive, answer)
 
     # ---- who asks
+
+    async def _of_redfish(self, scope: Scope, headers: Mapping[str, str]) -> tuple[Identity, Login | None] | None:
+        """Raises Refused."""
+        if scope["door"] == "local" or headers.keys().isdisjoint((door.TOKEN, "authorization")):
+            return None
+        if headers.get("authorization", "").lower().startswith("basic"):
+            self._check_rate(scope, NOBODY)  # a password takes time to compare
+        return await door.identify(self._context, scope, headers)
 
     def _identify(self, scope: Scope, headers: Mapping[str, str]) -> tuple[Identity, Login | None]:
         """Raises Refused for a proof that is none."""
@@ -168,7 +180,7 @@ def _host(field: str) -> str:
 
 def _check_origin(scope: Scope, headers: Mapping[str, str]) -> None:
     """That what another site has made a browser send is not done. Raises Refused."""
-    if not scope["path"].startswith(API):
+    if not (scope["path"].startswith(API) or door.is_redfish(scope["path"])):
         return
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():

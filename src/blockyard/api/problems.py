@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +19,7 @@ from blockyard.control.errors import ConfigurationError, Conflict, ControlError,
 
 log = logging.getLogger(__name__)
 
+Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
 MEDIA_TYPE = "application/problem+json"
 
 _STATUS: dict[type[ControlError], HTTPStatus] = {  # the first that fits
@@ -84,9 +85,9 @@ def problem(
 def install(app: FastAPI) -> None:
     """Have every error of an application told so."""
     app.add_exception_handler(HTTPException, _of_http)
-    app.add_exception_handler(RequestValidationError, _of_validation)
-    app.add_exception_handler(ControlError, _of_control)
-    app.add_exception_handler(Exception, _of_anything)
+    app.add_exception_handler(RequestValidationError, of_validation)
+    app.add_exception_handler(ControlError, of_control)
+    app.add_exception_handler(Exception, of_anything)
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -106,28 +107,33 @@ async def _of_http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _method_not_allowed(request: Request) -> JSONResponse:
-    """With all methods that the path knows: each has a route of its own, and the router tells of the first (RFC 9110 §15.5.6)."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
-    there = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    allowed = ", ".join(sorted({method for route in there for method in route.methods or ()}))
+    """With all methods that the path knows (RFC 9110 §15.5.6)."""
+    allowed = methods(request)
     return problem(
         HTTPStatus.METHOD_NOT_ALLOWED, f"{request.method} cannot be done to this: {allowed}", {"allow": allowed}
     )
 
 
-async def _of_validation(request: Request, error: Exception) -> JSONResponse:
+def methods(request: Request) -> str:
+    """All that the path of a request knows: each has a route of its own, and the router tells of the first."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    there = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in there for method in route.methods or ()}))
+
+
+async def of_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = [Fault(at=".".join(map(str, each["loc"])), problem=str(each["msg"])) for each in error.errors()]
     detail = "; ".join(f"{each.at}: {each.problem}" for each in errors[:3])
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)
 
 
-async def _of_control(request: Request, error: Exception) -> JSONResponse:
+async def of_control(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ControlError)
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
     return problem(status, str(error), exit_status=error.exit_status)
 
 
-async def _of_anything(request: Request, error: Exception) -> JSONResponse:
+async def of_anything(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s has failed", request.method, request.url.path, exc_info=error)
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server has made a mistake: its log says more")

@@ -1,0 +1,19 @@
+"""The application that answers under /redfish, beside that of the API: with errors of another form, and no OpenAPI document."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from blockyard.api.redfish import errors, root, sessions, storage
+from blockyard.api.redfish.door import ROOT
+
+ROUTES = (root, sessions, storage)
+
+
+def application() -> FastAPI:
+    """All routes of Redfish."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    errors.install(app)
+    for module in ROUTES:
+        module.routes.add_to(app, ROOT)
+    return app
