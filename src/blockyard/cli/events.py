@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from blockyard.cli.parsers import Subparsers, command
+from blockyard.control.administration import ask
 from blockyard.control.catalogue import CATALOGUE
 from blockyard.control.errors import UsageError
 from blockyard.control.events import Event, read_events
@@ -18,7 +19,8 @@ from blockyard.control.state import State
 _EPILOG = """\
 exit status:
   0  done
-  2  the command line does not make sense
+  2  the command line does not make sense, or a receiver could not be reached
+  7  nobody serves with this state directory
   5  the state directory cannot be used
 """
 _INTERVAL = 0.5  # seconds between two looks at the database
@@ -28,6 +30,13 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `events` to the commands."""
     what = "show what `serve` has recorded, the latest last: failed logins, blocked addresses and the like"
     parser = command(commands, "events", _show, what, epilog=_EPILOG, local=True)
+    parser.add_argument(
+        "do",
+        metavar="test",
+        nargs="?",
+        choices=["test"],
+        help="send one to every receiver, and say whether it has arrived",
+    )
     parser.add_argument("--count", metavar="N", type=int, default=100, help="of the last N events (default: 100)")
     parser.add_argument("--follow", action="store_true", help="go on with new ones as they come")
     parser.add_argument("--explain", metavar="WHAT", help="say what this kind of event means, and what to do about it")
@@ -38,8 +47,20 @@ def _show(directory: Path, options: argparse.Namespace) -> None:
     if options.explain is not None:
         _explain(options)
         return
+    if options.do == "test":
+        _test(directory)
+        return
     with contextlib.closing(State(directory)) as state:
         _print(state, options)
+
+
+def _test(directory: Path) -> None:
+    found = ask(directory, "events test")
+    width = max(map(len, found))
+    for place, why in found.items():
+        print(f"{place:{width}}  {why or 'it has arrived'}")
+    if any(found.values()):
+        raise UsageError("not every receiver could be reached")
 
 
 def _explain(options: argparse.Namespace) -> None:

@@ -60,6 +60,13 @@ _KINDS = (
          "See which kind came so often (`blockyard events`), and see to its cause."),
     Kind("unknown-event", _WARNING, "A worker of another version has told of an event that this version does not know.",
          "Read the text. Restart the server when an upgrade has been left half done."),
+    Kind("test", _INFO, "Somebody tries whether events arrive (`blockyard events test`).", _NOTHING),
+    Kind("delivery-failed", _WARNING, "Events cannot be delivered to a receiver; they are kept and sent later, as far "
+         "as there is room for them.",
+         "See to the receiver that is named, or to its table below [events] in the configuration."),
+    Kind("delivery-recovered", _INFO, "A receiver takes events again.", _NOTHING),
+    Kind("delivery-lost", _WARNING, "A receiver was away for so long that the oldest events for it were given up.",
+         "They still stand in `blockyard events`, as long as these are kept."),
     # who logs in, and who changes that
     Kind("login-failed", _WARNING, "An initiator could not log in to a target or to discovery.",
          "Compare name, user and secret on both sides (docs/access.md). Many from one address may be an attack: that "
@@ -137,7 +144,8 @@ _HEAD = """\
 
 <!-- Made by `make docs` from src/blockyard/control/catalogue.py. Do not edit: a test compares. -->
 
-What has happened that somebody may want to look up later: `blockyard events` shows it, `GET /api/v1/events` and the console do.
+What has happened that somebody may want to look up later: `blockyard events` shows it, `GET /api/v1/events` and the console do,
+and [notifications](notifications.md) take it elsewhere.
 `blockyard events --explain login-failed` says what stands here of one;
 `GET /api/v1/events/catalogue` has the whole table for programs.
 

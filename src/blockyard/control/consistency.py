@@ -7,6 +7,7 @@ it. It asks neither the network nor any file.
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import re
 import uuid
 from collections.abc import Collection, Iterable, Mapping
@@ -15,6 +16,7 @@ from dataclasses import replace
 from blockyard.block.formats import FORMATS, RAW, VHD, VHDX
 from blockyard.block.records import RecordError, join, key
 from blockyard.block.size import MAX_SIZE
+from blockyard.control.catalogue import CATALOGUE
 from blockyard.control.hosts import check_hosts
 from blockyard.control.stacks import check_stack_volume, check_stacks
 from blockyard.iscsi import isns as isns_protocol
@@ -37,6 +39,7 @@ from blockyard.worker.configuration import (
     Target,
     Volume,
 )
+from blockyard.worker.receivers import Receivers
 
 API_PORT = 3261  # beside iSCSI's 3260
 DEFAULT_API = Api(f"127.0.0.1:{API_PORT}")  # of a server that keeps its configuration: by it that can be changed
@@ -54,6 +57,7 @@ def checked(configuration: Configuration) -> Configuration:
     groups = _portal_groups(configuration)
     pools = {name: _pool(join("pools", key(name)), pool) for name, pool in configuration.pools.items()}
     check_hosts(configuration)
+    _check_receivers(configuration.events)
     _check_libraries(configuration.libraries.values())
     for name, volume in configuration.volumes.items():
         _check_volume(join("volumes", key(name)), volume, pools)
@@ -79,6 +83,14 @@ def checked(configuration: Configuration) -> Configuration:
     return replace(
         configuration, portal_groups=groups, pools=pools, targets=targets, isns=isns, metrics=metrics, api=api
     )
+
+
+def _check_receivers(receivers: Receivers) -> None:
+    for place, receiver in receivers.by_place.items():
+        for number, pattern in enumerate(receiver.kinds):
+            if not fnmatch.filter(CATALOGUE, pattern):
+                at = join("events", place, f"kinds[{number}]")
+                raise RecordError(at, f"there is no kind of event {pattern!r}{_hint('kinds', pattern, CATALOGUE)}")
 
 
 def _metrics(metrics: Metrics, groups: Mapping[int, PortalGroup]) -> Metrics:

@@ -55,6 +55,7 @@ class EventLog:
         self._clock = clock
         self._pending: list[Event] = []
         self._lost = 0
+        self.written: Callable[[], None] = lambda: None  # is called when there are new ones in the database
         self.recorded: Counter[Severity] = Counter()  # since the server began, those that were lost too
 
     def record(self, what: str, text: str, *, who: str = "", address: str = "", target: str = "") -> None:
@@ -90,6 +91,7 @@ class EventLog:
             return
         self._pending.clear()
         self._lost = 0
+        self.written()
 
     def _write(self, events: list[Event]) -> None:
         rows = [(event.time, event.severity, json.dumps(_record(event))) for event in events]
@@ -109,6 +111,28 @@ def _record(event: Event) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
 
 
+def next_events(state: State, after: int, most: int) -> list[Event]:
+    """The first events with an `id` greater than `after`. Raises StateError."""
+    with state.transaction() as database:
+        rows = database.execute(
+            "SELECT id, time, severity, record FROM events WHERE id > ? ORDER BY id LIMIT ?", (after, most)
+        ).fetchall()
+    return [_event(*row) for row in rows]
+
+
+def known_ids(state: State) -> tuple[int, int]:
+    """The id of the oldest event that is kept, and that of the newest that there has been. Raises StateError."""
+    with state.transaction() as database:
+        (oldest,) = database.execute("SELECT min(id) FROM events").fetchone()
+        newest = database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    last = 0 if newest is None else newest[0]
+    return last + 1 if oldest is None else oldest, last
+
+
+def _event(number: int, when: float, severity: str, record: str) -> Event:
+    return Event(Severity(severity), **json.loads(record), time=when, id=number)
+
+
 def read_events(state: State, *, after: int = 0, last: int | None = None) -> Iterator[Event]:
     """Events in their order: those with an `id` greater than `after`, of these the `last` ones."""
     with state.transaction() as database:
@@ -117,5 +141,5 @@ def read_events(state: State, *, after: int = 0, last: int | None = None) -> Ite
             " ORDER BY id",
             (after, -1 if last is None else last),
         ).fetchall()
-    for number, when, severity, record in rows:
-        yield Event(Severity(severity), **json.loads(record), time=when, id=number)
+    for row in rows:
+        yield _event(*row)

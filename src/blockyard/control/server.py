@@ -20,6 +20,7 @@ from blockyard.control.adoption import Orphan, find_orphans, listening_of
 from blockyard.control.carrying_out import carry_out
 from blockyard.control.configuration_file import load
 from blockyard.control.consistency import DEFAULT_API, checked
+from blockyard.control.delivery import Deliveries
 from blockyard.control.difference import differences
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.gate import Gate
@@ -155,6 +156,8 @@ class Server:
         level = "INFO" if options.verbose else "WARNING"
         state = State(options.state)
         self.gate = gate = Gate(state, self.settled)
+        self._deliveries = Deliveries(options.state, partial(_from_thread, asyncio.get_running_loop(), gate))
+        gate.events.written = self._deliveries.wake
         self.supervisor = supervisor = Supervisor(
             self.settled,
             options.workers,
@@ -187,6 +190,7 @@ class Server:
                 tasks.append(asyncio.create_task(keep_watchdog()))  # before, nobody waits for it (systemd.service(5))
                 on_ready()
                 ready = True
+                self._deliveries.configure(self.configuration.events)
                 gate.events.record("server-started", f"serving {_count(len(self.settled.targets), 'target')}")
                 await signals.wait()
             if self.restarting:
@@ -209,6 +213,7 @@ class Server:
                 await supervisor.release()
             await supervisor.close()
             gate.events.flush()
+            await asyncio.to_thread(self._deliveries.close)
             state.close()
 
     async def _make_way(self, acceptor: Acceptor) -> None:
@@ -387,6 +392,7 @@ class Server:
                 await self._acceptor.cease(sock)
             await self._acceptor.drop_stranded()
             await self._register_again(before)
+            self._deliveries.configure(configuration.events)
 
     def _look(self, configuration: Configuration, groups: dict[int, PortalGroup], grow: bool) -> Found:
         """Have volumes checked or made. Raises VolumeError or StateError."""
@@ -443,6 +449,12 @@ async def _refresh(gate: Gate, supervisor: Supervisor) -> None:
         await asyncio.sleep(REFRESH)
         if gate.refresh():
             await supervisor.send_accounts()
+
+
+def _from_thread(loop: asyncio.AbstractEventLoop, gate: Gate, what: str, text: str) -> None:
+    """Record an event from another thread."""
+    with contextlib.suppress(RuntimeError):  # the end is near, and nobody records anything
+        loop.call_soon_threadsafe(gate.events.record, what, text)
 
 
 def _allow_open_files() -> None:

@@ -113,6 +113,15 @@ class State:
             row = self._database.execute("SELECT value FROM settings WHERE name = 'target_name'").fetchone()
         return str(row[0])
 
+    def setting(self, name: str) -> str | None:
+        with self.transaction():
+            row = self._database.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_setting(self, name: str, value: str) -> None:
+        with self.transaction():
+            self._database.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+
     def volume_uuid(self, key: str) -> uuid.UUID:
         """The identity of the volume that is kept under `key`; a new one the first time."""
         return self.volume_uuids([key])[key]

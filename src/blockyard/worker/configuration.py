@@ -30,6 +30,7 @@ from blockyard.pool.schedule import Retention, parse, snapshot_name, zone
 from blockyard.scsi.alua import STATES, AccessState
 from blockyard.scsi.alua import PortGroup as TargetPortGroup
 from blockyard.worker.declared import DeclaredLayer
+from blockyard.worker.receivers import Receivers
 
 TIME2RETAIN = 20  # seconds: the default of DefaultTime2Retain (RFC 7143 §13.16)
 ANY_SIZE = Size(0)  # the one that there is
@@ -386,6 +387,7 @@ class Configuration:
     api: Api | None = None
     hosts: dict[str, Host] = field(default_factory=dict)
     layers: dict[str, DeclaredLayer] = field(default_factory=dict)
+    events: Receivers = field(default_factory=Receivers)  # where events are delivered to
 
     @property
     def declared(self) -> dict[str, Written]:
