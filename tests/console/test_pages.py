@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from blockyard.block.building import create_layer
 from blockyard.control.roles import Role
 from tests.api.conftest import (
     ApiFactory,
@@ -18,6 +19,7 @@ PAGES = [
     ("/", "Dashboard"),
     ("/volumes", "Volumes"),
     ("/volumes/demo.img", "demo.img"),
+    ("/volumes/mirror", "mirror"),
     ("/pools", "Pools"),
     ("/pools/fast", "fast"),
     ("/pools/fast/volumes/vm", "vm"),
@@ -36,6 +38,12 @@ PAGES = [
 
 def furnish(server: Api, directory: Path) -> str:
     """Something on every page; the name of a target."""
+    legs = [directory / "a.img", directory / "b.img"]
+    for leg in legs:
+        with leg.open("wb") as file:
+            file.truncate(64 << 20)
+    mirror = f"raid1({legs[0]}, {legs[1]})"
+    create_layer(mirror)
     with server.local() as client:
 
         def post(where: str, body: dict[str, object]) -> None:
@@ -50,6 +58,8 @@ def furnish(server: Api, directory: Path) -> str:
             ("/volumes/vm", {"pool": "fast", "volume": "vm"}),
             ("/schedules/nightly", {"at": "daily at 02:00", "volumes": ["fast/*"], "keep": {"daily": 7}}),
             ("/libraries/vault", {"directory": str(directory / "tapes")}),
+            ("/volumes/mirror", {"stack": mirror}),
+            ("/targets/iqn.2024-01.com.example:mirror", {"luns": {"0": "mirror"}}),
             ("/targets/iqn.2024-01.com.example:tapes", {"library": "vault"}),
             ("/drives/dvd", {}),
             ("/users/alice", {"secret": "a secret of 18 b"}),
@@ -118,3 +128,25 @@ def test_a_session_that_ends(api: ApiFactory, tmp_path: Path) -> None:  # noqa: 
         console.press("Log in")
         console.page.get_by_role("alert").get_by_text("wrong").wait_for()
         assert console.barriers() == []
+
+
+def test_a_mirror_that_loses_a_leg(api: ApiFactory, tmp_path: Path) -> None:  # noqa: F811
+    server = api(managed=True)
+    furnish(server, tmp_path)
+    with chromium(f"http://{server.address}/", tmp_path) as console:
+        console.set_up()
+        page = console.page
+        console.go("/volumes/mirror")
+        page.get_by_text("raid1").first.wait_for()
+        with server.local() as client:
+            request = {
+                "request": "act",
+                "layer": "mirror",
+                "action": "fail",
+                "options": {"member": str(tmp_path / "b.img")},
+            }
+            answer = client.post("/commands/layer", json=request)
+            assert answer.is_success, answer.text
+        page.get_by_text("degraded").first.wait_for()
+        assert console.barriers() == []
+        assert console.wrong == []

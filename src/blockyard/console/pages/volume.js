@@ -3,7 +3,8 @@ import { html } from '../lib.js';
 import { edit, get, path, post } from '../api.js';
 import { bytes, count } from '../format.js';
 import { useLive } from '../live.js';
-import { Card, DeleteDialog, Facts, FormDialog, Head, Input, Loaded, Pill, toast, useData, useDialog, useForm } from '../ui.js';
+import { Card, DeleteDialog, Facts, FormDialog, Head, Input, Loaded, toast, useData, useDialog, useForm } from '../ui.js';
+import { Stack } from './stack.js';
 
 function Resize({ volume, onClose, onDone }) {
   const form = useForm({ size: bytes(volume.size) }, async ({ size }) => {
@@ -12,20 +13,6 @@ function Resize({ volume, onClose, onDone }) {
     onDone(); onClose();
   });
   return html`<${FormDialog} title=${`Resize ${volume.name}`} form=${form} onClose=${onClose} action="Resize"><${Input} label="New size" help="Like 20G. Grow the file system on it afterwards." ...${form.bind('size')} /></${FormDialog}>`;
-}
-
-export function Layer({ of }) {
-  const { kind, label, name, children, report = {}, ...rest } = of;
-  const told = { ...rest, ...report };
-  return html`<li><div class="row"><b>${kind ?? name ?? label}</b>${told.health && html`<${Pill} state=${told.health} />`}<span class="note wrap">${told.text ?? label ?? ''}</span></div>
-    ${children?.length > 0 && html`<ul class="tree">${children.map((child, at) => html`<${Layer} key=${at} of=${child} />`)}</ul>`}</li>`;
-}
-
-function Stack({ name }) {
-  const tree = useData(() => post('/commands/layer%20show', { volume: name }), [name], ['statistics']);
-  if (!tree.data?.result) return null;
-  const found = tree.data.result.tree ?? tree.data.result;
-  return html`<${Card} title="Layers"><ul class="tree"><${Layer} of=${found} /></ul></${Card}>`;
 }
 
 export function VolumePage({ name, me }) {
@@ -39,10 +26,10 @@ export function VolumePage({ name, me }) {
       ${me.role === 'admin' && html`<button type="button" class="danger" onClick=${() => open((close) => html`<${DeleteDialog} what="volume" name=${name} onClose=${close}
         text="It is no longer served. The file, device or layers beneath are left as they are." onDelete=${async () => { await edit('DELETE', path('volumes', name)); location.hash = '#/volumes'; }} />`)}>Remove</button>`}
     </${Head}>${dialog}
-    <div class="grid"><${Card} title="About it" span="span6"><${Facts} of=${[['Size', bytes(found.size)], ['Logical block', bytes(found.block_size)], ['Format', found.format], ['Access', found.read_only ? 'read only' : 'read and write'], ['Identity', html`<code>${found.uuid}</code>`],
+    <div class="grid"><${Card} title="About it" span="span6"><${Facts} of=${[['Size', found.size ? bytes(found.size) : 'that of its layers'], ['Logical block', bytes(found.block_size)], ['Format', found.format], ['Access', found.read_only ? 'read only' : 'read and write'], ['Identity', html`<code>${found.uuid}</code>`],
         ['Targets', found.targets.length ? found.targets.map((each) => html`<a href=${`#/targets/${encodeURIComponent(each)}`}>${each}</a> `) : 'none: no host can see it']]} /></${Card}>
       <${Card} title="Now" note="a second" span="span6"><${Facts} of=${[['Reads', rates ? `${count(rates.read_ops)} · ${bytes(rates.read_bytes)}` : '–'], ['Writes', rates ? `${count(rates.write_ops)} · ${bytes(rates.write_bytes)}` : '–'],
         ['Since it is served', found.counters ? `${count(found.counters.read_ops)} reads, ${count(found.counters.write_ops)} writes, ${found.counters.errors} errors` : '–']]} /></${Card}>
-      ${found.kind === 'stack' && html`<${Stack} name=${name} />`}
+      ${found.kind === 'stack' && html`<${Stack} name=${name} me=${me} />`}
     </div>`}</${Loaded}>`;
 }
