@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 
 ARGS ?=
 PYTEST ?=
-JOBS ?= 2  # tests that run at a time: most of them wait for processes more than they compute
+JOBS ?= 3  # tests that run at a time: most of them wait for processes more than they compute
 
 .PHONY: run test bench profile soak lint format docs clean packages
 .DELETE_ON_ERROR:

@@ -160,6 +160,16 @@ Compressed.TestCase.settings = settings(max_examples=25, stateful_step_count=40,
 TestCompressed = Compressed.TestCase
 
 
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_a_record_that_was_lost_is_not_taken_for_a_later_one(chunk: int) -> None:
+    """Its number and its place are given again: what its sectors still have of it is none of the new one's."""
+    state = Compressed()
+    state.write(cell=0, chunk=0, count=1)
+    state.the_power_fails(density=0.5, seed=414)
+    state.write(cell=0, chunk=chunk, count=1)
+    state.the_power_fails(density=0.5, seed=52650911)
+
+
 def made(path: Path, size: int = 64 << 20, **options: Any) -> CompressedDevice:
     create(path, 4096)
     below = FileDevice(path)

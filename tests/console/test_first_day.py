@@ -69,6 +69,7 @@ def travel_by_keyboard(console: Console) -> None:
     page = console.page
     console.go("/pools/main/volumes/thesis")
     handle = page.get_by_role("slider", name="Moment")
+    console.press("Now")
     handle.focus()
     now = handle.get_attribute("aria-valuetext")
     for _ in range(3):

@@ -10,6 +10,7 @@ import pytest
 
 from blockyard.cli.main import main
 from tests.conftest import TargetFactory
+from tests.control.serving import wait_for
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
 from tests.serving import IQN
@@ -32,12 +33,16 @@ def test_space_comes_back_and_runs_out(
         pool = json.loads(run("pool", "show", "fast", "--json"))["used"]
         return pool // MIB, os.stat(tmp_path / "fast" / "blockyard-0.data").st_blocks * 512 // MIB
 
+    def more_space() -> None:
+        wait_for(lambda: "pool-full" in run("events"))  # the pool is looked at about once a second
+        run("pool", "add", "fast", str(tmp_path / "more"), "--size", "128M")
+
     found: list[tuple[int, int]] = []
     marks = {
         "used": lambda: found.append(taken()),
         "trimmed": lambda: found.append(taken()),
         "reserve": lambda: run("volume", "set", "fast/vm", "--reservation", "36M"),
-        "full": lambda: run("pool", "add", "fast", str(tmp_path / "more"), "--size", "128M"),
+        "full": more_space,
     }
     run("pool", "create", str(tmp_path / "fast"), "--size", "68M")
     configuration = f"portal_groups.1.portals = ['{HOST[0]}:3260']\n[pools.fast]\ndirectory = 'fast'\n"

@@ -269,14 +269,15 @@ class Log:
         """Point to the newest sound record of a chunk; those that are newer and are not sound."""
         for sequence, number, entry in sorted(found, reverse=True):
             place = _place(number, entry)
-            if sequence <= self.superblock.stable or place == _A_HOLE or self._is_sound(place, sequence):
+            if sequence <= self.superblock.stable or place == _A_HOLE or self._is_sound(place, entry):
                 self._point(entry.chunk, place)
                 return
             yield number, entry
 
-    def _is_sound(self, place: int, sequence: int) -> bool:
+    def _is_sound(self, place: int, entry: Entry) -> bool:
+        """Whether its record is there: one whose entry a loss of power took may have had the same number and place."""
         found = self._record(place)
-        return found is not None and found[0].sequence == sequence
+        return found is not None and found[0] == entry
 
     def _load_segment(self, number: int) -> Segment | None:
         """A segment that is in use."""
