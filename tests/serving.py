@@ -185,7 +185,12 @@ class Serving:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
+        ends: list[int] = []
         for pid in reversed(descendants(process.pid)):
             with contextlib.suppress(ProcessLookupError):
+                ends.append(os.pidfd_open(pid))
                 os.kill(pid, signal.SIGKILL)
         process.wait()
+        for end in ends:  # workers are no children of ours: what they had open is closed when they are gone
+            select.select([end], [], [], _STOP_SECONDS)
+            os.close(end)
