@@ -19,6 +19,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -209,7 +210,7 @@ class Target:
     def _settled(
         self, volumes: dict[str, Volume], drives: Sequence[Drive], library: Library | None, users: Mapping[str, str]
     ) -> Settled:
-        named = {drive.name: drive if drive.uuid else _identified(drive) for drive in drives}
+        named = {drive.name: replace(drive, uuid=drive.uuid or str(uuid.uuid4())) for drive in drives}
         rules = (Rule(Right.FULL, users=tuple(users)),) if users else ()
         target = TargetConfiguration(
             self.name,
@@ -305,10 +306,6 @@ class _Opener(Opener):
 
     def device(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> Device:
         return self._given.get(volume.name) or super().device(volume, pools, keep)
-
-
-def _identified(drive: Drive) -> Drive:
-    return Drive(drive.name, drive.image, drive.kind, drive.jukebox, str(uuid.uuid4()))
 
 
 def _is_size(text: str) -> bool:

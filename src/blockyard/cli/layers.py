@@ -17,7 +17,7 @@ from blockyard.block.record import replay
 from blockyard.block.size import format_size
 from blockyard.block.stack import StackError
 from blockyard.cli import parsers
-from blockyard.cli.output import Bar, moment, progress, show, table, watch
+from blockyard.cli.output import Bar, show, show_jobs, table, watch
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
 from blockyard.control.errors import ControlError, UsageError
@@ -250,21 +250,7 @@ def watch_layer_job(directory: Path, number: int) -> str:
 
 
 def _jobs(directory: Path, options: argparse.Namespace) -> None:
-    found = ask(directory, "layer jobs")["jobs"]
-    head = ("JOB", "WHAT", "OF", "STATE", "PROGRESS", "BEGAN", "RESULT")
-    rows = [
-        (
-            str(job["number"]),
-            job["kind"],
-            job["subject"],
-            job["state"],
-            progress(job),
-            moment(job["began"]),
-            job["result"],
-        )
-        for job in found
-    ]
-    show(options, found, head, rows, none="nothing goes on")
+    show_jobs(options, ask(directory, "layer jobs")["jobs"])
 
 
 def _cancel(directory: Path, options: argparse.Namespace) -> None:

@@ -83,6 +83,24 @@ def progress(job: dict[str, Any]) -> str:
     return f"{done} of {amount(job['total'], job['unit'])}" if job["total"] else done
 
 
+def show_jobs(options: argparse.Namespace, jobs: list[dict[str, Any]]) -> None:
+    """Print what goes on and what is over, as workers tell it (worker/jobs.py)."""
+    head = ("JOB", "WHAT", "OF", "STATE", "PROGRESS", "BEGAN", "RESULT")
+    rows = [
+        (
+            str(job["number"]),
+            job["kind"],
+            job["subject"],
+            job["state"],
+            progress(job),
+            moment(job["began"]),
+            job["result"],
+        )
+        for job in jobs
+    ]
+    show(options, jobs, head, rows, none="nothing goes on")
+
+
 def _progress(done: int, total: int, unit: str, began: float) -> str:
     if not total:
         return amount(done, unit)

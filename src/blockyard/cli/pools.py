@@ -14,7 +14,7 @@ from blockyard.cli import parsers
 from blockyard.cli.nouns import POOL
 from blockyard.cli.nouns import create as add
 from blockyard.cli.nouns import remove as take_out
-from blockyard.cli.output import confirm, moment, progress, show, table, watch
+from blockyard.cli.output import confirm, show, show_jobs, table, watch
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
 from blockyard.control.errors import ControlError, UsageError
@@ -266,21 +266,7 @@ def _set(directory: Path, options: argparse.Namespace) -> None:
 
 
 def _jobs(directory: Path, options: argparse.Namespace) -> None:
-    found = ask_pool(directory, options.pool, "jobs")["jobs"]
-    head = ("JOB", "WHAT", "OF", "STATE", "PROGRESS", "BEGAN", "RESULT")
-    rows = [
-        (
-            str(job["number"]),
-            job["kind"],
-            job["subject"],
-            job["state"],
-            progress(job),
-            moment(job["began"]),
-            job["result"],
-        )
-        for job in found
-    ]
-    show(options, found, head, rows, none="nothing goes on")
+    show_jobs(options, ask_pool(directory, options.pool, "jobs")["jobs"])
 
 
 def _cancel(directory: Path, options: argparse.Namespace) -> None:
