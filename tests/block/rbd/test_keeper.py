@@ -66,7 +66,9 @@ def test_a_cluster_that_stands_still_is_told_and_goes_on(still: Ceph) -> None:
     still.continue_osd()
     eventually(lambda: failure(device) is None)
     eventually(lambda: device.report()["health"] == "ok")
-    assert events.what == ["rbd-away", "rbd-ready"]
+    eventually(lambda: events.what[-1] == "rbd-ready")
+    # a cluster that is slow to wake may be silent once more: what is told alternates all the same
+    assert events.what == ["rbd-away", "rbd-ready"] * (len(events.what) // 2)
     assert content(device, 0, BLOCK) == b"a" * BLOCK
     device.close()
 
