@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,10 @@ from tests.serving import IQN, Serving, free_port
 
 settings.register_profile("untimed", deadline=None)  # other processes may slow any test down
 settings.load_profile("untimed")
+
+# Hundreds of servers and commands are started: compiling all modules each time would be half of what that costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 

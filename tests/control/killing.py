@@ -23,7 +23,9 @@ class Killer:
         path.write_bytes(bytes(mmap.PAGESIZE))
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), mmap.PAGESIZE)
-        self.environment = {"LD_PRELOAD": os.fspath(self.library), "KILLED_COUNTER": os.fspath(path)}
+        # What Python compiles it does not keep: those calls would count, and be missing the next time.
+        preload = {"LD_PRELOAD": os.fspath(self.library), "KILLED_COUNTER": os.fspath(path)}
+        self.environment = {**preload, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def arm(self, process: int, number: int = NEVER) -> None:
         """From now on a process counts, and dies at a call; it does the ones before."""
