@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockyard.control.errors import ControlError
 from blockyard.control.events import read_events
+from blockyard.control.jobs import all_jobs
 from blockyard.control.roles import Identity
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Hub:
             self._tell_all("statistics", _rates(*self._before, now, report))
         self._before = (now, report)
         self._if_changed("sessions", report["sessions"])
-        self._if_changed("jobs", await self._jobs())
+        self._if_changed("jobs", await all_jobs(self._context.server))
         for event in read_events(self._context.state, after=self._event):
             self._event = event.id
             self._tell_all("event", event.as_dict(), number=event.id)
@@ -128,16 +129,6 @@ class Hub:
             if not self._still(subscription.who):
                 subscription.end()
                 self.leave(subscription)
-
-    async def _jobs(self) -> list[Report]:
-        found: list[Report] = []
-        for pool in self._context.server.settled.pools:
-            try:
-                told = await self._context.server.supervisor.ask_pool(pool, {"request": "jobs"})
-            except ControlError:
-                continue
-            found += [{**job, "id": f"{pool}.{job['number']}", "pool": pool} for job in told["jobs"]]
-        return found
 
     def _newest(self) -> int:
         return max((event.id for event in read_events(self._context.state, last=1)), default=0)

@@ -230,7 +230,8 @@ class Device(ABC):
 
         "health" is "ok", "degraded" (it works, and would not survive what it should), "failed" or a word of its own for what it
         is busy with; left out, it is what that of its children makes it. "text" says more. "counters" are numbers that grow,
-        "gauges" numbers that come and go, by names; "progress" is a pair, of what is done and of all.
+        "gauges" numbers that come and go, by names; "progress" is a pair, of what is done and of all; "work" says what is
+        done by itself until it is over: its "kind", and the "unit" of the progress.
         """
         return {}
 

@@ -88,12 +88,12 @@ def show_jobs(options: argparse.Namespace, jobs: list[dict[str, Any]]) -> None:
     head = ("JOB", "WHAT", "OF", "STATE", "PROGRESS", "BEGAN", "RESULT")
     rows = [
         (
-            str(job["number"]),
+            "-" if job["number"] is None else str(job["number"]),  # what goes on by itself
             job["kind"],
             job["subject"],
             job["state"],
             progress(job),
-            moment(job["began"]),
+            "-" if job["began"] is None else moment(job["began"]),
             job["result"],
         )
         for job in jobs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,16 +49,51 @@ def _plain(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 async def jobs(server: Server, request: Request) -> dict[str, Any]:
-    """The jobs of all layers."""
+    """The jobs of all layers, and what they do by themselves; how each stack is that is open."""
+    told = await looked(server)
+    return {
+        "jobs": [job for found in told.values() for job in jobs_in(found)],
+        "stacks": {name: stack for found in told.values() for name, stack in found["stacks"].items()},
+    }
+
+
+async def looked(server: Server) -> dict[int, dict[str, Any]]:
+    """What each worker tells of its layers."""
     told = await server.supervisor.ask_all({"name": "layer jobs"})
-    return {"jobs": [job for reply in told if reply is not None for job in reply["jobs"]]}
+    workers = server.supervisor.workers
+    return {worker.number: reply for worker, reply in zip(workers, told, strict=True) if reply is not None}
+
+
+def jobs_in(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Jobs, each with its volume; work that goes on by itself has no number, as it is not to be stopped."""
+    for job in told["jobs"]:
+        yield {**job, "volume": job["subject"].partition(": ")[0]}
+    for volume, stack in told["stacks"].items():
+        for work in stack["work"]:
+            yield {
+                "number": None, "kind": work["kind"], "subject": f"{volume}: {work['layer']}", "volume": volume,
+                "unit": work["unit"], "done": work["done"], "total": work["total"], "state": "running", "result": "",
+                "details": None, "began": None, "ended": None,
+            }  # fmt: skip
 
 
 async def cancel(server: Server, request: Request) -> None:
-    """Have a job of a layer stop."""
-    told = await server.supervisor.ask_all({"name": "cancel layer job", "job": request.get("job")})
-    if not any(reply["cancelled"] for reply in told if reply is not None):
-        raise UsageError(f"there is no job {request.get('job')}: `blockyard layer jobs` lists them")
+    """Have a job of a layer stop. Workers count by themselves: `worker` says whose it is, where several have that number."""
+    number = request.get("job")
+    having = [
+        worker
+        for worker, told in (await looked(server)).items()
+        if request.get("worker") in (None, worker) and any(job["number"] == number for job in told["jobs"])
+    ]
+    if not having:
+        raise UsageError(f"there is no job {number}: `blockyard layer jobs` lists them")
+    if len(having) > 1:
+        raise UsageError(
+            f"several workers have a job {number}: say `worker`, which is one of {', '.join(map(str, having))}"
+        )
+    for worker in server.supervisor.workers:
+        if worker.number == having[0]:
+            await worker.ask({"name": "cancel layer job", "job": number})
 
 
 async def move(server: Server, request: Request) -> dict[str, Any]:

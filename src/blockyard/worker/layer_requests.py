@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
 from blockyard.block.actions import Action, unwatched
-from blockyard.block.building import build, found, options_from, tree, understood, walk, written
+from blockyard.block.building import build, found, health, options_from, tree, understood, walk, written
 from blockyard.block.device import Device
 from blockyard.block.moving import MovingDevice
 from blockyard.block.records import RecordError
@@ -164,8 +164,22 @@ def refresh(inventory: Inventory, request: Message) -> Answer:
 
 
 def jobs(inventory: Inventory, request: Message) -> Message:
-    """The jobs of layers."""
-    return {"jobs": [job.describe() for job in inventory.jobs]}
+    """The jobs of layers; and of each stack how it is, and what its layers do by themselves."""
+    stacks = {name: condition(unit.device) for name, unit in inventory.stacks.items()}
+    return {"jobs": [job.describe() for job in inventory.jobs], "stacks": stacks}
+
+
+def condition(device: Device) -> Message:
+    """How a stack is, why it is not well, and the work that goes on in it until it is done."""
+    troubles, work = [], []
+    for each in walk(device):
+        report: dict[str, Any] = each.report()
+        if report.get("health", "ok") != "ok" and report.get("text"):
+            troubles.append(str(report["text"]))
+        if "work" in report:
+            done, total = report["progress"]
+            work.append({"layer": each.label, "done": done, "total": total, **report["work"]})
+    return {"health": health(device), "text": "; ".join(dict.fromkeys(troubles)), "work": work}
 
 
 def cancel(inventory: Inventory, request: Message) -> Message:

@@ -9,30 +9,31 @@ from pydantic import BaseModel, Field
 
 from blockyard.api.context import Context
 from blockyard.api.problems import not_found
-from blockyard.api.routes.pools import ask
-from blockyard.api.security import Here, Routes
-from blockyard.control.errors import ControlError
+from blockyard.api.security import Here, Routes, Who
+from blockyard.control.jobs import all_jobs, cancel
 from blockyard.control.roles import Role
 
 routes = Routes("jobs")
 
 
 class Job(BaseModel):
-    """What goes on, or has been done of late, in a pool."""
+    """What goes on, or has been done of late, in a pool or in the layers of a volume."""
 
-    id: str = Field(description="POOL.NUMBER")
-    pool: str
-    number: int
-    kind: str = Field(description="check, scrub, copy …")
-    subject: str = Field(description="what it is about: POOL, POOL/VOLUME …")
+    id: str = Field(description="POOL.NUMBER; of layers, layers:WORKER.NUMBER")
+    pool: str | None = Field(description="none for jobs of layers")
+    volume: str | None = Field(description="whose layers it is about")
+    number: int | None = Field(description="none for what goes on by itself: a rebuild, a reshape, a resync")
+    kind: str = Field(description="check, scrub, copy, move, rebuild …")
+    subject: str = Field(description="what it is about: POOL, POOL/VOLUME, VOLUME: LAYER …")
     unit: str = Field(description="what is counted: bytes, chunks …")
     done: int
     total: int = Field(description="0: nobody knows")
     state: str = Field(description="running, done, failed or cancelled")
     result: str = Field(description="for people")
     details: Any = Field(description="the result, for programs")
-    began: float = Field(description="seconds since 1970")
+    began: float | None = Field(description="seconds since 1970; none for what goes on by itself")
     ended: float | None
+    can_cancel: bool
 
 
 class Started(BaseModel):
@@ -43,39 +44,28 @@ class Started(BaseModel):
 
 @routes.get("/jobs", Role.VIEWER)
 async def list_jobs(here: Here) -> list[Job]:
-    """Those of all pools, the oldest first."""
-    return sorted(await jobs_of(here), key=lambda job: job.began)
+    """Those of all pools and layers, the oldest first; what goes on by itself, last."""
+    return [Job(**job) for job in await all_jobs(here.server)]
 
 
 @routes.get("/jobs/{job}", Role.VIEWER)
 async def get_job(job: str, here: Here) -> Job:
     """How far it is."""
-    return await _job(here, job)
+    return Job(**await _job(here, job))
 
 
 @routes.delete("/jobs/{job}", Role.OPERATOR, status_code=202)
-async def cancel_job(job: str, here: Here) -> Job:
+async def cancel_job(job: str, here: Here, who: Who) -> Job:
     """Have it stop; it says in its state when it has."""
     found = await _job(here, job)
-    await ask(here, found.pool, "cancel job", job=found.number)
-    return await _job(here, job)
+    await cancel(here.server, found)
+    here.record(who, f"job {job} cancelled: {found['kind']} of {found['subject']}", None, None)
+    return Job(**await _job(here, job))
 
 
-async def jobs_of(here: Context) -> list[Job]:
-    """All jobs of pools that can be asked."""
-    found: list[Job] = []
-    for pool in here.server.settled.pools:
-        try:
-            told = await ask(here, pool, "jobs")
-        except ControlError:  # it is not open: GET /pools says why
-            continue
-        found += [Job(id=f"{pool}.{job['number']}", pool=pool, **job) for job in told["jobs"]]
-    return found
-
-
-async def _job(here: Context, name: str) -> Job:
-    for job in await jobs_of(here):
-        if job.id == name:
+async def _job(here: Context, name: str) -> dict[str, Any]:
+    for job in await all_jobs(here.server):
+        if job["id"] == name:
             return job
     raise not_found(f"job {name!r}")
 

@@ -13,6 +13,7 @@ from blockyard.api.context import Context
 from blockyard.api.models import Counters
 from blockyard.api.problems import not_found
 from blockyard.api.security import Here, Owners, Routes, Who
+from blockyard.control.layer_commands import looked
 from blockyard.control.roles import Role
 from blockyard.worker.configuration import Volume as Configured
 
@@ -36,6 +37,7 @@ class Volume(BaseModel):
     format: str
     targets: list[str] = Field(description="that show it")
     counters: Counters | None = Field(description="none while nothing leads to it")
+    health: str | None = Field(description="of a stack that is open: ok, degraded, failed or what it is busy with")
     configuration: dict[str, Any] | None = schemas.field(Configured)
 
 
@@ -67,13 +69,24 @@ async def _volumes(here: Context) -> list[Volume]:
     for name, target in settled.targets.items():
         for volume in target.volumes:
             shown.setdefault(volume, []).append(name)
+    health = await _health(here)
     return [
-        _volume(volume, shown.get(name, []), counters.get(name), described(here, TABLE, name))
+        _volume(volume, shown.get(name, []), counters.get(name), health.get(name), described(here, TABLE, name))
         for name, volume in settled.volumes.items()
     ]
 
 
-def _volume(volume: Configured, targets: list[str], counters: Any, configuration: dict[str, Any] | None) -> Volume:
+async def _health(here: Context) -> dict[str, str]:
+    """Of volumes that are stacks."""
+    if not any(volume.stack for volume in here.server.settled.volumes.values()):
+        return {}
+    told = await looked(here.server)
+    return {name: stack["health"] for found in told.values() for name, stack in found["stacks"].items()}
+
+
+def _volume(
+    volume: Configured, targets: list[str], counters: Any, health: str | None, configuration: dict[str, Any] | None
+) -> Volume:
     return Volume(
         name=volume.name,
         kind="pool" if volume.pool else "stack" if volume.stack else "file",
@@ -88,5 +101,6 @@ def _volume(volume: Configured, targets: list[str], counters: Any, configuration
         format=volume.format,
         targets=sorted(targets),
         counters=counters,
+        health=health,
         configuration=configuration,
     )

@@ -36,9 +36,10 @@ def report(array: Array) -> dict[str, object]:
             "rate": background.rate,
         },
     }
-    progress = _progress(array)
-    if progress is not None:
-        found["progress"] = progress
+    work = _work(array)
+    if work is not None:
+        kind, unit, done, total = work
+        found |= {"progress": (done, total), "work": {"kind": kind, "unit": unit}}
     return found
 
 
@@ -75,14 +76,14 @@ def _member(array: Array, member: Member) -> dict[str, object]:
     return found
 
 
-def _progress(array: Array) -> tuple[int, int] | None:
-    """Of what is done in the background; of several things that which is done first."""
+def _work(array: Array) -> tuple[str, str, int, int] | None:
+    """What is done in the background, and how far it is; of several things that which is done first."""
     members = array.members
     if array.reshaping is not None:
-        return array.reshaping.position, array.reshaping.total
+        return "reshape", "bytes", array.reshaping.position, array.reshaping.total
     recovering = members.recovering
     if recovering is not None:
-        return recovering.position, members.identity.used
+        return "rebuild", "bytes", recovering.position, members.identity.used
     if members.bitmap.distrusted:
-        return members.bitmap.count - len(members.bitmap.distrusted), members.bitmap.count
+        return "resync", "regions", members.bitmap.count - len(members.bitmap.distrusted), members.bitmap.count
     return None
