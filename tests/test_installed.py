@@ -32,6 +32,8 @@ def test_no_module_needs_what_is_not_required() -> None:
     )
     assert {"pytest", "hypothesis", "prometheus_client"} <= set(others)
     code = (
-        f"import sys\nsys.modules.update(dict.fromkeys({others}))\nimport blockyard.cli.main, blockyard.worker.process"
+        f"import sys\nsys.modules.update(dict.fromkeys({others}))\n"
+        "import blockyard.cli.main, blockyard.cli.commands, blockyard.worker.process\n"
+        "blockyard.cli.commands.build_parser()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

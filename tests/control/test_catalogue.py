@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from blockyard.block.rbd.keeper import State as RbdState
-from blockyard.cli.main import build_parser, main
+from blockyard.cli.commands import build_parser
+from blockyard.cli.main import main
 from blockyard.control.catalogue import CATALOGUE, document
 
 SOURCE = Path(__file__).parents[2] / "src" / "blockyard"

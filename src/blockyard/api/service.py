@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blockyard.api import certificates
 from blockyard.control.administration import short_path
 from blockyard.control.errors import ControlError, StateError
 from blockyard.control.portals import check_free, listen
@@ -65,6 +64,8 @@ class ApiService:
         context = self._built[1]
         lines = [f"Console: {self.url}"]
         if self._place.tls is not None:
+            from blockyard.api import certificates  # noqa: PLC0415
+
             lines.append(f"  its certificate's key is {certificates.pin_of_file(self._files_now()[0])}")
         if not (self._place.portal is None or self._place.portal.loopback or context.accounts.all()):
             lines.append(f"  to make the first account from another machine: {context.setup_code}")
@@ -94,6 +95,8 @@ class ApiService:
         """What encrypts; None on loopback, unless there is a certificate for it. Raises StateError."""
         if portal.loopback and not wanted.certificate:
             return None
+        from blockyard.api import certificates  # noqa: PLC0415  # which loads cryptography.x509: few need it
+
         return certificates.context(*self._files(wanted))
 
     def _files_now(self) -> tuple[Path, Path]:
@@ -103,6 +106,8 @@ class ApiService:
     def _files(self, wanted: Api) -> tuple[Path, Path]:
         if wanted.certificate:
             return Path(wanted.certificate), Path(wanted.key)
+        from blockyard.api import certificates  # noqa: PLC0415
+
         return certificates.own(self._server.options.state, portal_from(wanted.listen).host, wanted.hosts)
 
     def commit(self, prepared: object) -> None:

@@ -48,7 +48,7 @@ example:
 """
 
 
-def add_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `support-bundle` to the commands."""
     what = "put all that helps to find out what is wrong into one file, without secrets"
     parser = command(commands, "support-bundle", _bundle, what, epilog=_EPILOG)

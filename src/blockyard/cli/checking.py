@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from blockyard.cli import pools
 from blockyard.cli.output import Bar, show
 from blockyard.cli.parsers import Subparsers
 from blockyard.cli.pools import ask_pool, command, size_of, watch_job
@@ -15,8 +16,9 @@ from blockyard.pool.repair import check_offline
 _BLOCK = 512  # bytes of a logical block, as most initiators count them
 
 
-def add_commands(pool: Subparsers[argparse.ArgumentParser]) -> None:
-    """Add to the commands of `blockyard pool`."""
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add `pool` to the commands, with all that is below it."""
+    pool = pools.add_commands(commands)
     check = command(pool, "check", _check, "check the metadata of a pool, while it is used or when nobody has it open")
     check.add_argument("pool", metavar="POOL|DIR", help="its name where it is served, or the directory where it is not")
     check.add_argument("--repair", action="store_true", help="mend what can be mended without losing anything")

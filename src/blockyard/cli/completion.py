@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections.abc import Callable, Iterable
 
+from blockyard.cli.commands import build_parser
 from blockyard.cli.parsers import Subparsers, leaf
 from blockyard.cli.tree import Node, tree
 
@@ -20,11 +21,11 @@ examples:
 """
 
 
-def add_command(commands: Subparsers[argparse.ArgumentParser], whole: Callable[[], argparse.ArgumentParser]) -> None:
-    """Add `completion` to the commands; `whole` makes the parser of all of them."""
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add `completion` to the commands."""
 
     def run(options: argparse.Namespace) -> int:
-        print(_SHELLS[options.shell](tree(whole())), end="")
+        print(_SHELLS[options.shell](tree(build_parser())), end="")
         return 0
 
     parser = leaf(commands, "completion", run, "print what a shell completes commands and options by", epilog=_EPILOG)

@@ -70,7 +70,7 @@ class NotWell(ControlError):
     """The doctor has found errors."""
 
 
-def add_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `doctor` to the commands."""
     what = "look whether the machine has what a server needs, and say what to do"
     parser = command(commands, "doctor", _doctor, what, epilog=_EPILOG)

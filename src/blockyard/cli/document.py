@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from blockyard.cli.main import build_parser
+from blockyard.cli.commands import build_parser
 
 _HEAD = """\
 # Command line

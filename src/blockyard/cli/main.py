@@ -8,104 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from blockyard import __version__
-from blockyard.cli import (
-    accounts,
-    admin,
-    alua,
-    backup,
-    bundle,
-    cdp,
-    checking,
-    client,
-    completion,
-    config,
-    doctor,
-    events,
-    image,
-    layers,
-    manual,
-    mapping,
-    nouns,
-    optical,
-    pools,
-    raid,
-    rbd,
-    schedules,
-    serve,
-    tape,
-    top,
-    users,
-    volumes,
-)
+from blockyard.cli.commands import build_parser
 from blockyard.control.administration import REMOTE
 from blockyard.control.errors import UsageError
 from blockyard.control.remote import Remote
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the whole usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (`{self.prog} --help` tells more)\n")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands. Each sets `run`: a function of the parsed options that returns the exit status."""
-    parser: argparse.ArgumentParser = _Parser(
-        prog="blockyard",
-        description="An iSCSI target: turns files and block devices into SCSI disks on the network.",
-        epilog="To begin: `blockyard serve` serves a 1 GiB disk. `blockyard COMMAND --help` tells all about a command.",
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    _add_road(parser)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    serve.add_command(commands)
-    config.add_commands(commands)
-    admin.add_commands(commands)
-    checking.add_commands(pools.add_commands(commands))
-    volumes.add_commands(commands)
-    nouns.add_commands(commands)
-    mapping.add_commands(commands)
-    schedules.add_commands(commands)
-    cdp.add_commands(commands)
-    image.add_commands(commands)
-    layers.add_commands(commands)
-    rbd.add_commands(commands)
-    raid.add_commands(commands)
-    optical.add_commands(commands)
-    alua.add_commands(commands)
-    users.add_commands(commands)
-    backup.add_commands(commands)
-    accounts.add_commands(commands)
-    tape.add_commands(commands)
-    events.add_commands(commands)
-    client.add_commands(commands)
-    doctor.add_command(commands)
-    top.add_command(commands)
-    bundle.add_command(commands)
-    completion.add_command(commands, build_parser)
-    manual.add_command(commands, build_parser)
-    return parser
-
-
-def _add_road(parser: argparse.ArgumentParser) -> None:
-    road = parser.add_argument_group("a server elsewhere, for commands that ask one (docs/api.md)")
-    road.add_argument(
-        "--url", metavar="URL", dest="elsewhere", help="its API: https://HOST[:PORT] (default: $BLOCKYARD_URL)"
-    )
-    road.add_argument(
-        "--token-file",
-        metavar="FILE",
-        type=Path,
-        help="where the token stands, for nobody else to read (default: $BLOCKYARD_TOKEN_FILE)",
-    )
-    road.add_argument("--cacert", metavar="FILE", type=Path, help="trust this certificate, or what it has signed (PEM)")
-    road.add_argument(
-        "--pin", metavar="PIN", help="trust the key that this is of: sha256//…, as `blockyard serve` prints it"
-    )
 
 
 def _take_road(options: argparse.Namespace) -> None:
@@ -124,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text in any encoding
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = build_parser(words).parse_args(words)
     try:
         _take_road(options)
         status: int = options.run(options)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from blockyard import __version__
+from blockyard.cli.commands import build_parser
 from blockyard.cli.parsers import Subparsers, leaf
 from blockyard.cli.tree import Node, Option, tree
 
@@ -23,13 +24,13 @@ example:
 """
 
 
-def add_command(commands: Subparsers[argparse.ArgumentParser], whole: Callable[[], argparse.ArgumentParser]) -> None:
-    """Add `manual` to the commands; `whole` makes the parser of all of them."""
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add `manual` to the commands."""
 
     def run(options: argparse.Namespace) -> int:
         try:
             options.directory.mkdir(parents=True, exist_ok=True)
-            for name, text in pages(tree(whole())).items():
+            for name, text in pages(tree(build_parser())).items():
                 (options.directory / name).write_text(text, encoding="utf-8")
         except OSError as error:
             print(f"blockyard: {error.filename}: {error.strerror}", file=sys.stderr)

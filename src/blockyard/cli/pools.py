@@ -32,7 +32,7 @@ exit status:
 
 
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> Subparsers[argparse.ArgumentParser]:
-    """Add `pool` to the commands; what further ones are added to (cli/checking.py)."""
+    """Add `pool` to the commands; returns what further ones are added to (cli/checking.py)."""
     pool = family(commands, "pool", "pools: thin volumes, snapshots and clones")
     make = command(pool, "create", _create, "make a pool; no server is needed for that", local=True)
     make.add_argument(

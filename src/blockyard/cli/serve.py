@@ -86,7 +86,7 @@ _SERVED: dict[str, object] = {  # options that say what is served, and what they
 log = logging.getLogger(__name__)
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `serve` to the commands."""
     parser = commands.add_parser(
         "serve",

@@ -34,7 +34,7 @@ examples:
 """
 
 
-def add_command(commands: Subparsers[argparse.ArgumentParser]) -> None:
+def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `top` to the commands."""
     what = "show what is going on: operations and bytes a second by LUN, and sessions"
     parser = command(commands, "top", _top, what, epilog=_EPILOG)

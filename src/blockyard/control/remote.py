@@ -18,9 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-
 from blockyard.control.errors import ControlError, UsageError
 
 _PATIENCE = 120.0  # seconds
@@ -97,6 +94,9 @@ class Remote:
 
 def pin_of(certificate: bytes) -> str:
     """What a client pins of a certificate (DER): SHA-256 of its SubjectPublicKeyInfo (RFC 7469 §2.4), as curl writes it."""
+    from cryptography import x509  # noqa: PLC0415  # this takes longer than most commands, of which few come here
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
     public = x509.load_der_x509_certificate(certificate).public_key()
     form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     return f"sha256//{base64.b64encode(hashlib.sha256(public.public_bytes(*form)).digest()).decode()}"
