@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import shutil
 import threading
@@ -12,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from blockyard.block.building import open_stack, tree
-from blockyard.block.cache.layout import CacheError
+from blockyard.block.cache.layout import CacheError, slots_of
 from blockyard.block.cache.ssd import SsdCache
 from blockyard.block.cache.ssd_opening import create_cache, open_cache
-from blockyard.block.cache.ssd_options import Rate, SsdCreation, SsdOptions, Switching, Tuning
+from blockyard.block.cache.ssd_options import Rate, Resizing, SsdCreation, SsdOptions, Switching, Tuning
 from blockyard.block.device import Device
 from blockyard.block.faults import Fault, FaultDevice, Operation
 from blockyard.block.file import FileDevice, create
@@ -156,7 +157,7 @@ def test_a_damaged_block_does_not_get_to_the_origin(pair: Pair) -> None:
     cache = pair.open()
     cache.pwritev([b"a" * LINE], 0)
     slot = cache.slots.index[0]
-    cache.device.pwritev([b"b"], cache.position(slot))
+    cache.device.pwritev([b"b"], cache.slots.position(slot))
     with pytest.raises(OSError, match="damaged block"):
         cache.actions()["flush"].run(None, nobody)
     assert origin_bytes(pair, 0, LINE) == bytes(LINE)
@@ -372,6 +373,80 @@ def test_as_a_layer_of_a_stack(pair: Pair) -> None:
     device.pwritev([b"a" * LINE], 0)
     found = tree(device)["children"][0]
     assert found["gauges"]["dirty_bytes"] == LINE
-    assert found["actions"] == ["detach", "flush", "mode", "tune"]
+    assert found["actions"] == ["detach", "flush", "mode", "resize", "tune"]
     assert len(found["children"]) == 2
     device.close()
+
+
+def test_resized(pair: Pair, cache: SsdCache) -> None:
+    """Larger, with its file, then smaller: what was dirty is on the origin, and the mode stays."""
+    cache.pwritev([b"a" * LINE * 9], LINE)
+    assert cache.actions()["resize"].run(Resizing(Size(8 << 20)), nobody).startswith("it has 6.88")
+    assert (pair.directory / "ssd").stat().st_size == 8 << 20
+    assert origin_bytes(pair, LINE, 9 * LINE) == b"a" * LINE * 9
+    cache.pwritev([b"b" * LINE], 0)
+    assert cache.slots.dirty_count == 1
+    cache.actions()["resize"].run(Resizing(Size(2 << 20)), nobody)
+    assert (pair.directory / "ssd").stat().st_size == 2 << 20
+    assert quick_read(cache, 0, 10 * LINE) is None
+    assert read(cache, 0, 10 * LINE) == b"b" * LINE + b"a" * LINE * 9
+    assert quick_read(cache, 0, 10 * LINE) == b"b" * LINE + b"a" * LINE * 9
+
+
+def test_resized_to_what_there_is(pair: Pair) -> None:
+    """An administrator has made the device larger while nobody used it."""
+    os.truncate(pair.directory / "ssd", 4 << 20)
+    cache = pair.open()
+    assert cache.slots.count == 64
+    cache.actions()["resize"].run(Resizing(), nobody)
+    assert cache.slots.count == slots_of(4 << 20, LINE)
+    cache.close()
+    again = pair.open()
+    assert again.slots.count == slots_of(4 << 20, LINE)
+    again.close()
+
+
+def test_what_cannot_be_resized(tmp_path: Path, cache: SsdCache) -> None:
+    with pytest.raises(CacheError, match="has to have 16 blocks"):
+        cache.actions()["resize"].run(Resizing(Size(1 << 20)), nobody)
+    origin, device = MemoryDevice(DISK), MemoryDevice(2 << 20)
+    create_cache((origin, device), SsdCreation(), Opening())
+    other = open_cache((origin, device), BACK, Opening())
+    with pytest.raises(CacheError, match="has 2 MiB, and not more"):
+        other.actions()["resize"].run(Resizing(Size(4 << 20)), nobody)
+    assert other.mode == "back"
+    other.close()
+
+
+@pytest.mark.parametrize("mode", ["back", "through"])
+def test_resized_under_load(pair: Pair, mode: str) -> None:
+    """Writers and readers, by both roads, see what they wrote while the cache has another size again and again."""
+    cache = pair.open(SsdOptions(mode=mode, delay=0.05))
+    assert cache.quick is not None
+    ended, wrong = threading.Event(), list[str]()
+
+    def work(first: int) -> None:
+        lines, seed = dict.fromkeys(range(first, first + 16), bytes(LINE)), random.Random(first)
+        while not ended.is_set():
+            line = seed.randrange(first, first + 16)
+            if seed.random() < 0.5:
+                lines[line] = bytes([seed.randrange(256)]) * LINE
+                if not cache.quick.write(memoryview(lines[line]), line * LINE):  # type: ignore[union-attr]
+                    cache.pwritev([lines[line]], line * LINE)
+            found = quick_read(cache, line * LINE, LINE)
+            found = read(cache, line * LINE, LINE) if found is None else found
+            if found != lines[line]:
+                wrong.append(f"line {line}")
+                return
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(0, 64, 16)]
+    for thread in threads:
+        thread.start()
+    for size in (8, 2, 3, 9, 2, 5):
+        cache.actions()["resize"].run(Resizing(Size(size << 20)), nobody)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert cache.mode == mode
+    cache.close()

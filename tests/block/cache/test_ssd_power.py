@@ -19,8 +19,9 @@ from blockyard.block.cache.layout import read_mark
 from blockyard.block.cache.slots import CLEAN, CLEARED, DIRTY, FREE, OLD, WRITTEN
 from blockyard.block.cache.ssd import SsdCache
 from blockyard.block.cache.ssd_opening import assemble, create_cache
-from blockyard.block.cache.ssd_options import SsdCreation, SsdOptions, Switching
+from blockyard.block.cache.ssd_options import Resizing, SsdCreation, SsdOptions, Switching
 from blockyard.block.layers import Opening
+from blockyard.block.size import Size
 from tests.block.disks import SECTOR, Disk
 
 LINE = 4096
@@ -123,6 +124,14 @@ class Caches(RuleBasedStateMachine):
         if mode == "through":
             self.settled()
             assert not self.cache.slots.dirty_count
+
+    @rule(slots=st.integers(16, 40))
+    def resize(self, slots: int) -> None:
+        mode = self.cache.mode
+        size = (1 << 20) + slots * (LINE + 32) + (64 << 10)
+        self.cache.actions()["resize"].run(Resizing(Size(size)), nobody)
+        assert self.cache.mode == mode
+        assert self.cache.slots.count == slots
 
     @rule()
     def close_and_open(self) -> None:

@@ -26,7 +26,7 @@ from threading import Lock
 from crc32c import crc32c
 
 from blockyard.block.cache.fifo import MOST, NOTHING, Fifo
-from blockyard.block.cache.layout import CLEAN_ENTRY, DIRTY_ENTRY, ENTRIES, ENTRY, PAGE, pack_entry
+from blockyard.block.cache.layout import CLEAN_ENTRY, DIRTY_ENTRY, ENTRIES, ENTRY, PAGE, Superblock, pack_entry
 
 FREE, DIRTY, OLD, WRITTEN, CLEARED, CLEAN = range(6)
 _MANY_OLD = 4096
@@ -38,11 +38,14 @@ MEMORY = (
 
 
 class Slots:
-    """The map of a cache with `count` slots."""
+    """The map of the cache that a superblock tells of, with nothing in it. One that replaces another has its `lock`."""
 
-    def __init__(self, count: int, seed: bytes) -> None:
-        self.lock = Lock()
-        self.seed = crc32c(seed)
+    def __init__(self, superblock: Superblock, lock: Lock | None = None) -> None:
+        self.lock = lock or Lock()
+        count = superblock.slots
+        self.block = superblock.block
+        self.data_at = superblock.data_at
+        self.seed = crc32c(superblock.cache.bytes)
         self.index: dict[int, int] = {}  # line → slot
         self.fifo = Fifo(count)  # and `lines`, for slots of all states
         self.states = bytearray(count)
@@ -62,6 +65,10 @@ class Slots:
     @property
     def count(self) -> int:
         return len(self.states)
+
+    def position(self, slot: int) -> int:
+        """The byte of the device where a slot begins."""
+        return self.data_at + slot * self.block
 
     @property
     def available(self) -> int:
@@ -200,6 +207,12 @@ class Slots:
             self._clean(line)
             self._enter(slot, _NO_ENTRY)
             self._cleared.append(slot)
+
+    def forget_clean(self, lines: Iterable[int]) -> None:
+        """Lines that are as on the origin are not here any more; who is reading one notices."""
+        for line in lines:
+            self._renumber(self.index[line])
+            self.drop(line)
 
     def begin_barrier(self) -> tuple[list[int], list[int]]:
         """What a flush that comes now, after all `changed` pages are written, will allow: for `end_barrier`."""

@@ -75,10 +75,12 @@ class SsdCache(Device):
         self.failure: OSError | None = None  # why nothing can be written back
         self.room = Condition(slots.lock)  # something has been written back, or is to be
         self.below = Ranges()
-        self.limit = max(1, slots.count * options.dirty // 100)  # slots that may be dirty
+        self.set_limit()
         self.writers = Ranges()
         self.publishing = Lock()
         self._fills: dict[int, object] = {}  # line → the token of whoever fetches it
+        self.filling = 0  # how many fetch something that they may put into the cache
+        self.resizing = False  # then nobody more does
         self.touched = False  # the origin has something that is not flushed
         self._flushing = Condition()
         self._begun = self._ended = 0  # barriers
@@ -87,8 +89,9 @@ class SsdCache(Device):
         fast = device.fd >= 0 and not read_only
         self.quick = QuickSsd(self) if fast else None
 
-    def position(self, slot: int) -> int:
-        return self.superblock.data_at + slot * self.block
+    def set_limit(self) -> None:
+        """Work out how many slots may be dirty."""
+        self.limit = max(1, self.slots.count * self.options.dirty // 100)
 
     # ---- reading
 
@@ -119,16 +122,17 @@ class SsdCache(Device):
         runs: list[list[int]] = []  # offset, end, position on the device
         looked: list[tuple[int, int]] = []
         with self.slots.lock:
+            slots = self.slots
             for line in range(offset // size, -(-end // size)):
                 start, until = max(line * size, offset), min((line + 1) * size, end)
-                slot = self.slots.found(line)
+                slot = slots.found(line)
                 if slot < 0:
                     if missing and missing[-1][1] == start:
                         start = missing.pop()[0]
                     missing.append((start, until))
                     continue
-                looked.append((slot, self.slots.numbers[slot]))
-                position = self.position(slot) + start - line * size
+                looked.append((slot, slots.numbers[slot]))
+                position = slots.position(slot) + start - line * size
                 if runs and runs[-1][1] == start and runs[-1][2] + start - runs[-1][0] == position:
                     runs[-1][1] = until
                 else:
@@ -136,15 +140,26 @@ class SsdCache(Device):
         for start, until, position in runs:
             self.device.preadv([buffer[start - offset : until - offset]], position)
         with self.slots.lock:
-            if any(self.slots.numbers[slot] != number for slot, number in looked):
+            if slots is not self.slots or any(slots.numbers[slot] != number for slot, number in looked):
                 return None
         return missing
 
     def _fetch(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` from the origin, and have what is not too long for it in the cache."""
-        if len(buffer) > self.options.bypass or self.read_only or not self.attached:
+        with self.slots.lock:
+            fills = len(buffer) <= self.options.bypass and not self.read_only and self.attached and not self.resizing
+            self.filling += fills
+        if not fills:
             self.origin.preadv([buffer], offset)
             return
+        try:
+            self._fill(buffer, offset)
+        finally:
+            with self.room:
+                self.filling -= 1
+                self.room.notify_all()
+
+    def _fill(self, buffer: memoryview, offset: int) -> None:
         size, end = self.block, offset + len(buffer)
         start, stop = offset // size * size, min(-(-end // size) * size, self.size)
         data = buffer if start == offset and stop == end else memoryview(bytearray(stop - start))
@@ -188,7 +203,7 @@ class SsdCache(Device):
             end = at + 1
             while end < len(taken) and taken[end][0] == taken[at][0] + end - at:
                 end += 1
-            self.device.pwritev([data for _, (_, data) in taken[at:end]], self.position(taken[at][0]))
+            self.device.pwritev([data for _, (_, data) in taken[at:end]], self.slots.position(taken[at][0]))
             at = end
 
     def strike(self, first: int, stop: int) -> None:
@@ -372,12 +387,35 @@ class SsdCache(Device):
                     self._barrier()
             except OSError as error:
                 broken = error
-            with self._flushing:
-                self._ended += 1
-                self._broken = broken
-                self._flushing.notify_all()
+            self._end_barrier(broken)
+        self._want_sound()
+
+    def _end_barrier(self, broken: OSError | None) -> None:
+        with self._flushing:
+            self._ended += 1
+            self._broken = broken
+            self._flushing.notify_all()
+
+    def _want_sound(self) -> None:
         if self._broken is not None:
             raise OSError(self._broken.errno, f"The cache device cannot be flushed: {self._broken.strerror}")
+
+    @contextlib.contextmanager
+    def no_barrier(self) -> Iterator[None]:
+        """No barrier is under way. One that fails in here goes on failing."""
+        with self._flushing:
+            while self._ended < self._begun:
+                self._flushing.wait()
+            self._begun += 1
+        broken = self._broken
+        try:
+            self._want_sound()
+            yield
+        except OSError as error:
+            broken = broken or error
+            raise
+        finally:
+            self._end_barrier(broken)
 
     def _barrier(self) -> None:
         slots = self.slots

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blockyard.block.actions import Action, NoOptions, Progress
 from blockyard.block.cache.layout import DETACHED, MARK_SIZE, WANTS_CACHE, write_mark, write_superblock
-from blockyard.block.cache.ssd_options import BACK, THROUGH, SsdOptions, Switching, Tuning
+from blockyard.block.cache.ssd_options import BACK, THROUGH, Resizing, SsdOptions, Switching, Tuning
+from blockyard.block.cache.ssd_resizing import prepare, resize
 from blockyard.block.size import format_size
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ def ssd_actions(cache: SsdCache) -> Mapping[str, Action]:
         "mode": Action("Switch to write-back, or to write-through once all is written back", Switch(cache).run, Switching,
                        long=True),
         "tune": Action("Change how much may wait to be written back, how fast, and how long", Tune(cache).run, Tuning),
+        "resize": Action("Have more or less of the device, after everything is written back", Resize(cache).run, Resizing,
+                         long=True),
         "detach": Action("Write everything back, and go on without the cache", Detach(cache).run, long=True),
     }  # fmt: skip
 
@@ -61,10 +65,30 @@ class Tune:
         given = {name: value for name, value in vars(options).items() if value is not None}
         cache.options = SsdOptions(**{**vars(now), **given})
         with cache.room:
-            cache.limit = max(1, cache.slots.count * cache.options.dirty // 100)
+            cache.set_limit()
             cache.room.notify_all()
         new = cache.options
         return f"up to {new.dirty} % may wait for {new.delay:g} s, and are written back at {new.rate}"
+
+
+class Resize:
+    def __init__(self, cache: SsdCache) -> None:
+        self._cache = cache
+
+    def run(self, options: Resizing, progress: Progress) -> str:
+        """The cache is empty afterwards, and in the same mode as before."""
+        cache = self._cache
+        wanted = prepare(cache, options.size)
+        before, cache.mode = cache.mode, THROUGH
+        try:
+            cache.write_back.sweep(progress)  # so that little is left to do while writers wait
+            resize(cache, wanted)
+        finally:
+            cache.mode = before
+        if options.size is not None:
+            with suppress(OSError):  # only files get shorter
+                cache.device.truncate(options.size)
+        return f"it has {format_size(cache.slots.count * cache.block)} now, and is empty"
 
 
 class Detach:

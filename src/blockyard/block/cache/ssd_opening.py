@@ -40,6 +40,7 @@ from blockyard.block.cache.layout import (
 from blockyard.block.cache.slots import Slots
 from blockyard.block.cache.ssd import SsdCache
 from blockyard.block.cache.ssd_options import BACK, SsdCreation, SsdOptions
+from blockyard.block.cache.ssd_resizing import LEAST
 from blockyard.block.device import Device
 from blockyard.block.layers import Absent, Kind, Opening
 from blockyard.block.size import format_size
@@ -52,7 +53,7 @@ def create_cache(children: Sequence[Device], options: SsdCreation, opening: Open
     """Make the second device the cache of the first. What is on the first stays."""
     origin, device = children
     slots = slots_of(device.size, options.block)
-    if slots < 16:
+    if slots < LEAST:
         raise CacheError(f"The cache device is too small: it has {format_size(device.size)}")
     if not options.force:
         _want_empty(device, read_superblock(device))
@@ -119,7 +120,7 @@ def assemble(children: Sequence[Device], options: SsdOptions, opening: Opening) 
     if superblock is None:
         raise CacheError(f"The device {device.label} is no cache, or is damaged; `blockyard layer create` makes one")
     mark = _checked(superblock, read_mark(origin, superblock.size), origin, device)
-    slots = Slots(superblock.slots, superblock.cache.bytes)
+    slots = Slots(superblock)
     _load(device, superblock, slots)
     cache = SsdCache(origin, device, superblock, slots, options, opening.notify, read_only=read_only)
     if not read_only:
@@ -176,7 +177,7 @@ def _load(device: Device, superblock: Superblock, slots: Slots) -> None:
             clean.append((line, slot, number))
     for line, found in dirty.items():
         for number, slot, checksum in sorted(found, reverse=True):
-            if number <= superblock.stable or _block_checksum(device, superblock, line, slot) == checksum:
+            if number <= superblock.stable or _block_checksum(device, superblock, slots, line, slot) == checksum:
                 slots.restore(line, slot, number, dirty=True)
                 break
     for line, slot, number in clean:
@@ -192,9 +193,9 @@ def _read_table(device: Device, slots: Slots) -> None:
     table.release()
 
 
-def _block_checksum(device: Device, superblock: Superblock, line: int, slot: int) -> int:
+def _block_checksum(device: Device, superblock: Superblock, slots: Slots, line: int, slot: int) -> int:
     data = bytearray(min(superblock.block, superblock.size - line * superblock.block))
-    device.preadv([memoryview(data)], superblock.data_at + slot * superblock.block)
+    device.preadv([memoryview(data)], slots.position(slot))
     checksum: int = crc32c(data)
     return checksum
 

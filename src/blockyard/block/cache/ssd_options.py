@@ -76,3 +76,12 @@ class Tuning:
     dirty: int | None = None
     rate: Rate | None = None
     delay: float | None = None
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """How much of its device a cache is to have."""
+
+    size: Size | None = (
+        None  # bytes of the device, a file is made so large; all that there is of it where it is not said
+    )

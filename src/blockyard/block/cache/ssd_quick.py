@@ -28,8 +28,8 @@ class QuickSsd:
 
 
 def _reader(cache: SsdCache) -> Callable[[Sequence[memoryview], int, int], bool]:
-    slots, fd, size, base = cache.slots, cache.device.fd, cache.block, cache.superblock.data_at
-    shift, mask, index, uses, numbers = size.bit_length() - 1, size - 1, slots.index, slots.fifo.uses, slots.numbers
+    fd, size = cache.device.fd, cache.block
+    shift, mask = size.bit_length() - 1, size - 1
     flags = os.RWF_NOWAIT if cache.device.nowait else 0
     below = road(cache.origin)[0]
 
@@ -47,7 +47,8 @@ def _reader(cache: SsdCache) -> Callable[[Sequence[memoryview], int, int], bool]
         return True
 
     def read_one(buffer: memoryview, offset: int) -> bool:
-        at, length = 0, len(buffer)
+        at, length, slots = 0, len(buffer), cache.slots
+        index, base, numbers, uses = slots.index, slots.data_at, slots.numbers, slots.fifo.uses
         try:
             while at < length:
                 inside = offset & mask
@@ -60,7 +61,7 @@ def _reader(cache: SsdCache) -> Callable[[Sequence[memoryview], int, int], bool]
                 part = buffer if step == length else buffer[at : at + step]
                 if preadv(fd, (part,), base + (slot << shift) + inside, flags) != step:
                     return False
-                if numbers[slot] != number or index.get(line) != slot:  # it has got into other hands
+                if numbers[slot] != number or index.get(line) != slot or cache.slots is not slots:  # in other hands
                     return False
                 if uses[slot] < MOST:
                     uses[slot] += 1
@@ -74,8 +75,8 @@ def _reader(cache: SsdCache) -> Callable[[Sequence[memoryview], int, int], bool]
 
 
 def _writer(cache: SsdCache) -> Callable[[memoryview, int], bool]:
-    slots, fd, size, base = cache.slots, cache.device.fd, cache.block, cache.superblock.data_at
-    shift, mask, lock, publishing = size.bit_length() - 1, size - 1, slots.lock, cache.publishing
+    fd, size = cache.device.fd, cache.block
+    shift, mask, lock, publishing = size.bit_length() - 1, size - 1, cache.slots.lock, cache.publishing
     below = road(cache.origin)[1]
 
     def write(data: memoryview, offset: int) -> bool:
@@ -102,6 +103,8 @@ def _writer(cache: SsdCache) -> Callable[[memoryview, int], bool]:
             cache.writers.release(first, first + count)
 
     def store(data: memoryview, first: int, count: int) -> bool:
+        slots = cache.slots
+        base = slots.data_at
         with lock:
             if slots.dirty_count + count > cache.limit or slots.available < count:
                 return False

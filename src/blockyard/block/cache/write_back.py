@@ -77,6 +77,12 @@ class WriteBack:
             self._cache.barrier()
             self._cache.barrier()
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is written back meanwhile."""
+        with self._sweeping:
+            yield
+
     def sweep(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Write back what is dirty now. Raises OSError, which those see too who wait for room."""
         with self._sweeping:
@@ -162,7 +168,7 @@ class WriteBack:
         with cache.below.taken(first, stop):
             data = memoryview(bytearray(min(stop * size, cache.size) - first * size))
             for line, slot, _ in run:
-                cache.device.preadv([data[(line - first) * size : (line - first + 1) * size]], cache.position(slot))
+                cache.device.preadv([data[(line - first) * size : (line - first + 1) * size]], slots.position(slot))
             with slots.lock:
                 newest = [slots.index.get(line) == slot and slots.numbers[slot] == number for line, slot, number in run]
                 checksums = [slots.checksum(slot) for _, slot, _ in run]
