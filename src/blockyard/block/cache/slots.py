@@ -60,6 +60,7 @@ class Slots:
         self._cleared: list[int] = []  # slots whose entries went since the last barrier
         self._free: list[int] = []
         self._fresh = 0  # slots from here on were never used
+        self._many_old = min(_MANY_OLD, count // 8)
         self.evicted = 0
 
     @property
@@ -78,7 +79,7 @@ class Slots:
     @property
     def many_old(self) -> bool:
         """Whether a barrier is worth its while; for more the lock would be held too long when it ends."""
-        return len(self._old) >= min(_MANY_OLD, self.count // 8)
+        return len(self._old) >= self._many_old
 
     @property
     def is_settled(self) -> bool:
@@ -131,6 +132,11 @@ class Slots:
 
     def put_dirty(self, line: int, slot: int, checksum: int) -> None:
         """A line that was written has got into a slot that was taken."""
+        self.dirty_entry(line, slot, checksum)
+        self.changed.add(slot // ENTRIES)
+
+    def dirty_entry(self, line: int, slot: int, checksum: int) -> bytes:
+        """The same for who writes the entry, and not the page that it is in, to the device: the entry."""
         self._leave(line)
         self.index[line] = slot
         self.states[slot] = DIRTY
@@ -138,7 +144,9 @@ class Slots:
         self.fifo.uses[slot] = 1
         self.dirty.setdefault(line >> REGION, set()).add(line)
         self.dirty_count += 1
-        self._enter(slot, pack_entry(line, self._renumber(slot), checksum, DIRTY_ENTRY, self.seed))
+        entry = pack_entry(line, self._renumber(slot), checksum, DIRTY_ENTRY, self.seed)
+        self.table[slot * ENTRY.size : (slot + 1) * ENTRY.size] = entry
+        return entry
 
     def _leave(self, line: int) -> None:
         """What there is of a line is not the newest any more."""

@@ -92,6 +92,7 @@ class SsdCache(Device):
     def set_limit(self) -> None:
         """Work out how many slots may be dirty."""
         self.limit = max(1, self.slots.count * self.options.dirty // 100)
+        self.much = max(1, self.limit // 4)  # then it is written back without delay
 
     # ---- reading
 
@@ -275,7 +276,7 @@ class SsdCache(Device):
 
     def hurry(self) -> None:
         """Have the thread work at once when there is much to do."""
-        much = self.slots.many_old or self.slots.dirty_count >= self.write_back.threshold
+        much = self.slots.many_old or self.slots.dirty_count >= self.much
         if much and not self.write_back.wanted.is_set():
             self.write_back.wanted.set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from os import preadv, pwrite
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from crc32c import crc32c
 
 from blockyard.block.cache.fifo import MOST
+from blockyard.block.cache.layout import ENTRY, TABLE_AT
 from blockyard.block.cache.ssd_options import BACK
 from blockyard.block.roads import road
 
@@ -119,14 +121,15 @@ def _writer(cache: SsdCache) -> Callable[[memoryview, int], bool]:
                 checksums.append(crc32c(block))
             with lock:
                 cache.strike(first, first + count)
-                for at, slot in enumerate(taken):
-                    slots.put_dirty(first + at, slot, checksums[at])
+                entries = [slots.dirty_entry(first + at, slot, checksums[at]) for at, slot in enumerate(taken)]
             kept = True
         finally:
             if not kept:
                 with lock:
                     slots.give_back(taken)
-        cache.publish_locked()
+        for slot, entry in zip(taken, entries, strict=True):
+            if pwrite(fd, entry, TABLE_AT + slot * ENTRY.size) != ENTRY.size:
+                raise OSError(errno.EIO, "The cache device has not taken an entry")
         cache.hurry()
         return True
 

@@ -49,11 +49,6 @@ class WriteBack:
         if self._thread is not None:
             self._thread.join()
 
-    @property
-    def threshold(self) -> int:
-        """Dirty blocks from which on it begins without delay."""
-        return max(1, self._cache.limit // 4)
-
     def _run(self) -> None:
         cache, dirty_since = self._cache, None
         while not self._stopped.is_set():
@@ -63,7 +58,7 @@ class WriteBack:
                 self._free_old()
             count, now = cache.slots.dirty_count, time.monotonic()
             dirty_since = (dirty_since or now) if count else None
-            if dirty_since is None or (now - dirty_since < cache.options.delay and count < self.threshold):
+            if dirty_since is None or (now - dirty_since < cache.options.delay and count < cache.much):
                 continue
             dirty_since = None
             try:
