@@ -313,28 +313,38 @@ def opening_others(opening: Opening, declared: Mapping[str, Written] | None = No
     return replace(opening, open=lambda other: open_stack(other, opening, declared))
 
 
-def create_layer(text: str, opening: Opening | None = None) -> str:
-    """Make what a kind needs to be there before it can be opened, with the options that it has for that (Kind.create).
+def creation(text: str, declared: Mapping[str, Written] | None = None) -> Layer:
+    """What is to be made so that it can be opened later: a kind with the options that it has for that (Kind.creation).
 
-    Returns what there is to say to people. Raises OSError or StackError.
+    `declared` as for `understood`. Raises StackError.
     """
-    opening = opening or Opening()
-    call = absolute(parse(text), names=False)
+    call = absolute(parse(text), names=declared is not None)
     if not isinstance(call, Call):
         raise StackError(f"{text} is a path: write for example raid1({text}, …)")
     kind = _kind(call.name)
     if kind.create is None:
         raise StackError(f"{kind.name} keeps nothing on what it stands on: it is there as soon as it is in a stack")
-    layer = _Reader({}, "").made_of(kind, kind.creation, call)
+    layer = _Reader(declared or {}, "").made_of(kind, kind.creation, call)
     check_apart(layer.claims())
+    return layer
+
+
+def make(layer: Layer, opening: Opening) -> str:
+    """Make what `creation` has understood. Returns what there is to say to people. Raises OSError or StackError."""
+    assert layer.kind.create is not None
     with contextlib.ExitStack() as undo:
         children = [_child(layer, child, opening, Reuse(), undo) for child in layer.children]
         try:
-            return kind.create(children, layer.options, opening)
+            return layer.kind.create(children, layer.options, opening)
         except StackError:
             raise
         except ValueError as error:
             raise StackError(f"{layer.label}: {error}") from None
+
+
+def create_layer(text: str, opening: Opening | None = None) -> str:
+    """Both in one. Raises OSError or StackError."""
+    return make(creation(text), opening or Opening())
 
 
 # ---- what is open

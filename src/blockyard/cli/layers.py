@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from blockyard.block import kinds
-from blockyard.block.building import create_layer, open_stack
+from blockyard.block.building import creation, make, open_stack
 from blockyard.block.layers import MANY, Kind, Opening
 from blockyard.block.record import replay
-from blockyard.block.size import format_size
+from blockyard.block.size import Size, format_size
 from blockyard.block.stack import StackError
 from blockyard.cli import parsers
+from blockyard.cli.credentials import CredentialsError, read_secret
 from blockyard.cli.output import Bar, show, show_jobs, table, watch
 from blockyard.cli.parsers import Action, Subparsers, family
-from blockyard.control.administration import ask
+from blockyard.control.administration import REMOTE, ask
+from blockyard.control.allowed import files_of
 from blockyard.control.errors import ControlError, UsageError
+from blockyard.control.making import missing_files
 from blockyard.worker.layer_requests import described_options
 
 _EXIT_STATUS = """\
@@ -68,18 +71,25 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     jobs.add_argument("--json", action="store_true", help="as JSON")
     cancel = _command(layer, "cancel", _cancel, "have a job of a layer stop")
     cancel.add_argument("job", metavar="JOB", type=int, help="its number, as `blockyard layer jobs` shows it")
-    make = _command(
-        layer, "create", _create, "make a layer that keeps marks on what it stands on; no server is needed for that"
-    )
+    make = _command(layer, "create", _create, "make a layer that keeps marks on what it stands on; a server is needed only "
+                    "for what stands on volumes of pools, and with --url that one makes it")  # fmt: skip
     make.add_argument(
         "stack",
         metavar="STACK",
         help="its kind, with options, and what it is to stand on: 'raid1(/dev/sda, /dev/sdb)'",
     )
-
-    again = _command(
-        layer, "replay", _replay, "do again what a layer `record` has recorded; no server is needed for that"
+    make.add_argument("--size", metavar="SIZE", type=Size.read, help="make files that are missing, as large as this")
+    make.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        type=Path,
+        help="of an encrypted disk that a server makes: its first line, which the server keeps (else: key_file=, secret= …)",
     )
+
+    again = parsers.command(
+        layer, "replay", _replay, "do again what a layer `record` has recorded; no server is needed for that",
+        epilog=_EXIT_STATUS, local=True,
+    )  # fmt: skip
     again.add_argument("record", metavar="FILE", help="the file that it has written")
     again.add_argument(
         "stack", metavar="STACK", help="a stack or path: what to do it to, as it was when recording began"
@@ -263,11 +273,29 @@ def _cancel(directory: Path, options: argparse.Namespace) -> None:
 
 def _create(directory: Path, options: argparse.Namespace) -> None:
     try:
-        print(create_layer(options.stack, Opening(secret=_secret)))
+        layer = creation(options.stack)
+        pools = any(claim.what.startswith("pool:") for claim in layer.claims())
+        if pools or options.passphrase_file is not None or REMOTE.get() is not None:
+            _have_created(directory, options)
+            return
+        with missing_files(files_of(layer), options.size):
+            print(make(layer, Opening(secret=_secret)))
     except StackError as error:
         raise UsageError(str(error)) from None
     except OSError as error:
         raise _explained(error) from error
+
+
+def _have_created(directory: Path, options: argparse.Namespace) -> None:
+    """By a server."""
+    more: dict[str, object] = {} if options.size is None else {"size": int(options.size)}
+    if options.passphrase_file is not None:
+        try:
+            more["passphrase"] = read_secret(options.passphrase_file).decode()
+        except (CredentialsError, UnicodeDecodeError) as error:
+            raise UsageError(str(error)) from None
+    made = ask(directory, "layer create", stack=options.stack, **more)
+    print(made["said"], f"it is opened by the stack {made['stack']}", sep="\n")
 
 
 def _replay(directory: Path, options: argparse.Namespace) -> None:

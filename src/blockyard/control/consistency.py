@@ -16,6 +16,7 @@ from dataclasses import replace
 from blockyard.block.formats import FORMATS, RAW, VHD, VHDX
 from blockyard.block.records import RecordError, join, key
 from blockyard.block.size import MAX_SIZE
+from blockyard.control.allowed import check_places
 from blockyard.control.catalogue import CATALOGUE
 from blockyard.control.hosts import check_hosts
 from blockyard.control.stacks import check_stack_volume, check_stacks
@@ -62,6 +63,7 @@ def checked(configuration: Configuration) -> Configuration:
     for name, volume in configuration.volumes.items():
         _check_volume(join("volumes", key(name)), volume, pools)
     check_stacks(configuration)
+    check_places(configuration)
     for name, schedule in configuration.schedules.items():
         _check_schedule(join("schedules", key(name)), schedule, pools)
     _check_sources(configuration.volumes.values())
@@ -114,6 +116,9 @@ def _api(api: Api, groups: Mapping[int, PortalGroup]) -> Api:
             raise RecordError(
                 join("api", "hosts", f"[{number}]"), f"{host!r} is not the name of a host, in small letters"
             )
+    for number, path in enumerate(api.paths):
+        if not path.startswith("/"):
+            raise RecordError(join("api", f"paths[{number}]"), f"{path!r} does not begin with a slash")
     return replace(api, listen=portal.written)
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from blockyard.block.building import understood
 from blockyard.block.stack import StackError
+from blockyard.control.allowed import check_layer
 from blockyard.control.command import Command
 from blockyard.control.errors import UsageError
+from blockyard.control.making import check_devices, create
 from blockyard.control.roles import Role
 from blockyard.control.stacks import check_claims, identity_key, on_stack
 from blockyard.control.state import State
@@ -28,6 +30,8 @@ async def layer(server: Server, request: Request) -> dict[str, Any]:
     """One of worker/layer_requests.py for "layer", which is VOLUME or VOLUME/PATH."""
     volume, path = _named(server, request)
     arguments = {key: request.get(key) for key in ("request", "action", "options")}
+    if isinstance(arguments["options"], dict):
+        check_devices(server, arguments["options"])
     return _plain(await server.supervisor.ask_volume(volume, {**arguments, "path": path}))
 
 
@@ -102,9 +106,11 @@ async def move(server: Server, request: Request) -> dict[str, Any]:
     if not isinstance(text, str):
         raise UsageError("the request has no stack")
     try:
-        stack = str(understood(text, server.configuration.declared).written)
+        wanted = understood(text, server.configuration.declared)
     except StackError as error:
         raise UsageError(str(error)) from None
+    check_layer(server.configuration, wanted)
+    stack = str(wanted.written)
     settled = server.settled.volumes
     await asyncio.to_thread(check_claims, {**settled, f"{volume} moved": on_stack(settled[volume], stack)})
     return _plain(await server.supervisor.ask_volume(volume, {"request": "move", "stack": stack}))
@@ -137,6 +143,7 @@ def _volume(server: Server, request: Request) -> str:
 
 
 LAYER_COMMANDS = {
+    "layer create": Command(create, Role.ADMIN),
     "layer move": Command(move, Role.ADMIN),
     "layer finish": Command(finish, Role.ADMIN),
     "layer": Command(layer, lambda request: _ROLES.get(str(request.get("request")), Role.ADMIN)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from blockyard.block.records import join, key
+from blockyard.control.allowed import check_paths
 from blockyard.control.command import Command
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.roles import Role
@@ -55,6 +56,8 @@ async def pool(server: Server, request: Request) -> dict[str, Any]:
     arguments = {
         key: value for key, value in request.items() if key not in ("command", "pool", "name", "number", "type")
     }
+    if wanted in ("add member", "cdp copy"):
+        check_paths(server.configuration, [str(arguments.get("path"))])
     if wanted in _PLAIN:
         return await server.supervisor.ask_pool(name, arguments)
     if wanted in _OF_VOLUMES:

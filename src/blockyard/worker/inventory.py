@@ -331,7 +331,11 @@ class Inventory:
 
     def opening(self, name: str) -> Opening:
         """What the layers of a volume are given."""
-        return self.opener.opening(self._volumes[name], self.pools, _directory(self._settled))
+        return self.opening_for(self._volumes[name])
+
+    def opening_for(self, volume: Volume) -> Opening:
+        """The same, for one that is not served."""
+        return self.opener.opening(volume, self.pools, _directory(self._settled))
 
     def _stays(self, volume: Volume, closing: Sequence[OpenPool]) -> bool:
         """Whether the logical unit that is open can become that of `volume`."""

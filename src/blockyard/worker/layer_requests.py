@@ -8,13 +8,14 @@ from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
 from blockyard.block.actions import Action, unwatched
-from blockyard.block.building import build, found, health, options_from, tree, understood, walk, written
+from blockyard.block.building import build, creation, found, health, make, options_from, tree, understood, walk, written
 from blockyard.block.device import Device
 from blockyard.block.moving import MovingDevice
 from blockyard.block.records import RecordError
 from blockyard.block.stack import Word
 from blockyard.scsi.unit import LogicalUnit
 from blockyard.worker.asking import number_in, text_in
+from blockyard.worker.configuration import Volume
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.jobs import Job
@@ -93,6 +94,12 @@ def described_options(kind: type) -> dict[str, Any]:
 
 def _described(action: Action) -> dict[str, Any]:
     return {"text": action.text, "long": action.long, "options": described_options(action.options)}
+
+
+def make_layer(inventory: Inventory, request: Message) -> Answer:
+    """Make a layer that stands on volumes of pools (Kind.create)."""
+    layer, opening = creation(text_in(request, "stack")), inventory.opening_for(Volume("what is to be made"))
+    return Later(lambda: make(layer, opening), lambda said: {"said": said})
 
 
 def move(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:

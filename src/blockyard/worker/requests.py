@@ -18,7 +18,7 @@ from blockyard.worker.check_requests import CHECK_REQUESTS
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import Answer, Later
-from blockyard.worker.layer_requests import cancel, jobs, layer, refresh
+from blockyard.worker.layer_requests import cancel, jobs, layer, make_layer, refresh
 from blockyard.worker.member_requests import MEMBER_REQUESTS
 from blockyard.worker.optical_requests import OPTICAL_REQUESTS
 from blockyard.worker.pool_requests import POOL_REQUESTS
@@ -155,6 +155,7 @@ REQUESTS: dict[str, Callable[[Inventory, Message], Answer]] = {
     "alive": alive,
     "layer": layer,
     "layer jobs": jobs,
+    "make layer": make_layer,
     "cancel layer job": cancel,
     "optical": optical,
     "pool": pool,

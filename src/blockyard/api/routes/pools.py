@@ -21,6 +21,7 @@ from blockyard.api.problems import Refused, not_found
 from blockyard.api.security import Here, Routes, Who
 from blockyard.block.records import RecordError
 from blockyard.block.size import MAX_VOLUME
+from blockyard.control.allowed import check_paths
 from blockyard.control.consistency import checked
 from blockyard.control.errors import ControlError
 from blockyard.control.pools import create as make
@@ -118,6 +119,7 @@ async def create_pool(new: NewPool, here: Here, who: Who, response: Response) ->
     directory, members = FilePath(new.directory), [os.path.abspath(member) for member in new.members]
     pool = Configured(new.name, str(directory), export=new.export, target=new.target)
     _check_new(here, pool)
+    check_paths(here.server.configuration, [str(directory), *members])
     if new.create:
         await asyncio.to_thread(make, directory, members, new.size, force=new.force)
         here.record(who, f"pool {new.name} made in {directory}", None, new.model_dump())

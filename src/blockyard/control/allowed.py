@@ -1,0 +1,68 @@
+"""Where volumes, pools and layers may lie: `api.paths`, for whoever wants to keep hands off the other disks of a machine.
+
+It holds for the whole configuration, whoever changes it, and for what commands make or take in; a path with symbolic links in it
+counts as what it leads to. Without a word of it, everything may be used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from blockyard.block.building import Layer
+from blockyard.block.records import RecordError, join, key
+from blockyard.control.errors import UsageError
+from blockyard.control.stacks import expanded
+from blockyard.worker.configuration import Configuration
+
+
+def check_places(configuration: Configuration) -> None:
+    """That all that is configured lies where it may. Raises RecordError. Relative paths are those of whoever wrote the file."""
+    if configuration.api is None or not configuration.api.paths:
+        return
+    for at, path in _places(configuration):
+        if os.path.isabs(path) and not is_allowed(configuration, path):
+            raise RecordError(at, _refusal(configuration, path))
+
+
+def _places(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    for name, volume in {**configuration.volumes, **expanded(configuration)}.items():
+        for claim in volume.claims:
+            kind, _, path = claim.what.partition(":")
+            if kind == "file":
+                yield join("volumes", key(name)), path
+    for name, pool in configuration.pools.items():
+        yield join("pools", key(name), "directory"), pool.directory
+    for name, library in configuration.libraries.items():
+        yield join("libraries", key(name), "directory"), library.directory
+    for name, drive in configuration.drives.items():
+        for path in filter(None, (drive.image, drive.jukebox)):
+            yield join("drives", key(name)), path
+
+
+def check_paths(configuration: Configuration, paths: Iterable[str]) -> None:
+    """Raises UsageError for one that may not be used."""
+    for path in paths:
+        if not is_allowed(configuration, path):
+            raise UsageError(_refusal(configuration, path))
+
+
+def check_layer(configuration: Configuration, layer: Layer) -> None:
+    """That a stack stands only on what it may. Raises UsageError."""
+    check_paths(configuration, files_of(layer))
+
+
+def files_of(layer: Layer) -> list[str]:
+    """The files and devices that a stack stands on."""
+    return [claim.what.removeprefix("file:") for claim in layer.claims() if claim.what.startswith("file:")]
+
+
+def is_allowed(configuration: Configuration, path: str) -> bool:
+    wanted = () if configuration.api is None else configuration.api.paths
+    real = os.path.realpath(path)
+    return not wanted or any(os.path.commonpath([place, real]) == place for place in map(os.path.realpath, wanted))
+
+
+def _refusal(configuration: Configuration, path: str) -> str:
+    assert configuration.api is not None
+    return f"{path} may not be used here: api.paths allows {', '.join(configuration.api.paths)}"

@@ -1,0 +1,168 @@
+"""Layers are made by the server: over REST with typed options, in the places that are allowed, with keys that it keeps."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from blockyard.cli.main import main
+from blockyard.control.roles import Role
+from blockyard.initiator import connect
+from tests.api.conftest import (
+    ApiFactory,
+    api,  # noqa: F401  (a fixture)
+)
+from tests.api.serving import Api
+from tests.conftest import need
+
+MiB = 1 << 20
+IQN = "iqn.2024-01.com.example:made"
+
+
+def _make(client: httpx.Client, kind: str, *on: str | Path, status: int = 201, **more: Any) -> dict[str, Any]:
+    answer = client.post("/layers", json={"kind": kind, "on": list(map(str, on)), **more})
+    assert answer.status_code == status, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def _show(served: Api, client: httpx.Client, stack: str) -> str:
+    """A volume that is a stack, as LUN 0; its URL."""
+    for where, body in (("/volumes/made", {"stack": stack}), (f"/targets/{IQN}", {"luns": {"0": "made"}})):
+        answer = client.put(where, json=body)
+        assert answer.is_success, answer.text
+    return f"iscsi://{served.serving.portals[0]}/{IQN}/0"
+
+
+def test_an_encrypted_disk_on_a_mirror(api: ApiFactory, tmp_path: Path) -> None:  # noqa: F811
+    served = api(managed=True)
+    _check_that_nothing_is_left(served, tmp_path)
+    legs = [tmp_path / "a.img", tmp_path / "b.img"]
+    with served.local() as client:
+        made = _make(client, "raid1", *legs, size=64 * MiB, options={"name": "pair", "region": "1M"})
+        assert made["stack"] == f'raid1("{legs[0]}", "{legs[1]}")'
+        assert "RAID 1 of 2 members" in made["text"]
+        cheap = {"kdf": "pbkdf2", "time": 1000}
+        asked: dict[str, Any] = {"passphrase": "correct horse", "name": "diary", "options": cheap}
+        luks = _make(client, "luks", made["stack"], **asked)
+        key = served.state / "keys" / "diary.key"
+        assert key.read_bytes() == b"correct horse"
+        assert key.stat().st_mode & 0o777 == 0o600
+        assert client.get("/layers/diary").json()["configuration"]["key_file"] == str(key.absolute())
+        assert "correct horse" not in client.get("/audit").text
+        with connect(_show(served, client, "diary")) as lun:
+            lun.write(0, b"x" * 512)
+            lun.flush()
+        again = _make(client, "luks", "/x", status=409, **asked)
+        assert "there is a layer 'diary' already" in again["detail"]
+        used = _make(client, "raid0", *legs, status=409, options={"force": True})
+        assert "is used twice" in used["detail"], "they are in use"
+        client.delete(f"/targets/{IQN}", headers={"If-Match": "*"})
+    assert luks["stack"].startswith("luks(key_file=")
+    served.serving.stop()
+    tested: list[str | Path] = [
+        Path(need("cryptsetup", "cryptsetup")),
+        "open",
+        "--test-passphrase",
+        "--header",
+        _leg(legs[0], tmp_path),
+        legs[0],
+    ]
+    assert subprocess.run(tested, input=b"correct horse", check=False).returncode == 0
+
+
+def _leg(leg: Path, directory: Path) -> Path:
+    """What the mirror keeps on a leg, without what it has for itself."""
+    whole = leg.read_bytes()
+    found = directory / "header"
+    found.write_bytes(whole[whole.index(b"LUKS\xba\xbe") :])
+    return found
+
+
+def _check_that_nothing_is_left(served: Api, tmp_path: Path) -> None:
+    """Of what could not be made."""
+    a, b = tmp_path / "a.img", tmp_path / "b.img"
+    with served.local() as client:
+        for kind, on, more, problem in (
+            ("raid1", (a, b), {}, "say the size of files"),
+            ("raid1", (a, b), {"size": MiB, "options": {"chunk": "3K"}}, "the chunk is a power of two"),
+            ("raid1", (a, b), {"size": MiB, "options": {"chnk": "4K"}}, "did you mean chunk"),
+            ("raid5", (a, b), {"size": MiB}, "at least 3 members"),
+            ("raid1", (a, tmp_path / "no" / "b.img"), {"size": MiB}, "No such file"),
+            ("concat", (a, b), {"size": MiB}, "keeps nothing"),
+            ("raid7", (a, b), {"size": MiB}, "there is no kind of layer 'raid7'"),
+            ("raid1", (a, b), {"size": MiB, "passphrase": "x"}, "a passphrase is for encrypted disks"),
+            ("luks", (a,), {"size": MiB, "passphrase": "x", "name": "../x"}, "name"),
+            ("luks", (a,), {"size": MiB, "passphrase": "x", "options": {"sector": "7"}}, "sector is one of"),
+            ("compressed", (a,), {"size": MiB}, "size: it is missing"),
+        ):
+            answer = client.post("/layers", json={"kind": kind, "on": list(map(str, on)), **more})
+            assert answer.status_code in (400, 409, 422, 500), answer.text
+            assert answer.status_code != 500
+            assert problem in answer.json()["detail"], answer.text
+            assert not a.exists()
+            assert not b.exists()
+        assert not list(served.state.glob("keys/*"))
+
+
+def _check_that_only_what_is_allowed_is_used(served: Api, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.mkdir()
+    bad.mkdir()
+    (good / "link").symlink_to(bad)
+    with served.local() as client:
+        there = client.get("/settings/api")
+        settings = there.json() if there.is_success else {"listen": served.address}
+        answer = client.put(
+            "/settings/api", json={**settings, "paths": [str(good), str(served.state)]}, headers={"If-Match": "*"}
+        )
+        assert answer.is_success, answer.text
+        _make(client, "raid1", good / "a.img", good / "b.img", size=MiB)
+        for place in (bad, good / "link"):
+            told = _make(client, "raid1", place / "a.img", place / "b.img", size=MiB, status=400)
+            assert "may not be used here" in told["detail"]
+        for where, body in (
+            ("/volumes/x", {"path": str(bad / "x.img"), "size": MiB}),
+            ("/volumes/x", {"stack": f"concat({bad}/x.img)"}),
+            ("/libraries/x", {"directory": str(bad / "x")}),
+        ):
+            assert "may not be used here" in client.put(where, json=body).json()["detail"]
+        pool = {"name": "p", "directory": str(bad / "p"), "size": 64 * MiB}
+        assert "may not be used here" in client.post("/pools", json=pool).json()["detail"]
+    assert not list(bad.iterdir())
+
+
+def test_a_cache_on_a_volume_of_a_pool(api: ApiFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    served = api(managed=True)
+    with served.local() as client:
+        pool = {"name": "fast", "directory": str(tmp_path / "fast"), "size": 256 * MiB}
+        assert client.post("/pools", json=pool).is_success
+        assert client.post("/pools/fast/volumes", json={"name": "slow", "size": 64 * MiB}).is_success
+        kinds = {kind["name"]: kind for kind in client.get("/layer-kinds").json()}
+        assert kinds["ssd-cache"]["creation"]["properties"]["block"]["default"] == 4096
+        assert (kinds["raid1"]["least"], kinds["raid1"]["most"], kinds["concat"]["creation"]) == (1, None, None)
+        road = ["--url", f"http://{served.address}", "--token-file", str(_token(served, tmp_path / "token"))]
+        stack = f"ssd-cache(pool(fast/slow), {tmp_path}/ssd.img)"
+        assert main([*road, "layer", "create", stack, "--size", "16M"]) == 0
+        assert f'ssd-cache(pool("fast/slow"), "{tmp_path}/ssd.img")' in capsys.readouterr().out.replace(
+            "(fast/slow)", '("fast/slow")'
+        )
+        with connect(_show(served, client, f"ssd-cache(mode=back, pool(fast/slow), {tmp_path}/ssd.img)")) as lun:
+            lun.write(0, b"y" * 4096)
+            assert lun.read(0, 8) == b"y" * 4096
+        assert main([*road, "layer", "replay", "x", "y"]) == 2
+        assert "done on this machine" in capsys.readouterr().err
+        for where in (f"/targets/{IQN}", "/volumes/made"):
+            assert client.delete(where, headers={"If-Match": "*"}).is_success
+        assert client.delete("/pools/fast", headers={"If-Match": "*"}).is_success
+    _check_that_only_what_is_allowed_is_used(served, tmp_path)
+
+
+def _token(served: Api, path: Path) -> Path:
+    path.write_text(served.token(Role.ADMIN))
+    path.chmod(0o600)
+    return path
