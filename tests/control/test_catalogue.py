@@ -34,7 +34,8 @@ def _recorded() -> Iterator[tuple[str, str, str | None]]:
                 for one in _kinds(what, place):
                     yield place, one, str(severity.value)
             elif (
-                name.endswith(("events.record", "self.record")) or (path.name == "delivery.py" and name == "self._tell")
+                name.endswith(("events.record", "self.record"))
+                or (path.name in ("delivery.py", "store.py") and name == "self._tell")
             ) and len(node.args) == 2:  # what, text
                 yield from ((place, one, None) for one in _kinds(node.args[0], place))
 

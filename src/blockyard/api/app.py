@@ -21,6 +21,7 @@ from blockyard.api.routes import (
     cdp,
     configuration,
     events,
+    history,
     hosts,
     jobs,
     layers,
@@ -66,6 +67,7 @@ ROUTES = (
     optical,
     jobs,
     events,
+    history,
     stream,
 )
 CONSOLE = Path(blockyard.__file__).with_name("console")

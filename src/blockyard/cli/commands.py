@@ -38,6 +38,7 @@ _MODULES = {
     "client": ("discover", "inquiry", "read", "write", "raw"),
     "doctor": ("doctor",),
     "top": ("top",),
+    "history": ("history",),
     "bundle": ("support-bundle",),
     "completion": ("completion",),
     "manual": ("manual",),

@@ -67,6 +67,9 @@ _KINDS = (
     Kind("delivery-recovered", _INFO, "A receiver takes events again.", _NOTHING),
     Kind("delivery-lost", _WARNING, "A receiver was away for so long that the oldest events for it were given up.",
          "They still stand in `blockyard events`, as long as these are kept."),
+    Kind("history-damaged", _WARNING, "The file of the history (docs/history.md) was damaged: it is set aside, and a new one "
+         "begun.",
+         "Look into the health of the disk that the state directory is on. What was set aside may be deleted."),
     # who logs in, and who changes that
     Kind("login-failed", _WARNING, "An initiator could not log in to a target or to discovery.",
          "Compare name, user and secret on both sides (docs/access.md). Many from one address may be an attack: that "

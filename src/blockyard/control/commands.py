@@ -16,6 +16,7 @@ from blockyard.control.command import Command
 from blockyard.control.configuration_commands import CONFIGURATION_COMMANDS
 from blockyard.control.errors import UsageError
 from blockyard.control.event_commands import EVENT_COMMANDS
+from blockyard.control.history_commands import HISTORY_COMMANDS
 from blockyard.control.layer_commands import LAYER_COMMANDS
 from blockyard.control.optical_commands import OPTICAL_COMMANDS
 from blockyard.control.pool_commands import POOL_COMMANDS
@@ -144,6 +145,7 @@ COMMANDS: dict[str, Command] = {
     **OPTICAL_COMMANDS,
     **LAYER_COMMANDS,
     **EVENT_COMMANDS,
+    **HISTORY_COMMANDS,
 }
 
 

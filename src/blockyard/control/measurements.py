@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from blockyard import __version__
@@ -120,7 +121,7 @@ async def measure(server: Server) -> Measured:
     """Everything, as it is now."""
     began = time.monotonic()
     workers = list(server.supervisor.workers)
-    replies = await asyncio.gather(*map(_ask, workers))
+    replies = await ask(workers)
     found = Measured()
     found.set(BUILD, 1, __version__)
     _of_processes(found, workers, replies)
@@ -133,6 +134,11 @@ async def measure(server: Server) -> Measured:
             _of_worker(found, reply)
     found.set(COLLECTION, time.monotonic() - began)
     return found
+
+
+async def ask(workers: Iterable[Worker]) -> list[dict[str, Any] | None]:
+    """What each has measured; None for one that does not answer."""
+    return await asyncio.gather(*map(_ask, workers))
 
 
 async def _ask(worker: Worker) -> dict[str, Any] | None:

@@ -24,9 +24,10 @@ from blockyard.control.delivery import Deliveries
 from blockyard.control.difference import differences
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.gate import Gate
+from blockyard.control.history.recorder import History
 from blockyard.control.isns import Registrar, Targets
 from blockyard.control.managed import Adjust, Edit, Managed
-from blockyard.control.measurements import measure
+from blockyard.control.measurements import ask, measure
 from blockyard.control.metrics import Endpoint
 from blockyard.control.places import Places
 from blockyard.control.service import Nowhere, Service
@@ -156,8 +157,10 @@ class Server:
         level = "INFO" if options.verbose else "WARNING"
         state = State(options.state)
         self.gate = gate = Gate(state, self.settled)
-        self._deliveries = Deliveries(options.state, partial(_from_thread, asyncio.get_running_loop(), gate))
+        tell = partial(_from_thread, asyncio.get_running_loop(), gate)
+        self._deliveries = Deliveries(options.state, tell)
         gate.events.written = self._deliveries.wake
+        self.history = History(options.state, lambda: ask(self.supervisor.workers), tell)
         self.supervisor = supervisor = Supervisor(
             self.settled,
             options.workers,
@@ -171,7 +174,7 @@ class Server:
             self.settled.directory(), supervisor, self._places.listeners.sockets, gate=gate
         )
         self._signals = signals = Signals(self._hang_up)
-        tasks = [asyncio.create_task(_refresh(gate, supervisor))]
+        tasks = [asyncio.create_task(_refresh(gate, supervisor)), asyncio.create_task(self.history.run())]
         ready = False
         try:
             if await signals.before(supervisor.start()):
@@ -214,6 +217,7 @@ class Server:
             await supervisor.close()
             gate.events.flush()
             await asyncio.to_thread(self._deliveries.close)
+            await asyncio.to_thread(self.history.close)
             state.close()
 
     async def _make_way(self, acceptor: Acceptor) -> None:

@@ -6,12 +6,30 @@ receive of the data path share its time: that is when their answers leave, and c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 # Upper bounds of the buckets in seconds: 8 µs, 16 µs, … 8.4 s; what takes longer is in one more
 BOUNDS = tuple((8 << power) / 1e6 for power in range(21))
 OTHERS = "others"  # initiators beyond MOST
 MOST = 256  # initiators of a unit that are told apart
+
+
+def quantile(buckets: Sequence[int], share: float) -> float | None:
+    """The seconds within which this share of the commands was done, as far as buckets tell; None where there were none.
+
+    Within a bucket commands are taken to be spread evenly, as Prometheus' histogram_quantile does.
+    """
+    total = sum(buckets)
+    if not total:
+        return None
+    rank, below = share * total, 0
+    for number, count in enumerate(buckets[:-1]):
+        if count and below + count >= rank:
+            low = BOUNDS[number - 1] if number else 0.0
+            return low + (BOUNDS[number] - low) * (rank - below) / count
+        below += count
+    return BOUNDS[-1]
 
 
 class Traffic:
