@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,16 +43,19 @@ class Api:
         """A token of a new account."""
         with contextlib.closing(State(self.state)) as state:
             accounts = Accounts(state)
-            account = accounts.add(name or f"the-{role}", role, KNOWN, targets)
+            account = accounts.add(name or f"the-{role}", role, known(), targets)
             return accounts.add_token(account.name, "test", None, None)[1]
 
     def account(self, name: str, role: Role, *targets: str) -> None:
         """A new account that has the password above."""
         with contextlib.closing(State(self.state)) as state:
-            Accounts(state).add(name, role, KNOWN, targets)
+            Accounts(state).add(name, role, known(), targets)
 
 
-KNOWN = passwords.hashed(PASSWORD)
+@functools.cache
+def known() -> str:
+    """The hash of the password above: making one is meant to take its time."""
+    return passwords.hashed(PASSWORD)
 
 
 @contextlib.contextmanager

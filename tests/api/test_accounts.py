@@ -15,7 +15,7 @@ from blockyard.control.accounts import AccountError, Accounts
 from blockyard.control.roles import Role
 from blockyard.control.state import State
 from tests.api.conftest import ApiFactory
-from tests.api.serving import KNOWN, PASSWORD, logged_in, wait_for
+from tests.api.serving import PASSWORD, known, logged_in, wait_for
 
 
 def test_passwords_are_kept_as_hashes() -> None:
@@ -61,30 +61,30 @@ def test_sessions_of_the_console_end(tmp_path: Path) -> None:
 def test_there_is_always_an_admin(tmp_path: Path) -> None:
     with contextlib.closing(State(tmp_path)) as state:
         accounts = Accounts(state)
-        accounts.add("admin", Role.ADMIN, KNOWN)
+        accounts.add("admin", Role.ADMIN, known())
         for change in ({"role": Role.VIEWER}, {"enabled": False}):
             with pytest.raises(AccountError, match="last account"):
                 accounts.set("admin", **change)
         with pytest.raises(AccountError, match="last account"):
             accounts.remove("admin")
-        accounts.add("other", Role.ADMIN, KNOWN)
+        accounts.add("other", Role.ADMIN, known())
         accounts.remove("admin")
         with pytest.raises(AccountError, match="name targets"):
-            accounts.add("owner", Role.OWNER, KNOWN)
+            accounts.add("owner", Role.OWNER, known())
         with pytest.raises(AccountError, match="letters"):
-            accounts.add("no/name", Role.VIEWER, KNOWN)
+            accounts.add("no/name", Role.VIEWER, known())
 
 
 def test_tokens_end(tmp_path: Path) -> None:
     with contextlib.closing(State(tmp_path)) as state, contextlib.closing(State(tmp_path)) as elsewhere:
         accounts, others = Accounts(state), Accounts(elsewhere)
-        accounts.add("admin", Role.ADMIN, KNOWN)
+        accounts.add("admin", Role.ADMIN, known())
         token, text = accounts.add_token("admin", "", Role.VIEWER, 3600)
         found = others.of_token(text)
         assert found is not None
         assert (found.name, found.role) == ("admin", Role.VIEWER)
         assert others.of_token(text, time.time() + 3601) is None
-        accounts.add("other", Role.ADMIN, KNOWN)
+        accounts.add("other", Role.ADMIN, known())
         accounts.set("admin", enabled=False)
         assert others.of_token(text) is None, "the account is disabled, by another process"
         accounts.set("admin", enabled=True)

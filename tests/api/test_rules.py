@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -19,12 +20,14 @@ _KEYS = {"target": OTHER, "name": "status", **dict.fromkeys(("tag", "number", "l
 _RANKS: list[str] = [Role.VIEWER, Role.OPERATOR, Role.ADMIN]
 _OPEN = {("GET", "/setup"), ("POST", "/setup"), ("POST", "/login")}
 
-DOCUMENT = application().openapi()
-OPERATIONS = [
-    (method.upper(), path.removeprefix("/api/v1"), operation)
-    for path, item in DOCUMENT["paths"].items()
-    for method, operation in item.items()
-]
+
+@functools.cache
+def _operations() -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (method.upper(), path.removeprefix("/api/v1"), operation)
+        for path, item in application().openapi()["paths"].items()
+        for method, operation in item.items()
+    ]
 
 
 def test_no_route_is_without_a_rule() -> None:
@@ -35,9 +38,9 @@ def test_no_route_is_without_a_rule() -> None:
         for method in route.methods or ()
         if route.path != "/api/v1/openapi.json"
     }
-    documented = {(method, f"/api/v1{path}") for method, path, _ in OPERATIONS}
+    documented = {(method, f"/api/v1{path}") for method, path, _ in _operations()}
     assert {(method, re.sub(r":path}", "}", path)) for method, path in served} == documented
-    for method, path, operation in OPERATIONS:
+    for method, path, operation in _operations():
         assert operation["x-role"] in (*_RANKS, "anybody"), (method, path)
         assert operation["x-owners"] in ("nothing", "theirs", "target", "volume"), (method, path)
         assert (operation["x-role"] == "anybody") == ((method, path) in _OPEN), (method, path)
@@ -53,7 +56,7 @@ def test_every_command_has_a_role() -> None:
 
 def _calls() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Each operation, on objects that there are not."""
-    for method, path, operation in OPERATIONS:
+    for method, path, operation in _operations():
         filled = path.replace("{target}", OTHER).replace("{volume}", "nothing").replace("{name}", "status")
         yield (
             method,

@@ -40,7 +40,7 @@ from tests.iscsi.commands import TEST_UNIT_READY, acknowledge, command, joined, 
 from tests.wire import Rig, Wire, pieces
 
 PREFERENCES = Preferences(error_recovery_level=2, default_time2retain=20)
-DATA = bytes(number * 7 & 0xFF for number in range(1 << 20))
+DATA = bytes(number * 7 & 0xFF for number in range(256)) * 4096
 
 
 @pytest.fixture
