@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import sys
 import types
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -19,6 +20,7 @@ from blockyard.block import records
 from blockyard.block.size import MAX_VOLUME, Size
 
 _COMMENT = re.compile(r"^    (\w+): [^#\n]*?  # (.+)$", re.MULTILINE)
+_CLASS = re.compile(r"^class (\w+)(.*\n(?:(?: .*)?\n)*)", re.MULTILINE)
 _KEY = {"pattern": "^(0|[1-9][0-9]{0,4})$"}  # LUNs and tags, as names of members
 _PLAIN: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},
@@ -87,10 +89,15 @@ def field(kind: type) -> Any:
     return Field(None, json_schema_extra=told)
 
 
-@cache
 def _comments(kind: type) -> dict[str, str]:
+    return dict(_COMMENT.findall(_classes(kind.__module__).get(kind.__name__, "")))
+
+
+@cache
+def _classes(module: str) -> dict[str, str]:
+    """The source of each class of a module; `inspect.getsource` would parse all of it for each."""
     try:
-        return dict(_COMMENT.findall(inspect.getsource(kind)))
+        return dict(_CLASS.findall(inspect.getsource(sys.modules[module])))
     except OSError:  # there is no source
         return {}
 
