@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import pytest
 
 from tests.api.serving import Api, address
 from tests.conftest import TargetFactory
+from tests.serving import Serving
 
 
 class ApiFactory(Protocol):
@@ -46,3 +47,14 @@ def api(target: TargetFactory, tmp_path: Path) -> ApiFactory:
         return Api(serving, place, tmp_path / "state-0")
 
     return start
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A managed server, for those tests of a module that bring their own accounts and targets: starting one takes a second."""
+    directory, place = tmp_path_factory.mktemp("shared"), address()
+    state, log = directory / "state", directory / "log"
+    with Serving([], state=state, log=log, options=["--console", place]) as serving:
+        yield Api(serving, place, state)
+        print(serving.tail())  # noqa: T201  (pytest shows it)
+        serving.stop()

@@ -15,7 +15,7 @@ from blockyard.control.accounts import AccountError, Accounts
 from blockyard.control.roles import Role
 from blockyard.control.state import State
 from tests.api.conftest import ApiFactory
-from tests.api.serving import PASSWORD, known, logged_in, wait_for
+from tests.api.serving import PASSWORD, Api, known, logged_in, wait_for
 
 
 def test_passwords_are_kept_as_hashes() -> None:
@@ -125,23 +125,21 @@ def test_accounts_by_the_api(api: ApiFactory) -> None:
         assert "scrypt" not in client.get("/audit").text + client.get("/accounts").text
 
 
-def test_ones_own_password(api: ApiFactory) -> None:
-    served = api()
-    served.account("viewer", Role.VIEWER)
-    with logged_in(served, "viewer") as client, logged_in(served, "viewer") as other:
+def test_ones_own_password(shared: Api) -> None:
+    shared.account("vera", Role.VIEWER)
+    with logged_in(shared, "vera") as client, logged_in(shared, "vera") as other:
         assert client.put("/me/password", json={"old": "wrong", "new": PASSWORD[::-1]}).status_code == 403
         assert client.put("/me/password", json={"old": PASSWORD, "new": PASSWORD[::-1]}).status_code == 204
         assert client.get("/me").status_code == 200
         assert other.get("/me").status_code == 401
-    with served.client() as client:
-        assert client.post("/login", json={"name": "viewer", "password": PASSWORD}).status_code == 401
-        assert client.post("/login", json={"name": "viewer", "password": PASSWORD[::-1]}).status_code == 200
+    with shared.client() as client:
+        assert client.post("/login", json={"name": "vera", "password": PASSWORD}).status_code == 401
+        assert client.post("/login", json={"name": "vera", "password": PASSWORD[::-1]}).status_code == 200
 
 
-def test_one_time_passwords(api: ApiFactory) -> None:
-    served = api()
-    served.account("admin", Role.ADMIN)
-    with logged_in(served, "admin") as client:
+def test_one_time_passwords(shared: Api) -> None:
+    shared.account("otto", Role.ADMIN)
+    with logged_in(shared, "otto") as client:
         uri = client.put("/me/totp", json={"password": PASSWORD}).json()["uri"]
         secret = parse_qs(urlsplit(uri).query)["secret"][0]
         code = _code(secret, 0)
@@ -149,15 +147,15 @@ def test_one_time_passwords(api: ApiFactory) -> None:
         assert client.put("/me/totp", json={"password": PASSWORD, "code": code}).status_code == 200
         assert client.get("/me").status_code == 200, "who has turned it on stays logged in"
         assert secret not in client.get("/accounts").text + client.get("/audit").text
-    with served.client() as client:
-        answer = client.post("/login", json={"name": "admin", "password": PASSWORD})
+    with shared.client() as client:
+        answer = client.post("/login", json={"name": "otto", "password": PASSWORD})
         assert answer.status_code == 401
         assert answer.headers["x-needs"] == "code"
-        assert client.post("/login", json={"name": "admin", "password": PASSWORD, "code": code}).status_code == 401, (
+        assert client.post("/login", json={"name": "otto", "password": PASSWORD, "code": code}).status_code == 401, (
             "used"
         )
         following = _code(secret, 1)
-        answer = client.post("/login", json={"name": "admin", "password": PASSWORD, "code": following})
+        answer = client.post("/login", json={"name": "otto", "password": PASSWORD, "code": following})
         assert answer.status_code == 200
 
 

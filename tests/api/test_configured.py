@@ -29,9 +29,8 @@ def _done(answer: httpx.Response) -> dict[str, object]:
     return found
 
 
-def test_from_a_pool_to_a_disk_that_a_host_uses(api: ApiFactory, tmp_path: Path) -> None:
-    served = api(managed=True)
-    with served.local() as client:
+def test_from_a_pool_to_a_disk_that_a_host_uses(shared: Api, tmp_path: Path) -> None:
+    with shared.local() as client:
         pool = {"name": "fast", "directory": str(tmp_path / "pool"), "size": 256 << 20}
         answer = client.post("/pools", json=pool)
         assert answer.status_code == 201, answer.text
@@ -42,13 +41,13 @@ def test_from_a_pool_to_a_disk_that_a_host_uses(api: ApiFactory, tmp_path: Path)
         etag = client.get(f"/targets/{IQN}").headers["etag"]
         answer = client.put(f"/targets/{IQN}/luns/0", json={"volume": "fast/mail"}, headers={"If-Match": etag})
         assert _done(answer)["luns"] == {"0": "fast/mail"}
-        with _connect(served, IQN) as lun:  # type: ignore[attr-defined]
+        with _connect(shared, IQN) as lun:  # type: ignore[attr-defined]
             lun.write(0, b"data" * 1024)
             (session,) = client.get(f"/targets/{IQN}/sessions").json()
             assert session["initiator"] == HOST
             assert client.get("/pools/fast/volumes/mail").json()["initiators"] == [HOST]
         with pytest.raises(LoginError):
-            connect(f"iscsi://{served.serving.portals[0]}/{IQN}/0", initiator_name="iqn.2026-11.test:other")
+            connect(f"iscsi://{shared.serving.portals[0]}/{IQN}/0", initiator_name="iqn.2026-11.test:other")
 
         assert client.post("/pools/fast/volumes/mail/snapshots", json={"name": "s1"}).status_code == 201
         clone = client.post("/pools/fast/volumes/mail/snapshots/s1/clone", json={"name": "copy"}).json()
@@ -76,26 +75,26 @@ def test_from_a_pool_to_a_disk_that_a_host_uses(api: ApiFactory, tmp_path: Path)
         assert any(what.startswith("pool {") and "create snapshot" in what for what in told)
 
 
-def test_no_update_is_lost(api: ApiFactory) -> None:
-    served = api(managed=True)
-    with served.local() as client:
-        _done(client.put(f"/targets/{IQN}", json={}, headers={"If-None-Match": "*"}))
-        assert client.put(f"/targets/{IQN}", json={}, headers={"If-None-Match": "*"}).status_code == 412
-        assert client.put(f"/targets/{IQN}", json={}).status_code == 428
-        seen = client.get(f"/targets/{IQN}").headers["etag"]
-        first = client.patch(f"/targets/{IQN}", json={"alias": "one"}, headers={"If-Match": seen, **_MERGE})
+def test_no_update_is_lost(shared: Api) -> None:
+    with shared.local() as client:
+        _done(client.put(f"/targets/{IQN}-updated", json={}, headers={"If-None-Match": "*"}))
+        assert client.put(f"/targets/{IQN}-updated", json={}, headers={"If-None-Match": "*"}).status_code == 412
+        assert client.put(f"/targets/{IQN}-updated", json={}).status_code == 428
+        seen = client.get(f"/targets/{IQN}-updated").headers["etag"]
+        first = client.patch(f"/targets/{IQN}-updated", json={"alias": "one"}, headers={"If-Match": seen, **_MERGE})
         assert first.status_code == 200
-        assert first.headers["etag"] == client.get(f"/targets/{IQN}").headers["etag"] != seen
-        second = client.patch(f"/targets/{IQN}", json={"max_connections": 2}, headers={"If-Match": seen, **_MERGE})
+        assert first.headers["etag"] == client.get(f"/targets/{IQN}-updated").headers["etag"] != seen
+        second = client.patch(
+            f"/targets/{IQN}-updated", json={"max_connections": 2}, headers={"If-Match": seen, **_MERGE}
+        )
         assert second.status_code == 412
-        assert client.get(f"/targets/{IQN}").json()["max_connections"] == 16
-        removed = client.patch(f"/targets/{IQN}", json={"alias": None}, headers={"If-Match": "*", **_MERGE})
+        assert client.get(f"/targets/{IQN}-updated").json()["max_connections"] == 16
+        removed = client.patch(f"/targets/{IQN}-updated", json={"alias": None}, headers={"If-Match": "*", **_MERGE})
         assert _done(removed)["alias"] == ""
 
 
-def test_what_makes_no_sense_is_refused_as_a_whole(api: ApiFactory) -> None:
-    served = api(managed=True)
-    with served.local() as client:
+def test_what_makes_no_sense_is_refused_as_a_whole(shared: Api) -> None:
+    with shared.local() as client:
         before = client.get("/configuration").json()
         for path, body, status, word in (
             (f"/targets/{IQN}", {"luns": {"0": "nothing"}}, 400, "there is no volume"),
@@ -122,10 +121,9 @@ def test_a_file_says_it_is_to_be_changed_there(api: ApiFactory) -> None:
         assert "serve-0.toml" in answer.json()["detail"]
 
 
-def test_users_and_groups(api: ApiFactory) -> None:
-    served = api(managed=True)
+def test_users_and_groups(shared: Api) -> None:
     secret = "a secret of sixteen"  # noqa: S105
-    with served.local() as client:
+    with shared.local() as client:
         _done(client.put("/groups/hosts", json={"users": []}))
         answer = client.put("/users/web1", json={"secret": secret, "groups": ["hosts"]})
         assert answer.status_code == 201

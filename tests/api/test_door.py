@@ -14,7 +14,7 @@ from blockyard.api.guard import MAX_BODY
 from blockyard.api.rates import Rate, Rates
 from blockyard.control.roles import Role
 from tests.api.conftest import ApiFactory
-from tests.api.serving import LIMIT, PASSWORD, logged_in, wait_for
+from tests.api.serving import LIMIT, PASSWORD, Api, logged_in, wait_for
 from tests.conftest import run
 
 
@@ -55,10 +55,9 @@ def test_a_proxy_is_not_this_machine(api: ApiFactory) -> None:
         assert answer.status_code == 403
 
 
-def test_a_cookie_is_not_enough_for_changes(api: ApiFactory) -> None:
-    served = api()
-    served.account("admin", Role.ADMIN)
-    with logged_in(served, "admin") as client:
+def test_a_cookie_is_not_enough_for_changes(shared: Api) -> None:
+    shared.account("ann", Role.ADMIN)
+    with logged_in(shared, "ann") as client:
         assert client.post("/commands/status", json={}).status_code == 200
         client.headers.pop("X-CSRF-Token")
         assert client.get("/status").status_code == 200
@@ -67,55 +66,50 @@ def test_a_cookie_is_not_enough_for_changes(api: ApiFactory) -> None:
         assert "x-csrf-token" in problem(answer)
 
 
-def test_logging_out_ends_the_session(api: ApiFactory) -> None:
-    served = api()
-    served.account("admin", Role.ADMIN)
-    with logged_in(served, "admin") as client:
+def test_logging_out_ends_the_session(shared: Api) -> None:
+    shared.account("bob", Role.ADMIN)
+    with logged_in(shared, "bob") as client:
         cookie = client.cookies["blockyard-session"]
         assert client.post("/logout").status_code == 204
         client.cookies.set("blockyard-session", cookie)
         assert client.get("/me").status_code == 401
 
 
-def test_other_sites_are_refused(api: ApiFactory) -> None:
-    served = api()
-    token = served.token(Role.ADMIN)
-    with served.client(token) as client:
-        assert client.get("/me", headers={"Host": f"localhost:{served.address.rpartition(':')[2]}"}).status_code == 200
+def test_other_sites_are_refused(shared: Api) -> None:
+    token = shared.token(Role.ADMIN, name="other-sites")
+    with shared.client(token) as client:
+        assert client.get("/me", headers={"Host": f"localhost:{shared.address.rpartition(':')[2]}"}).status_code == 200
         assert client.get("/me", headers={"Host": "evil.example"}).status_code == 421
         assert client.get("/me", headers={"Origin": "http://evil.example"}).status_code == 403
         assert client.get("/me", headers={"Origin": "null"}).status_code == 403
-        assert client.get("/me", headers={"Origin": f"http://{served.address}"}).status_code == 200
+        assert client.get("/me", headers={"Origin": f"http://{shared.address}"}).status_code == 200
         assert client.get("/me", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
 
 
-def test_tokens_that_are_none(api: ApiFactory) -> None:
-    served = api()
-    token = served.token(Role.VIEWER)
+def test_tokens_that_are_none(shared: Api) -> None:
+    token = shared.token(Role.VIEWER)
     for wrong in ("nonsense", token[:-1] + ("A" if token[-1] != "A" else "B"), token + "A", "ü"):
-        with httpx.Client(base_url=served.base) as client:
+        with httpx.Client(base_url=shared.base) as client:
             answer = client.get("/me", headers={b"Authorization": f"Bearer {wrong}".encode("latin-1")})
         assert answer.status_code == 401, wrong
         assert answer.headers["www-authenticate"].startswith("Bearer")
-    with served.client(token) as client:
+    with shared.client(token) as client:
         assert client.get("/me").json() | {"csrf": None} == {
             "name": "the-viewer", "role": "viewer", "targets": [], "by": "token", "csrf": None, "expires_in": None,
         }  # fmt: skip
 
 
-def test_curl_by_the_unix_socket_needs_no_password(api: ApiFactory) -> None:
-    served = api()
-    path = served.state / "api.sock"
+def test_curl_by_the_unix_socket_needs_no_password(shared: Api) -> None:
+    path = shared.state / "api.sock"
     assert path.stat().st_mode & 0o777 == 0o600
     told = run(["curl", "-sS", "--unix-socket", path, "http://local/api/v1/me"]).stdout
     assert json.loads(told)["role"] == "admin"
     assert json.loads(told)["by"] == "local"
 
 
-def test_a_request_has_an_end(api: ApiFactory) -> None:
-    served = api()
-    token = served.token(Role.ADMIN)
-    with served.client(token) as client:
+def test_a_request_has_an_end(shared: Api) -> None:
+    token = shared.token(Role.ADMIN, name="too-much")
+    with shared.client(token) as client:
         answer = client.post("/commands/status", content=b" " * (MAX_BODY + 1))
         assert answer.status_code == 413
 
@@ -126,16 +120,15 @@ def test_a_request_has_an_end(api: ApiFactory) -> None:
         answer = client.post("/commands/status", content=pieces())  # type: ignore[arg-type]
         assert answer.status_code == 413
         assert "1048576 bytes" in problem(answer)
-    host, _, port = served.address.rpartition(":")
+    host, _, port = shared.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=LIMIT) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 40000)
         sock.settimeout(LIMIT)
         assert b"400 Bad Request" in sock.recv(4096)
 
 
-def test_every_answer_carries_its_policy(api: ApiFactory) -> None:
-    served = api()
-    with served.client() as client:
+def test_every_answer_carries_its_policy(shared: Api) -> None:
+    with shared.client() as client:
         for path in ("/me", "/setup", "/nowhere", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd"):
             answer = client.get(path)
             policy = answer.headers["content-security-policy"]
