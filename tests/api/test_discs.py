@@ -1,12 +1,16 @@
-"""Discs by the API: made, listed, exported, each by whom it is for."""
+"""Discs and cartridges by the API: made, listed, copied, each by whom it is for."""
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 from blockyard.control.roles import Role
 from tests.api.conftest import ApiFactory
-from tests.api.serving import logged_in
+from tests.api.serving import logged_in, wait_for
 from tests.api.test_door import problem
 from tests.serving import IQN
 
@@ -32,7 +36,14 @@ def test_operators_make_discs_and_admins_take_them_elsewhere(api: ApiFactory, tm
         assert "the usual sizes of a DVD+RW are 4.7G" in problem(answer)
         for path in ("close-disc", "blank-disc"):
             assert client.post(f"/drives/dvd/{path}", json={"image": "/etc/x"}).status_code == 403
-        assert client.post("/drives/dvd/export-disc", json={"image": "one", "file": "/tmp/x.iso"}).status_code == 403
+        for path in ("export-disc", "import-disc"):
+            answer = client.post(f"/drives/dvd/{path}", json={"image": "one", "file": "/tmp/x.iso"})
+            assert answer.status_code == 403
+        assert client.post("/drives/dvd/convert-disc", json={"image": "one", "name": "/tmp/x"}).status_code == 403
+        [renamed] = client.post("/drives/dvd/rename-disc", json={"image": "one", "name": "first"}).json()
+        assert renamed["name"] == "first.iso"
+        assert client.post("/drives/dvd/rename-disc", json={"image": "first", "name": "one"}).is_success
+        assert client.post("/drives/dvd/remove-disc", json={"image": "one"}).status_code == 403
     with logged_in(served, "admin") as client:
         answer = client.post("/drives/dvd/export-disc", json={"image": "one", "file": str(tmp_path / "x.iso")})
         assert "nothing is on the disc" in problem(answer)
@@ -42,3 +53,72 @@ def test_operators_make_discs_and_admins_take_them_elsewhere(api: ApiFactory, tm
         assert Path(path).exists()
         [blanked] = client.post("/drives/dvd/blank-disc", json={"image": "one"}).json()
         assert blanked["state"] == "blank"
+
+
+def _finished(client: httpx.Client, answer: httpx.Response) -> dict[str, Any]:
+    """The job that this answer has begun, when it is over."""
+    assert answer.status_code == 202, answer.text
+    job = answer.json()["job"]
+    assert answer.headers["Location"] == f"/api/v1/jobs/{job.replace(':', '%3A')}"
+    wait_for(lambda: client.get(f"/jobs/{job}").json()["state"] != "running", "the end of a job")
+    found: dict[str, Any] = client.get(f"/jobs/{job}").json()
+    return found
+
+
+def test_copies_of_discs_are_jobs(api: ApiFactory, tmp_path: Path) -> None:
+    (tmp_path / "discs").mkdir()
+    places = f'paths = ["{tmp_path}"]\n'  # goes on with the table of the API
+    served = api(config=f'{places}[drives.dvd]\njukebox = "discs"\n[targets."{IQN}"]\nluns = {{0 = "dvd"}}\n')
+    data = bytes(range(256)) * 8 * 700
+    (tmp_path / "data.iso").write_bytes(data)
+    with served.local() as client:
+
+        def job(what: str, **body: str) -> dict[str, Any]:
+            return _finished(client, client.post(f"/drives/dvd/{what}-disc", json=body))
+
+        done = job("import", image="a", file=str(tmp_path / "data.iso"))
+        assert (done["kind"], done["drive"], done["pool"], done["state"]) == ("import", "dvd", None, "done")
+        assert (done["done"], done["total"], done["unit"]) == (len(data), len(data), "bytes")
+        answer = client.post("/drives/dvd/export-disc", json={"image": "a", "file": "/tmp/x.iso"})
+        assert "/tmp/x.iso may not be used here" in problem(answer)
+        job("convert", image="a", name="b.cue")
+        job("export", image="b.cue", file=str(tmp_path / "back.iso"))
+        assert (tmp_path / "back.iso").read_bytes() == data
+        assert [each["name"] for each in client.get("/drives/dvd/images").json()] == ["a.iso", "b.cue"]
+        assert [each["name"] for each in client.post("/drives/dvd/remove-disc", json={"image": "a"}).json()] == [
+            "b.cue"
+        ]
+        with (tmp_path / "discs" / "large.iso").open("wb") as file:
+            file.truncate(100 << 30)  # zeros that take minutes to read
+        answer = client.post("/drives/dvd/convert-disc", json={"image": "large", "name": "copy"})
+        stopped = client.delete(f"/jobs/{answer.json()['job']}")
+        assert stopped.status_code == 202
+        assert _finished(client, answer)["state"] == "cancelled"
+        assert not (tmp_path / "discs" / "copy.iso").exists()
+        assert len(client.get("/jobs").json()) == 4
+
+
+def test_copies_of_cartridges_are_jobs(api: ApiFactory, tmp_path: Path) -> None:
+    served = api(config=f'[libraries.vault]\ndirectory = "tapes"\n[targets."{IQN}"]\nlibrary = "vault"\n')
+    image, copy = tmp_path / "data.tap", tmp_path / "copy.tap"
+    image.write_bytes(struct.pack("<I5sxI4xI", 5, b"hello", 5, 0xFFFFFFFF))  # a block, a filemark, the end
+    with served.local() as client:
+        answer = client.post("/libraries/vault/import-image", json={"file": str(image), "barcode": "A00001L8"})
+        done = _finished(client, answer)
+        assert (done["state"], done["library"], done["result"]) == ("done", "vault", "A00001L8 is in io-1")
+        where = "/libraries/vault/cartridges/A00001L8"
+        assert client.patch(where, json={"write_protected": True}).json()["write_protected"] is True
+        assert client.patch(where, json={"write_protected": False}).json()["write_protected"] is False
+        done = _finished(client, client.post(f"{where}/export-image", json={"file": str(copy)}))
+        assert (done["done"], done["total"], done["unit"]) == (2, 2, "objects")
+        assert copy.read_bytes() == image.read_bytes()
+        assert _finished(client, client.post(f"{where}/export-image", json={"file": str(copy)}))["state"] == "failed"
+        answer = client.post("/libraries/vault/move", json={"source": "A00001L8", "destination": "drive-1"})
+        assert answer.is_success
+        assert "is in drive-1" in problem(client.post(f"{where}/export-image", json={"file": "/x.tap"}))
+        assert "L5 to L9" in problem(
+            client.post("/libraries/vault/import-image", json={"file": str(image), "barcode": "B"})
+        )
+    served.account("operator", Role.OPERATOR)
+    with logged_in(served, "operator") as operator:
+        assert operator.post(f"{where}/export-image", json={"file": "/x.tap"}).status_code == 403

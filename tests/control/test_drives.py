@@ -271,7 +271,47 @@ def test_discs_are_made_burned_closed_blanked_and_exported(site: Site) -> None:
     ):
         status, said = site.attempt("optical", *words)
         assert (status, message in said) == (2, True), said
+    site.run("optical", "rename", "dvd", "once", "single")
+    assert json.loads(site.run("optical", "list", "dvd", "--json"))["single.iso"]["state"] == "closed"
+    site.run("optical", "rename", "dvd", "single", "once.iso")
+    site.run("optical", "import", "dvd", str(site.folder / "once.cue"), "sheet.cue")
+    site.run("optical", "convert", "dvd", "sheet.cue", "plain")
+    assert (site.folder / "isos" / "plain.iso").read_bytes() == data
+    for name in ("plain", "sheet.cue"):
+        site.run("optical", "remove", "dvd", name, "--yes")
+    assert not [path.name for path in (site.folder / "isos").iterdir() if path.stem in ("plain", "sheet")]
+    site.run("optical", "insert", "dvd", "once")
+    for words in (("rename", "dvd", "once", "other"), ("remove", "dvd", "once", "--yes")):
+        status, said = site.attempt("optical", *words)
+        assert (status, "in use by" in said) == (2, True), said
+    site.run("optical", "eject", "dvd")
+    status, said = site.attempt("optical", "rename", "dvd", "once", "again")
+    assert (status, "There is a disc of that name" in said) == (2, True), said
     (site.folder / "isos" / "once.iso.disc.json").write_text("{}")
     assert "damaged" in site.run("optical", "list", "dvd")
     status, said = site.attempt("optical", "insert", "dvd", "once")
     assert (status, "The file is damaged" in said) == (1, True), said
+
+
+def test_a_long_copy_is_watched_and_stopped(site: Site) -> None:
+    with (site.folder / "isos" / "large.iso").open("wb") as file:
+        file.truncate(100 << 30)  # zeros that take minutes to read
+    copy = site.folder / "copy.iso"
+    said = site.run("optical", "export", "dvd", "large", str(copy), "--no-wait")
+    name = said.split()[1]
+    assert name in site.run("optical", "jobs")
+    status, said = site.attempt("optical", "export", "dvd", "large", str(copy))
+    assert (status, "File exists" in said) == (2, True), said
+    site.run("optical", "cancel", name)
+
+    def job() -> Any:
+        [job] = json.loads(site.run("optical", "jobs", "--json"))
+        return job
+
+    while job()["state"] == "running":
+        time.sleep(0.01)
+    assert (job()["state"], job()["total"], job()["unit"]) == ("cancelled", 100 << 30, "bytes")
+    assert not copy.exists()
+    for words, message in ((("cancel", "drive:dvd.999"), "there is no job 999"), (("cancel", "x"), "is no job")):
+        status, said = site.attempt("optical", *words)
+        assert (status, message in said) == (2, True), said

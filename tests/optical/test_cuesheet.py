@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from blockyard.optical import cuesheet
 from blockyard.optical.disc import Disc
-from blockyard.optical.export import export
+from blockyard.optical.export import check, export
 from blockyard.optical.kinds import msf
 from blockyard.optical.sectors import SYNC, SectorType, edc, q_channel, sector
 from blockyard.scsi.sense import Asc, SenseKey
@@ -137,13 +137,15 @@ def test_sessions_of_a_cue_sheet(tmp_path: Path) -> None:
 
 
 def test_what_is_exported_is_the_same_disc(tmp_path: Path) -> None:
-    disc = Disc(_sheet(tmp_path, _MIXED, x=_DATA + _SOUND))
+    disc, seen = Disc(_sheet(tmp_path, _MIXED, x=_DATA + _SOUND)), list[int]()
     with pytest.raises(ValueError, match=r"ends in \.cue"):
-        export(disc, tmp_path / "y.iso")
-    export(disc, tmp_path / "y.cue")
+        export(disc, tmp_path / "y.iso", seen.append)
+    export(disc, tmp_path / "y.cue", seen.append)
     with pytest.raises(FileExistsError):
-        export(disc, tmp_path / "y.cue")
-    assert (tmp_path / "y.bin").stat().st_size == 700 * 2352
+        export(disc, tmp_path / "y.cue", seen.append)
+    assert (tmp_path / "y.bin").stat().st_size == 700 * 2352 == check(disc, tmp_path / "z.cue")
+    assert seen == sorted(seen)
+    assert not list(tmp_path.glob(".*"))
     again = Disc(tmp_path / "y.cue")
     assert again.read(0, 300) == _DATA
     for lba in (0, 450, 475, 600, 849):
@@ -153,6 +155,21 @@ def test_what_is_exported_is_the_same_disc(tmp_path: Path) -> None:
     assert again.text.catalog == "1234567890123"
     disc.close()
     again.close()
+
+
+def test_a_copy_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    disc = Disc(_sheet(tmp_path, _MIXED, x=_DATA + _SOUND))
+    before = sorted(tmp_path.iterdir())
+
+    def stop(done: int) -> None:
+        if done > 300 * 2352:
+            assert (tmp_path / "y.bin").stat().st_size == 0, "nobody takes a part for the whole"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(disc, tmp_path / "y.cue", stop)
+    disc.close()
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

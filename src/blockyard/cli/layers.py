@@ -18,7 +18,7 @@ from blockyard.block.size import Size, format_size
 from blockyard.block.stack import StackError
 from blockyard.cli import parsers
 from blockyard.cli.credentials import CredentialsError, read_secret
-from blockyard.cli.output import Bar, show, show_jobs, table, watch
+from blockyard.cli.output import Bar, show, show_jobs, table, watch_job
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import REMOTE, ask
 from blockyard.control.allowed import files_of
@@ -240,23 +240,8 @@ def _finish(directory: Path, options: argparse.Namespace) -> None:
 
 def watch_layer_job(directory: Path, number: int) -> str:
     """Show how far a job is until it is over; what it has said then. Raises ControlError when it has failed."""
-    last: dict[str, Any] = {}
-
-    def look() -> tuple[int, int, str] | None:
-        found = next((job for job in ask(directory, "layer jobs")["jobs"] if job["number"] == number), None)
-        if found is None:
-            raise ControlError(f"job {number} is not known any more: its worker was started anew meanwhile")
-        last.update(found)
-        return (last["done"], last["total"], last["unit"]) if last["state"] == "running" else None
-
-    try:
-        watch(f"job {number}", look)
-    except KeyboardInterrupt:
-        print(f"job {number} goes on: `blockyard layer jobs` shows it, `blockyard layer cancel {number}` stops it")
-        raise
-    if last["state"] != "done":
-        raise ControlError(last["result"] or f"{last['kind']} of {last['subject']} was stopped")
-    return str(last["result"])
+    stop = f"`blockyard layer jobs` shows it, `blockyard layer cancel {number}` stops it"
+    return watch_job(lambda: ask(directory, "layer jobs")["jobs"], number, stop)
 
 
 def _jobs(directory: Path, options: argparse.Namespace) -> None:

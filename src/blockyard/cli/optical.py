@@ -9,9 +9,10 @@ from typing import Any
 
 from blockyard.block.size import format_size
 from blockyard.cli import parsers
-from blockyard.cli.output import show
+from blockyard.cli.output import confirm, show, show_jobs, watch_job
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
+from blockyard.control.errors import UsageError
 from blockyard.optical.kinds import AUTO, BD_RE, BLANKS, CD_R, KINDS
 
 _EXIT_STATUS = """\
@@ -56,6 +57,30 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     _disc(export)
     export.add_argument("file", metavar="FILE", help="a new file: .iso, or .cue for a CD with audio tracks")
+    _no_wait(export)
+    bring = _command(optical, "import", _import, "copy an image into the jukebox of a drive")
+    bring.add_argument("drive", metavar="DRIVE", help="the drive whose jukebox it is to be in")
+    bring.add_argument("file", metavar="FILE", help="an image, a cue sheet, or a disc that was burned")
+    bring.add_argument(
+        "image", metavar="DISC", help="its name in the jukebox: .iso, or .cue for a CD with audio tracks"
+    )
+    _no_wait(bring)
+    convert = _command(
+        optical, "convert", _convert, "copy a disc under another name: an image of a cue sheet, or the other way round"
+    )
+    _disc(convert)
+    convert.add_argument("name", metavar="NAME", help="the new one, in the jukebox: .iso, or .cue")
+    _no_wait(convert)
+    rename = _command(optical, "rename", _rename, "give a disc that is in no drive another name")
+    _disc(rename)
+    rename.add_argument("name", metavar="NAME", help="the new one")
+    remove = _command(optical, "remove", _remove, "throw a disc away that is in no drive")
+    _disc(remove)
+    remove.add_argument("--yes", action="store_true", help="do not ask")
+    jobs = _command(optical, "jobs", _jobs, "show which discs and cartridges are being copied, and were of late")
+    jobs.add_argument("--json", action="store_true", help="as JSON")
+    cancel = _command(optical, "cancel", _cancel, "stop one of these jobs")
+    cancel.add_argument("job", metavar="OWNER.JOB", help="as `blockyard optical jobs` shows it: drive:dvd.3")
     status = _command(optical, "status", _status, "show the drives, what is in them and who uses them")
     status.add_argument("--json", action="store_true", help="as JSON")
     listing = _command(optical, "list", _list, "list the images in the jukebox of a drive")
@@ -134,8 +159,59 @@ def _blank(directory: Path, options: argparse.Namespace) -> None:
 
 
 def _export(directory: Path, options: argparse.Namespace) -> None:
-    _ask(directory, options, "export", image=_image(options), file=os.path.abspath(options.file))
-    print(f"{options.image} is in {options.file}")
+    _copy(directory, options, "export", image=_image(options), file=os.path.abspath(options.file))
+
+
+def _import(directory: Path, options: argparse.Namespace) -> None:
+    _copy(directory, options, "import", image=_image(options), file=os.path.abspath(options.file))
+
+
+def _convert(directory: Path, options: argparse.Namespace) -> None:
+    _copy(directory, options, "convert", image=_image(options), to=options.name)
+
+
+def _no_wait(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-wait", action="store_true", help="do not wait: `blockyard optical jobs` shows how far it is"
+    )
+
+
+def _copy(directory: Path, options: argparse.Namespace, request: str, **arguments: object) -> None:
+    number, owner = _ask(directory, options, request, **arguments)["job"], f"drive:{options.drive}"
+    if options.no_wait:
+        print(f"job {owner}.{number} has begun: `blockyard optical jobs` shows it")
+        return
+    stop = f"`blockyard optical jobs` shows it, `blockyard optical cancel {owner}.{number}` stops it"
+    print(watch_job(lambda: [job for job in _all(directory) if job["owner"] == owner], number, stop))
+
+
+def _all(directory: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ask(directory, "media jobs")["jobs"]
+    return found
+
+
+def _rename(directory: Path, options: argparse.Namespace) -> None:
+    found = _ask(directory, options, "rename", image=_image(options), to=options.name)
+    print(f"{options.image} is {found['image']} now")
+
+
+def _remove(directory: Path, options: argparse.Namespace) -> None:
+    confirm(options, options.image, f"the disc {options.image} will be gone, with all that is on it")
+    _ask(directory, options, "remove", image=_image(options))
+    print(f"{options.image} is gone")
+
+
+def _jobs(directory: Path, options: argparse.Namespace) -> None:
+    jobs = _all(directory)
+    show_jobs(options, jobs if options.json else [{**job, "number": f"{job['owner']}.{job['number']}"} for job in jobs])
+
+
+def _cancel(directory: Path, options: argparse.Namespace) -> None:
+    owner, _, number = options.job.rpartition(".")
+    if not number.isdecimal():
+        raise UsageError(f"{options.job!r} is no job: `blockyard optical jobs` lists them")
+    ask(directory, "media cancel", owner=owner, job=int(number))
+    print(f"job {options.job} is told to stop")
 
 
 def _status(directory: Path, options: argparse.Namespace) -> None:

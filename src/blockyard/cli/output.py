@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from blockyard.block.size import format_size
-from blockyard.control.errors import UsageError
+from blockyard.control.errors import ControlError, UsageError
 
 Row = tuple[str, ...]
 
@@ -124,3 +124,27 @@ def watch(what: str, look: Callable[[], tuple[int, int, str] | None]) -> None:
             time.sleep(_LOOK)
     finally:
         bar.end()
+
+
+def watch_job(jobs: Callable[[], list[dict[str, Any]]], number: int, stop: str) -> str:
+    """Show how far a job is until it is over; what it has said then. Raises ControlError when it has failed.
+
+    `jobs` tells of all of its kind; `stop` is what somebody is told who does not want to wait any more.
+    """
+    last: dict[str, Any] = {}
+
+    def look() -> tuple[int, int, str] | None:
+        found = next((job for job in jobs() if job["number"] == number), None)
+        if found is None:
+            raise ControlError(f"job {number} is not known any more: its worker was started anew meanwhile")
+        last.update(found)
+        return (last["done"], last["total"], last["unit"]) if last["state"] == "running" else None
+
+    try:
+        watch(f"job {number}", look)
+    except KeyboardInterrupt:
+        print(f"job {number} goes on: {stop}")
+        raise
+    if last["state"] != "done":
+        raise ControlError(last["result"] or f"{last['kind']} of {last['subject']} was stopped")
+    return str(last["result"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from blockyard.control.allowed import check_paths
 from blockyard.control.command import Command
 from blockyard.control.errors import UsageError
 from blockyard.control.roles import Role
@@ -21,6 +22,8 @@ async def tape(server: Server, request: Request) -> dict[str, Any]:
     arguments = {
         key: value for key, value in request.items() if key not in ("command", "library", "name", "number", "type")
     }
+    if request.get("file") is not None:
+        check_paths(server.configuration, [str(request["file"])])
     return await server.supervisor.ask_library(name, arguments)
 
 
@@ -31,7 +34,10 @@ async def libraries(server: Server, request: Request) -> dict[str, Any]:
 
 
 def _role(request: Request) -> Role:
-    return Role.VIEWER if request.get("request") in ("status", "cartridges") else Role.OPERATOR
+    """Files are for admins: by their paths one could get at any."""
+    if request.get("request") in ("status", "cartridges"):
+        return Role.VIEWER
+    return Role.OPERATOR if request.get("file") is None else Role.ADMIN
 
 
 TAPE_COMMANDS = {"tape": Command(tape, _role), "tape libraries": Command(libraries, Role.VIEWER)}

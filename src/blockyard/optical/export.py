@@ -1,8 +1,14 @@
-"""A disc as files that other programs read: an ISO image of its data, or a cue sheet with one file of all its sectors."""
+"""A disc as files that other programs read: an ISO image of its data, or a cue sheet with one file of all its sectors.
+
+Each file is made under another name, `.NAME.part`, while an empty one holds its place: nobody takes a part for the whole, and a
+copy that was cut short leaves an empty file, which is no disc.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,43 +22,63 @@ _PIECE = 256  # blocks that are copied together
 _MODES = {Form.AUDIO: "AUDIO", Form.MODE_1: "MODE1/2352", Form.MODE_2: "MODE2/2352", Form.XA: "MODE2/2352"}
 
 
-def export(disc: Disc, path: Path) -> None:
-    """Write what is on a disc to a new file, a cue sheet where that is called .cue. Raises OSError, ValueError."""
+Progress = Callable[[int], None]  # bytes of the new file that are there
+
+
+def check(disc: Disc, path: Path) -> int:
+    """The bytes that a copy of a disc at `path` will have, its cue sheet aside. Raises ValueError for what cannot be copied."""
     if not disc.tracks:
         raise ValueError("nothing is on the disc")
-    as_sheet = path.suffix.lower() == ".cue"
-    if not as_sheet and not all(track.form.has_blocks for track in disc.tracks):
-        raise ValueError("the disc has tracks that no ISO image can hold: give the file a name that ends in .cue")
-    if as_sheet and disc.kind.family != "cd":
+    if not _is_sheet(path):
+        if not all(track.form.has_blocks for track in disc.tracks):
+            raise ValueError("the disc has tracks that no ISO image can hold: give the file a name that ends in .cue")
+        return disc.tracks[-1].end * BLOCK
+    if disc.kind.family != "cd":
         raise ValueError("a cue sheet is of a CD: give the file a name that ends in .iso")
+    return sum(track.end - track.first for track in disc.tracks) * WHOLE
+
+
+def export(disc: Disc, path: Path, progress: Progress) -> None:
+    """Write what is on a disc to a new file, a cue sheet where that is called .cue. Raises OSError, ValueError.
+
+    Whatever is raised, by `progress` too: there are no new files then.
+    """
+    check(disc, path)
+    as_sheet = _is_sheet(path)
     data = path.with_suffix(".bin") if as_sheet else path
-    made: list[Path] = []
-    try:
-        with data.open("xb") as file:
-            made.append(data)
-            _sectors(disc, file) if as_sheet else _blocks(disc, file)
-            _settle(file)
+    with contextlib.ExitStack() as undo:
+        with _new(data, undo) as file:
+            _sectors(disc, file, progress) if as_sheet else _blocks(disc, file, progress)
         if as_sheet:
-            with path.open("xb") as file:
-                made.append(path)
+            with _new(path, undo) as file:
                 file.write(_sheet(disc, data.name).encode())
-                _settle(file)
         sync_directory(path.parent)
-    except BaseException:
-        for each in made:
-            each.unlink(missing_ok=True)
-        raise
+        undo.pop_all()
 
 
-def _settle(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _is_sheet(path: Path) -> bool:
+    return path.suffix.lower() == ".cue"
 
 
-def _blocks(disc: Disc, file: BinaryIO) -> None:
+@contextlib.contextmanager
+def _new(path: Path, undo: contextlib.ExitStack) -> Iterator[BinaryIO]:
+    """A file that appears when it is whole and on stable storage."""
+    path.open("xb").close()
+    undo.callback(path.unlink, missing_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    undo.callback(part.unlink, missing_ok=True)
+    with part.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _blocks(disc: Disc, file: BinaryIO, progress: Progress) -> None:
     """Each block at its address; what is between tracks stays a hole."""
     for track in disc.tracks:
         for lba in range(track.start, track.end, _PIECE):
+            progress(lba * BLOCK)
             data = disc.read(lba, min(_PIECE, track.end - lba))
             if any(data):
                 file.seek(lba * BLOCK)
@@ -60,10 +86,12 @@ def _blocks(disc: Disc, file: BinaryIO) -> None:
     file.truncate(disc.tracks[-1].end * BLOCK)
 
 
-def _sectors(disc: Disc, file: BinaryIO) -> None:
+def _sectors(disc: Disc, file: BinaryIO, progress: Progress) -> None:
     """The tracks with their pregaps one behind the other, in whole sectors."""
     for track in disc.tracks:
         for each, lba, stored in disc.sectors(track.first, track.end - track.first):
+            if lba % _PIECE == 0:
+                progress(file.tell())
             whole = sector(each, lba, stored)
             data = whole.sync + whole.header + whole.sub_header + whole.data + whole.codes
             assert len(data) == WHOLE

@@ -21,7 +21,7 @@ class Image(NamedTuple):
 def images(directory: Path) -> list[Image]:
     """The images of a jukebox, by name. Raises OSError."""
     files = [path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file()]
-    return sorted(_image(path) for path in files)
+    return sorted(_image(path) for path in files if not path.name.startswith("."))
 
 
 def _image(path: Path) -> Image:

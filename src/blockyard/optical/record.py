@@ -74,6 +74,10 @@ def audio_file(image: Path) -> Path:
     return image.with_name(image.name + ".audio")
 
 
+def record_file(image: Path) -> Path:
+    return image.with_name(f"{image.name}.{_DOCUMENT}.json")
+
+
 def _durable(image: Path) -> Durable:
     return Durable(image.parent, image.name)
 

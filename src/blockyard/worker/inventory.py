@@ -74,6 +74,9 @@ class Inventory:
         self.libraries = Libraries(executor)
         self.drives = Drives(executor)
         self.jobs = Jobs("blockyard layer jobs")  # of layers
+        self.media_jobs: dict[
+            str, Jobs
+        ] = {}  # of optical drives and tape libraries: by "drive:NAME" and "library:NAME"
         self._travels = Travels(executor, self._source)
 
     @property
@@ -201,7 +204,8 @@ class Inventory:
         self.opener.close(units)
 
     def close(self) -> None:
-        self.jobs.close()
+        for jobs in (self.jobs, *self.media_jobs.values()):
+            jobs.close()
         self.let_go([*self.units.values(), *self.drives.units().values()])
         self.libraries.close()
         _close([*self.pools.values(), *self._closing])

@@ -83,7 +83,7 @@ def _said(error: Exception) -> str:
 
 
 class Jobs:
-    """Those of one pool, or of all layers. For the loop's thread. `listing` is the command that lists them."""
+    """Those of one pool, drive or library, or of all layers. For the loop's thread. `listing` is the command that lists them."""
 
     _numbers = itertools.count(1)
 

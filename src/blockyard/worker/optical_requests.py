@@ -9,10 +9,10 @@ from typing import Any
 
 from blockyard.optical.disc import Disc
 from blockyard.optical.drive import Image, OpticalDrive, Wish
-from blockyard.optical.export import export
 from blockyard.optical.jukebox import find, images, place, state_of
+from blockyard.optical.keeping import remove, rename
 from blockyard.optical.kinds import AUTO, BLANKS, BLOCK, KINDS, Writing, capacity_of
-from blockyard.optical.record import load, make
+from blockyard.optical.record import load, make, record_file
 from blockyard.scsi.sense import Asc, CheckCondition
 from blockyard.worker.drives import OpenDrive
 from blockyard.worker.handoff import Message
@@ -125,15 +125,25 @@ def blank(drive: OpenDrive, request: Message) -> Answer:
     return Later(_explained(work), nothing_more)
 
 
-def export_disc(drive: OpenDrive, request: Message) -> Answer:
-    """Write what is on a disc to a file: an ISO image, or a cue sheet with its data."""
-    target = Path(_text(request, "file"))
+def rename_disc(drive: OpenDrive, request: Message) -> Answer:
+    """Give a disc that is in no drive another name."""
+    jukebox, name = drive.configured.jukebox, _text(request, "image")
 
-    def work() -> None:
-        with contextlib.closing(Disc(find(drive.configured.jukebox, _text(request, "image")))) as disc:
-            export(disc, target)
+    def work() -> str:
+        try:
+            path = find(jukebox, name)
+        except LookupError:
+            path = place(jukebox, name)
+            if not record_file(path).exists():  # of one whose renaming a crash has cut short
+                raise
+        return str(rename(path, _text(request, "to")))
 
-    return Later(_explained(work), nothing_more)
+    return Later(work, lambda path: {"image": path})
+
+
+def remove_disc(drive: OpenDrive, request: Message) -> Answer:
+    """Throw a disc away that is in no drive."""
+    return Later(lambda: remove(find(drive.configured.jukebox, _text(request, "image"))), nothing_more)
 
 
 def _burned(drive: OpenDrive, request: Message) -> Disc:
@@ -211,5 +221,6 @@ OPTICAL_REQUESTS: Mapping[str, Callable[[OpenDrive, Message], Answer]] = {
     "create": create,
     "close": close,
     "blank": blank,
-    "export": export_disc,
+    "rename": rename_disc,
+    "remove": remove_disc,
 }

@@ -12,13 +12,14 @@ from typing import Any
 
 from blockyard.iscsi.pdu import AsyncEvent
 from blockyard.scsi.alua import STATES
-from blockyard.worker import measuring, tape_requests
+from blockyard.worker import measuring, media_jobs, tape_requests
 from blockyard.worker.cdp_requests import CDP_REQUESTS
 from blockyard.worker.check_requests import CHECK_REQUESTS
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import Answer, Later
 from blockyard.worker.layer_requests import cancel, jobs, layer, make_layer, refresh
+from blockyard.worker.media_jobs import CARTRIDGE_JOBS, DISC_JOBS
 from blockyard.worker.member_requests import MEMBER_REQUESTS
 from blockyard.worker.optical_requests import OPTICAL_REQUESTS
 from blockyard.worker.pool_requests import POOL_REQUESTS
@@ -138,6 +139,9 @@ def tape(inventory: Inventory, request: Message) -> Answer:
     library = inventory.libraries.get(request["library"])
     if library is None:
         raise LookupError(f"the tape library {request['library']} is not open")
+    if request["request"] in CARTRIDGE_JOBS:
+        jobs = media_jobs.of(inventory, f"library:{request['library']}")
+        return {"job": CARTRIDGE_JOBS[request["request"]](library, jobs, request).number}
     return tape_requests.carry_out(library, request)
 
 
@@ -146,6 +150,8 @@ def optical(inventory: Inventory, request: Message) -> Answer:
     drive = inventory.drives.get(request["drive"])
     if drive is None:
         raise LookupError(f"the drive {request['drive']} is not open")
+    if request["request"] in DISC_JOBS:
+        return DISC_JOBS[request["request"]](drive, media_jobs.of(inventory, f"drive:{request['drive']}"), request)
     if request["request"] not in OPTICAL_REQUESTS:
         raise LookupError(f"a drive knows no request {request['request']!r}")
     return OPTICAL_REQUESTS[request["request"]](drive, request)
@@ -157,6 +163,8 @@ REQUESTS: dict[str, Callable[[Inventory, Message], Answer]] = {
     "layer jobs": jobs,
     "make layer": make_layer,
     "cancel layer job": cancel,
+    "media jobs": media_jobs.jobs,
+    "cancel media job": media_jobs.cancel,
     "optical": optical,
     "pool": pool,
     "tape": tape,

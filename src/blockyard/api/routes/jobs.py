@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import Response
 from pydantic import BaseModel, Field
@@ -17,11 +18,13 @@ routes = Routes("jobs")
 
 
 class Job(BaseModel):
-    """What goes on, or has been done of late, in a pool or in the layers of a volume."""
+    """What goes on, or has been done of late: in a pool, in the layers of a volume, with discs or cartridges."""
 
-    id: str = Field(description="POOL.NUMBER; of layers, layers:WORKER.NUMBER")
-    pool: str | None = Field(description="none for jobs of layers")
-    volume: str | None = Field(description="whose layers it is about")
+    id: str = Field(description="POOL.NUMBER, layers:WORKER.NUMBER, drive:NAME.NUMBER or library:NAME.NUMBER")
+    pool: str | None = Field(None, description="that it is of")
+    volume: str | None = Field(None, description="whose layers it is about")
+    drive: str | None = Field(None, description="the optical drive whose server copies a disc")
+    library: str | None = Field(None, description="the tape library whose cartridge is copied")
     number: int | None = Field(description="none for what goes on by itself: a rebuild, a reshape, a resync")
     kind: str = Field(description="check, scrub, copy, move, rebuild …")
     subject: str = Field(description="what it is about: POOL, POOL/VOLUME, VOLUME: LAYER …")
@@ -44,7 +47,7 @@ class Started(BaseModel):
 
 @routes.get("/jobs", Role.VIEWER)
 async def list_jobs(here: Here) -> list[Job]:
-    """Those of all pools and layers, the oldest first; what goes on by itself, last."""
+    """All of them, the oldest first; what goes on by itself, last."""
     return [Job(**job) for job in await all_jobs(here.server)]
 
 
@@ -70,7 +73,7 @@ async def _job(here: Context, name: str) -> dict[str, Any]:
     raise not_found(f"job {name!r}")
 
 
-def started(response: Response, pool: str, number: int) -> Started:
-    """The answer to what has begun a job."""
-    response.headers["Location"] = f"/api/v1/jobs/{pool}.{number}"
-    return Started(job=f"{pool}.{number}")
+def started(response: Response, owner: str, number: int) -> Started:
+    """The answer to what has begun a job of a pool, "drive:NAME" or "library:NAME"."""
+    response.headers["Location"] = f"/api/v1/jobs/{quote(owner)}.{number}"
+    return Started(job=f"{owner}.{number}")

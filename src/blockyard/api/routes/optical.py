@@ -13,6 +13,7 @@ from blockyard.api.configured import Table, add_routes, described
 from blockyard.api.context import Context
 from blockyard.api.models import Counters, Input
 from blockyard.api.problems import Refused, not_found
+from blockyard.api.routes.jobs import Started, started
 from blockyard.api.security import Here, Routes, Who
 from blockyard.control.commands import COMMANDS
 from blockyard.control.roles import Identity, Role
@@ -66,7 +67,7 @@ class Image(BaseModel):
 
 
 class Burned(Input):
-    """A disc that was made as a blank one, and is in no drive."""
+    """A disc."""
 
     image: str = Field(min_length=1, max_length=4096, description="its name in the jukebox; for admins, a path as well")
 
@@ -79,7 +80,11 @@ class Blank(Burned):
 
 
 class Export(Burned):
-    file: str = Field(min_length=1, max_length=4096, description="a new file at the server: .iso, or .cue with a .bin")
+    file: str = Field(min_length=1, max_length=4096, description="at the server: .iso, or .cue with a .bin")
+
+
+class Named(Burned):
+    name: str = Field(min_length=1, max_length=255, description="the new one, in the jukebox")
 
 
 class Insertion(Input):
@@ -142,10 +147,35 @@ async def blank_disc(drive: str, disc: Burned, here: Here, who: Who) -> list[Ima
     return await _images(here, drive)
 
 
-@routes.post("/drives/{drive}/export-disc", Role.ADMIN)
-async def export_disc(drive: str, disc: Export, here: Here, who: Who) -> list[Image]:
-    """Write what is on it to a file at the server."""
-    await _command(here, who, drive, "export", **disc.model_dump())
+@routes.post("/drives/{drive}/export-disc", Role.ADMIN, status_code=202)
+async def export_disc(drive: str, copy: Export, here: Here, who: Who, response: Response) -> Started:
+    """Copy a disc to a file at the server: a job."""
+    return await _begin(here, who, response, drive, "export", image=copy.image, file=copy.file)
+
+
+@routes.post("/drives/{drive}/import-disc", Role.ADMIN, status_code=202)
+async def import_disc(drive: str, copy: Export, here: Here, who: Who, response: Response) -> Started:
+    """Copy an image at the server, `file`, into the jukebox: a job."""
+    return await _begin(here, who, response, drive, "import", image=copy.image, file=copy.file)
+
+
+@routes.post("/drives/{drive}/convert-disc", Role.OPERATOR, status_code=202)
+async def convert_disc(drive: str, copy: Named, here: Here, who: Who, response: Response) -> Started:
+    """Copy a disc to another name in the jukebox, of a cue sheet as an image, or the other way round: a job."""
+    return await _begin(here, who, response, drive, "convert", image=copy.image, to=copy.name)
+
+
+@routes.post("/drives/{drive}/rename-disc", Role.OPERATOR)
+async def rename_disc(drive: str, new: Named, here: Here, who: Who) -> list[Image]:
+    """Give a disc that is in no drive another name."""
+    await _command(here, who, drive, "rename", image=new.image, to=new.name)
+    return await _images(here, drive)
+
+
+@routes.post("/drives/{drive}/remove-disc", Role.ADMIN)
+async def remove_disc(drive: str, disc: Burned, here: Here, who: Who) -> list[Image]:
+    """Throw a disc away that is in no drive, with all that is on it."""
+    await _command(here, who, drive, "remove", image=disc.image)
     return await _images(here, drive)
 
 
@@ -182,7 +212,14 @@ async def _ask(here: Context, drive: str, request: str) -> dict[str, Any]:
     return await here.server.supervisor.ask_drive(drive, {"request": request})
 
 
-async def _command(here: Context, who: Identity, drive: str, request: str, **arguments: object) -> None:
+async def _begin(
+    here: Context, who: Identity, response: Response, drive: str, request: str, **arguments: object
+) -> Started:
+    told = await _command(here, who, drive, request, **arguments)
+    return started(response, f"drive:{drive}", told["job"])
+
+
+async def _command(here: Context, who: Identity, drive: str, request: str, **arguments: object) -> dict[str, Any]:
     if drive not in _shown(here):
         raise not_found(f"optical drive {drive!r} that a target shows")
     arguments = {"drive": drive, "request": request, **arguments}
@@ -191,7 +228,8 @@ async def _command(here: Context, who: Identity, drive: str, request: str, **arg
         raise Refused(
             HTTPStatus.FORBIDDEN, f"{who.name} is {who.role}: images that are named by a path are for {role}s"
         )
-    await here.command(who, "optical", **arguments)
+    told: dict[str, Any] = await here.command(who, "optical", **arguments)
+    return told
 
 
 async def _drive(here: Context, name: str) -> Drive:

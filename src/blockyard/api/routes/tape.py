@@ -13,6 +13,7 @@ from blockyard.api.context import Context
 from blockyard.api.etags import IfMatch
 from blockyard.api.models import Counters, Input
 from blockyard.api.problems import not_found
+from blockyard.api.routes.jobs import Started, started
 from blockyard.api.security import Here, Routes, Who
 from blockyard.control.roles import Identity, Role
 from blockyard.media.generations import GENERATIONS
@@ -73,6 +74,25 @@ class NewCartridge(Input):
     size: int | None = Field(None, ge=1 << 20, le=1 << 60, description="bytes; nothing: that of its generation")
     worm: bool = False
     element: str | None = _ELEMENT
+
+
+class Switch(Input):
+    write_protected: bool
+
+
+class TapeImage(Input):
+    """A file at the server with what is on a tape (SIMH, .tap)."""
+
+    file: str = Field(min_length=1, max_length=4096, pattern="^/")
+
+
+class CopyOut(TapeImage):
+    partition: int = Field(0, ge=0, le=3)
+
+
+class CopyIn(TapeImage):
+    barcode: str = _BARCODE
+    size: int | None = Field(None, ge=1 << 20, le=1 << 60, description="bytes; nothing: that of its generation")
 
 
 class Place(Input):
@@ -150,6 +170,30 @@ async def export_cartridge(library: str, barcode: str, here: Here, who: Who, if_
         etags.check(if_match, found.element)
     await _command(here, who, library, "export", barcode=barcode)
     return await _cartridge(here, library, barcode)
+
+
+@routes.patch("/libraries/{library}/cartridges/{barcode}", Role.OPERATOR)
+async def protect_cartridge(library: str, barcode: str, switch: Switch, here: Here, who: Who) -> Cartridge:
+    """Move the write-protect switch of one that is in no drive."""
+    await _cartridge(here, library, barcode)
+    await _command(here, who, library, "protect", barcode=barcode, protected=switch.write_protected)
+    return await _cartridge(here, library, barcode)
+
+
+@routes.post("/libraries/{library}/cartridges/{barcode}/export-image", Role.ADMIN, status_code=202)
+async def export_image(library: str, barcode: str, copy: CopyOut, here: Here, who: Who, response: Response) -> Started:
+    """Copy what is on a cartridge, which stays where it is, to a new file: a job."""
+    await _cartridge(here, library, barcode)
+    arguments = {"barcode": barcode, "file": copy.file, "partition": copy.partition}
+    told = await _command(here, who, library, "export image", **arguments)
+    return started(response, f"library:{library}", told["job"])
+
+
+@routes.post("/libraries/{library}/import-image", Role.ADMIN, status_code=202)
+async def import_image(library: str, copy: CopyIn, here: Here, who: Who, response: Response) -> Started:
+    """Make a cartridge of a file, and bring it in: a job."""
+    told = await _command(here, who, library, "import image", **copy.model_dump(exclude_none=True))
+    return started(response, f"library:{library}", told["job"])
 
 
 def _shown(here: Context) -> list[str]:
