@@ -33,6 +33,7 @@ PAGES = [
     ("/people", "Accounts"),
     ("/settings", "Settings"),
     ("/new", "New disk for a host"),
+    ("/build", "New volume on layers"),
 ]
 
 
@@ -130,23 +131,52 @@ def test_a_session_that_ends(api: ApiFactory, tmp_path: Path) -> None:  # noqa: 
         assert console.barriers() == []
 
 
-def test_a_mirror_that_loses_a_leg(api: ApiFactory, tmp_path: Path) -> None:  # noqa: F811
+def test_a_mirror_is_made_loses_a_leg_and_gets_another(api: ApiFactory, tmp_path: Path) -> None:  # noqa: F811
     server = api(managed=True)
-    furnish(server, tmp_path)
     with chromium(f"http://{server.address}/", tmp_path) as console:
         console.set_up()
         page = console.page
-        console.go("/volumes/mirror")
-        page.get_by_text("raid1").first.wait_for()
-        with server.local() as client:
-            request = {
-                "request": "act",
-                "layer": "mirror",
-                "action": "fail",
-                "options": {"member": str(tmp_path / "b.img")},
-            }
-            answer = client.post("/commands/layer", json=request)
-            assert answer.is_success, answer.text
-        page.get_by_text("degraded").first.wait_for()
+        console.go("/build")
+        page.get_by_label("Path on the server").first.wait_for()
+        for at, name in enumerate("ab"):
+            page.get_by_label("Path on the server").nth(at).fill(f"{tmp_path}/{name}.img")
+        page.get_by_label("Size of files").fill("64M")
+        page.get_by_label("Cache").select_option("ram")
+        page.get_by_label("Memory").fill("8M")
+        page.get_by_label("Name of the volume").fill("pair")
+        page.get_by_text("About 64 MiB for hosts").wait_for()
+        page.get_by_role("list", name="Layers").get_by_text("Cache in memory").wait_for()
         assert console.barriers() == []
+        console.press("Make the volume")
+        page.get_by_role("heading", name="pair").wait_for()
+        console.go("/volumes/pair")
+        _rate(server, "2M")
+        page.get_by_role("button", name=f"Take a disk out: {tmp_path}/b.img").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("button", name="Take a disk out").click()
+        page.get_by_text("degraded").first.wait_for()
+        page.get_by_role("button", name="Add a disk").click()
+        with (tmp_path / "c.img").open("wb") as file:
+            file.truncate(64 << 20)
+        dialog.get_by_label("Device").fill(f"{tmp_path}/c.img")
+        dialog.get_by_role("button", name="Add a disk").click()
+        page.get_by_role("meter", name="Progress of raid1").wait_for()
+        assert console.barriers() == []
+        console.go("/")
+        page.get_by_text("1 volume degraded").wait_for()
+        page.get_by_role("meter", name="Progress of rebuild of pair").wait_for()
+        assert console.barriers() == []
+        console.go("/jobs")
+        page.get_by_role("region", name="Jobs").get_by_text("rebuild").wait_for()
+        assert console.barriers() == []
+        _rate(server, "1G")
+        console.go("/")
+        page.get_by_text("All is well").wait_for()
         assert console.wrong == []
+
+
+def _rate(server: Api, rate: str) -> None:
+    """Of what arrays do by themselves."""
+    request = {"request": "act", "layer": "pair/raid1", "action": "rate", "options": {"rate": rate}}
+    with server.local() as client:
+        assert client.post("/commands/layer", json=request).is_success

@@ -68,6 +68,7 @@ class Context:
         return {
             "volumes": {name: found for report in reports for name, found in report["volumes"].items()},
             "drives": {name: found for report in reports for name, found in report["drives"].items()},
+            "sizes": {name: found for report in reports for name, found in report["sizes"].items()},
             "sessions": [session for report in reports for session in report["sessions"]],
         }
 

@@ -18,12 +18,13 @@ import { Media } from './pages/media.js';
 import { Schedules } from './pages/schedules.js';
 import { Settings } from './pages/settings.js';
 import { Wizard } from './pages/wizard.js';
+import { Build } from './pages/build.js';
 
 // Path → page. What begins with a colon becomes a property; the last may have slashes in it.
 const PAGES = [
   ['/', Dashboard], ['/volumes', Volumes], ['/volumes/:name', VolumePage], ['/pools', Pools], ['/pools/:name', PoolPage], ['/pools/:pool/volumes/:name', PoolVolumePage],
   ['/targets', Targets], ['/targets/:name', TargetPage], ['/hosts', Hosts], ['/sessions', Sessions], ['/schedules', Schedules], ['/media', Media],
-  ['/jobs', Jobs], ['/events', Events], ['/people', People], ['/settings', Settings], ['/new', Wizard],
+  ['/jobs', Jobs], ['/events', Events], ['/people', People], ['/settings', Settings], ['/new', Wizard], ['/build', Build],
 ];
 
 const MENU = [

@@ -93,7 +93,7 @@ async def get_layer(layer: str, here: Here, response: Response) -> Layer:
 
 
 @routes.get("/layer-kinds", Role.VIEWER)
-async def list_kinds() -> list[LayerKind]:
+async def list_layer_kinds() -> list[LayerKind]:
     """All kinds of layers that there are, with their options."""
     return list(await asyncio.to_thread(_kinds))
 

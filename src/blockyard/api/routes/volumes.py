@@ -30,7 +30,7 @@ class Volume(BaseModel):
     pool: str | None = Field(description="the pool that it is in")
     volume: str | None = Field(description="what it is called in its pool")
     snapshot: str | None
-    size: int = Field(description="bytes")
+    size: int = Field(description="bytes; 0 for a stack that is not open")
     block_size: int
     read_only: bool
     uuid: str = Field(description="its identity for initiators")
@@ -64,14 +64,22 @@ add_routes(routes, TABLE)
 
 async def _volumes(here: Context) -> list[Volume]:
     settled = here.server.settled
-    counters = (await here.statistics())["volumes"]
+    told = await here.statistics()
+    counters, sizes = told["volumes"], told["sizes"]
     shown: dict[str, list[str]] = {}
     for name, target in settled.targets.items():
         for volume in target.volumes:
             shown.setdefault(volume, []).append(name)
     health = await _health(here)
     return [
-        _volume(volume, shown.get(name, []), counters.get(name), health.get(name), described(here, TABLE, name))
+        _volume(
+            volume,
+            sizes.get(name, 0),
+            shown.get(name, []),
+            counters.get(name),
+            health.get(name),
+            described(here, TABLE, name),
+        )
         for name, volume in settled.volumes.items()
     ]
 
@@ -85,7 +93,12 @@ async def _health(here: Context) -> dict[str, str]:
 
 
 def _volume(
-    volume: Configured, targets: list[str], counters: Any, health: str | None, configuration: dict[str, Any] | None
+    volume: Configured,
+    size: int,
+    targets: list[str],
+    counters: Any,
+    health: str | None,
+    configuration: dict[str, Any] | None,
 ) -> Volume:
     return Volume(
         name=volume.name,
@@ -94,7 +107,7 @@ def _volume(
         pool=volume.pool or None,
         volume=volume.in_pool if volume.pool else None,
         snapshot=volume.snapshot or None,
-        size=int(volume.size),
+        size=int(volume.size) or size,
         block_size=volume.block_size,
         read_only=volume.read_only,
         uuid=volume.uuid,

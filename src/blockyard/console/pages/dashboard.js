@@ -5,6 +5,7 @@ import { Chart } from '../chart.js';
 import { ago, bytes, count, percent, plural } from '../format.js';
 import { useLive } from '../live.js';
 import { Card, Head, Loaded, Meter, Pill, Table, useData } from '../ui.js';
+import { outline } from './stack.js';
 
 function Throughput() {
   const { series } = useLive('statistics');
@@ -16,9 +17,13 @@ function Throughput() {
       <${Chart} label="Commands a second" times=${times} show=${(value) => count(value)} series=${[['Reads', '--read', of('read_ops')], ['Writes', '--write', of('write_ops')]]} /></${Card}>`;
 }
 
-export function health(pools) {
+export function health(pools, volumes = []) {
+  const broken = volumes.filter((volume) => volume.health === 'failed');
+  if (broken.length) return ['bad', `${plural(broken.length, 'volume')} failed`];
   const bad = pools.filter((pool) => pool.health !== 'ok');
   if (bad.length) return ['bad', `${plural(bad.length, 'pool')} in trouble`];
+  const degraded = volumes.filter((volume) => volume.health === 'degraded');
+  if (degraded.length) return ['warn', `${plural(degraded.length, 'volume')} degraded`];
   const full = pools.filter((pool) => pool.level && pool.level !== 'none');
   if (full.length) return ['warn', `${plural(full.length, 'pool')} short of space`];
   return ['good', 'All is well'];
@@ -41,13 +46,26 @@ function Who() {
     ['From', (row) => row.connections[0]?.peer ?? '–', { extra: true }]]} empty=${html`No host is logged in. <a href="#/new">Connect one</a>`} /></${Card}>`;
 }
 
+/** Volumes that are stacks: how their arrays are, and what is being rebuilt. */
+function Stacks({ volumes }) {
+  const { jobs } = useLive('jobs');
+  const stacks = volumes.filter((volume) => volume.kind === 'stack');
+  if (!stacks.length) return null;
+  const busy = (name) => jobs.filter((job) => job.volume === name && job.state === 'running');
+  return html`<${Card} title="Arrays and other layers" span="span12"><${Table} label="Arrays and other layers" rows=${stacks} keyOf=${(row) => row.name} columns=${[
+    ['Volume', (row) => html`<a class="wrap" href=${`#/volumes/${encodeURIComponent(row.name)}`}>${row.name}</a>`], ['Made of', (row) => html`<span class="wrap">${outline(row.source)}</span>`, { extra: true }],
+    ['Health', (row) => (row.health ? html`<${Pill} state=${row.health} />` : html`<${Pill}>not open</${Pill}>`)],
+    ['Under way', (row) => busy(row.name).map((job) => html`<div key=${job.id}><div class="row between"><span>${job.kind}</span><span class="note">${percent(job.done, job.total).toFixed(0)} %</span></div><${Meter} mood="plain" label=${`Progress of ${job.kind} of ${row.name}`} value=${percent(job.done, job.total)} /></div>`)]]} /></${Card}>`;
+}
+
 export function Dashboard() {
   const status = useData(() => get('/status'), [], ['configuration', 'sessions']);
   const pools = useData(() => get('/pools'));
+  const volumes = useData(() => get('/volumes'), [], ['configuration', 'jobs', 'event']);
   const events = useData(() => get('/events?last=6'), [], ['event']);
   return html`<${Head} title="Dashboard"><a class="button primary" href="#/new">New disk for a host</a></${Head}>
     <${Loaded} of=${status}>${(now) => html`<${Loaded} of=${pools}>${(all) => {
-      const [mood, words] = health(all);
+      const [mood, words] = health(all, volumes.data ?? []);
       return html`<div class="grid">
         <${Card} title="Health" span="span3"><${Pill} mood=${mood}>${words}</${Pill}><p class="note">Blockyard ${now.version}, up since ${ago(now.began)}</p></${Card}>
         <${Card} title="Volumes" span="span3"><p class="stat">${now.volumes}</p><p class="note">in ${plural(now.pools, 'pool')} and elsewhere</p></${Card}>
@@ -57,6 +75,7 @@ export function Dashboard() {
         ${all.length > 0 && html`<${Card} title="Space" span="span12"><div class="stack">${all.map((pool) => html`<div class="stack" key=${pool.name}>
           <div class="row between"><a href=${`#/pools/${encodeURIComponent(pool.name)}`}>${pool.name}</a><span class="note">${pool.space ? `${bytes(pool.space.used)} of ${bytes(pool.space.size)} used, ${bytes(pool.space.provisioned)} promised` : pool.problem}</span></div>
           ${pool.space && html`<${Meter} label=${`Space used in ${pool.name}`} value=${percent(pool.space.used, pool.space.size)} />`}</div>`)}</div></${Card}>`}
+        <${Stacks} volumes=${volumes.data ?? []} />
         <${Busiest} /><${Who} />
         <${Card} title="Latest events" actions=${html`<a href="#/events">All events</a>`}><${Loaded} of=${events}>${(list) => html`<${Table} label="Latest events" rows=${[...list].reverse()} keyOf=${(row) => row.id} columns=${[
           ['', (row) => html`<${Pill} state=${row.severity} />`], ['What', (row) => html`<span class="wrap">${row.text}</span>`], ['When', (row) => ago(row.time), { extra: true }]]} empty="Nothing has happened yet." />`}</${Loaded}></${Card}>

@@ -22,8 +22,8 @@ const amount = (job, value) => (job.unit === 'bytes' ? bytes(value) : `${count(v
 export function Jobs({ me }) {
   const { jobs } = useLive('jobs');
   return html`<${Head} title="Jobs" sub="Work that takes its time." /><${Card}><${Table} label="Jobs" rows=${[...jobs].reverse()} keyOf=${(row) => row.id} columns=${[
-    ['Job', (row) => html`${row.kind} <span class="note wrap">${row.subject}</span>`], ['State', (row) => html`<${Pill} state=${row.state} />`],
+    ['Job', (row) => html`${row.kind} <span class="note wrap">${row.volume ? html`<a href=${`#/volumes/${encodeURIComponent(row.volume)}`}>${row.volume}</a>${row.subject.slice(row.volume.length)}` : row.subject}</span>`], ['State', (row) => html`<${Pill} state=${row.state} />`],
     ['Progress', (row) => (row.state === 'running' && row.total ? html`<${Meter} mood="plain" label=${`Progress of ${row.kind}`} value=${percent(row.done, row.total)} /><span class="note">${amount(row, row.done)} of ${amount(row, row.total)}</span>` : html`<span class="wrap">${row.result || '–'}</span>`)],
-    ['Began', (row) => ago(row.began), { extra: true }], ['', (row) => row.state === 'running' && me.role !== 'viewer' && html`<${Button} kind="small" onClick=${async () => { await remove(path('jobs', row.id)); toast('It is asked to stop.'); }}>Cancel</${Button}>`],
+    ['Began', (row) => (row.began ? ago(row.began) : '–'), { extra: true }], ['', (row) => row.can_cancel && me.role !== 'viewer' && html`<${Button} kind="small" onClick=${async () => { await remove(path('jobs', row.id)); toast('It is asked to stop.'); }}>Cancel</${Button}>`],
   ]} empty="Nothing is under way." /></${Card}>`;
 }

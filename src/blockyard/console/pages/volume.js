@@ -4,7 +4,7 @@ import { edit, get, path, post } from '../api.js';
 import { bytes, count } from '../format.js';
 import { useLive } from '../live.js';
 import { Card, DeleteDialog, Facts, FormDialog, Head, Input, Loaded, toast, useData, useDialog, useForm } from '../ui.js';
-import { Stack } from './stack.js';
+import { Stack, outline } from './stack.js';
 
 function Resize({ volume, onClose, onDone }) {
   const form = useForm({ size: bytes(volume.size) }, async ({ size }) => {
@@ -21,12 +21,12 @@ export function VolumePage({ name, me }) {
   const [dialog, open] = useDialog();
   const rates = statistics?.volumes[name];
   return html`<${Loaded} of=${volume}>${(found) => html`
-    <${Head} title=${name} crumbs=${[['Volumes', '#/volumes']]} sub=${found.source}>
+    <${Head} title=${name} crumbs=${[['Volumes', '#/volumes']]} sub=${found.kind === 'stack' ? outline(found.source) : found.source}>
       ${me.role !== 'viewer' && found.kind === 'file' && html`<button type="button" onClick=${() => open((close) => html`<${Resize} volume=${found} onClose=${close} onDone=${volume.reload} />`)}>Resize</button>`}
       ${me.role === 'admin' && html`<button type="button" class="danger" onClick=${() => open((close) => html`<${DeleteDialog} what="volume" name=${name} onClose=${close}
         text="It is no longer served. The file, device or layers beneath are left as they are." onDelete=${async () => { await edit('DELETE', path('volumes', name)); location.hash = '#/volumes'; }} />`)}>Remove</button>`}
     </${Head}>${dialog}
-    <div class="grid"><${Card} title="About it" span="span6"><${Facts} of=${[['Size', found.size ? bytes(found.size) : 'that of its layers'], ['Logical block', bytes(found.block_size)], ['Format', found.format], ['Access', found.read_only ? 'read only' : 'read and write'], ['Identity', html`<code>${found.uuid}</code>`],
+    <div class="grid"><${Card} title="About it" span="span6"><${Facts} of=${[['Size', found.size ? bytes(found.size) : 'that of its layers'], found.kind === 'stack' && ['Stack', html`<code>${found.configuration?.stack ?? found.source}</code>`], ['Logical block', bytes(found.block_size)], ['Format', found.format], ['Access', found.read_only ? 'read only' : 'read and write'], ['Identity', html`<code>${found.uuid}</code>`],
         ['Targets', found.targets.length ? found.targets.map((each) => html`<a href=${`#/targets/${encodeURIComponent(each)}`}>${each}</a> `) : 'none: no host can see it']]} /></${Card}>
       <${Card} title="Now" note="a second" span="span6"><${Facts} of=${[['Reads', rates ? `${count(rates.read_ops)} · ${bytes(rates.read_bytes)}` : '–'], ['Writes', rates ? `${count(rates.write_ops)} · ${bytes(rates.write_bytes)}` : '–'],
         ['Since it is served', found.counters ? `${count(found.counters.read_ops)} reads, ${count(found.counters.write_ops)} writes, ${found.counters.errors} errors` : '–']]} /></${Card}>

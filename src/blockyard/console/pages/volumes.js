@@ -3,6 +3,7 @@ import { html } from '../lib.js';
 import { get, path, post, put } from '../api.js';
 import { bytes, count, sizeOf } from '../format.js';
 import { useLive } from '../live.js';
+import { outline } from './stack.js';
 import { FormDialog, Head, Card, Input, Loaded, Pill, Select, Table, toast, useData, useDialog, useForm } from '../ui.js';
 
 /** Where a volume's page is: of one in a pool, that of the pool. */
@@ -35,7 +36,7 @@ export function NewVolume({ pools, onClose, onDone }) {
     <${Select} label="What it is made of" options=${kinds} ...${form.bind('where')} />
     <${Input} label="Name" help="Letters, digits, dots, dashes." ...${form.bind('name')} required />
     ${where === 'file' && html`<${Input} label="Path on the server" help="A file is made when it is missing." ...${form.bind('path')} required />`}
-    ${where === 'stack' && html`<${Input} label="Stack" help="For example cache(ram=1G, raid1(/srv/a.img, /srv/b.img))" ...${form.bind('stack')} required />`}
+    ${where === 'stack' && html`<${Input} label="Stack" help=${html`For example cache(ram=1G, raid1(/srv/a.img, /srv/b.img)). <a href="#/build">Put one together</a>`} ...${form.bind('stack')} required />`}
     ${where !== 'stack' && html`<${Input} label="Size" help=${where === 'file' ? 'Like 10G; empty for what is there already.' : 'Like 10G or 2T. Space is taken only as it is written.'} ...${form.bind('size')} />`}
     ${where === 'file' && html`<${Select} label="Format" options=${['raw', 'vhd', 'vhdx', 'auto']} ...${form.bind('format')} />`}
   </${FormDialog}>`;
@@ -46,13 +47,14 @@ export function Volumes({ me }) {
   const pools = useData(() => get('/pools'));
   const [dialog, open] = useDialog();
   return html`<${Head} title="Volumes" sub="What hosts see as disks.">
+      ${me.role === 'admin' && html`<a class="button" href="#/build">New volume on layers</a>`}
       ${me.role === 'admin' && pools.data && html`<button type="button" class="primary" onClick=${() => open((close) => html`<${NewVolume} pools=${pools.data} onClose=${close} onDone=${volumes.reload} />`)}>New volume</button>`}</${Head}>
     ${dialog}<${Card}><${Loaded} of=${volumes}>${(list) => html`<${Table} label="Volumes" rows=${list} keyOf=${(row) => row.name} columns=${[
       ['Name', (row) => html`<a class="wrap" href=${pageOf(row)}>${row.name}</a>`],
-      ['Made of', (row) => html`<span class="wrap">${row.source}</span>`, { extra: true }],
+      ['Made of', (row) => html`<span class="wrap" title=${row.source}>${row.kind === 'stack' ? outline(row.source) : row.source}</span>`, { extra: true }],
       ['Size', (row) => bytes(row.size), { number: true }],
       ['Commands/s', (row) => html`<${Rate} name=${row.name} />`, { number: true }],
       ['Shown by', (row) => (row.targets.length ? row.targets.map((name) => html`<a class="wrap" href=${`#/targets/${encodeURIComponent(name)}`}>${name.split(':').pop()}</a> `) : html`<${Pill} mood="warn">no target</${Pill}>`), { extra: true }],
-      ['', (row) => html`<span class="row">${row.read_only && html`<${Pill}>read only</${Pill}>`}${row.counters?.errors > 0 && html`<${Pill} mood="warn">${row.counters.errors} errors</${Pill}>`}</span>`],
+      ['', (row) => html`<span class="row">${row.health && row.health !== 'ok' && html`<${Pill} state=${row.health} />`}${row.read_only && html`<${Pill}>read only</${Pill}>`}${row.counters?.errors > 0 && html`<${Pill} mood="warn">${row.counters.errors} errors</${Pill}>`}</span>`],
     ]} empty=${html`No volumes yet. <a href="#/new">Make a disk for a host</a>`} />`}</${Loaded}></${Card}>`;
 }
