@@ -26,7 +26,8 @@ Client = Literal["iscsi-perf", "qemu-img", "load"]
 class Work:
     """One kind of load. `size` in bytes; `depth` commands outstanding in each session.
 
-    Of qemu-img: how many bytes lie from one place to the next, and how many I/Os it does, where that is not as usual.
+    Of qemu-img: how many bytes lie from one place to the next. Of qemu-img and load: how many I/Os it does, where that is not
+    as usual.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Work:
     write: bool = False
     step: int = 0
     count: int = 0
+    tape: bool = False  # only load can, and
+    empty: bool = False  # it before
 
     @property
     def random(self) -> bool:
@@ -120,6 +123,8 @@ def _qemu_img(target: Target, work: Work, seconds: int) -> list[str]:
 def _load(target: Target, work: Work, seconds: int, directory: Path, digests: bool) -> list[str]:
     program = compile_c(Path(__file__).with_name("load.c"), directory)
     switches = ["-g"] + (["-w"] if work.write else []) + (["-r"] if work.random else []) + (["-D"] if digests else [])
+    switches += (["-T"] if work.tape else []) + (["-e"] if work.empty else [])
+    switches += ["-n", str(work.count)] if work.count else []
     return [str(program), *switches, "-d", str(work.depth), "-s", str(work.size), "-t", str(seconds), target.url]
 
 

@@ -1,8 +1,11 @@
 /* load.c - a small iSCSI initiator that loads a target: what iscsi-perf and qemu-img bench do, with header and data
  * digests, which libiscsi cannot negotiate both of, and with idle sessions to weigh.
  *   cc -O2 -msse4.2 -o load load.c
- *   load [-w] [-r] [-D] [-g] [-d depth] [-s bytes] [-t seconds] [-i sessions] iscsi://HOST:PORT/IQN/LUN
+ *   load [-w] [-r] [-D] [-g] [-T] [-e] [-d depth] [-s bytes] [-n count] [-t seconds] [-i sessions] iscsi://HOST:PORT/IQN/LUN
  *     -w write (default: read)   -r at random places (default: in sequence)   -D CRC32C for headers and data
+ *     -T a tape, in blocks of variable length from its beginning on
+ *     -e empty it before: erase the tape, unmap the disk
+ *     -n end after so many operations
  *     -g print "ready" once logged in and wait for a byte on stdin, so that several can begin at the same moment
  *     -i log in so many times, print "N sessions", and stay idle until killed
  * One thread, one blocking socket; every command that fits the depth leaves in one send(). What is written is always
@@ -31,7 +34,8 @@
 #define RECEIVE (4u << 20)
 
 static char host[256], target[256]; static int port = 3260; static unsigned lun;
-static int o_write, o_random, o_digest, o_wait; static unsigned o_depth = 32, o_size = 4096, o_seconds = 3, o_idle;
+static int o_write, o_random, o_digest, o_wait, o_tape, o_empty;
+static unsigned o_depth = 32, o_size = 4096, o_seconds = 3, o_idle; static unsigned long long o_count = ~0ull;
 
 struct session {
 	int s; uint32_t cmdsn, expstatsn, maxcmdsn, itt;
@@ -208,7 +212,8 @@ static void scsi(struct session *c, uint32_t itt, uint8_t flags, uint32_t length
 static void start(struct session *c, unsigned i, uint32_t lba)
 {
 	uint8_t cdb[10] = { o_write ? 0x2a : 0x28 }; uint32_t n = 0, blocks = o_size / BLOCK;
-	p32(cdb + 2, lba); cdb[7] = blocks >> 8; cdb[8] = blocks;
+	if (o_tape) { cdb[0] = o_write ? 0x0a : 0x08; p24(cdb + 2, o_size); }
+	else { p32(cdb + 2, lba); cdb[7] = blocks >> 8; cdb[8] = blocks; }
 	if (o_write && c->immediate) {
 		n = o_size < c->segment ? o_size : c->segment;
 		if (n > c->firstburst) n = c->firstburst;
@@ -247,34 +252,52 @@ static int take(struct session *c)
 	}
 	return -1;
 }
-/* The size in blocks; the unit attentions of a new session are taken first. */
+/* One command, until it succeeds: the unit attentions of a new session are taken first. It reads 8 bytes at most. */
+static void command(struct session *c, const uint8_t *cdb, int cdb_length, uint8_t *answer, const uint8_t *data, uint32_t m)
+{
+	uint8_t *d, *p; uint32_t n; int tries;
+	for (tries = 0; tries < 8; tries++) {
+		scsi(c, c->itt++, answer ? 0xc0 : m ? 0xa0 : 0x80, answer ? 8 : m, cdb, cdb_length, data, m); flush_out(c);
+		do {
+			p = next(c, &d, &n);
+			if (p[0] == 0x25 && n == 8) memcpy(answer, d, 8);
+		} while (p[0] != 0x21 && (p[0] != 0x25 || !(p[1] & 1)));
+		if (!p[3]) return;
+	}
+	die("the command %02xh fails", cdb[0]);
+}
+/* How many places there are. */
 static uint64_t capacity(struct session *c)
 {
-	uint8_t cdb[10] = { 0x25 }, *d, *p; uint32_t n; int tries;
-	for (tries = 0; tries < 8; tries++) {
-		scsi(c, c->itt++, 0xc0, 8, cdb, sizeof cdb, NULL, 0); flush_out(c);
-		uint64_t blocks = 0; uint32_t size = 0, status;
-		do {
-			p = next(c, &d, &n); status = p[3];
-			if (p[0] == 0x25 && n == 8) { blocks = (uint64_t)g32(d) + 1; size = g32(d + 4); }
-		} while (p[0] != 0x21 && (p[0] != 0x25 || !(p[1] & 1)));
-		if (status) continue;
-		if (size != BLOCK) die("blocks of %u bytes", size);
-		return blocks;
+	uint8_t cdb[10] = { 0x25 }, answer[8] = { 0 };
+	command(c, cdb, sizeof cdb, answer, NULL, 0);
+	if (g32(answer + 4) != BLOCK) die("blocks of %u bytes", g32(answer + 4));
+	return ((uint64_t)g32(answer) + 1) * BLOCK / o_size;
+}
+/* To its beginning, and emptied if that was asked for. */
+static void prepare(struct session *c, uint64_t places)
+{
+	uint8_t rewind[6] = { 0x01 }, erase[6] = { 0x19 }, unmap[10] = { 0x42, 0, 0, 0, 0, 0, 0, 0, 24 };
+	uint8_t range[24] = { 0, 22, 0, 16 }; uint64_t at, blocks = places * (o_size / BLOCK), most = 1 << 16;
+	if (o_tape) command(c, rewind, sizeof rewind, NULL, NULL, 0);
+	if (o_empty && o_tape) command(c, erase, sizeof erase, NULL, NULL, 0);
+	for (at = 0; o_empty && !o_tape && at < blocks; at += most) {
+		p32(range + 12, at); p32(range + 16, blocks - at < most ? blocks - at : most);
+		command(c, unmap, sizeof unmap, NULL, range, sizeof range);
 	}
-	die("no capacity"); return 0;
 }
 static void run(struct session *c)
 {
-	uint64_t places = capacity(c) * BLOCK / o_size, at = 0, state = 88172645463325252ull ^ getpid(), operations = 0;
+	uint64_t places = o_tape ? 1 : capacity(c), at = 0, begun = 0, state = 88172645463325252ull ^ getpid(), operations = 0;
 	unsigned flying = 0, i; char go; double t0, end;
+	prepare(c, places);
 	if (o_wait) { puts("ready"); fflush(stdout); if (read(0, &go, 1) != 1) die("nobody said go"); }
 	t0 = now(); end = t0 + o_seconds;
 	for (int stop = 0; !stop || flying; ) {
-		for (i = 0; !stop && i < o_depth; i++) {
+		for (i = 0; !stop && i < o_depth && begun < o_count; i++) {
 			if (slots[i].busy || (int32_t)(c->maxcmdsn - c->cmdsn) < 0) continue;
 			state ^= state << 13; state ^= state >> 7; state ^= state << 17;   /* xorshift64 */
-			start(c, i, (o_random ? state : at++) % places * (o_size / BLOCK)); flying++;
+			start(c, i, (o_random ? state : at++) % places * (o_size / BLOCK)); flying++; begun++;
 		}
 		flush_out(c);
 		do {
@@ -282,22 +305,23 @@ static void run(struct session *c)
 			if (done >= 0) { slots[done].busy = 0; flying--; operations++; }
 		} while (c->lo < c->hi && flying && c->hi - c->lo >= 48 + g24(c->in + c->lo + 5) + 12);
 		flush_out(c);
-		stop = now() >= end;
+		stop = begun == o_count || now() >= end;
 	}
 	printf("%llu operations in %.3f seconds\n", (unsigned long long)operations, now() - t0);
 }
 int main(int argc, char **argv)
 {
 	int o;
-	while ((o = getopt(argc, argv, "wrDgd:s:t:i:")) != -1) switch (o) {
+	while ((o = getopt(argc, argv, "wrDgTed:s:n:t:i:")) != -1) switch (o) {
 		case 'w': o_write = 1; break; case 'r': o_random = 1; break; case 'D': o_digest = 1; break;
-		case 'g': o_wait = 1; break;
+		case 'g': o_wait = 1; break; case 'T': o_tape = 1; break; case 'e': o_empty = 1; break;
+		case 'n': o_count = strtoull(optarg, NULL, 0); break;
 		case 'd': o_depth = atoi(optarg); break; case 's': o_size = atoi(optarg); break;
 		case 't': o_seconds = atoi(optarg); break; case 'i': o_idle = atoi(optarg); break;
 		default: return 2; }
 	if (optind != argc - 1 || sscanf(argv[optind], "iscsi://%255[^:]:%d/%255[^/]/%u", host, &port, target, &lun) != 4
 	    || o_depth < 1 || o_depth > DEPTH || o_size % BLOCK || !o_size || o_size > SEGMENT) {
-		fprintf(stderr, "usage: load [-wrDg] [-d depth] [-s bytes] [-t seconds] [-i sessions] iscsi://HOST:PORT/IQN/LUN\n");
+		fprintf(stderr, "usage: load [-wrDgTe] [-d depth] [-s bytes] [-n count] [-t seconds] [-i sessions] iscsi://HOST:PORT/IQN/LUN\n");
 		return 2;
 	}
 	pattern = malloc(SEGMENT); memset(pattern, 0xa5, SEGMENT);

@@ -489,3 +489,25 @@ def test_a_description_that_cannot_be_is_told(tmp_path: Path, name: str, value: 
     with pytest.raises(OSError, match="damaged") as caught:
         describe(tmp_path / "A00001L8")
     assert caught.value.errno == errno.EUCLEAN
+
+
+def test_a_damaged_index_is_told_by_an_alert_and_does_no_harm(tmp_path: Path) -> None:
+    tape = loaded(tmp_path)
+    for text in (b"one", b"two"):
+        tape.put(text)
+        tape.good(filemarks(1))
+    tape.good(UNLOAD)
+    index = next((tmp_path / "A00001L8").glob("*.index"))
+    index.write_bytes(index.read_bytes()[:-10] + bytes(10))
+    tape.good(LOAD)
+    assert _alerts(tape) == set()
+    tape.good(space(1, 2))
+    assert tape.position() == (0, 4, 2)
+    assert _alerts(tape) == {18}
+    tape.good(REWIND)
+    assert tape.good(read(3)) == b"one"
+
+
+def _alerts(tape: TapeHost) -> set[int]:
+    page = tape.good(bytes([0x4D, 0, 0x6E, 0, 0, 0, 0, 0x10, 0, 0]))
+    return {page[at + 1] for at in range(4, len(page), 5) if page[at + 4]}

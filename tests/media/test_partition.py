@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from crc32c import crc32c
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -170,18 +171,117 @@ def test_a_filemark_is_found_among_many_blocks_by_few_reads(tmp_path: Path, monk
     partition.close()
 
 
-def test_a_damaged_index_is_told(tmp_path: Path) -> None:
-    partition = made(tmp_path)
-    for content in (b"one", b"two"):
-        partition.append(content)
+_WRITTEN = [b"one", None, b"two", b"three" * 100, None]
+
+
+def _closed(directory: Path) -> bytes:
+    """A partition with these, closed; what its index is."""
+    partition = made(directory)
+    for content in _WRITTEN:
+        partition.append_filemark() if content is None else partition.append(content)
     partition.close()
-    (tmp_path / "0.index").write_bytes(b"\xff" * 32)
+    return (directory / "0.index").read_bytes()
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_damaged_index_is_made_anew_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, number: int) -> None:
+    sound = _closed(tmp_path)
+    size = len(sound) // 5
+    other = (number + 1) % 5
+    swapped = sound[other * size : (other + 1) * size]  # whole, but another's
+    for entry in (bytes(size), sound[number * size : (number + 1) * size - 5] + b"\xff" * 5, swapped):
+        (tmp_path / "0.index").write_bytes(sound[: number * size] + entry + sound[(number + 1) * size :])
+        partition = Partition(tmp_path / "0.data")
+        assert not partition.index_damaged
+        assert partition.place(number) is None
+        assert not partition.at_hand(number)
+        assert partition.filemark(1) == 4
+        assert contents(partition) == _WRITTEN
+        assert partition.index_damaged
+        assert "the entry of object" in caplog.text
+        partition.close()
+        assert (tmp_path / "0.index").read_bytes() == sound
+        caplog.clear()
+
+
+def test_what_only_can_be_read_needs_no_index(tmp_path: Path) -> None:
+    _closed(tmp_path)
+    (tmp_path / "0.index").unlink()
+    partition = Partition(tmp_path / "0.data", read_only=True)
+    assert contents(partition) == _WRITTEN
+    partition.close()
+    assert not (tmp_path / "0.index").exists()
+
+
+def test_an_index_of_other_records_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = made(tmp_path / "other")
+    for length in range(5):
+        other.append(bytes(7 + length))
+    other.close()
+    sound = _closed(tmp_path)
+    (tmp_path / "0.index").write_bytes((tmp_path / "other" / "0.index").read_bytes())
     partition = Partition(tmp_path / "0.data")
-    with pytest.raises(OSError, match="index of object 1") as caught:
-        partition.read(1)
-    assert caught.value.errno == errno.EUCLEAN
-    assert not partition.at_hand(0)
+    assert contents(partition) == _WRITTEN
+    assert partition.index_damaged
     partition.close()
+    assert (tmp_path / "0.index").read_bytes() == sound
+
+
+def test_where_index_and_record_are_damaged_all_else_can_be_read(tmp_path: Path) -> None:
+    sound = bytearray(_closed(tmp_path))
+    sound[2 * len(sound) // 5] ^= 1
+    (tmp_path / "0.index").write_bytes(sound)
+    with (tmp_path / "0.data").open("r+b") as file:
+        file.seek(FIRST)
+        file.write(b"X")  # the header of object 0
+    partition = Partition(tmp_path / "0.data")
+    assert [partition.read(number) for number in (1, 3, 4)] == [_WRITTEN[number] for number in (1, 3, 4)]
+    with pytest.raises(OSError, match="The index is lost, and object 0 is damaged"):
+        partition.read(2)
+    with pytest.raises(OSError, match="header of object 0") as caught:
+        partition.read(0)
+    assert caught.value.errno == errno.EBADMSG
+    assert partition.read(3) == _WRITTEN[3]
+    partition.close()
+
+
+def test_a_cartridge_of_version_1_is_read_and_becomes_one_of_2(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound = _closed(tmp_path)
+    old = b"".join(sound[at : at + 16] for at in range(0, len(sound), 20))  # offset and filemarks
+    (tmp_path / "0.index").write_bytes(old)
+    with (tmp_path / "0.data").open("r+b") as file:
+        for at in (0, SLOT):
+            file.seek(at)
+            head = bytearray(file.read(76))
+            head[8] = 1
+            file.seek(at)
+            file.write(head[:72] + crc32c(bytes(head[:72])).to_bytes(4, "little"))
+    reading = Partition(tmp_path / "0.data", read_only=True)
+    assert contents(reading) == _WRITTEN
+    reading.close()
+    assert (tmp_path / "0.index").read_bytes() == old
+    partition = Partition(tmp_path / "0.data")
+    assert contents(partition) == _WRITTEN
+    assert not partition.index_damaged
+    partition.close()
+    assert (tmp_path / "0.index").read_bytes() == sound
+    assert not caplog.text
+    head = (tmp_path / "0.data").read_bytes()[:FIRST]
+    assert {head[8], head[SLOT + 8]} == {1, 2}  # the older of the two is left as it was
+
+
+def test_a_cartridge_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    _closed(tmp_path)
+    with (tmp_path / "0.data").open("r+b") as file:
+        head = bytearray(file.read(76))
+        head[8] = 3
+        file.seek(0)
+        file.write(head[:72] + crc32c(bytes(head[:72])).to_bytes(4, "little"))
+    with pytest.raises(OSError, match="version 3, and this program knows 1 to 2"):
+        Partition(tmp_path / "0.data")
 
 
 def test_what_cannot_be_is_no_superblock_and_no_record() -> None:

@@ -92,6 +92,7 @@ class TapeDrive(MediaUnit):
         try:
             return self._run(task, task.command)
         finally:
+            self._look_at_index()
             self.lock.release()
 
     def _run(self, task: Task, command: Command) -> Result:
@@ -114,9 +115,9 @@ class TapeDrive(MediaUnit):
         """Raise CheckCondition where nothing may be written to the cartridge."""
         tape = self.tape
         assert tape is not None
-        if tape.description.generation.name not in self.model.writes:
+        if not self._writes(tape):
             raise CheckCondition(SenseKey.DATA_PROTECT, Asc.CANNOT_WRITE_MEDIUM_INCOMPATIBLE_FORMAT)
-        if self.write_protected:
+        if not self.may_write(tape):
             self.alerts.add(pages.WRITE_PROTECTED)
             raise CheckCondition(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
 
@@ -127,10 +128,16 @@ class TapeDrive(MediaUnit):
     def write_protected(self) -> bool:
         """Whether what is loaded must not be written, by its switch or by the host's wish."""
         tape = self.tape
-        if tape is None:
-            return False
-        protected = bool(self.mode.get(pages.CONFIGURATION, "swp"))
-        return protected or tape.cartridge.write_protected or tape.description.generation.name not in self.model.writes
+        return tape is not None and not self.may_write(tape)
+
+    def may_write(self, tape: Tape) -> bool:
+        """Whether what is loaded may be written."""
+        protected = self.mode.get(pages.CONFIGURATION, "swp") or tape.cartridge.write_protected
+        return not protected and self._writes(tape)
+
+    def _writes(self, tape: Tape) -> bool:
+        """Whether this hardware writes such cartridges."""
+        return tape.description.generation.name in self.model.writes
 
     def _failed(self, task: Task, error: Exception) -> Result:
         found = condition(error)
@@ -190,7 +197,12 @@ class TapeDrive(MediaUnit):
         except OSError as error:  # it can be read all the same: the host's disk may be full
             log.warning("%s: that %s was loaded is not counted: %s", self, directory.name, error)
         self.tape = tape
+        self._look_at_index()
         return None
+
+    def _look_at_index(self) -> None:
+        if self.tape is not None and self.tape.index_damaged:
+            self.alerts.add(pages.DIRECTORY_CORRUPTED)
 
     def _clean(self, directory: Path, description: Description) -> Asc:
         """A cleaning cartridge was put in, which can be used so often. Raises OSError."""

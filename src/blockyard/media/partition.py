@@ -1,8 +1,8 @@
 """A partition of a cartridge: blocks and filemarks in a file that only grows, and an index beside it.
 
 What is written goes behind the last record. Writing in the midst first says on stable storage that everything from there on
-is gone, with a new epoch, and then cuts the file: records of older epochs behind that point count for nothing, whatever a
-crash leaves of them.
+is gone, with a new epoch: records of older epochs behind that point count for nothing. Their room is written over, which takes
+no new one of the host, and what is left of it goes back when the partition is closed or `trim`med.
 
 `sync` makes the records stable, which takes one fdatasync. Superblock and index follow at a checkpoint, from time to
 time. Opening reads the superblock and goes on from there from record to record as long as they are whole, so that it takes no
@@ -12,6 +12,7 @@ is cut off. docs/tape-format.md has the layout.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -23,13 +24,26 @@ from crc32c import crc32c
 
 from blockyard.block import codec
 from blockyard.media.files import read_all, write_all
-from blockyard.media.index import Index
-from blockyard.media.record import BLOCK, FILEMARK, FIRST, HEADER_LENGTH, OPEN, SEALED, SLOT, Record, Sealed, Superblock
+from blockyard.media.index import Index, IndexDamaged
+from blockyard.media.record import (
+    BLOCK,
+    FILEMARK,
+    FIRST,
+    HEADER_LENGTH,
+    OPEN,
+    SEALED,
+    SLOT,
+    VERSION,
+    Record,
+    Sealed,
+    Superblock,
+)
 from blockyard.scsi.sense import ReadFailure
 
 log = logging.getLogger(__name__)
 
 _TRY = bytearray(1)
+_INDEX = ".index"
 # encrypts: codec, what it has made of the block, length of the block and its number → what to store
 Seal = Callable[[int, bytes | bytearray | memoryview, int, int], bytes]
 _CHECKPOINT = 256 << 20  # bytes of records after which opening shall not have to read them
@@ -60,12 +74,15 @@ class Partition:
             self.objects = self._superblock.objects  # number of the end of data
             self.end = self._superblock.end  # where the next record goes
             self.filemarks = self._superblock.filemarks
-            self._index = Index(path.with_suffix(".index"), writable=not self.read_only)
+            self._index = Index(path.with_suffix(_INDEX), writable=not self.read_only)
         except BaseException:
             os.close(self._fd)
             raise
         self._failure: OSError | None = None  # of a sync: what was written since then may be lost
         self._dirty = False  # there are records that are not stable
+        self.index_damaged = False  # it had to be made anew: not all was as it had been written
+        self._doubted = False  # it was made anew because of a record that was not where it said
+        self._read_flags = os.RWF_NOWAIT  # of what must not wait for a disk
         try:
             self._recover()
         except BaseException:
@@ -76,15 +93,30 @@ class Partition:
     # ---- reading
 
     def filemarks_before(self, number: int) -> int:
-        """How many filemarks come before an object, or before the end of data."""
-        return self._index[number][1] if number < self.objects else self.filemarks
+        """How many filemarks come before an object, or before the end of data. Raises OSError."""
+        return self._entry(number)[1] if number < self.objects else self.filemarks
 
     def offset(self, number: int) -> int:
-        """Where the record of an object is, which must be there."""
-        return self._index[number][0]
+        """Where the record of an object is, which must be there. Raises OSError."""
+        return self._entry(number)[0]
+
+    def _entry(self, number: int) -> tuple[int, int]:
+        try:
+            return self._index[number]
+        except IndexDamaged as error:
+            self._rebuild_index(str(error))
+            return self._index[number]
+
+    def place(self, number: int) -> tuple[int, int] | None:
+        """Where the record of an object begins and ends; None where the index is damaged, of which nothing is done here."""
+        try:
+            end = self._index[number + 1][0] if number + 1 < self.objects else self.end
+            return self._index[number][0], end
+        except (IndexDamaged, OSError):
+            return None
 
     def filemark(self, ordinal: int) -> int:
-        """The object that is the filemark with this number, counted from 0, which must be there."""
+        """The object that is the filemark with this number, counted from 0, which must be there. Raises OSError."""
         low, high = ordinal, self.objects - 1
         while low < high:  # the first object that has more than `ordinal` filemarks up to and with itself
             middle = (low + high) // 2
@@ -100,12 +132,7 @@ class Partition:
         Raises ReadFailure; EBADMSG where its checksum is wrong.
         """
         try:
-            offset = self.offset(number)
-            if not FIRST <= offset < self.end:
-                raise OSError(errno.EUCLEAN, f"The index of object {number} is damaged", str(self._path))
-            record = Record.decode(read_all(self._fd, HEADER_LENGTH, offset, self._path))
-            if record is None or record.number != number:
-                raise OSError(errno.EBADMSG, f"The header of object {number} is damaged", str(self._path))
+            record, offset = self._record(number)
             if record.kind == FILEMARK:
                 return None
             data = read_all(self._fd, record.stored, offset + HEADER_LENGTH, self._path)
@@ -117,13 +144,56 @@ class Partition:
         except OSError as error:
             raise ReadFailure(error.errno, error.strerror, error.filename or str(self._path)) from error
 
+    def _record(self, number: int) -> tuple[Record, int]:
+        """The header of an object, and where it is."""
+        offset = self.offset(number)
+        record = self._header(number, offset)
+        if record is None and not self._doubted:  # either of the two is wrong
+            self._doubted = True
+            with contextlib.suppress(OSError):
+                self._make_index()
+            if self.offset(number) != offset:
+                self._tell(f"object {number} is not where it says")
+                offset = self.offset(number)
+                record = self._header(number, offset)
+        if record is None:
+            raise OSError(errno.EBADMSG, f"The header of object {number} is damaged", str(self._path))
+        return record, offset
+
+    def _header(self, number: int, offset: int) -> Record | None:
+        if not FIRST <= offset < self.end:
+            return None
+        record = Record.decode(read_all(self._fd, HEADER_LENGTH, offset, self._path))
+        return record if record is not None and record.number == number else None
+
+    def read_at_once(self, number: int, buffer: memoryview) -> bool:
+        """Read a block that fills the buffer and is stored as it is, if that waits for no disk; for all else there is `read`."""
+        place = self.place(number)
+        if place is None or place[1] - place[0] != HEADER_LENGTH + len(buffer):
+            return False
+        head = bytearray(HEADER_LENGTH)
+        try:
+            if os.preadv(self._fd, (head, buffer), place[0], self._read_flags) != HEADER_LENGTH + len(buffer):
+                return False
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP or not self._read_flags:
+                return False
+            self._read_flags = 0  # tmpfs has no cold data
+            return self.read_at_once(number, buffer)
+        record = Record.decode(head)
+        if record is None or (record.number, record.kind, record.codec, record.cipher) != (
+            number, BLOCK, codec.PLAIN, OPEN,
+        ):  # fmt: skip
+            return False
+        return record.stored == len(buffer) and crc32c(buffer) == record.checksum
+
     def at_hand(self, number: int) -> bool:
         """Whether the page cache has an object, as a look at its end shows, or stands for a disk that there is not."""
+        place = self.place(number)
         try:
-            end = self.offset(number + 1) if number + 1 < self.objects else self.end
-            return end <= self.end and os.preadv(self._fd, [_TRY], end - 1, os.RWF_NOWAIT) == 1
-        except OSError as error:
-            return error.errno == errno.EOPNOTSUPP  # tmpfs has no cold data
+            return place is not None and os.preadv(self._fd, [_TRY], place[1] - 1, os.RWF_NOWAIT) == 1
+        except (OSError, OverflowError) as error:
+            return isinstance(error, OSError) and error.errno == errno.EOPNOTSUPP  # tmpfs has no cold data
 
     # ---- writing
 
@@ -156,17 +226,21 @@ class Partition:
         self.objects += 1
 
     def truncate(self, number: int) -> None:
-        """Everything from this object on is gone for good, on stable storage too. Raises OSError."""
+        """Everything from this object on counts for nothing, on stable storage too. Raises OSError."""
         if number >= self.objects:
             return
         self._check_sound()
         self.sync()
         self._index.sync()
-        end, filemarks = self._index[number]
+        end, filemarks = self._entry(number)
         self._save(number, end, filemarks, self._epoch + 1)
         self.objects, self.end, self.filemarks = number, end, filemarks
         self._index.truncate(number)
-        os.ftruncate(self._fd, end)
+
+    def trim(self) -> None:
+        """The host gets back the room of what was there before. Raises OSError."""
+        if os.fstat(self._fd).st_size > self.end:
+            os.ftruncate(self._fd, self.end)
 
     def sync(self) -> None:
         """All records are on stable storage when this returns. Raises OSError, and ever after one has failed."""
@@ -183,11 +257,16 @@ class Partition:
     @property
     def checkpoint_due(self) -> bool:
         """Whether so much was written that opening would have to read too much."""
-        return self.end - self._superblock.end >= _CHECKPOINT
+        return self.before_checkpoint <= 0
 
-    def checkpoint(self) -> None:
+    @property
+    def before_checkpoint(self) -> int:
+        """Bytes of records that can be written before one is due."""
+        return _CHECKPOINT - (self.end - self._superblock.end)
+
+    def checkpoint(self, *, anyway: bool = False) -> None:
         """`sync`, and nothing has to be looked through when the partition is opened next. Raises OSError."""
-        if self.read_only or self.objects == self._superblock.objects:
+        if self.read_only or (self.objects == self._superblock.objects and not anyway):
             return
         self.sync()
         self._index.sync()
@@ -198,6 +277,8 @@ class Partition:
         try:
             if self._failure is None:
                 self.checkpoint()
+                if not self.read_only:
+                    self.trim()
         finally:
             self._index.close()
             os.close(self._fd)
@@ -240,19 +321,21 @@ class Partition:
 
     def _recover(self) -> None:
         """Bring back what was written since the last checkpoint, as far as it is whole; what is behind goes."""
-        if len(self._index) < self.objects:
-            self._rebuild_index()
         self._index.truncate(self.objects)
+        older = self._superblock.version < VERSION
+        if older:
+            self._make_index()  # it had no checksums
+        elif len(self._index) < self.objects:
+            self._rebuild_index("it is missing or too short")
         while (record := self._whole_record(self.end, self.objects, self._epoch)) is not None:
-            self._add_to_index(self.end, self.filemarks)
+            self._add(self._index, self.end, self.filemarks)
             self.filemarks += record.kind == FILEMARK
             self.objects += 1
             self.end += HEADER_LENGTH + record.stored
         if not self.read_only:
             self._dirty = self.objects > self._superblock.objects  # what was found may not be stable yet
-            if os.fstat(self._fd).st_size > self.end:
-                os.ftruncate(self._fd, self.end)
-            self.checkpoint()
+            self.trim()
+            self.checkpoint(anyway=older)
 
     def _whole_record(self, offset: int, number: int, epoch: int) -> Record | None:
         """The record at `offset` if it is the object `number`, and all there."""
@@ -262,22 +345,44 @@ class Partition:
         data = os.pread(self._fd, record.stored, offset + HEADER_LENGTH)
         return record if len(data) == record.stored and crc32c(data) == record.checksum else None
 
-    def _add_to_index(self, offset: int, filemarks: int) -> None:
-        self._index.append(offset, filemarks)
-        if self._index.full and not self.read_only:
-            self._index.write()
+    def _add(self, index: Index, offset: int, filemarks: int) -> None:
+        index.append(offset, filemarks)
+        if index.full and not self.read_only:
+            index.write()
 
-    def _rebuild_index(self) -> None:
-        """Make the index of the records up to the checkpoint. Raises OSError when one is damaged."""
-        log.warning("%s: the index is missing or too short: it is made anew", self._path)
-        self._index.truncate(0)
-        offset = FIRST
-        filemarks = 0
+    def _rebuild_index(self, why: str) -> None:
+        """The index is not to be believed: make it anew. Raises OSError when that cannot be; then it stays as it is."""
+        self._tell(why)
+        self._make_index()
+
+    def _tell(self, why: str) -> None:
+        log.error("%s: the index is damaged: %s. It is made anew of the records", self._path, why)
+        self.index_damaged = True
+
+    def _make_index(self) -> None:
+        """Make the index of the records. Raises OSError when one is damaged."""
+        path = self._path.with_suffix(f"{_INDEX}.new")
+        index = Index(path, writable=not self.read_only, new=True)
+        try:
+            self._fill(index)
+            if not self.read_only:
+                index.sync()
+                index.rename(self._path.with_suffix(_INDEX))
+        except OSError:
+            index.close()
+            if not self.read_only:
+                path.unlink(missing_ok=True)
+            raise
+        self._index.close()
+        self._index = index
+
+    def _fill(self, index: Index) -> None:
+        offset, filemarks = FIRST, 0
         for number in range(self.objects):
             record = Record.decode(os.pread(self._fd, HEADER_LENGTH, offset))
             if record is None or record.number != number:
                 raise OSError(errno.EUCLEAN, f"The index is lost, and object {number} is damaged", str(self._path))
-            self._add_to_index(offset, filemarks)
+            self._add(index, offset, filemarks)
             filemarks += record.kind == FILEMARK
             offset += HEADER_LENGTH + record.stored
         if offset != self.end or filemarks != self.filemarks:

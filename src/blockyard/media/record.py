@@ -9,7 +9,7 @@ from uuid import UUID
 
 from crc32c import crc32c
 
-VERSION = 1
+VERSION = 2  # 1 had an index without checksums, and nothing encrypted
 SLOT = 4096  # bytes of a superblock; two of them take turns
 FIRST = 2 * SLOT  # where the first record is
 
@@ -36,6 +36,7 @@ class Superblock:
     objects: int  # blocks and filemarks
     end: int  # where the next record goes
     filemarks: int
+    version: int = VERSION
 
     def encode(self) -> bytes:
         body = _SUPERBLOCK.pack(
@@ -46,7 +47,7 @@ class Superblock:
 
     @classmethod
     def decode(cls, data: bytes) -> Self | None:
-        """None for what is no superblock, or a damaged one. Raises ValueError for one of a later version."""
+        """None for what is no superblock, or a damaged one. Raises ValueError for one of another version than 1 and 2."""
         if len(data) < _SUPERBLOCK.size:
             return None
         magic, version, partition, cartridge, sequence, epoch, objects, end, marks, total = _SUPERBLOCK.unpack_from(
@@ -54,11 +55,11 @@ class Superblock:
         )
         if magic != _MAGIC or crc32c(data[: _SUPERBLOCK.size - 4]) != total:
             return None
-        if version != VERSION:
-            raise ValueError(f"its format has version {version}, and this program knows {VERSION}")
+        if version not in (1, VERSION):
+            raise ValueError(f"its format has version {version}, and this program knows 1 to {VERSION}")
         if not (marks <= objects <= (end - FIRST) // HEADER_LENGTH and end < 1 << 62):
             return None
-        return cls(UUID(bytes=cartridge), partition, sequence, epoch, objects, end, marks)
+        return cls(UUID(bytes=cartridge), partition, sequence, epoch, objects, end, marks, version)
 
 
 class Sealed(NamedTuple):
@@ -88,7 +89,7 @@ class Record(NamedTuple):
         return body + crc32c(body).to_bytes(4, "little")
 
     @classmethod
-    def decode(cls, data: bytes) -> Self | None:
+    def decode(cls, data: bytes | bytearray) -> Self | None:
         """None for what is no header, or a damaged one."""
         if len(data) < HEADER_LENGTH:
             return None

@@ -66,6 +66,11 @@ class Tape:
         """How many bytes before the end of the partition early warning begins."""
         return min(_MOST_WARNING, self.capacity // 16)
 
+    @property
+    def index_damaged(self) -> bool:
+        """Whether an index was found damaged in this load, and made anew where that could be."""
+        return any(partition.index_damaged for partition in self.cartridge.partitions)
+
     def near_end(self) -> bool:
         """Whether the position is in the region of early warning."""
         return self.remaining < self.warning and self.position == self.partition.objects
@@ -86,6 +91,14 @@ class Tape:
         if data is not None:
             self.read_bytes += data.length if isinstance(data, Sealed) else len(data)
         return data
+
+    def read_at_once(self, buffer: memoryview) -> bool:
+        """Read the next block into a buffer, if it is just as long, stored as it is, and waits for no disk."""
+        if self.position >= self.partition.objects or not self.partition.read_at_once(self.position, buffer):
+            return False
+        self.position += 1
+        self.read_bytes += len(buffer)
+        return True
 
     def peek(self) -> bytes | Sealed | None:
         """The object that comes next, as `read`; None where there is none too. Raises OSError."""
@@ -133,6 +146,12 @@ class Tape:
         """All that is behind the position is gone. Raises OSError."""
         self.partition.truncate(self.position)
         self.overwrite = None
+
+    def erase(self) -> None:
+        """Likewise, and its room goes back to the host. On stable storage when this returns. Raises OSError."""
+        self.cut()
+        self.partition.trim()
+        self.sync()
 
     def sync(self) -> None:
         """Raises OSError."""

@@ -150,7 +150,7 @@ def with_all_sizes(data: bytes, at: int) -> bytes:
 # ---- log pages
 
 READ_FAILED, WRITE_FAILED, WRITE_PROTECTED, REMOVAL_PREVENTED, CLEANING_MEDIUM = 5, 6, 9, 10, 11
-UNSUPPORTED_FORMAT, EXPIRED_CLEANING, LOAD_FAILED = 12, 22, 39
+UNSUPPORTED_FORMAT, DIRECTORY_CORRUPTED, EXPIRED_CLEANING, LOAD_FAILED = 12, 18, 22, 39
 ALERTS = frozenset(
     {
         READ_FAILED,
@@ -159,6 +159,7 @@ ALERTS = frozenset(
         REMOVAL_PREVENTED,
         CLEANING_MEDIUM,
         UNSUPPORTED_FORMAT,
+        DIRECTORY_CORRUPTED,
         EXPIRED_CLEANING,
         LOAD_FAILED,
     }
@@ -187,8 +188,13 @@ def _sequential_access(unit: TapeDrive) -> list[Parameter]:
     tape = unit.tape
     if tape is not None:
         end, warning = tape.partition.end, tape.capacity - tape.warning
-        here = end if tape.position >= tape.partition.objects else tape.partition.offset(tape.position)
-        places = ((4, end), (5, warning), (6, tape.warning), (7, here))
+        places = [(4, end), (5, warning), (6, tape.warning)]
+        if unit.lock.acquire(blocking=False):  # else it is on its way somewhere
+            try:
+                here = tape.partition.place(tape.position) if tape.position < tape.partition.objects else (end, end)
+            finally:
+                unit.lock.release()
+            places += [(7, here[0])] if here is not None else []
         found += [counter(code, place // _MEGA) for code, place in places]
     return [*found, counter(0x0100, 0)]  # no cleaning is required
 

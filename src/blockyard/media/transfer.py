@@ -205,6 +205,11 @@ def _full(left: int) -> CheckCondition:
     return CheckCondition(SenseKey.VOLUME_OVERFLOW, asc, information=left, stream=END_OF_MEDIUM)
 
 
+def before_warning(unit: TapeDrive, tape: Tape) -> int:
+    """Bytes of records that can be written at the end of data before something is to be told."""
+    return tape.remaining - tape.warning
+
+
 def _warn(tape: Tape) -> None:
     """Early warning: what was written is written, but the end is near."""
     if tape.near_end():
@@ -246,8 +251,7 @@ def erase(unit: TapeDrive, task: Task) -> Buffer:
     """Everything behind the position is gone, be it a long erase or an end-of-data mark."""
     tape = loaded(unit)
     check_overwrite(unit, tape)
-    tape.cut()
-    tape.sync()
+    tape.erase()
     return b""
 
 

@@ -54,6 +54,7 @@ from blockyard.worker.plain import (
     add_digests,
     intact,
 )
+from blockyard.worker.streaming import answer_blocks
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
@@ -63,7 +64,11 @@ def pump(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer) -> None:
     """Handle the PDUs in `rx` until no whole one is left or `tx` is full."""
     buffer = rx.memory
     while rx.end - rx.start >= BHS_LENGTH and tx.end < SEND_THRESHOLD:
-        if FORM[buffer[rx.start + 32]] and (_answer_plain(connection, rx, tx) or begin_plain(connection, rx)):
+        form = FORM[buffer[rx.start + 32]]
+        if form == 6:
+            if answer_blocks(connection, rx, tx):
+                continue
+        elif form and (_answer_plain(connection, rx, tx) or begin_plain(connection, rx)):
             continue
         after = connection.receive(rx.view, rx.start, rx.end)
         if after == rx.start:

@@ -16,12 +16,16 @@ MASK = 0xFFFFFFFF
 # LUN | task tag | expected length | CmdSN | operation code and flags | LBA | (group) | length | (group and) control
 COMMAND_10 = Struct(">QQIII4xHIBHB6x").unpack_from
 COMMAND_16 = Struct(">QQIII4xHQIH").unpack_from
+# Likewise without the LUN, for READ and WRITE (6) of tapes (SSC-5): operation code and flags | length and control
+COMMAND_6 = Struct(">Q8xIII4xHI").unpack_from
 # The first eight bytes: not immediate, F with R or W, an attribute that asks for no order, no AHS; the data length is 0,
 # or for a write still to be added (RFC 7143 §11.3.1)
 UNTAGGED_READ, SIMPLE_READ = 0x01C0 << 48, 0x01C1 << 48
 PLAIN_WRITES = frozenset((0x01A0 << 48, 0x01A1 << 48))
 READ_10, WRITE_10, READ_16, WRITE_16 = 0x2800, 0x2A00, 0x8800, 0x8A00
-FORM = bytearray(256)  # by operation code: 10 or 16 for what may be plain
+READS_6, WRITE_6 = frozenset((0x0800, 0x0802)), 0x0A00  # one block of variable length, with SILI and without
+FORM = bytearray(256)  # by operation code: the length of CDB for what may be plain
+FORM[0x08] = FORM[0x0A] = 6
 FORM[0x28] = FORM[0x2A] = 10
 FORM[0x88] = FORM[0x8A] = 16
 
