@@ -269,17 +269,17 @@ def test_a_cartridge_of_version_1_is_read_and_becomes_one_of_2(
     partition.close()
     assert (tmp_path / "0.index").read_bytes() == sound
     assert not caplog.text
-    head = (tmp_path / "0.data").read_bytes()[:FIRST]
-    assert {head[8], head[SLOT + 8]} == {1, 2}  # the older of the two is left as it was
+    begin = (tmp_path / "0.data").read_bytes()[:FIRST]
+    assert {begin[8], begin[SLOT + 8]} == {1, 2}  # the older of the two is left as it was
 
 
 def test_a_cartridge_of_a_later_version_is_refused(tmp_path: Path) -> None:
     _closed(tmp_path)
     with (tmp_path / "0.data").open("r+b") as file:
-        head = bytearray(file.read(76))
-        head[8] = 3
+        later = bytearray(file.read(76))
+        later[8] = 3
         file.seek(0)
-        file.write(head[:72] + crc32c(bytes(head[:72])).to_bytes(4, "little"))
+        file.write(later[:72] + crc32c(bytes(later[:72])).to_bytes(4, "little"))
     with pytest.raises(OSError, match="version 3, and this program knows 1 to 2"):
         Partition(tmp_path / "0.data")
 

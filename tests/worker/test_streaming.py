@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from tests.worker.test_fastpath import FIRST_BURST, play_on
 _CAPACITY = 1 << 20  # bytes: with 64 KiB for early warning
 _SIZES = (4, 512, 512, 512, 4096, 30000, 65536, 65537)
 _READY = (bytes(16), False, 0)
+Move = Callable[[Stream, memoryview], bool]
 Script = list[tuple[bytes, bool, int]]
 
 
@@ -108,9 +110,9 @@ def test_the_short_cut_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done == {"write": blocks, "read": blocks + 1}  # the last was written the long way
 
 
-def _counting(real, done, name):  # type: ignore[no-untyped-def]
+def _counting(real: Move, done: dict[str, int], name: str) -> Move:
     def counted(self: Stream, data: memoryview) -> bool:
-        found: bool = real(self, data)
+        found = real(self, data)
         done[name] += found
         return found
 
@@ -134,13 +136,10 @@ def test_what_has_to_be_told_or_done_goes_the_long_way(tmp_path: Path) -> None:
     tape.good(drives.REWIND)
     assert not written()  # something would be written over
     tape.good(drives.space(3))
-    for change, back in (
-        (lambda: setattr(tape.drive, "buffered", 0), lambda: setattr(tape.drive, "buffered", 1)),
-        (lambda: setattr(tape.drive, "compression", True), lambda: setattr(tape.drive, "compression", False)),
-    ):
-        change()
+    for name, unusual, usual in (("buffered", 0, 1), ("compression", True, False)):
+        setattr(tape.drive, name, unusual)
         assert not written()
-        back()
+        setattr(tape.drive, name, usual)
     assert written()
     tape.good(drives.UNLOAD)
     assert take_stream(tape.drive, tape.nexus) is None
