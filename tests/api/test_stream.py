@@ -48,15 +48,24 @@ def test_what_happens_is_told(api: ApiFactory) -> None:
         assert answer.headers["content-type"].startswith("text/event-stream")
         messages, theirs = _messages(answer), _messages(other)
         assert next(found for name, found in messages if name == "sessions") == []
-        with _log_in(served, "iqn.2026-11.test:a") as lun:
-            told = next(found for name, found in messages if name == "sessions" and found)
-            assert [session["target"] for session in told] == ["iqn.2026-11.test:a"]
+        with _log_in(served, "iqn.2026-11.test:a") as lun, _log_in(served, "iqn.2026-11.test:a"):
+            told = next(found for name, found in messages if name == "sessions" and len(found) == 2)
+            assert [session["target"] for session in told] == ["iqn.2026-11.test:a"] * 2
             for _ in range(64):
                 lun.write(0, bytes(4096))
             busy = next(found for name, found in messages if name == "statistics" and found["total"]["write_ops"])
             assert busy["volumes"]["a"]["write_ops"] > 0
             assert busy["volumes"]["b"]["write_ops"] == 0
+            doing = next(found for name, found in messages if name == "activity" and found["total"]["write_p99"])
+            assert 0 < doing["volumes"]["a"]["write_p50"] <= doing["volumes"]["a"]["write_p99"]
+            sessions = (doing["sessions"][f"{each['target']} {each['tsih']}"] for each in told)
+            second, first = sorted(sessions, key=lambda each: bool(each["write_ops"]))
+            assert (first["volumes"], first["latency"] > 0) == (["a"], True)
+            assert (second["write_ops"], second["volumes"], second["latency"]) == (0, [], None), "of the same initiator"
             for name, found in theirs:
+                if name == "activity":
+                    assert (found["volumes"], found["sessions"], found["total"]["write_p99"]) == ({}, {}, None)
+                    continue
                 if name == "statistics":
                     assert found["volumes"].keys() <= {"b"}, "an owner hears of its own targets only"
                     assert found["total"]["write_ops"] == 0

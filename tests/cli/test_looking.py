@@ -21,6 +21,7 @@ from blockyard.control.state import State
 from blockyard.control.users import Users
 from blockyard.initiator import connect
 from blockyard.iscsi.chap import Account
+from blockyard.scsi.traffic import pair
 from tests.cli.test_completion import read_until
 from tests.control.serving import serve
 
@@ -115,6 +116,7 @@ def test_top_for_scripts_and_at_a_terminal(tmp_path: Path, capsys: pytest.Captur
         assert "1 sessions" in shown
         assert "demo.img" in shown
         assert "INITIATOR" in shown
+        assert "READ P50" in shown
         assert main(["top", "--interval", "0", "--state", str(state)]) == 2
         child, terminal = pty.fork()
         if child == 0:
@@ -131,14 +133,18 @@ def test_top_for_scripts_and_at_a_terminal(tmp_path: Path, capsys: pytest.Captur
 def test_rates() -> None:
     def status(reads: int) -> dict[str, object]:
         counters = dict.fromkeys(top._COUNTED, 0) | {"read_ops": reads, "read_bytes": reads * 4096}
+        done = pair()
+        done.reads.add(100e-6, reads, reads * 4096)
         return {
             "version": "1", "drives": {}, "sessions": [],
             "volumes": {"a": {"counters": counters}, "b": {"counters": None}},
             "targets": {"t": {"luns": {"0": "b", "1": "a", "2": "a"}}},
+            "activity": {"volumes": {"a": done.as_dict()}, "depths": {}, "sessions": {}},
         }  # fmt: skip
 
     lines = list(top.picture(status(1000), status(3000), 2.0))
     assert "1000 reads/s  3.906 MiB/s" in lines[0]
     rows = [line.split() for line in lines[3:]]
     assert [row[1:4] for row in rows] == [["1", "a", "1000"], ["2", "a", "1000"], ["0", "b", "0"]]  # the busiest first
+    assert lines[3].split()[11:] == ["96", "µs", "127", "µs", "-", "-", "0"]
     assert "0 reads/s" in next(iter(top.picture(status(3000), status(10), 1.0)))  # a worker that was started again

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from blockyard.control.activity import Activity, activity
 from blockyard.control.errors import ControlError
 from blockyard.control.events import read_events
 from blockyard.control.jobs import all_jobs
@@ -68,6 +69,8 @@ class Hub:
         self._task: asyncio.Task[None] | None = None
         self._event = 0  # the newest that was told
         self._before: tuple[float, Report] | None = None
+        self._done: tuple[float, Report] | None = None
+        self._activity: Activity | None = None
         self._told: dict[str, Any] = {}
 
     def subscribe(self, who: Identity, after: int | None) -> Subscription | None:
@@ -79,7 +82,7 @@ class Hub:
         subscription.put(b"retry: 2000\n\n")
         if not self._subscriptions:
             self._event = self._newest()
-            self._before, self._told = None, {}
+            self._before, self._done, self._told = None, None, {}
         if after is not None:
             for event in read_events(self._context.state, after=after, last=_BACKLOG):
                 if event.id <= self._event:
@@ -120,6 +123,7 @@ class Hub:
         if self._before is not None:
             self._tell_all("statistics", _rates(*self._before, now, report))
         self._before = (now, report)
+        await self._look_at_activity()
         self._if_changed("sessions", report["sessions"])
         self._if_changed("jobs", await all_jobs(self._context.server))
         for event in read_events(self._context.state, after=self._event):
@@ -129,6 +133,14 @@ class Hub:
             if not self._still(subscription.who):
                 subscription.end()
                 self.leave(subscription)
+
+    async def _look_at_activity(self) -> None:
+        """Of what volumes and sessions do: a session that is new has begun with nothing."""
+        now, report = time.monotonic(), await activity(self._context.server, {})
+        if self._done is not None:
+            self._activity = Activity(self._done[1], report, now - self._done[0])
+            self._tell_all("activity", {"time": time.time(), **self._activity.told()})
+        self._done = (now, report)
 
     def _newest(self) -> int:
         return max((event.id for event in read_events(self._context.state, last=1)), default=0)
@@ -167,10 +179,12 @@ class Hub:
             return found if found["target"] in who.targets else None
         if name == "sessions":
             return [session for session in found if session["target"] in who.targets]
-        if name != "statistics":
-            return None
         targets = self._context.server.settled.targets
         shown = {volume for each in who.targets if each in targets for volume in targets[each].volumes}
+        if name == "activity" and self._activity is not None:
+            return {"time": found["time"], **self._activity.told(shown, who.targets)}
+        if name != "statistics":
+            return None
         theirs = {kind: {key: found[kind][key] for key in found[kind].keys() & shown} for kind in ("volumes", "drives")}
         return {**found, **theirs, "total": _total(theirs["volumes"].values())}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from blockyard.block.size import format_size
-from blockyard.cli.output import Row, moment, show, table
+from blockyard.cli.output import Row, duration, moment, show, table
 from blockyard.cli.parsers import Subparsers, command
 from blockyard.control.administration import ask
 from blockyard.control.errors import UsageError
@@ -126,14 +126,3 @@ def _text(column: str, value: float) -> str:
     if column in ("reads", "writes"):
         return f"{value:.1f}/s"
     return f"{value:.1f}" if column == "depth" else format_size(int(value))
-
-
-def duration(seconds: float) -> str:
-    """How long commands take, in three digits."""
-    return (
-        f"{seconds * 1e6:.0f} µs"
-        if seconds < 1e-3
-        else f"{seconds * 1e3:.3g} ms"
-        if seconds < 1
-        else f"{seconds:.3g} s"
-    )

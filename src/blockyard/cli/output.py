@@ -39,6 +39,13 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
+def duration(seconds: float) -> str:
+    """How long commands take, in three digits."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} µs"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
 def confirm(options: argparse.Namespace, name: str, what: str) -> None:
     """Have whoever is at the terminal type a name before something is destroyed. Raises UsageError when it is not meant."""
     if options.yes:

@@ -1,4 +1,4 @@
-"""`blockyard top`: what is going on, in the terminal: operations and bytes a second by LUN, and who is logged in."""
+"""`blockyard top`: what is going on, in the terminal: operations, bytes and latency by LUN, and what sessions do."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from blockyard.block.size import format_size
-from blockyard.cli.output import Row, table
+from blockyard.cli.output import Row, duration, table
 from blockyard.cli.parsers import Subparsers, command
+from blockyard.control.activity import Activity, session_key
 from blockyard.control.administration import ask
 from blockyard.control.errors import UsageError
 
 _COUNTED = ("read_ops", "write_ops", "other_ops", "read_bytes", "write_bytes", "errors")
+_TIMES = ("read_p50", "read_p99", "write_p50", "write_p99")
 _EPILOG = """\
+P50 and P99 are the times within which half, and 99 %, of the commands were done; LATENCY is their mean; QUEUE are commands in
+progress.
+
 q ends it. Without a terminal, or with --count, it prints one table after the other.
 
 exit status:
@@ -36,7 +41,7 @@ examples:
 
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `top` to the commands."""
-    what = "show what is going on: operations and bytes a second by LUN, and sessions"
+    what = "show what is going on: operations, bytes a second and latency by LUN, and what sessions do"
     parser = command(commands, "top", _top, what, epilog=_EPILOG)
     parser.add_argument("--interval", metavar="SECONDS", type=float, default=1.0, help="between two looks (default: 1)")
     parser.add_argument("--count", metavar="N", type=int, help="end after so many tables (default: go on)")
@@ -46,19 +51,23 @@ def _top(directory: Path, options: argparse.Namespace) -> None:
     if not 0.05 <= options.interval <= 3600:
         raise UsageError("--interval is from 0.05 to 3600 seconds")
     screen = sys.stdout.isatty() and sys.stdin.isatty() and options.count is None
-    before, then = ask(directory, "status"), time.monotonic()
+    before, then = _look(directory), time.monotonic()
     shown = 0
     with _keys() if screen else contextlib.nullcontext():
         while options.count is None or shown < options.count:
             if _asked_to_end(options.interval, screen):
                 return
-            found, now = ask(directory, "status"), time.monotonic()
+            found, now = _look(directory), time.monotonic()
             lines = list(picture(before, found, now - then))
             if screen:
                 _draw(lines)
             else:
                 print("\n".join(lines), flush=True)
             before, then, shown = found, now, shown + 1
+
+
+def _look(directory: Path) -> dict[str, Any]:
+    return {**ask(directory, "status"), "activity": ask(directory, "activity")}
 
 
 @contextlib.contextmanager
@@ -106,27 +115,52 @@ def picture(before: dict[str, Any], now: dict[str, Any], seconds: float) -> Iter
         f"{total['read_ops']:.0f} reads/s  {format_size(int(total['read_bytes']))}/s   "
         f"{total['write_ops']:.0f} writes/s  {format_size(int(total['write_bytes']))}/s"
     )
+    activity = Activity(before["activity"], now["activity"], seconds)
     rows: list[tuple[float, Row]] = []
     for target, described in now["targets"].items():
         users = sum(session["target"] == target for session in now["sessions"])
         for lun, volume in described["luns"].items():
             rate = rates.get(volume, dict.fromkeys(_COUNTED, 0.0))
             work = rate["read_ops"] + rate["write_ops"]
-            cells = (target, lun, volume, *_cells(rate), str(users))
+            times = activity.volume(volume)
+            cells = (target, lun, volume, *_cells(rate), *(_time(times[each]) for each in _TIMES), str(users))
             rows.append((-work, cells))
-    head = ("TARGET", "LUN", "VOLUME", "READS/S", "READ/S", "WRITES/S", "WRITTEN/S", "OTHER/S", "ERRORS/S", "SESSIONS")
+    head = ("TARGET", "LUN", "VOLUME", "READS/S", "READ/S", "WRITES/S", "WRITTEN/S", "OTHER/S", "ERRORS/S",
+            "READ P50", "P99", "WRITE P50", "P99", "SESSIONS")  # fmt: skip
     yield from ("", *table([head, *(row for _, row in sorted(rows, key=lambda each: each[0]))], indent=""))
     if now["sessions"]:
-        sessions = [
-            (
-                each["initiator"],
-                each["user"] or "-",
-                each["target"],
-                ", ".join(one["peer"] for one in each["connections"]) or "-",
-            )
-            for each in now["sessions"]
-        ]
-        yield from ("", *table([("INITIATOR", "USER", "TARGET", "FROM"), *sessions], indent=""))
+        first = (
+            "INITIATOR",
+            "USER",
+            "TARGET",
+            "FROM",
+            "READS/S",
+            "READ/S",
+            "WRITES/S",
+            "WRITTEN/S",
+            "LATENCY",
+            "QUEUE",
+        )
+        yield from ("", *table([first, *(_session(activity, each) for each in now["sessions"])], indent=""))
+
+
+def _session(activity: Activity, each: dict[str, Any]) -> Row:
+    done = activity.session(session_key(each))
+    peers = ", ".join(one["peer"] for one in each["connections"]) or "-"
+    cells = _cells({**dict.fromkeys(_COUNTED, 0.0), **{key: done[key] for key in _COUNTED[:2] + _COUNTED[3:5]}})[:4]
+    return (
+        each["initiator"],
+        each["user"] or "-",
+        each["target"],
+        peers,
+        *cells,
+        _time(done["latency"]),
+        str(done["depth"]),
+    )
+
+
+def _time(seconds: float | None) -> str:
+    return "-" if seconds is None else duration(seconds)
 
 
 def _rates(now: dict[str, int] | None, before: dict[str, int] | None, seconds: float) -> dict[str, float]:

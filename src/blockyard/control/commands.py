@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from blockyard import __version__
 from blockyard.block.size import Size
 from blockyard.control.account_commands import ACCOUNT_COMMANDS
+from blockyard.control.activity import ACTIVITY_COMMANDS
 from blockyard.control.command import Command
 from blockyard.control.configuration_commands import CONFIGURATION_COMMANDS
 from blockyard.control.errors import UsageError
@@ -146,6 +147,7 @@ COMMANDS: dict[str, Command] = {
     **LAYER_COMMANDS,
     **EVENT_COMMANDS,
     **HISTORY_COMMANDS,
+    **ACTIVITY_COMMANDS,
 }
 
 

@@ -118,6 +118,11 @@ class Session:
         return nexus
 
     @property
+    def nexuses(self) -> set[Nexus]:
+        """Those that it has used."""
+        return set(self._nexuses.values())
+
+    @property
     def luns(self) -> LunMap:
         """What its initiator sees of the target."""
         return self.permit.luns

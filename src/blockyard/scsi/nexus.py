@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from blockyard.scsi.alua import PortGroups
 from blockyard.scsi.sense import Asc, CheckCondition, SenseKey
+from blockyard.scsi.traffic import pair
 
 if TYPE_CHECKING:
     from blockyard.scsi.device_server import Unit
@@ -93,7 +94,7 @@ class Nexus:
     ) -> None:
         self.unit = unit
         self.initiator = initiator
-        self.traffic = unit.traffic.of(initiator)
+        self.traffic = pair()  # what it has done
         self.target_port = target_port
         self.luns = luns
         self.read_only = read_only

@@ -202,12 +202,16 @@ class PrimaryUnit(Unit):
     def attach(self, nexus: Nexus) -> None:
         if nexus not in self._nexuses:
             self._nexuses.append(nexus)
+            if nexus.unit is self:
+                self.traffic.open(nexus.initiator, nexus.traffic)
             self.reservations.update_gate(nexus)
             nexus.ports.attach(nexus)
 
     def detach(self, nexus: Nexus) -> None:
         if nexus in self._nexuses:
             self._nexuses.remove(nexus)
+            if nexus.unit is self:
+                nexus.traffic = self.traffic.close(nexus.initiator, nexus.traffic)
             nexus.ports.detach(nexus)
             self.reservations.lose(nexus.it)
         self.tray.allow(nexus)

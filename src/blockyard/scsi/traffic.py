@@ -6,7 +6,8 @@ receive of the data path share its time: that is when their answers leave, and c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import add
 from typing import NamedTuple
 
 # Upper bounds of the buckets in seconds: 8 µs, 16 µs, … 8.4 s; what takes longer is in one more
@@ -54,29 +55,76 @@ class Traffic:
 
 
 class Pair(NamedTuple):
-    """Of one initiator and one logical unit."""
+    """Of one nexus, or of several together."""
 
     reads: Traffic
     writes: Traffic
 
-
-class Ledger:
-    """The traffic of a logical unit by initiator, as long as the unit is open."""
-
-    def __init__(self) -> None:
-        self._pairs: dict[str, Pair] = {}
-
-    def of(self, initiator: str) -> Pair:
-        """Where the commands of an initiator count, whichever of its ports they come from."""
-        name = initiator.partition(",i,")[0]
-        if name not in self._pairs and len(self._pairs) >= MOST:
-            name = OTHERS
-        return self._pairs.setdefault(name, Pair(Traffic(), Traffic()))
+    def add(self, other: Pair) -> None:
+        """What another one has counted, as well."""
+        for kind, more in zip(self, other, strict=True):
+            kind.buckets = list(map(add, kind.buckets, more.buckets))
+            kind.bytes += more.bytes
+            kind.seconds += more.seconds
 
     def as_dict(self) -> dict[str, object]:
-        """By initiator, of those who have done anything."""
-        return {
-            name: {"reads": pair.reads.as_dict(), "writes": pair.writes.as_dict()}
-            for name, pair in list(self._pairs.items())
-            if any(pair.reads.buckets) or any(pair.writes.buckets)
-        }
+        return {"reads": self.reads.as_dict(), "writes": self.writes.as_dict()}
+
+    @property
+    def any(self) -> bool:
+        return any(self.reads.buckets) or any(self.writes.buckets)
+
+
+def pair() -> Pair:
+    return Pair(Traffic(), Traffic())
+
+
+class Ledger:
+    """The traffic of a logical unit by initiator, as long as the unit is open: that of nexuses there are, and have been."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, list[Pair]] = {}
+        self._past: dict[str, Pair] = {}
+
+    def open(self, initiator: str, traffic: Pair) -> None:
+        """A nexus counts from now on; those of an initiator count together, whichever of its ports they come from."""
+        self._open.setdefault(self._name(initiator), []).append(traffic)
+
+    def close(self, initiator: str, traffic: Pair) -> Pair:
+        """It is over. Where what is still under way is to be counted."""
+        name = self._name(initiator)
+        there = self._open.get(name, [])
+        there[:] = [each for each in there if each is not traffic]
+        if not there:
+            self._open.pop(name, None)
+        past = self._past.setdefault(name, pair())
+        past.add(traffic)
+        return past
+
+    def _name(self, initiator: str) -> str:
+        name = initiator.partition(",i,")[0]
+        known = name in self._open or name in self._past
+        return name if known or len(self._open.keys() | self._past.keys()) < MOST else OTHERS
+
+    def by_initiator(self) -> dict[str, Pair]:
+        """Of those who have done anything."""
+        found = {}
+        for name in (*self._past, *(name for name in self._open if name not in self._past)):
+            pairs = [*self._open.get(name, ()), *([self._past[name]] if name in self._past else ())]
+            if any(each.any for each in pairs):
+                found[name] = together(pairs)
+        return found
+
+    def as_dict(self) -> dict[str, object]:
+        return {name: each.as_dict() for name, each in self.by_initiator().items()}
+
+
+def together(pairs: Iterable[Pair]) -> Pair:
+    """All of them in one."""
+    first, *others = pairs
+    if not others:
+        return first
+    found = pair()
+    for each in (first, *others):
+        found.add(each)
+    return found

@@ -12,6 +12,9 @@ from typing import Any
 
 from blockyard.iscsi.pdu import AsyncEvent
 from blockyard.scsi.alua import STATES
+from blockyard.scsi.traffic import together
+from blockyard.scsi.unit import LogicalUnit
+from blockyard.scsi.virtual import VirtualUnit
 from blockyard.worker import measuring, media_jobs, tape_requests
 from blockyard.worker.cdp_requests import CDP_REQUESTS
 from blockyard.worker.check_requests import CHECK_REQUESTS
@@ -157,7 +160,32 @@ def optical(inventory: Inventory, request: Message) -> Answer:
     return OPTICAL_REQUESTS[request["request"]](drive, request)
 
 
+def activity(inventory: Inventory, request: Message) -> Message:
+    """What initiators have done, and how long it took: of logical units, by the names of their volumes, and of sessions."""
+    names = {unit: name for name, unit in inventory.units.items()}
+    done = {name: list(unit.traffic.by_initiator().values()) for name, unit in inventory.units.items()}
+    return {
+        "volumes": {name: together(pairs).as_dict() for name, pairs in done.items() if pairs},
+        "depths": {name: depth for name, unit in inventory.units.items() if (depth := len(unit.tasks or ()))},
+        "sessions": [
+            {
+                "target": node.name,
+                "tsih": session.tsih,
+                "depth": len(session.commands),
+                "volumes": {
+                    names.get(unit.base if isinstance(unit, VirtualUnit) else unit, ""): nexus.traffic.as_dict()
+                    for nexus in session.nexuses
+                    if nexus.traffic.any and isinstance(unit := nexus.unit, LogicalUnit)
+                },
+            }
+            for node in inventory.nodes.values()
+            for session in node.sessions.values()
+        ],
+    }
+
+
 REQUESTS: dict[str, Callable[[Inventory, Message], Answer]] = {
+    "activity": activity,
     "alive": alive,
     "layer": layer,
     "layer jobs": jobs,

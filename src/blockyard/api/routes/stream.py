@@ -16,7 +16,8 @@ routes = Routes("stream")
 
 _EXAMPLE = {
     200: {
-        "description": "messages `statistics` each second; `sessions`, `jobs` and `configuration` when they have changed; "
+        "description": "messages `statistics` (rates of volumes) and `activity` (their latency, what sessions do) each second; "
+        "`sessions`, `jobs` and `configuration` when they have changed; "
         "`event` for each event, whose id a client that comes again sends as Last-Event-ID",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
