@@ -62,6 +62,8 @@ def create_cache(children: Sequence[Device], options: SsdCreation, opening: Open
                 "The origin has a cache already: detach that, or say force=true to forget what is only in it"
             )
     size = _place_for_mark(origin, options)
+    if size < options.block:
+        raise CacheError(f"The origin is too small: it has {origin.size} bytes, of which {MARK_SIZE} are for the mark")
     superblock = Superblock(uuid.uuid4(), uuid.uuid4(), options.block, slots, size)
     device.discard(0, superblock.data_at)
     device.flush()
