@@ -118,10 +118,115 @@ def test_a_viewer_is_offered_nothing_that_he_may_not_do(api: ApiFactory, tmp_pat
         assert console.wrong == []
 
 
-def test_a_session_that_ends(api: ApiFactory, tmp_path: Path) -> None:  # noqa: F811
+def fill(console: Console, action: str, **fields: str) -> None:
+    """Fill the form of the dialog that is open, and send it."""
+    dialog = console.page.get_by_role("dialog")
+    for label, value in fields.items():
+        field = dialog.get_by_label(label.replace("_", " "), exact=True)
+        if field.evaluate("field => field.tagName") == "SELECT":
+            field.select_option(value)
+        else:
+            field.fill(value)
+    dialog.get_by_role("button", name=action, exact=True).click()
+    dialog.wait_for(state="detached")
+
+
+def removed(console: Console, name: str, what: str) -> None:
+    """Out of the configuration. The page may still ask how it is in the moment when it goes."""
+    assert console.wrong == []
+    console.press(f"Remove: {name}")
+    console.confirm(name, f"Delete {what}")
+    console.go("/")
+    console.page.get_by_role("heading", name="Dashboard").wait_for()
+    console.wrong.clear()
+    console.go("/media")
+
+
+def use_discs(console: Console, directory: Path) -> None:
+    """An optical drive and its discs, from the first to the last."""
+    page = console.page
+    jukebox = directory / "discs"
+    jukebox.mkdir()
+    (directory / "data.iso").write_bytes(bytes(range(256)) * 8 * 700)
+    console.go("/media")
+    console.press("New optical drive")
+    fill(console, "Make it", Name="burner", Jukebox=str(jukebox))
+    card, discs = (
+        page.get_by_role("region", name="Optical drive burner"),
+        page.get_by_role("region", name="Discs of burner"),
+    )
+    console.press("New blank disc: burner")
+    fill(console, "Make it", Name="backup", Kind="dvd+rw", Size="8M")
+    console.press("Insert backup.iso")
+    fill(console, "Insert")
+    card.get_by_text("DVD+RW, blank").wait_for()
+    console.press("Eject: burner")
+    card.get_by_text("empty").wait_for()
+    console.press("Import: burner")
+    fill(console, "Copy it", File=str(directory / "data.iso"), Name="data")
+    discs.get_by_text("data.iso").wait_for()
+    console.press("Copy data.iso")
+    fill(console, "Copy it", To="sheet.cue")
+    discs.get_by_text("sheet.cue").wait_for()
+    assert console.barriers() == []
+    console.press("Label data.iso")
+    fill(console, "Rename it", Name="archive")
+    discs.get_by_text("archive.iso").wait_for()
+    console.press("Delete archive.iso")
+    console.confirm("archive.iso", "Delete disc")
+    discs.get_by_text("archive.iso").wait_for(state="detached")
+    with (jukebox / "zeros.iso").open("wb") as file:
+        file.truncate(100 << 30)  # they take minutes to read
+    page.reload()
+    console.press("Copy zeros.iso")
+    fill(console, "Copy it", To=str(directory / "zeros.iso"))
+    page.get_by_role("meter", name="Progress of export of zeros.iso to zeros.iso").wait_for()
+    console.press("Stop")
+    page.get_by_role("region", name="Copies of burner").get_by_text("cancelled").wait_for()
+    assert not (directory / "zeros.iso").exists()
+    removed(console, "burner", "drive")
+    card.wait_for(state="detached")
+
+
+def use_tapes(console: Console, directory: Path) -> None:
+    """A tape library, and a cartridge that goes everywhere."""
+    page = console.page
+    console.press("New tape library")
+    fill(console, "Make it", Name="vault", Directory=str(directory / "tapes"), Slots="4")
+    cartridges = page.get_by_role("region", name="Cartridges of vault")
+    console.press("New cartridge: vault")
+    fill(console, "Make it", Barcode="A00001L8", Size="64M")
+    cartridges.get_by_text("slot-1").wait_for()
+    console.press("Protect A00001L8")
+    cartridges.get_by_text("protected").wait_for()
+    console.press("Allow writing A00001L8")
+    console.press("Move A00001L8")
+    fill(console, "Move", To="drive-1")
+    page.get_by_text("drive-1: A00001L8").wait_for()
+    assert page.get_by_role("button", name="Take out A00001L8").count() == 0
+    console.press("Move A00001L8")
+    fill(console, "Move", To="slot-3")
+    console.press("Copy A00001L8")
+    fill(console, "Copy it", To=str(directory / "a.tap"))
+    page.get_by_role("region", name="Copies of vault").get_by_text("has 0 blocks and filemarks").wait_for()
+    console.press("Take out A00001L8")
+    cartridges.get_by_text("outside").wait_for()
+    console.press("Put in A00001L8")
+    cartridges.get_by_text("io-1").wait_for()
+    console.press("Import: vault")
+    fill(console, "Copy it", File=str(directory / "a.tap"), Barcode="B00002L8")
+    cartridges.get_by_text("B00002L8").wait_for()
+    assert console.barriers() == []
+    removed(console, "vault", "library")
+    cartridges.wait_for(state="detached")
+
+
+def test_a_session_with_discs_and_tapes(api: ApiFactory, tmp_path: Path) -> None:  # noqa: F811
     server = api(managed=True)
     with chromium(f"http://{server.address}/", tmp_path) as console:
         console.set_up()
+        use_discs(console, tmp_path)
+        use_tapes(console, tmp_path)
         console.press("Log out")
         console.page.get_by_role("heading", name="Log in").wait_for()
         console.page.get_by_label("Name").fill("admin")

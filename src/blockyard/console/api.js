@@ -42,6 +42,7 @@ async function call(method, where, body, etag) {
   return { data: found, etag: response.headers.get('etag') };
 }
 
+export const etagOf = async (where) => (await call('GET', where)).etag;
 export const get = async (where) => (await call('GET', where)).data;
 export const post = async (where, body) => (await call('POST', where, body ?? {})).data;
 export const put = async (where, body, etag) => (await call('PUT', where, body, etag)).data;

@@ -1,9 +1,10 @@
 // What has happened, and what is under way.
 import { html, useState } from '../lib.js';
 import { get, path, remove } from '../api.js';
-import { ago, bytes, count, percent, when } from '../format.js';
+import { ago, percent, when } from '../format.js';
 import { useLive } from '../live.js';
 import { Button, Card, Head, Loaded, Meter, Pill, Select, Table, toast, useData } from '../ui.js';
+import { amount } from './copies.js';
 
 export function Events() {
   const [severity, set] = useState('all');
@@ -17,7 +18,7 @@ export function Events() {
       ['When', (row) => html`<time datetime=${row.time} title=${when(row.time)}>${ago(row.time)}</time>`]]} empty="Nothing that fits." />`}</${Loaded}></${Card}>`;
 }
 
-const amount = (job, value) => (job.unit === 'bytes' ? bytes(value) : `${count(value)} ${job.unit}`);
+
 
 export function Jobs({ me }) {
   const { jobs } = useLive('jobs');
