@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from blockyard.control.roles import Role
 from blockyard.control.state import State
 from tests.api.conftest import ApiFactory
 from tests.api.serving import PASSWORD, Api, known, logged_in, wait_for
+from tests.conftest import need, run
 
 
 def test_passwords_are_kept_as_hashes() -> None:
@@ -40,22 +42,48 @@ def test_one_time_passwords_are_those_of_the_standard() -> None:
 
 
 def test_sessions_of_the_console_end(tmp_path: Path) -> None:
-    now = 0.0
-    logins = Logins(lambda: now)
-    cookie, login = logins.begin("a", "192.0.2.1")
-    now = IDLE - 1
-    assert logins.find(cookie) is login
-    now += IDLE - 1
-    assert logins.find(cookie) is login, "it was seen meanwhile"
-    now += IDLE
-    assert logins.find(cookie) is None
-    cookie, _ = logins.begin("a", "192.0.2.1")
-    end = now + ABSOLUTE
-    while now < end - IDLE / 2:
-        assert logins.find(cookie)
-        now += IDLE / 2
-    now = end
-    assert logins.find(cookie) is None, "however busy it is"
+    now = 1e9
+    with contextlib.closing(State(tmp_path)) as state:
+
+        def again() -> Logins:
+            """As another process has them."""
+            return Logins(lambda: state, lambda: now)
+
+        logins = again()
+        cookie, login = logins.begin("a", "192.0.2.1")
+        now += IDLE - 1
+        assert logins.find(cookie) is login
+        now += IDLE - 1
+        assert logins.find(cookie) is login, "it was seen meanwhile"
+        found = again().find(cookie)
+        assert found == login
+        assert found.csrf == login.csrf, "a start of the server does not end it"
+        now += IDLE
+        assert again().find(cookie) is None
+        assert logins.find(cookie) is None
+        cookie, _ = logins.begin("a", "192.0.2.1")
+        end = now + ABSOLUTE
+        while now < end - IDLE / 2:
+            assert again().find(cookie)
+            now += IDLE / 2
+        now = end
+        assert again().find(cookie) is None, "however busy it is"
+        kept, _ = logins.begin("a", "192.0.2.1")
+        other, mine = logins.begin("a", "192.0.2.1")
+        logins.end_of("a", but=mine)
+        logins.renew(mine, now + 5)
+        assert again().find(kept) is None
+        found = again().find(other)
+        assert found is not None
+        assert found.since == now + 5
+        logins.end(other)
+        assert again().find(other) is None
+        for _ in range(30):
+            logins.begin("b", "192.0.2.1")
+        with state.transaction() as database:
+            rows = database.execute("SELECT * FROM logins").fetchall()
+        assert len(rows) == 20, "of one account"
+        assert cookie not in repr(rows)
 
 
 def test_there_is_always_an_admin(tmp_path: Path) -> None:
@@ -125,6 +153,18 @@ def test_accounts_by_the_api(api: ApiFactory) -> None:
         assert "scrypt" not in client.get("/audit").text + client.get("/accounts").text
 
 
+def test_a_session_outlives_a_start_of_the_server(api: ApiFactory) -> None:
+    served = api()
+    served.account("admin", Role.ADMIN)
+    with logged_in(served, "admin") as client:
+        served.serving.restart()
+        assert client.get("/me").json()["by"] == "session"
+        assert client.post("/tokens", json={}).status_code == 201, "its CSRF token, too"
+        assert client.post("/logout").status_code == 204
+        served.serving.restart()
+        assert client.get("/me").status_code == 401
+
+
 def test_ones_own_password(shared: Api) -> None:
     shared.account("vera", Role.VIEWER)
     with logged_in(shared, "vera") as client, logged_in(shared, "vera") as other:
@@ -137,15 +177,17 @@ def test_ones_own_password(shared: Api) -> None:
         assert client.post("/login", json={"name": "vera", "password": PASSWORD[::-1]}).status_code == 200
 
 
-def test_one_time_passwords(shared: Api) -> None:
+def test_one_time_passwords(shared: Api, tmp_path: Path) -> None:
     shared.account("otto", Role.ADMIN)
     with logged_in(shared, "otto") as client:
-        uri = client.put("/me/totp", json={"password": PASSWORD}).json()["uri"]
+        told = client.put("/me/totp", json={"password": PASSWORD}).json()
+        uri = told["uri"]
+        assert _read_qr(told["qr"], tmp_path) == uri
         secret = parse_qs(urlsplit(uri).query)["secret"][0]
         code = _code(secret, 0)
         assert client.put("/me/totp", json={"password": PASSWORD, "code": "000000"}).status_code in (403, 200)
         assert client.put("/me/totp", json={"password": PASSWORD, "code": code}).status_code == 200
-        assert client.get("/me").status_code == 200, "who has turned it on stays logged in"
+        assert client.get("/me").json()["totp"], "who has turned it on stays logged in"
         assert secret not in client.get("/accounts").text + client.get("/audit").text
     with shared.client() as client:
         answer = client.post("/login", json={"name": "otto", "password": PASSWORD})
@@ -157,11 +199,35 @@ def test_one_time_passwords(shared: Api) -> None:
         following = _code(secret, 1)
         answer = client.post("/login", json={"name": "otto", "password": PASSWORD, "code": following})
         assert answer.status_code == 200
+        client.headers["X-CSRF-Token"] = answer.json()["csrf"]
+        assert client.put("/me/totp", json={"password": "wrong", "off": True}).status_code == 403
+        assert client.put("/me/totp", json={"password": PASSWORD, "off": True}).status_code == 200
+        assert not client.get("/me").json()["totp"]
+
+
+def _read_qr(data_uri: str, directory: Path) -> str:
+    """What a telephone makes of it."""
+    kind, _, text = data_uri.partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    picture = directory / "qr.png"
+    svg = directory / "qr.svg"
+    svg.write_bytes(base64.b64decode(text))
+    run(
+        [
+            need("rsvg-convert", "librsvg2-bin"),
+            "--width",
+            "400",
+            "--background-color",
+            "white",
+            svg,
+            "--output",
+            picture,
+        ]
+    )
+    return run([need("zbarimg", "zbar-tools"), "--nodbus", "--quiet", "--raw", picture]).stdout.strip()
 
 
 def _code(secret: str, later: int) -> str:
-    import base64
-
     return totp.code(base64.b32decode(secret + "=" * (-len(secret) % 8)), int(time.time() // 30) + later)
 
 

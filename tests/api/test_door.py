@@ -95,7 +95,7 @@ def test_tokens_that_are_none(shared: Api) -> None:
         assert answer.headers["www-authenticate"].startswith("Bearer")
     with shared.client(token) as client:
         assert client.get("/me").json() | {"csrf": None} == {
-            "name": "the-viewer", "role": "viewer", "targets": [], "by": "token", "csrf": None, "expires_in": None,
+            "name": "the-viewer", "role": "viewer", "targets": [], "by": "token", "csrf": None, "expires_in": None, "totp": False,
         }  # fmt: skip
 
 

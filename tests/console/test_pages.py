@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import time
 from pathlib import Path
 
 import pytest
 
 from blockyard.block.building import create_layer
+from blockyard.control import totp
 from blockyard.control.roles import Role
 from tests.api.conftest import (
     ApiFactory,
     api,  # noqa: F401  (a fixture)
 )
 from tests.api.serving import Api
-from tests.console.browser import PHONE, Console, chromium
+from tests.console.browser import PASSWORD, PHONE, Console, chromium
 
 PAGES = [
     ("/", "Dashboard"),
@@ -31,6 +34,7 @@ PAGES = [
     ("/jobs", "Jobs"),
     ("/events", "Events"),
     ("/people", "Accounts"),
+    ("/me", "Your account"),
     ("/settings", "Settings"),
     ("/new", "New disk for a host"),
     ("/build", "New volume on layers"),
@@ -115,7 +119,33 @@ def test_a_viewer_is_offered_nothing_that_he_may_not_do(api: ApiFactory, tmp_pat
         page.get_by_role("heading", name="vm", exact=True).wait_for()
         for name in ("Delete", "Change", "Take a snapshot", "Roll back to it"):
             assert page.get_by_role("button", name=name, exact=True).count() == 0
+        turn_on_one_time_passwords(console)
         assert console.wrong == []
+
+
+def turn_on_one_time_passwords(console: Console) -> None:
+    """With what a telephone would have read from the QR code."""
+    page = console.page
+    console.press("Menu")
+    page.get_by_role("link", name="victor").click()
+    console.press("Set them up")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Password").fill(PASSWORD)
+    dialog.get_by_role("button", name="Go on").click()
+    dialog.get_by_role("img", name="QR code").wait_for()
+    assert console.barriers() == []
+    dialog.get_by_text("It cannot be scanned").click()
+    secret = base64.b32decode(dialog.get_by_label("Secret").inner_text().replace(" ", ""))
+    dialog.get_by_label("Code that the app shows").fill(totp.code(secret, int(time.time() // totp.PERIOD)))
+    dialog.get_by_role("button", name="Turn them on").click()
+    page.get_by_role("button", name="Turn them off").wait_for()
+    console.press("New token")
+    dialog.get_by_label("What it is for").fill("backups")
+    dialog.get_by_role("button", name="Make it").click()
+    assert dialog.get_by_label("Token", exact=True).inner_text().startswith("blockyard_")
+    dialog.get_by_role("button", name="I have it").click()
+    page.get_by_role("button", name="Revoke backups").click()
+    page.get_by_text("No program has a token").wait_for()
 
 
 def fill(console: Console, action: str, **fields: str) -> None:

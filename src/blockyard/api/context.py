@@ -27,7 +27,7 @@ class Context:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.hosts: tuple[str, ...] = ()  # names that it goes by, besides its address
-        self.logins = Logins()
+        self.logins = Logins(lambda: self.state)
         self.limits = LoginLimits()
         self.rates = Rates()
         self.hub = Hub(self)

@@ -117,7 +117,7 @@ class Guard:
             return NOBODY, None
         account = self._context.accounts.find(login.account)
         if account is None or account.changed > login.since:
-            self._context.logins.end_of(login.account)
+            self._context.logins.end(cookie or "")
             return NOBODY, None
         if scope["method"] not in _SAFE and not _same(headers.get(CSRF, ""), login.csrf):
             return UNPROVED, None

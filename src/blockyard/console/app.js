@@ -14,6 +14,7 @@ import { Sessions } from './pages/sessions.js';
 import { Hosts } from './pages/hosts.js';
 import { Events, Jobs } from './pages/events.js';
 import { People } from './pages/people.js';
+import { Me } from './pages/me.js';
 import { Media } from './pages/media.js';
 import { Schedules } from './pages/schedules.js';
 import { Settings } from './pages/settings.js';
@@ -24,7 +25,7 @@ import { Build } from './pages/build.js';
 const PAGES = [
   ['/', Dashboard], ['/volumes', Volumes], ['/volumes/:name', VolumePage], ['/pools', Pools], ['/pools/:name', PoolPage], ['/pools/:pool/volumes/:name', PoolVolumePage],
   ['/targets', Targets], ['/targets/:name', TargetPage], ['/hosts', Hosts], ['/sessions', Sessions], ['/schedules', Schedules], ['/media', Media],
-  ['/jobs', Jobs], ['/events', Events], ['/people', People], ['/settings', Settings], ['/new', Wizard], ['/build', Build],
+  ['/jobs', Jobs], ['/events', Events], ['/people', People], ['/me', Me], ['/settings', Settings], ['/new', Wizard], ['/build', Build],
 ];
 
 const MENU = [
@@ -108,7 +109,7 @@ function Shell({ me, onLogOut }) {
         <nav aria-label="Pages">${MENU.map(([heading, entries]) => html`<span class="heading">${heading}</span>
           ${entries.filter(([, to]) => to !== '/people' || me.role === 'admin').map(([text, to]) => html`<a href=${`#${to}`} aria-current=${current(to)}>${text}<${Counted} to=${to} /></a>`)}`)}</nav>
         <div class="me"><${ThemeChoice} />
-          <div class="row between"><span><b>${me.name}</b> <span class="note">${me.role}</span></span><${Button} kind="quiet small" onClick=${onLogOut}>Log out</${Button}></div></div>
+          <div class="row between"><a href="#/me" aria-current=${current('/me')}><b>${me.name}</b> <span class="note">${me.role}</span></a><${Button} kind="quiet small" onClick=${onLogOut}>Log out</${Button}></div></div>
       </header>
       <main class="main" id="main" tabindex="-1" ref=${main}>
         ${!connected && html`<div class="alert warn" role="status">Connecting to the server … what is shown may be out of date.</div>`}

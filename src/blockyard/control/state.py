@@ -52,6 +52,10 @@ CREATE TABLE audit (
     before TEXT NOT NULL, after TEXT NOT NULL
 );
 """,
+    """
+CREATE TABLE logins (cookie BLOB PRIMARY KEY, account TEXT NOT NULL, since REAL NOT NULL, began REAL NOT NULL, \
+seen REAL NOT NULL, address TEXT NOT NULL, id TEXT NOT NULL) WITHOUT ROWID;
+""",
 )
 _VERSION = len(_SCHEMAS)
 _MAX_PORT = 65535  # relative target port identifiers have 16 bits, and 0 is none (SPC-5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -69,12 +71,14 @@ class Totp(Input):
     code: str | None = Field(
         None, max_length=10, description="of the secret that was told before; nothing: tell a new one"
     )
+    off: bool = Field(False, description="ask for one-time passwords no more")
 
 
 class TotpSecret(BaseModel):
     uri: str | None = Field(
-        description="what a telephone takes as a QR code; none: one-time passwords are asked for from now on"
+        description="what a telephone takes as a QR code; none: one-time passwords are asked for from now on, or no more"
     )
+    qr: str | None = Field(None, description="that code as a picture: a data: URI of an SVG image")
 
 
 @routes.get("/accounts", Role.ADMIN)
@@ -142,26 +146,44 @@ async def change_my_password(change: NewPassword, request: Request, here: Here, 
     here.record(who, f"password of {who.name} changed", None, None)
     here.logins.end_of(who.name, but=request.state.login)
     if request.state.login is not None:
-        request.state.login.since = here.accounts.get(who.name).changed
+        here.logins.renew(request.state.login, here.accounts.get(who.name).changed)
 
 
 @routes.put("/me/totp", Role.VIEWER, Owners.THEIRS)
 async def turn_on_my_totp(change: Totp, request: Request, here: Here, who: Who) -> TotpSecret:
-    """Ask whoever asks for one-time passwords: first without a code, which tells a secret, then with a code of that."""
+    """Ask whoever asks for one-time passwords: first without a code, which tells a secret, then with one of its codes."""
     await _check_mine(here, request, who.name, change.password)
-    if change.code is None:
+    if change.off:
+        here.accounts.set_totp(who.name, None)
+    elif change.code is None:
         secret = here.totp_secrets[who.name] = totp.new_secret()
-        return TotpSecret(uri=totp.uri(secret, who.name, "Blockyard"))
-    wanted = here.totp_secrets.get(who.name)
+        uri = totp.uri(secret, who.name, "Blockyard")
+        return TotpSecret(uri=uri, qr=_drawn(uri))
+    else:
+        _confirm(here, who.name, change.code)
+    here.record(who, f"one-time passwords of {who.name} turned {'off' if change.off else 'on'}", None, None)
+    if request.state.login is not None:
+        here.logins.renew(request.state.login, here.accounts.get(who.name).changed)
+    return TotpSecret(uri=None, qr=None)
+
+
+def _confirm(here: Context, name: str, code: str) -> None:
+    """Raises Refused."""
+    wanted = here.totp_secrets.get(name)
     if wanted is None:
         raise Refused(HTTPStatus.CONFLICT, "ask for a secret first, without a code")
-    if not here.accounts.confirm_totp(who.name, wanted, change.code):
+    if not here.accounts.confirm_totp(name, wanted, code):
         raise Refused(HTTPStatus.FORBIDDEN, "this is not the code of now: look at the clocks")
-    del here.totp_secrets[who.name]
-    here.record(who, f"one-time passwords of {who.name} turned on", None, None)
-    if request.state.login is not None:
-        request.state.login.since = here.accounts.get(who.name).changed
-    return TotpSecret(uri=None)
+    del here.totp_secrets[name]
+
+
+def _drawn(text: str) -> str:
+    """A QR code (ISO/IEC 18004), drawn here: nobody else is to see the secret."""
+    import segno  # noqa: PLC0415  (who has no telephone does not wait for it)
+
+    picture = io.BytesIO()
+    segno.make(text, micro=False, error="m").save(picture, kind="svg", scale=8, border=4, light="#fff", xmldecl=False)
+    return "data:image/svg+xml;base64," + base64.b64encode(picture.getvalue()).decode()
 
 
 async def _check_mine(here: Context, request: Request, name: str, password: str) -> None:

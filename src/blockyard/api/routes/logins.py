@@ -52,6 +52,7 @@ class Me(BaseModel):
     csrf: str | None = Field(
         None, description="to be sent as X-CSRF-Token with every change that comes with the cookie"
     )
+    totp: bool = Field(False, description="one-time passwords are asked for when this account logs in")
     expires_in: float | None = Field(None, description="seconds until the session ends if nothing comes any more")
 
 
@@ -127,6 +128,7 @@ def _me(here: Context, who: Identity, login: Login | None) -> Me:
         role=who.role,
         targets=sorted(who.targets),
         by=who.by.partition(" ")[0],
+        totp=any(each.name == who.name and each.totp for each in here.accounts.all()),
         csrf=None if login is None else login.csrf,
         expires_in=None if login is None else here.logins.left(login),
     )
