@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 from pathlib import Path
@@ -13,6 +14,9 @@ from cryptography import x509
 from blockyard.cli.main import main
 from blockyard.control.remote import Remote, Unreachable, pin_of
 from blockyard.control.roles import Role
+from blockyard.control.state import State
+from blockyard.control.users import Users
+from blockyard.iscsi.chap import Account
 from tests.api.conftest import ApiFactory
 from tests.api.serving import PASSWORD, Api, wait_for
 from tests.conftest import run
@@ -51,6 +55,62 @@ def test_commands_by_url(api: ApiFactory, tmp_path: Path, capsys: pytest.Capture
     assert main(["--url", url, "--token-file", str(viewer), "volume", "resize", "disk.img", "256M"]) == 1
     assert "is for operators" in capsys.readouterr().err
     assert main(["--url", f"http://127.0.0.1:{free_port()}", "--token-file", str(token), "status"]) == 7
+
+
+def test_users_pools_and_events_by_url(api: ApiFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the command line does to the state directory here, a server elsewhere does to its own."""
+    served = api("disk.img")
+    road = ["--url", f"http://{served.address}", "--token-file", str(_token(served, tmp_path / "token"))]
+    secret = tmp_path / "secret"
+    secret.write_text("a secret of 18 byt\n")
+    secret.chmod(0o600)
+    back = tmp_path / "back"
+    back.write_text("another secret of it\n")
+    back.chmod(0o600)
+    given = ["--secret-file", str(secret), "--mutual", "disks", "--mutual-secret-file", str(back)]
+
+    def done(*words: str) -> str:
+        assert main([*road, *words]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    done("user", "add", "alice", *given)
+    done("group", "add", "staff", "alice")
+    assert json.loads(done("user", "list", "--json")) == [{"name": "alice", "mutual": "disks", "groups": ["staff"]}]
+    done("user", "set", "alice", "--secret-file", str(back), "--mutual", "disks", "--mutual-secret-file", str(secret))
+    with contextlib.closing(State(served.state)) as state:
+        kept = Users(state).get("alice")
+    assert kept == Account("alice", b"another secret of it", "disks", b"a secret of 18 byt")
+    assert main([*road, "user", "add", "alice", *given]) == 6
+    assert main([*road, "user", "set", "bob", *given]) == 6
+    secret.write_text("short")
+    assert main([*road, "user", "add", "bob", "--secret-file", str(secret)]) == 2
+    assert "bytes" in capsys.readouterr().err
+    done("group", "remove", "staff")
+    assert done("group", "list") == ""
+    done("user", "remove", "alice")
+    shown = done("events", "--count", "20")
+    assert "the user alice was removed, by the-admin" in shown
+    assert [json.loads(line)["what"] for line in done("events", "--json", "--count", "2").splitlines()] == [
+        "users-changed", "users-changed",
+    ]  # fmt: skip
+    assert "secret" not in done("audit", "--json").replace("secrets", "").lower()
+    done("pool", "create", str(tmp_path / "pool"), "--size", "64M")
+    assert main([*road, "pool", "create", "pool", "--size", "64M"]) == 2
+    assert "from / on" in capsys.readouterr().err
+    done("pool", "destroy", str(tmp_path / "pool"), "--yes")
+    assert not (tmp_path / "pool").exists()
+    viewer = ["--url", road[1], "--token-file", str(_token(served, tmp_path / "viewer", Role.VIEWER))]
+    assert main([*viewer, "user", "list"]) == 0
+    assert main([*viewer, "user", "remove", "alice"]) == 1
+    for local in (
+        ["state", "backup", "x"],
+        ["doctor"],
+        ["support-bundle", "x"],
+        ["raid", "examine", "x"],
+        ["image", "info", "x"],
+    ):
+        assert main([*road, *local]) == 2
+        assert "done on this machine" in capsys.readouterr().err
 
 
 def test_tokens_are_not_shown_to_anybody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

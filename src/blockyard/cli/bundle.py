@@ -51,7 +51,7 @@ example:
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `support-bundle` to the commands."""
     what = "put all that helps to find out what is wrong into one file, without secrets"
-    parser = command(commands, "support-bundle", _bundle, what, epilog=_EPILOG)
+    parser = command(commands, "support-bundle", _bundle, what, epilog=_EPILOG, local=True)
     parser.add_argument(
         "file", metavar="FILE", type=Path, nargs="?", help="the file (default: blockyard-support-TIME.tar.gz)"
     )

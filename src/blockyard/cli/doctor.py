@@ -73,7 +73,7 @@ class NotWell(ControlError):
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `doctor` to the commands."""
     what = "look whether the machine has what a server needs, and say what to do"
-    parser = command(commands, "doctor", _doctor, what, epilog=_EPILOG)
+    parser = command(commands, "doctor", _doctor, what, epilog=_EPILOG, local=True)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--all", action="store_true", help="what is well, too")
 

@@ -7,10 +7,12 @@ import contextlib
 import difflib
 import json
 import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from blockyard.cli.parsers import Subparsers, command
-from blockyard.control.administration import ask
+from blockyard.control.administration import REMOTE, ask
 from blockyard.control.catalogue import CATALOGUE
 from blockyard.control.errors import UsageError
 from blockyard.control.events import Event, read_events
@@ -23,13 +25,14 @@ exit status:
   7  nobody serves with this state directory
   5  the state directory cannot be used
 """
-_INTERVAL = 0.5  # seconds between two looks at the database
+_INTERVAL = 0.5  # seconds between two looks at the database, or at a server elsewhere
+_MOST = 10_000  # that a server tells at once
 
 
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `events` to the commands."""
     what = "show what `serve` has recorded, the latest last: failed logins, blocked addresses and the like"
-    parser = command(commands, "events", _show, what, epilog=_EPILOG, local=True)
+    parser = command(commands, "events", _show, what, epilog=_EPILOG)
     parser.add_argument(
         "do",
         metavar="test",
@@ -49,6 +52,9 @@ def _show(directory: Path, options: argparse.Namespace) -> None:
         return
     if options.do == "test":
         _test(directory)
+        return
+    if REMOTE.get() is not None:
+        _print_elsewhere(directory, options)
         return
     with contextlib.closing(State(directory)) as state:
         _print(state, options)
@@ -88,6 +94,23 @@ def _print(state: State, options: argparse.Namespace) -> None:
             return
         while state.changes() == changes:
             time.sleep(_INTERVAL)
+
+
+def _print_elsewhere(directory: Path, options: argparse.Namespace) -> None:
+    """The same, of a server elsewhere."""
+    seen, count = 0, min(max(0, options.count), _MOST)
+    while True:
+        for event in ask(directory, "events", after=seen, last=count):
+            print(json.dumps(event, ensure_ascii=False) if options.json else _line(_read(event)), flush=True)
+            seen = event["id"]
+        if not options.follow:
+            return
+        count = _MOST
+        time.sleep(_INTERVAL)
+
+
+def _read(told: dict[str, Any]) -> Event:
+    return Event(**{**told, "time": datetime.fromisoformat(told["time"]).timestamp()})
 
 
 def _line(event: Event) -> str:

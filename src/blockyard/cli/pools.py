@@ -16,7 +16,7 @@ from blockyard.cli.nouns import create as add
 from blockyard.cli.nouns import remove as take_out
 from blockyard.cli.output import confirm, show, show_jobs, table, watch
 from blockyard.cli.parsers import Action, Subparsers, family
-from blockyard.control.administration import ask
+from blockyard.control.administration import REMOTE, ask
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.pools import create, destroy
 from blockyard.pool.names import Name, parse
@@ -34,7 +34,9 @@ exit status:
 def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> Subparsers[argparse.ArgumentParser]:
     """Add `pool` to the commands; returns what further ones are added to (cli/checking.py)."""
     pool = family(commands, "pool", "pools: thin volumes, snapshots and clones")
-    make = command(pool, "create", _create, "make a pool; no server is needed for that", local=True)
+    make = command(
+        pool, "create", _create, "make a pool; no server is needed for that, and with --url that one makes it"
+    )
     make.add_argument(
         "directory", metavar="DIR", type=Path, help="where its metadata shall be; it is made, or is empty"
     )
@@ -58,9 +60,7 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> Subparsers[ar
     attach.add_argument("--export", action="store_true", help="show each of its volumes as a target of its own")
     detach = command(pool, "detach", _detach, "serve a pool no more; nothing in it changes")
     detach.add_argument("name", metavar="POOL", help="its name")
-    destroy = command(
-        pool, "destroy", _destroy, "do away with a pool that is not served, and with all that is in it", local=True
-    )
+    destroy = command(pool, "destroy", _destroy, "do away with a pool that is not served, and with all that is in it")
     destroy.add_argument("directory", metavar="DIR", type=Path, help="where it is")
     destroy.add_argument("--yes", action="store_true", help="without being asked")
     add = command(pool, "add", _add, "add a member to a pool while it is used: another file or block device")
@@ -173,7 +173,11 @@ def wait_until_freed(directory: Path, pool: str) -> None:
 
 def _create(directory: Path, options: argparse.Namespace) -> None:
     size = 0 if options.size is None else size_of(options.size)
-    create(options.directory, options.members, size, force=options.force)
+    if REMOTE.get() is None:
+        create(options.directory, options.members, size, force=options.force)
+    else:
+        made_of = {"members": options.members, "size": size, "force": options.force}
+        ask(directory, "pool create", path=str(options.directory), **made_of)
     if options.name is not None:
         _attach(directory, options)
         return
@@ -191,7 +195,8 @@ def _detach(directory: Path, options: argparse.Namespace) -> None:
 
 def _destroy(directory: Path, options: argparse.Namespace) -> None:
     confirm(options, str(options.directory), f"the pool in {options.directory} and all its volumes will be lost")
-    left = destroy(options.directory)
+    elsewhere = REMOTE.get() is not None
+    left = ask(directory, "pool destroy", path=str(options.directory)) if elsewhere else destroy(options.directory)
     print(f"{options.directory} is gone")
     for path in left:
         print(f"{path} is free for other uses")

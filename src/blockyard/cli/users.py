@@ -10,22 +10,19 @@ import contextlib
 import getpass
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from blockyard.cli import parsers
 from blockyard.cli.credentials import CredentialsError, read_secret
-from blockyard.cli.parsers import Subparsers, family
-from blockyard.control import audit
+from blockyard.cli.parsers import Action, Subparsers, family
+from blockyard.control.administration import REMOTE, ask
 from blockyard.control.errors import UsageError
-from blockyard.control.events import EventLog
 from blockyard.control.state import State
-from blockyard.control.users import Accounts, Users, generate_secret
-from blockyard.iscsi.chap import MIN_SECRET, Account
-
-_Action = Callable[[Users, argparse.Namespace], str]  # does it, and says what was changed, for the events
+from blockyard.control.user_commands import DOABLE
+from blockyard.control.users import AccountError as NoSuchUser
+from blockyard.control.users import generate_secret
+from blockyard.iscsi.chap import MIN_SECRET
 
 _EXIT_STATUS = """\
 exit status:
@@ -33,6 +30,7 @@ exit status:
   2  the command line does not make sense
   5  the state directory, or the key to the secrets, cannot be used
   6  the user or group does not exist, exists already, or cannot have that name or secret
+  7  with --url: the server cannot be reached, or is another one
 """
 _SECRETS = f"""
 A secret has {MIN_SECRET} bytes at least; Windows takes 12 to 16. It is asked for at the terminal; where there is none, it is a
@@ -65,16 +63,9 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _command(
-    commands: Subparsers[argparse.ArgumentParser], name: str, action: _Action, what: str, *, epilog: str = ""
+    commands: Subparsers[argparse.ArgumentParser], name: str, action: Action, what: str, *, epilog: str = ""
 ) -> argparse.ArgumentParser:
-    return parsers.command(
-        commands,
-        name,
-        partial(_change, action),
-        what,
-        epilog=f"{epilog.lstrip()}\n{_EXIT_STATUS}".lstrip(),
-        local=True,
-    )
+    return parsers.command(commands, name, action, what, epilog=f"{epilog.lstrip()}\n{_EXIT_STATUS}".lstrip())
 
 
 def _secret_options(parser: argparse.ArgumentParser) -> None:
@@ -91,50 +82,47 @@ def _secret_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _change(action: _Action, directory: Path, options: argparse.Namespace) -> None:
+def _do(directory: Path, command: str, **arguments: object) -> Any:
+    """Have it done: to the state directory here, or by the server elsewhere. Raises ControlError."""
+    if REMOTE.get() is not None:
+        return ask(directory, command, **arguments)
     with contextlib.closing(State(directory)) as state:
-        done = action(Users(state), options)
-        if done:
-            events = EventLog(state)
-            events.record("users-changed", f"{done}, by {getpass.getuser()}", who=getpass.getuser())
-            events.flush()
-            audit.record(state, audit.Entry(getpass.getuser(), done))
+        return DOABLE[command](state, {**arguments, "who": getpass.getuser()})
 
 
 # ---- users
 
 
-def _add(users: Users, options: argparse.Namespace) -> str:
+def _add(directory: Path, options: argparse.Namespace) -> None:
     secret = _secret(options, options.secret_file, f"Secret of {options.name}")
-    users.add(_account(options, secret, None), options.group)
-    return f"the user {options.name} was made"
+    _do(directory, "user add", name=options.name, secret=secret, groups=options.group, **_mutual(options))
 
 
-def _set(users: Users, options: argparse.Namespace) -> str:
-    old = users.get(options.name)
+def _set(directory: Path, options: argparse.Namespace) -> None:
     if options.keep and options.secret_file:
         raise UsageError("--keep and --secret-file do not go together")
-    secret = old.secret if options.keep else _secret(options, options.secret_file, f"New secret of {options.name}")
-    users.set(_account(options, secret, old), options.group)
-    return f"the user {options.name} was changed"
+    if options.name not in {user["name"] for user in _do(directory, "user list")}:
+        raise NoSuchUser(f"there is no user {options.name}: `blockyard user list` shows all")
+    secret = None if options.keep else _secret(options, options.secret_file, f"New secret of {options.name}")
+    _do(directory, "user set", name=options.name, secret=secret, groups=options.group, **_mutual(options))
 
 
-def _account(options: argparse.Namespace, secret: bytes, old: Account | None) -> Account:
-    try:
-        account = Account(options.name, secret)
-        if options.mutual is not None:
-            back = _secret(options, options.mutual_secret_file, f"Secret of the target for {options.name}")
-            return replace(account, target_name=options.mutual, target_secret=back)
-        if options.mutual_secret_file is not None:
-            raise UsageError("--mutual-secret-file needs --mutual")
-        if old is not None:
-            return replace(account, target_name=old.target_name, target_secret=old.target_secret)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return account
+def _mutual(options: argparse.Namespace) -> dict[str, str]:
+    """How the target is to prove itself, where that is said. Raises UsageError."""
+    if options.mutual is not None:
+        back = _secret(options, options.mutual_secret_file, f"Secret of the target for {options.name}")
+        return {"mutual": options.mutual, "mutual_secret": back}
+    if options.mutual_secret_file is not None:
+        raise UsageError("--mutual-secret-file needs --mutual")
+    return {}
 
 
-def _secret(options: argparse.Namespace, file: Path | None, prompt: str) -> bytes:
+def _secret(options: argparse.Namespace, file: Path | None, prompt: str) -> str:
+    """As text; what is none, as Python has it in names of files."""
+    return _given(options, file, prompt).decode("utf-8", "surrogateescape")
+
+
+def _given(options: argparse.Namespace, file: Path | None, prompt: str) -> bytes:
     if options.generate:
         if file is not None:
             raise UsageError("--generate makes the secrets up: it takes no file")
@@ -158,53 +146,36 @@ def _of_terminal(prompt: str) -> bytes:
     return secret.encode()
 
 
-def _remove(users: Users, options: argparse.Namespace) -> str:
-    users.remove(options.name)
-    return f"the user {options.name} was removed"
+def _remove(directory: Path, options: argparse.Namespace) -> None:
+    _do(directory, "user remove", name=options.name)
 
 
-def _list_users(users: Users, options: argparse.Namespace) -> str:
-    accounts = users.load()
-    rows = [
-        {"name": name, "mutual": user.target_name, "groups": _groups_of(name, accounts)}
-        for name, user in accounts.users.items()
-    ]
+def _list_users(directory: Path, options: argparse.Namespace) -> None:
+    rows = _do(directory, "user list")
     if options.json:
         print(json.dumps(rows, ensure_ascii=False))
-        return ""
+        return
     for row in rows:
         mutual = f"  mutual: {row['mutual']}" if row["mutual"] else ""
         groups = f"  groups: {', '.join(row['groups'])}" if row["groups"] else ""
         print(f"{row['name']}{mutual}{groups}")
-    return ""
-
-
-def _groups_of(name: str, accounts: Accounts) -> list[str]:
-    return [group for group, members in accounts.groups.items() if name in members]
 
 
 # ---- groups
 
 
-def _group_add(users: Users, options: argparse.Namespace) -> str:
-    users.add_to_group(options.group, options.users)
-    return f"the group {options.group} was given {', '.join(options.users) or 'nobody yet'}"
+def _group_add(directory: Path, options: argparse.Namespace) -> None:
+    _do(directory, "group add", group=options.group, users=options.users)
 
 
-def _group_remove(users: Users, options: argparse.Namespace) -> str:
-    users.remove_from_group(options.group, options.users)
-    return (
-        f"{', '.join(options.users)} left the group {options.group}"
-        if options.users
-        else f"the group {options.group} is gone"
-    )
+def _group_remove(directory: Path, options: argparse.Namespace) -> None:
+    _do(directory, "group remove", group=options.group, users=options.users)
 
 
-def _list_groups(users: Users, options: argparse.Namespace) -> str:
-    groups = users.load().groups
+def _list_groups(directory: Path, options: argparse.Namespace) -> None:
+    groups = _do(directory, "group list")
     if options.json:
         print(json.dumps(groups, ensure_ascii=False))
-        return ""
+        return
     for name, members in groups.items():
         print(f"{name}: {', '.join(members) or '(nobody)'}")
-    return ""

@@ -24,6 +24,7 @@ from blockyard.control.pool_commands import POOL_COMMANDS
 from blockyard.control.roles import Role
 from blockyard.control.schedule_commands import SCHEDULE_COMMANDS
 from blockyard.control.tape_commands import TAPE_COMMANDS
+from blockyard.control.user_commands import USER_COMMANDS
 
 if TYPE_CHECKING:
     from blockyard.control.administration import Request
@@ -146,6 +147,7 @@ COMMANDS: dict[str, Command] = {
     **OPTICAL_COMMANDS,
     **LAYER_COMMANDS,
     **EVENT_COMMANDS,
+    **USER_COMMANDS,
     **HISTORY_COMMANDS,
     **ACTIVITY_COMMANDS,
 }

@@ -6,12 +6,17 @@ target, and volumes of a pool that is exported become targets.
 
 from __future__ import annotations
 
+import asyncio
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blockyard.block.records import join, key
+from blockyard.block.size import MAX_VOLUME
 from blockyard.control.allowed import check_paths
 from blockyard.control.command import Command
 from blockyard.control.errors import ControlError, UsageError
+from blockyard.control.pools import create, destroy
 from blockyard.control.roles import Role
 
 if TYPE_CHECKING:
@@ -127,4 +132,34 @@ async def _look(server: Server, request: Request) -> dict[str, Any]:
     return seen
 
 
-POOL_COMMANDS = {"pool": Command(pool, _role, look=_look), "pools": Command(pools, Role.VIEWER)}
+async def pool_create(server: Server, request: Request) -> None:
+    """Make a pool at a path, which nobody serves yet: see control/pools.py."""
+    directory, members, size = _directory(request), request.get("members") or [], request.get("size") or 0
+    if not isinstance(members, list) or not all(isinstance(each, str) and os.path.isabs(each) for each in members):
+        raise UsageError("members are a list of paths, from / on")
+    if type(size) is not int or not 0 <= size <= MAX_VOLUME:
+        raise UsageError("the size is a number of bytes")
+    check_paths(server.configuration, [str(directory), *members])
+    await asyncio.to_thread(create, directory, members, size, force=bool(request.get("force")))
+
+
+async def pool_destroy(server: Server, request: Request) -> list[str]:
+    """Do away with a pool that is not served; the paths of members that are elsewhere, and free now."""
+    directory = _directory(request)
+    check_paths(server.configuration, [str(directory)])
+    return await asyncio.to_thread(destroy, directory)
+
+
+def _directory(request: Request) -> Path:
+    directory = request.get("path")
+    if not isinstance(directory, str) or not os.path.isabs(directory) or "\0" in directory:
+        raise UsageError("the directory of a pool is a path, from / on")
+    return Path(directory)
+
+
+POOL_COMMANDS = {
+    "pool create": Command(pool_create, Role.ADMIN),
+    "pool destroy": Command(pool_destroy, Role.ADMIN),
+    "pool": Command(pool, _role, look=_look),
+    "pools": Command(pools, Role.VIEWER),
+}
