@@ -181,6 +181,34 @@ def test_a_certificate_that_is_given(api: ApiFactory, tmp_path: Path, capsys: py
     key.write_text("nonsense")
     assert main(["reload", "--state", str(served.state)]) == 0
     assert _served_by(place) == _der(second), "one that cannot be used leaves the old one"
+    third, its_key = _pem(tmp_path, "fourth")
+    key.write_bytes(its_key.read_bytes())
+    certificate.write_bytes(third.read_bytes())
+    wait_for(lambda: _served_by(place) == _der(third), "one that was renewed is taken without being told")
+
+
+def test_acme_challenges_and_the_way_to_https(api: ApiFactory) -> None:
+    """What `certbot --webroot` does: a file in a directory, which is fetched by plain HTTP."""
+    address = _address_beyond_loopback()
+    place, plain = f"{address}:{free_port(address)}", f"{address}:{free_port(address)}"
+    served = api(config="", listen=f'{place}"\nhttp = "{plain}')
+    challenges = served.state / "acme" / ".well-known" / "acme-challenge"
+    challenges.mkdir(parents=True)
+    (challenges / "evaGxfADs6pSRb2LAv9IZ").write_text("evaGxfADs6pSRb2LAv9IZ.thumb_print")
+    (served.state / "acme" / "secret").write_text("nobody's business")
+    path = "/.well-known/acme-challenge"
+    fetched = run(["curl", "-sS", f"http://{plain}{path}/evaGxfADs6pSRb2LAv9IZ"]).stdout
+    assert fetched == "evaGxfADs6pSRb2LAv9IZ.thumb_print"
+    trusted = ssl.create_default_context(cafile=served.state / "api.crt")
+    with httpx.Client(verify=trusted) as client:
+        assert client.get(f"https://{place}{path}/evaGxfADs6pSRb2LAv9IZ").text == fetched, "and by a proxy, say"
+        for wrong in ("/nothing", "/..%2f..%2fsecret", "/../../secret", "/", "/a.b", "/%00"):
+            assert client.get(f"http://{plain}{path}{wrong}").status_code in (404, 308)
+            assert "nobody" not in client.get(f"https://{place}{path}{wrong}").text
+        answer = client.get(f"http://{plain}/api/v1/setup?a=b", headers={"Authorization": "Bearer x"})
+        assert (answer.status_code, answer.headers["location"]) == (308, f"https://{place}/api/v1/setup?a=b")
+        assert client.get(f"http://{plain}/", headers={"Host": "a b"}).status_code in (400, 404)
+        assert client.head(f"http://{plain}{path}/evaGxfADs6pSRb2LAv9IZ").content == b""
 
 
 def test_a_certificate_of_its_own(api: ApiFactory, tmp_path: Path) -> None:

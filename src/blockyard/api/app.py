@@ -13,6 +13,7 @@ from blockyard import __version__
 from blockyard.api import problems
 from blockyard.api.context import Context
 from blockyard.api.guard import COOKIE, CSRF, Guard
+from blockyard.api.plain import CHALLENGES, answer_challenge
 from blockyard.api.problems import Problem
 from blockyard.api.redfish import app as redfish
 from blockyard.api.redfish.door import is_redfish
@@ -89,6 +90,9 @@ def build(context: Context) -> Guard:
     standard = redfish.application()
 
     async def both(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"].startswith(CHALLENGES):
+            await answer_challenge(context.server.options.state, scope, send)
+            return
         if is_redfish(scope["path"]):  # whose paths may end with a slash
             await standard({**scope, "path": scope["path"].rstrip("/")}, receive, send)
         else:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blockyard.api.plain import Plain
 from blockyard.control.administration import short_path
 from blockyard.control.errors import ControlError, StateError
 from blockyard.control.portals import check_free, listen
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LOOK = 2.0  # seconds between two looks at the files of the certificate
 SOCKET = "api.sock"  # in the state directory: for root and for whoever serves
 
 
@@ -36,10 +38,12 @@ class Place:
     sock: socket.socket | None = None
     portal: Portal | None = None  # with the port that it really has
     tls: ssl.SSLContext | None = None
+    plain: socket.socket | None = None  # likewise, for plain HTTP
 
     def close(self) -> None:
-        if self.sock is not None:
-            self.sock.close()
+        for sock in (self.sock, self.plain):
+            if sock is not None:
+                sock.close()
 
 
 class ApiService:
@@ -49,6 +53,9 @@ class ApiService:
         self._server = server
         self._place = Place(None)
         self._built: tuple[Site, Context] | None = None
+        self._plain = Plain(server.options.state)
+        self._watching: asyncio.Task[None] | None = None
+        self._stamp: list[int] = []
 
     @property
     def url(self) -> str | None:
@@ -75,9 +82,18 @@ class ApiService:
 
     def prepare(self, wanted: Api | None) -> Place:
         """Raises PortalError, or StateError for a certificate that cannot be used."""
-        now = self._place
         if wanted is None:
             return Place(None)
+        place = self._prepare(wanted)
+        try:
+            place.plain = self._plain.prepare(wanted.http)
+        except BaseException:
+            place.close()
+            raise
+        return place
+
+    def _prepare(self, wanted: Api) -> Place:
+        now = self._place
         if wanted == now.wanted:  # a certificate that cannot be read now is no reason to refuse some other change
             return Place(wanted, None, now.portal, now.tls)
         asked = portal_from(wanted.listen)
@@ -119,6 +135,8 @@ class ApiService:
         elif self._built is not None:
             self._built[0].cease()  # who is being answered, perhaps about this very change, gets the answer
             self._place.close()
+        self._plain.commit("" if prepared.wanted is None else prepared.wanted.http, prepared.plain)
+        prepared.plain = None  # it is the other's now
         self._place = prepared
 
     # ---- life
@@ -140,6 +158,29 @@ class ApiService:
             self._reload(place)
         else:
             await site.listen(place.sock, place.tls, loopback=place.portal.loopback)
+        await self._plain.start(None if place.tls is None else place.portal.port)
+        self._stamp = self._stamped()
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Take a certificate that was renewed; one of our own making is made anew when it is time."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            try:
+                stamp = self._stamped()
+            except ControlError as error:
+                log.error("the certificate of the API: %s", error)
+                continue
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._reload(self._place)
+
+    def _stamped(self) -> list[int]:
+        """When the files of the certificate were changed; nothing where there are none. Raises StateError."""
+        if self._place.tls is None:
+            return []
+        return [path.stat().st_mtime_ns if path.exists() else 0 for path in self._files_now()]
 
     def _reload(self, place: Place) -> None:
         """Take the certificate as it is now: connections that come from now on get it."""
@@ -180,6 +221,10 @@ class ApiService:
         self._place = Place(None)
 
     def _let_go(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        self._plain.close()
         if self._built is not None:
             site, context = self._built
             site.close()

@@ -124,6 +124,7 @@ _SETTINGS = {  # name: what for, the key that it is listened on or found at, and
         (
             Option("certificate", "its certificate, in PEM", "path", "FILE"),
             Option("key", "the key of that, in PEM", "path", "FILE"),
+            Option("http", "plain HTTP for ACME's challenges, which leads to HTTPS", metavar="ADDR:PORT"),
             Option("paths", "where volumes, pools and layers may lie (default: anywhere)", "list", "DIR", "path"),
         ),
     ),

@@ -116,6 +116,12 @@ def _api(api: Api, groups: Mapping[int, PortalGroup]) -> Api:
             raise RecordError(
                 join("api", "hosts", f"[{number}]"), f"{host!r} is not the name of a host, in small letters"
             )
+    if api.http:
+        plain = _portal(join("api", "http"), api.http, port=80)
+        _check_no_portal(join("api", "http"), plain, groups)
+        if _same_place(plain, portal):
+            raise RecordError(join("api", "http"), f"{plain} is taken by api.listen")
+        api = replace(api, http=plain.written)
     for number, path in enumerate(api.paths):
         if not path.startswith("/"):
             raise RecordError(join("api", f"paths[{number}]"), f"{path!r} does not begin with a slash")

@@ -339,6 +339,7 @@ class Api:
     certificate: str = ""  # PEM file, with all that leads to a known authority; "": one of our own making
     key: str = ""  # PEM file of its key
     hosts: tuple[str, ...] = ()  # names that it goes by, besides its address: of a proxy before it
+    http: str = ""  # ADDR:PORT, usually port 80: plain HTTP for ACME's challenges, which leads all others to HTTPS
     paths: tuple[str, ...] = ()  # directories and devices that volumes, pools and layers may be made of; none: any
 
     def __post_init__(self) -> None:
