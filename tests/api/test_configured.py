@@ -46,6 +46,15 @@ def test_from_a_pool_to_a_disk_that_a_host_uses(shared: Api, tmp_path: Path) -> 
             (session,) = client.get(f"/targets/{IQN}/sessions").json()
             assert session["initiator"] == HOST
             assert client.get("/pools/fast/volumes/mail").json()["initiators"] == [HOST]
+            one = f"/targets/{IQN}/sessions/{session['tsih']}"
+            assert client.get(one).json()["initiator"] == HOST
+            shown = client.get(f"/targets/{IQN}/luns/0")
+            assert shown.json() == {"lun": 0, "volume": "fast/mail"}
+            assert shown.headers["etag"] == client.get(f"/targets/{IQN}").headers["etag"]
+            assert client.get(f"/targets/{IQN}/luns/7").status_code == 404
+            assert client.delete(one).status_code == 204
+            assert client.get(one).status_code == 404
+            assert "session drop" in client.get("/audit").json()[-1]["what"]
         with pytest.raises(LoginError):
             connect(f"iscsi://{shared.serving.portals[0]}/{IQN}/0", initiator_name="iqn.2026-11.test:other")
 
@@ -70,6 +79,9 @@ def test_from_a_pool_to_a_disk_that_a_host_uses(shared: Api, tmp_path: Path) -> 
         assert client.delete("/volumes/fast/mail", headers=whatever).status_code == 204
         assert client.delete("/pools/fast?destroy=true", headers=whatever).status_code == 204
         assert not (tmp_path / "pool").exists()
+        newest = client.get("/events?last=1").json()[0]
+        assert client.get(f"/events/{newest['id']}").json() == newest
+        assert client.get("/events/999999").status_code == 404
         told = [entry["what"] for entry in client.get("/audit?last=50").json()]
         assert sum("pool fast" in what for what in told) == 2
         assert any(what.startswith("pool {") and "create snapshot" in what for what in told)

@@ -48,6 +48,31 @@ def _jobs(client: httpx.Client, kind: str) -> list[dict[str, Any]]:
     return [job for job in client.get("/jobs").json() if job["kind"] == kind]
 
 
+def test_stacks(served: Api, tmp_path: Path) -> None:
+    with served.local() as client:
+        (stack,) = client.get("/stacks").json()
+        assert (stack["volume"], stack["health"], stack["work"]) == ("mirror", "ok", [])
+        tree = client.get("/stacks/mirror").json()
+        assert [member["state"] for member in tree["members"]] == ["in sync", "in sync"]
+        assert [child["label"] for child in tree["children"]] == [f'file("{tmp_path}/{name}.img")' for name in "ab"]
+        assert client.get("/stacks/demo.img").status_code == 404
+        assert client.get("/stack-actions/mirror").json()["scrub"]["long"] is True
+        done = client.post("/stacks/mirror", json={"action": "rate", "options": {"rate": "2M"}})
+        assert (done.status_code, done.json()["job"]) == (200, None)
+        assert client.post("/stacks/mirror", json={"action": "sing"}).status_code == 400
+        begun = client.post("/stacks/mirror", json={"action": "scrub", "layer": "raid1"})
+        assert begun.status_code == 202
+        assert begun.headers["location"] == f"/api/v1/jobs/{begun.json()['job']}"
+        assert client.delete(f"/jobs/{begun.json()['job']}").status_code == 202
+        assert "has not been moved" in client.delete("/moves/mirror").json()["detail"]
+        begun = client.post("/moves/mirror", json={"stack": f"{tmp_path}/away.img"})
+        assert begun.status_code == 202
+        wait_for(lambda: client.get("/stacks/mirror").json()["text"] == "in step", "all is copied")
+        assert client.delete("/moves/mirror").json()["text"].startswith("mirror is on file(")
+        assert client.get("/stacks/mirror").json()["label"] == f'file("{tmp_path}/away.img")'
+        assert "layer move" in client.get("/audit").text
+
+
 def test_jobs_of_layers(served: Api, tmp_path: Path) -> None:
     with served.local() as client:
         begun = _act(client, "scrub")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Path, Query
 from pydantic import BaseModel, Field
 
+from blockyard.api.problems import not_found
 from blockyard.api.security import Here, Owners, Routes, Who
 from blockyard.control.catalogue import CATALOGUE
-from blockyard.control.events import read_events
+from blockyard.control.events import next_events, read_events
 from blockyard.control.roles import Role
 
 routes = Routes("events")
@@ -52,3 +53,12 @@ async def list_events(
     events = read_events(here.state, after=after, last=last if who.everywhere else _MOST)
     theirs = [event for event in events if who.everywhere or event.target in who.targets]
     return [Event.model_validate(event.as_dict()) for event in theirs[-last:]]
+
+
+@routes.get("/events/{event}", Role.VIEWER, Owners.THEIRS)
+async def get_event(event: Annotated[int, Path(ge=1, le=2**62)], here: Here, who: Who) -> Event:
+    """One of them."""
+    for found in next_events(here.state, event - 1, 1):
+        if found.id == event and (who.everywhere or found.target in who.targets):
+            return Event.model_validate(found.as_dict())
+    raise not_found(f"event {event} that is kept")

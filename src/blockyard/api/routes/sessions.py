@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from fastapi import Path
 from pydantic import BaseModel, Field
 
 from blockyard.api.context import Context
 from blockyard.api.problems import not_found
 from blockyard.api.security import Here, Owners, Routes, Who
-from blockyard.control.commands import session_drop
 from blockyard.control.roles import Role
 
 routes = Routes("sessions")
+
+_TSIH = Path(ge=0, le=65535)
 
 
 class Connection(BaseModel):
@@ -45,14 +49,23 @@ async def list_sessions_of_target(target: str, here: Here) -> list[Session]:
     return [session for session in await _sessions(here) if session.target == target]
 
 
+@routes.get("/targets/{target}/sessions/{tsih}", Role.VIEWER, Owners.TARGET)
+async def get_session(target: str, tsih: Annotated[int, _TSIH], here: Here) -> Session:
+    """One of them."""
+    return await _find(here, target, tsih)
+
+
 @routes.delete("/targets/{target}/sessions/{tsih}", Role.OPERATOR, Owners.TARGET, status_code=204)
-async def drop_session(target: str, tsih: int, here: Here) -> None:
+async def drop_session(target: str, tsih: Annotated[int, _TSIH], here: Here, who: Who) -> None:
     """End a session. The initiator may log in again."""
+    session = await _find(here, target, tsih)
+    await here.command(who, "session drop", initiator=session.initiator, target=target, tsih=tsih)
+
+
+async def _find(here: Context, target: str, tsih: int) -> Session:
     for session in await _sessions(here):
         if (session.target, session.tsih) == (target, tsih):
-            request = {"initiator": session.initiator, "target": target, "tsih": tsih}
-            await session_drop(here.server, request)
-            return
+            return session
     raise not_found(f"session {tsih} of {target!r}")
 
 

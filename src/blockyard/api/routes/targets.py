@@ -95,6 +95,16 @@ async def list_luns(target: str, here: Here) -> list[Lun]:
     return [Lun(lun=lun, volume=volume) for lun, volume in sorted(here.server.settled.targets[target].luns.items())]
 
 
+@routes.get("/targets/{target}/luns/{lun}", Role.VIEWER, Owners.TARGET)
+async def get_lun(target: str, lun: Annotated[int, Path(ge=0, le=MAX_LUN)], here: Here, response: Response) -> Lun:
+    """One of them. The ETag is the target's."""
+    for each in await list_luns(target, here):
+        if each.lun == lun:
+            described(here, TABLE, target, response)
+            return each
+    raise not_found(f"LUN {lun} of {target!r}")
+
+
 @routes.put("/targets/{target}/luns/{lun}", Role.ADMIN)
 async def put_lun(
     target: str,

@@ -51,7 +51,7 @@ function Act({ layer, label, name, action, member, onClose, onDone }) {
 }
 
 function Move({ name, onClose, onDone }) {
-  const form = useForm({ stack: '' }, async ({ stack }) => { await post('/commands/layer%20move', { volume: name, stack }); toast('It has begun: hosts go on meanwhile.'); onDone(); onClose(); });
+  const form = useForm({ stack: '' }, async ({ stack }) => { await post(`/moves/${encodeURIComponent(name)}`, { stack }); toast('It has begun: hosts go on meanwhile.'); onDone(); onClose(); });
   return html`<${FormDialog} title=${`Move ${name} to other disks`} form=${form} onClose=${onClose} action="Move">
     <p>All is copied while hosts use it; what they write goes to both. When that is done, you let go of the old disks.</p>
     <${Input} label="Where to" help="A path, or a stack such as raid1(/dev/sdc, /dev/sdd); as large as it is now at least." ...${form.bind('stack')} required spellcheck="false" autocomplete="off" /></${FormDialog}>`;
@@ -103,7 +103,7 @@ function Work({ jobs, canCancel }) {
 
 function Moved({ name, tree, isAdmin, onDone }) {
   if (tree.label !== 'moving') return null;
-  const finish = async () => { toast((await post('/commands/layer%20finish', { volume: name })).result.said); onDone(); };
+  const finish = async () => { toast((await remove(`/moves/${encodeURIComponent(name)}`)).text); onDone(); };
   return tree.text === 'in step' ? html`<div class="alert good row between" role="status">All is copied; both have everything.${isAdmin && html`<${Button} kind="small" onClick=${finish}>Let go of the old disks</${Button}>`}</div>`
     : html`<div class="alert warn" role="status">It is being moved: ${percent(...tree.progress).toFixed(0)} % is copied.</div>`;
 }
