@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import time
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 from blockyard.block.building import create_layer
 from blockyard.control import totp
+from blockyard.control.history.sampling import Point, Values
+from blockyard.control.history.series import RESOLUTIONS
+from blockyard.control.history.store import Store
 from blockyard.control.roles import Role
 from tests.api.conftest import (
     ApiFactory,
@@ -76,8 +80,45 @@ def furnish(server: Api, directory: Path) -> str:
         return name
 
 
+def remember(state: Path) -> None:
+    """A history of a week, and of the last hour."""
+
+    def damaged(what: str, text: str) -> None:
+        raise AssertionError(text)
+
+    state.mkdir()
+    store, now = Store(state, damaged), int(time.time())
+    for resolution, span in ((RESOLUTIONS[-1], 8 * 86400), (RESOLUTIONS[0], 3600)):
+        for at in range((now - span) // resolution.step * resolution.step, now - 60, resolution.step):
+            busy = 1 + math.sin(at / 13751)
+            work: Values = (900 * busy, 400 * busy, 4e7 * busy, 9e6, 2e-4, 3e-3 * busy, 4e-4, 5e-3, 4 * busy, 0.9)
+            kinds: dict[str, dict[str, Values]] = {"total": {"": work}, "volume": {"demo.img": work}, "pool": {}}
+            kinds["pool"]["fast"] = (at / 9, 2e8, 3e8)
+            store.write([Point(resolution, at, kinds)], now)
+    store.close()
+
+
+def look_back(console: Console, pool: str) -> None:
+    """At graphs of what was, with the keyboard."""
+    page = console.page
+    page.get_by_role("img", name="Latency, the last hour").wait_for()
+    button = page.get_by_role("group", name="How far back").get_by_role("button", name="60 days")
+    button.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("img", name="Throughput, the last 60 days").wait_for()
+    assert button.get_attribute("aria-pressed") == "true"
+    page.get_by_text("In figures").focus()
+    page.keyboard.press("Enter")
+    figures = page.get_by_role("region", name="Figures, the last 60 days")
+    figures.get_by_role("row", name="Latency: Writes, 99 %").get_by_role("cell", name="5 ms").first.wait_for()
+    assert console.barriers() == []
+    console.go(pool)
+    page.get_by_role("img", name="Space, the last hour").wait_for()
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_page(api: ApiFactory, tmp_path: Path, dark: bool) -> None:  # noqa: F811
+    remember(tmp_path / "state-0")
     server = api(managed=True)
     name = furnish(server, tmp_path)
     with chromium(f"http://{server.address}/", tmp_path, dark=dark) as console:
@@ -87,6 +128,8 @@ def test_every_page(api: ApiFactory, tmp_path: Path, dark: bool) -> None:  # noq
         console.set_up()
         for where, heading in [*PAGES, (f"/targets/{name}", name)]:
             look_at(console, where, heading)
+        console.go("/volumes/demo.img")
+        look_back(console, "/pools/fast")
         assert console.wrong == []
 
 

@@ -4,8 +4,13 @@ import { html, useEffect, useRef } from './lib.js';
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** `series`: [label, colour variable, array of values]; `times`: seconds since 1970; `show`: value → text. */
-export function Chart({ times, series, show, label }) {
+/**
+ * `series`: [label, colour variable, array of values, dashed?]; `times`: seconds since 1970; `show`: value → text; `span`: from when to when,
+ * where that is not what there is; `least`: what the scale goes to at least.
+ */
+export function Chart({ times, series, show, label, span, least = 1 }) {
+  const shown = useRef(null);
+  shown.current = span;
   const holder = useRef(null);
   const plot = useRef(null);
   const data = [times, ...series.map(([, , values]) => values)];
@@ -15,9 +20,9 @@ export function Chart({ times, series, show, label }) {
       const axis = { stroke: colour('--muted'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false }, font: '12px system-ui' };
       plot.current = new uPlot({
         width: holder.current.clientWidth, height: 190, cursor: { y: false }, legend: { show: false },
-        scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
+        scales: { x: { range: (_, low, high) => shown.current ?? [low, high] }, y: { range: (_, low, high) => [0, Math.max((high ?? 0) * 1.1, least)] } },
         axes: [axis, { ...axis, size: 70, values: (_, ticks) => ticks.map(show) }],
-        series: [{}, ...series.map(([name, variable]) => ({ label: name, stroke: colour(variable), width: 2, fill: `${colour(variable)}22`, points: { show: false } }))],
+        series: [{}, ...series.map(([name, variable, , dashed]) => ({ label: name, stroke: colour(variable), width: dashed ? 1 : 2, dash: dashed ? [5, 4] : undefined, fill: dashed ? undefined : `${colour(variable)}22`, points: { show: false } }))],
       }, data, holder.current);
     };
     draw();
@@ -28,7 +33,9 @@ export function Chart({ times, series, show, label }) {
     return () => { sized.disconnect(); themed.disconnect(); plot.current.destroy(); plot.current = null; };
   }, []);
   useEffect(() => { if (plot.current) plot.current.setData(data); });
-  const words = series.map(([name, , values]) => `${name} ${show(values.at(-1) ?? 0)}`).join(', ');
-  return html`<div><div class="legend" aria-hidden="true">${series.map(([name, variable, values]) => html`<span><i class=${variable === '--read' ? 'i-read' : 'i-write'}></i>${name} <b>${show(values.at(-1) ?? 0)}</b></span>`)}</div>
+  const last = (values) => values.findLast((value) => value !== null && value !== undefined);
+  const said = (values) => (last(values) === undefined ? '–' : show(last(values)));
+  const words = series.map(([name, , values]) => `${name} ${said(values)}`).join(', ');
+  return html`<div><div class="legend" aria-hidden="true">${series.map(([name, variable, values, dashed]) => html`<span><i class=${`${variable === '--read' ? 'i-read' : 'i-write'}${dashed ? ' dashed' : ''}`}></i>${name} <b>${said(values)}</b></span>`)}</div>
     <div class="chart" ref=${holder} role="img" aria-label=${`${label}: now ${words}`}></div></div>`;
 }

@@ -32,6 +32,13 @@ export function count(value) {
   return value >= 100 || Number.isInteger(value) ? String(Math.round(value)) : value.toFixed(1);
 }
 
+/** Seconds that a command takes → "250 µs", "3.1 ms". */
+export function latency(seconds) {
+  if (seconds === null || seconds === undefined) return '–';
+  if (seconds < 1e-3) return `${Math.round(seconds * 1e6)} µs`;
+  return seconds < 1 ? `${Number((seconds * 1e3).toPrecision(3))} ms` : `${Number(seconds.toPrecision(3))} s`;
+}
+
 export function plural(number, noun) { return `${number} ${noun}${number === 1 ? '' : 's'}`; }
 
 /** Seconds since 1970, or RFC 3339, → a Date. */

@@ -1,10 +1,10 @@
 // What changes by itself: one stream of server-sent events for the whole console, and who looks at it.
 import { useEffect, useState } from './lib.js';
 
-const KEPT = 300; // seconds of throughput
+const KEPT = 300; // seconds of throughput and latency
 const listeners = new Set();
 
-export const live = { connected: false, statistics: null, series: [], sessions: null, jobs: [], events: [], configuration: 0 };
+export const live = { connected: false, statistics: null, series: [], activity: null, times: [], sessions: null, jobs: [], events: [], configuration: 0 };
 let source = null;
 
 function tell(what) { for (const listener of listeners) listener(what); }
@@ -23,6 +23,7 @@ export function connect() {
     if (source && source.readyState === EventSource.CLOSED) { const again = source; setTimeout(() => { if (source === again) { source = null; connect(); } }, 3000); }
   };
   take('statistics', (found) => { live.statistics = found; live.series = [...live.series, found].slice(-KEPT); });
+  take('activity', (found) => { live.activity = found; live.times = [...live.times, { time: found.time, ...found.total }].slice(-KEPT); });
   take('sessions', (found) => { live.sessions = found; });
   take('jobs', (found) => { live.jobs = found; });
   take('event', (found) => { live.events = [found, ...live.events].slice(0, 200); });

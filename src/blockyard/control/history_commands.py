@@ -27,7 +27,9 @@ async def history_show(server: Server, request: Request) -> dict[str, Any]:
         raise UsageError("resolution is a number of seconds")
     try:
         wanted = span(begin, end, step, time.time())
-        return dict(as_message(wanted, await server.history.read([parse(name) for name in names], wanted)))
+        return dict(
+            as_message(wanted, await server.history.read([parse(name) for name in names], wanted, server.settled))
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     except LookupError as error:

@@ -73,7 +73,7 @@ async def get_history(
     if not all(_may_see(here, who, name) for name in names):
         raise not_found("such series")
     try:
-        graphs = await here.server.history.read(names, wanted)
+        graphs = await here.server.history.read(names, wanted, here.server.settled)
     except LookupError as error:
         raise not_found(f"history of {error.args[0]}") from None
     return History.model_validate(as_message(wanted, graphs))

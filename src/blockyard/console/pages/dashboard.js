@@ -2,7 +2,8 @@
 import { html } from '../lib.js';
 import { get } from '../api.js';
 import { Chart } from '../chart.js';
-import { ago, bytes, count, percent, plural } from '../format.js';
+import { History } from '../history.js';
+import { ago, bytes, count, latency, percent, plural } from '../format.js';
 import { useLive } from '../live.js';
 import { Card, Head, Loaded, Meter, Pill, Table, useData } from '../ui.js';
 import { outline } from './stack.js';
@@ -11,10 +12,14 @@ function Throughput() {
   const { series } = useLive('statistics');
   const times = series.map((each) => each.time);
   const of = (key) => series.map((each) => each.total[key]);
-  return html`<${Card} title="Throughput" note="the last five minutes" span="span6">
+  const { times: activities } = useLive('activity');
+  const took = (key) => activities.map((each) => each[key]);
+  return html`<${Card} title="Throughput" note="the last five minutes" span="span4">
       <${Chart} label="Throughput" times=${times} show=${(value) => `${bytes(value)}/s`} series=${[['Read', '--read', of('read_bytes')], ['Written', '--write', of('write_bytes')]]} /></${Card}>
-    <${Card} title="Commands" note="a second" span="span6">
-      <${Chart} label="Commands a second" times=${times} show=${(value) => count(value)} series=${[['Reads', '--read', of('read_ops')], ['Writes', '--write', of('write_ops')]]} /></${Card}>`;
+    <${Card} title="Commands" note="a second" span="span4">
+      <${Chart} label="Commands a second" times=${times} show=${(value) => count(value)} series=${[['Reads', '--read', of('read_ops')], ['Writes', '--write', of('write_ops')]]} /></${Card}>
+    <${Card} title="Latency" note="of 99 % of the commands, at most" span="span4">
+      <${Chart} label="Latency" times=${activities.map((each) => each.time)} show=${latency} least=${1e-4} series=${[['Reads', '--read', took('read_p99')], ['Writes', '--write', took('write_p99')]]} /></${Card}>`;
 }
 
 export function health(pools, volumes = []) {
@@ -30,13 +35,14 @@ export function health(pools, volumes = []) {
 }
 
 function Busiest() {
-  const { statistics } = useLive('statistics');
+  const { statistics, activity } = useLive('statistics', 'activity');
+  const slowest = ({ name }) => { const { read_p99: read, write_p99: write } = activity?.volumes[name] ?? {}; return latency(Math.max(read ?? 0, write ?? 0) || null); };
   const rows = Object.entries(statistics?.volumes ?? {}).map(([name, rates]) => ({ name, ...rates, all: rates.read_ops + rates.write_ops }))
     .sort((a, b) => b.all - a.all).slice(0, 6);
   return html`<${Card} title="Busiest volumes" span="span6"><${Table} label="Busiest volumes" rows=${rows} keyOf=${(row) => row.name} columns=${[
     ['Volume', (row) => html`<a class="wrap" href=${`#/volumes/${encodeURIComponent(row.name)}`}>${row.name}</a>`],
     ['Reads/s', (row) => count(row.read_ops), { number: true }], ['Writes/s', (row) => count(row.write_ops), { number: true }],
-    ['Data/s', (row) => bytes(row.read_bytes + row.write_bytes), { number: true }]]} empty="No volume is being served." /></${Card}>`;
+    ['Data/s', (row) => bytes(row.read_bytes + row.write_bytes), { number: true }], ['Latency', slowest, { number: true, extra: true }]]} empty="No volume is being served." /></${Card}>`;
 }
 
 function Who() {
@@ -58,7 +64,7 @@ function Stacks({ volumes }) {
     ['Under way', (row) => busy(row.name).map((job) => html`<div key=${job.id}><div class="row between"><span>${job.kind}</span><span class="note">${percent(job.done, job.total).toFixed(0)} %</span></div><${Meter} mood="plain" label=${`Progress of ${job.kind} of ${row.name}`} value=${percent(job.done, job.total)} /></div>`)]]} /></${Card}>`;
 }
 
-export function Dashboard() {
+export function Dashboard({ me }) {
   const status = useData(() => get('/status'), [], ['configuration', 'sessions']);
   const pools = useData(() => get('/pools'));
   const volumes = useData(() => get('/volumes'), [], ['configuration', 'jobs', 'event']);
@@ -76,6 +82,7 @@ export function Dashboard() {
           <div class="row between"><a href=${`#/pools/${encodeURIComponent(pool.name)}`}>${pool.name}</a><span class="note">${pool.space ? `${bytes(pool.space.used)} of ${bytes(pool.space.size)} used, ${bytes(pool.space.provisioned)} promised` : pool.problem}</span></div>
           ${pool.space && html`<${Meter} label=${`Space used in ${pool.name}`} value=${percent(pool.space.used, pool.space.size)} />`}</div>`)}</div></${Card}>`}
         <${Stacks} volumes=${volumes.data ?? []} />
+        ${me.role !== 'owner' && html`<${History} series="total" />`}
         <${Busiest} /><${Who} />
         <${Card} title="Latest events" actions=${html`<a href="#/events">All events</a>`}><${Loaded} of=${events}>${(list) => html`<${Table} label="Latest events" rows=${[...list].reverse()} keyOf=${(row) => row.id} columns=${[
           ['', (row) => html`<${Pill} state=${row.severity} />`], ['What', (row) => html`<span class="wrap">${row.text}</span>`], ['When', (row) => ago(row.time), { extra: true }]]} empty="Nothing has happened yet." />`}</${Loaded}></${Card}>

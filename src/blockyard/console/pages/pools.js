@@ -2,6 +2,7 @@
 import { html } from '../lib.js';
 import { edit, get, path, post, put } from '../api.js';
 import { bytes, sizeOf, percent, plural } from '../format.js';
+import { History } from '../history.js';
 import { useLive } from '../live.js';
 import { Button, Card, Check, DeleteDialog, Facts, FormDialog, Head, Input, Loaded, Meter, Pill, Table, toast, useData, useDialog, useForm } from '../ui.js';
 
@@ -66,6 +67,7 @@ export function PoolPage({ name, me }) {
       <${Card} title="Health" span="span5"><div class="stack"><${Pill} state=${pool.health} />${pool.problem && html`<p>${pool.problem}</p>`}
         <${Facts} of=${pool.members.map((each) => [`Member ${each.number}`, html`<span class="wrap">${each.path}</span> ${bytes(each.size)}`])} />
         ${jobs.filter((job) => job.pool === name && job.state === 'running').map((job) => html`<div key=${job.id}><p>${job.kind} of ${job.subject}</p><${Meter} mood="plain" label=${job.kind} value=${percent(job.done, job.total)} /></div>`)}</div></${Card}>
+      <${History} series=${`pool:${name}`} />
       <${Card} title="Volumes" note=${plural(volumes.length, 'volume')}><${Table} label="Volumes of the pool" rows=${volumes} keyOf=${(row) => row.name} columns=${[
         ['Name', (row) => html`<a href=${`#/pools/${encodeURIComponent(name)}/volumes/${encodeURIComponent(row.name)}`}>${row.name}</a>`], ['Size', (row) => bytes(row.size), { number: true }], ['Takes', (row) => bytes(row.used), { number: true }],
         ['Snapshots', (row) => row.snapshots, { number: true }], ['Clone of', (row) => row.origin ?? '', { extra: true }], ['Hosts', (row) => row.initiators.length || '–', { number: true, extra: true }]]} empty="No volume yet." /></${Card}>

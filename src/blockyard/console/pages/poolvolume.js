@@ -3,7 +3,8 @@ import { html, useEffect, useState } from '../lib.js';
 import { edit, get, path, post, put, remove } from '../api.js';
 import { reachable } from '../connect.js';
 import { Timeline } from '../timeline.js';
-import { bytes, count, date, duration, sizeOf, plural, when } from '../format.js';
+import { bytes, count, date, duration, latency, sizeOf, plural, when } from '../format.js';
+import { History } from '../history.js';
 import { useLive } from '../live.js';
 import { Button, Card, DeleteDialog, Facts, FormDialog, Head, Input, Loaded, Paste, Pill, Select, Table, toast, useData, useDialog, useForm } from '../ui.js';
 import { nameLike } from './targets.js';
@@ -131,11 +132,12 @@ export function PoolVolumePage({ pool, name, me }) {
     return { volume, snapshots, protection, targets: targetsOf(targets, volumes, pool, name), served: volumes.find((each) => each.pool === pool && each.volume === name && !each.snapshot) };
   }, [where], ['configuration', 'jobs', 'event']);
   useEffect(() => { const timer = setInterval(found.reload, 5000); return () => clearInterval(timer); }, [found.reload]);
-  const { statistics } = useLive('statistics');
+  const { statistics, activity } = useLive('statistics', 'activity');
   const [dialog, open] = useDialog();
   const canChange = me.role !== 'viewer';
   return html`<${Loaded} of=${found}>${({ volume, snapshots, protection, targets, served }) => {
     const rates = served && statistics?.volumes[served.name];
+    const times = served && activity?.volumes[served.name];
     return html`<${Head} title=${name} crumbs=${[['Pools', '#/pools'], [pool, `#/pools/${encodeURIComponent(pool)}`]]} sub=${`${bytes(volume.size)}, of which ${bytes(volume.used)} are taken`}>
         ${canChange && html`<button type="button" onClick=${() => open((close) => html`<${Change} where=${where} volume=${volume} onClose=${close} onDone=${found.reload} />`)}>Change</button>
           <button type="button" class="danger" onClick=${() => open((close) => html`<${DeleteDialog} what="volume" name=${name} text="The volume and all of its data are gone then, its snapshots too." onClose=${close}
@@ -145,7 +147,9 @@ export function PoolVolumePage({ pool, name, me }) {
         <${Card} title="About it" span="span6"><${Facts} of=${[['Size', bytes(volume.size)], ['Written', bytes(volume.mapped)], ['Takes of the pool', `${bytes(volume.used)}, with its snapshots`], ['Chunks', bytes(volume.chunk)], ['Checksums', volume.checksums ? 'on' : 'off'],
           ['Quota', volume.quota ? bytes(volume.quota) : 'none'], ['Reservation', volume.reservation ? bytes(volume.reservation) : 'none'], volume.origin && ['Clone of', volume.origin], ['Identity', html`<code>${volume.uuid}</code>`]]} /></${Card}>
         <${Card} title="In use" note="a second" span="span6"><${Facts} of=${[['Reads', rates ? `${count(rates.read_ops)} · ${bytes(rates.read_bytes)}` : '–'], ['Writes', rates ? `${count(rates.write_ops)} · ${bytes(rates.write_bytes)}` : '–'],
+          ['Latency', times ? `reads ${latency(times.read_p50)}, 99 % in ${latency(times.read_p99)}; writes ${latency(times.write_p50)}, 99 % in ${latency(times.write_p99)}` : '–'],
           ['Hosts', volume.initiators.length ? volume.initiators.join(', ') : 'none'], ['Targets', targets.length ? targets.map((each) => html`<a class="wrap" href=${`#/targets/${encodeURIComponent(each.name)}`}>${each.name}</a> `) : html`none <a href="#/new">show it to a host</a>`]]} /></${Card}>
+        ${served && html`<${History} series=${`volume:${served.name}`} />`}
         ${protection.bookmarks.length > 0 && html`<${Card} title="Bookmarks"><${Table} label="Bookmarks" rows=${protection.bookmarks} keyOf=${(row) => row.name} columns=${[['Name', (row) => row.name], ['Moment', (row) => when(row.time)],
           ['', (row) => canChange && html`<${Button} kind="small danger" onClick=${async () => { await remove(`${where}${path('cdp', 'bookmarks', row.name)}`); found.reload(); }}>Delete</${Button}>`]]} /></${Card}>`}
         <${Snapshots} where=${where} list=${snapshots} canChange=${canChange} open=${open} onDone=${found.reload} />

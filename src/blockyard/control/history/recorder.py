@@ -14,6 +14,7 @@ from blockyard.control.errors import StateError
 from blockyard.control.history.sampling import Sampler, look
 from blockyard.control.history.series import COLUMNS, TICK, Resolution, SeriesName, resolution_for, resolution_of
 from blockyard.control.history.store import Series, Store, Tell
+from blockyard.worker.configuration import Settled
 
 T = TypeVar("T")
 
@@ -77,12 +78,18 @@ class History:
         if points:
             self._store.write(points, now)
 
-    async def read(self, names: list[SeriesName], wanted: Span) -> list[Graph]:
-        """Raises StateError; LookupError where there is no such series."""
-        return await _in_thread(lambda: [self._graph(name, wanted) for name in names])
+    async def read(self, names: list[SeriesName], wanted: Span, settled: Settled) -> list[Graph]:
+        """Raises StateError; LookupError where there is no such series, and nothing that one could be of."""
+        return await _in_thread(lambda: [self._graph(name, wanted, settled) for name in names])
 
-    def _graph(self, name: SeriesName, wanted: Span) -> Graph:
-        points = self._store.read(name, wanted.resolution, wanted.begin, wanted.end)
+    def _graph(self, name: SeriesName, wanted: Span, settled: Settled) -> Graph:
+        try:
+            points = self._store.read(name, wanted.resolution, wanted.begin, wanted.end)
+        except LookupError:
+            served = {"total": {""}, "volume": settled.volumes.keys(), "pool": settled.pools.keys()}
+            if name.name not in served[name.kind]:
+                raise
+            points = []  # it is new
         columns = COLUMNS[name.kind]
         values = zip(*(values for _, values in points), strict=True) if points else ((),) * len(columns)
         told = {column: list(map(_told, found)) for column, found in zip(columns, values, strict=True)}
