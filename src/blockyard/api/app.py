@@ -17,6 +17,7 @@ from blockyard.api.plain import CHALLENGES, answer_challenge
 from blockyard.api.problems import Problem
 from blockyard.api.redfish import app as redfish
 from blockyard.api.redfish.door import is_redfish
+from blockyard.api.redfish.queries import Queries
 from blockyard.api.routes import (
     accounts,
     cdp,
@@ -89,7 +90,7 @@ def build(context: Context) -> Guard:
     app = application()
     if (CONSOLE / "index.html").is_file():
         app.mount("/", StaticFiles(directory=CONSOLE, html=True))
-    standard = redfish.application()
+    standard = Queries(redfish.application(), redfish.STREAMS)
 
     async def both(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"].startswith(CHALLENGES):

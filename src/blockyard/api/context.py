@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+import uuid
+from functools import cached_property
 from typing import Any
 
 from blockyard.api.hub import Hub
@@ -44,6 +46,11 @@ class Context:
         if self._state is None:
             self._state = State(self.server.options.state)
         return self._state
+
+    @cached_property
+    def uuid(self) -> str:
+        """The identity of the service: of the name that its default target has, which is made up once."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, self.state.default_target_name()))
 
     @property
     def accounts(self) -> Accounts:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from blockyard.control.activity import Activity, activity
@@ -31,18 +32,21 @@ _BACKLOG = 500  # events that one who comes again is told
 _RATES = ("read_ops", "read_bytes", "write_ops", "write_bytes", "other_ops", "errors")
 
 Report = dict[str, Any]
+Form = Callable[[str, Any, int | None], bytes]  # of a message: its name, what it tells, its number; nothing: none
 
 
 class Subscription:
     """One who watches: an iterator of messages, until it is let go of."""
 
-    def __init__(self, who: Identity) -> None:
+    def __init__(self, who: Identity, form: Form | None = None) -> None:
         self.who = who
+        self.form = form or _message
+        self.id = secrets.token_hex(6)  # for people: it opens nothing
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUE + 1)
         self._over = False
 
     def put(self, message: bytes) -> None:
-        if self._over:
+        if self._over or not message:
             return
         if self._queue.qsize() >= _QUEUE:
             self.end()
@@ -73,12 +77,12 @@ class Hub:
         self._activity: Activity | None = None
         self._told: dict[str, Any] = {}
 
-    def subscribe(self, who: Identity, after: int | None) -> Subscription | None:
+    def subscribe(self, who: Identity, after: int | None, form: Form | None = None) -> Subscription | None:
         """Watch from now on, and be told of events after the one with that number. None where too many do."""
         same = sum(each.who.name == who.name for each in self._subscriptions)
         if len(self._subscriptions) >= MAX_STREAMS or same >= MAX_EACH:
             return None
-        subscription = Subscription(who)
+        subscription = Subscription(who, form)
         subscription.put(b"retry: 2000\n\n")
         if not self._subscriptions:
             self._event = self._newest()
@@ -93,6 +97,10 @@ class Hub:
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         return subscription
+
+    def watching(self, form: Form) -> list[Subscription]:
+        """Who is told in this form."""
+        return [each for each in self._subscriptions if each.form is form]
 
     def leave(self, subscription: Subscription) -> None:
         if subscription in self._subscriptions:
@@ -162,7 +170,7 @@ class Hub:
     def _tell_all(self, name: str, found: Any, *, number: int | None = None) -> None:
         whole = _message(name, found, number)
         for subscription in list(self._subscriptions):
-            if subscription.who.everywhere:
+            if subscription.who.everywhere and subscription.form is _message:
                 subscription.put(whole)
             else:
                 self._tell(subscription, name, found, number=number)
@@ -171,7 +179,7 @@ class Hub:
         if not subscription.who.everywhere:
             found = self._of_owner(subscription.who, name, found)
         if found is not None:
-            subscription.put(_message(name, found, number))
+            subscription.put(subscription.form(name, found, number))
 
     def _of_owner(self, who: Identity, name: str, found: Any) -> Any:
         """What of it concerns the targets of an owner; None for nothing."""

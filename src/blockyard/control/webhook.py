@@ -19,7 +19,8 @@ from pathlib import Path
 
 from blockyard import __version__
 from blockyard.control.events import Event
-from blockyard.worker.receivers import Webhook, split_url
+from blockyard.control.message_registry import payload
+from blockyard.worker.receivers import REDFISH, Webhook, split_url
 
 PATIENCE = 10.0  # seconds
 _MOST = 64 << 10  # bytes of an answer, of which nothing is used
@@ -48,7 +49,10 @@ class WebhookSender:
             parts = split_url(receiver.url or first_line(receiver.url_file))
         except ValueError as error:
             raise OSError(f"{receiver.url_file}: {error}") from None
-        body = json.dumps({**event.as_dict(), "host": socket.gethostname()}).encode()
+        if receiver.form == REDFISH:
+            body = json.dumps(payload(event.as_dict(), receiver.context)).encode()
+        else:
+            body = json.dumps({**event.as_dict(), "host": socket.gethostname()}).encode()
         identity = (
             f"{socket.gethostname()}-{event.id}-{event.time * 1000:.0f}"  # numbers begin anew with a new database
         )

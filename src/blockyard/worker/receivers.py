@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 _FACILITIES = ("daemon", *(f"local{number}" for number in range(8)))
 _SYSLOG_PORTS = {"udp": 514, "tcp": 601, "tls": 6514}  # RFC 5426, RFC 6587 §3.4 (IANA), RFC 5425
+PLAIN, REDFISH = "plain", "redfish"  # forms of webhooks
 JOURNAL = "/run/systemd/journal/socket"
 _ADDRESS = re.compile(r"[^\s@<>,;:\"]+@[^\s@<>,;:\"]+")
 
@@ -76,10 +77,14 @@ class Webhook(Receiver):
     url_file: str = ""  # instead: the file whose first line is the URL, for one that is a secret itself
     secret_file: str = ""  # the file whose first line is the key of signatures; "": they are not signed
     authority: str = ""  # PEM file: who signs the server's certificate; "": those that the system trusts
+    form: str = PLAIN  # of what is sent: plain, or redfish, as subscriptions of its EventService get it
+    context: str = ""  # what a redfish one is sent with each event, to know it by
 
     def __post_init__(self) -> None:
         """Raises ValueError."""
         self.check()
+        if self.form not in (PLAIN, REDFISH):
+            raise ValueError(f"form is {PLAIN} or {REDFISH}, not {self.form!r}")
         if bool(self.url) == bool(self.url_file):
             raise ValueError("say where to: one of url and url_file")
         if self.url:

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from blockyard.api.redfish import errors, root, sessions, storage
+from blockyard.api.redfish import (
+    accounts,
+    connections,
+    errors,
+    events,
+    fabric,
+    registries,
+    root,
+    sessions,
+    storage,
+    systems,
+    tasks,
+    volumes,
+)
 from blockyard.api.redfish.door import ROOT
 
-ROUTES = (root, sessions, storage)
+ROUTES = (root, systems, storage, volumes, fabric, connections, tasks, sessions, accounts, events, registries)
+STREAMS = frozenset({events.STREAM})
 
 
 def application() -> FastAPI:

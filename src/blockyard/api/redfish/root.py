@@ -8,12 +8,28 @@ from fastapi import Request, Response
 
 from blockyard import __version__
 from blockyard.api.redfish.errors import FIELDS
-from blockyard.api.redfish.resources import COLLECTIONS, TYPES, V1, link, new_routes, reply, resource, schema_file, uri
+from blockyard.api.redfish.queries import FEATURES
+from blockyard.api.redfish.resources import (
+    COLLECTIONS,
+    MANAGER,
+    PARTS,
+    SCHEMAS,
+    TYPES,
+    V1,
+    link,
+    new_routes,
+    reply,
+    resource,
+    schema_file,
+    uri,
+)
 from blockyard.api.security import Here
 
 routes = new_routes()
 
-_SERVICES = ("Storage", "SessionService")
+_SERVICES = (
+    "Systems", "Managers", "Storage", "Fabrics", "SessionService", "AccountService", "EventService", "Registries", "JsonSchemas",
+)  # fmt: skip
 
 
 @routes.get("", None, name="redfish_versions")
@@ -25,25 +41,32 @@ async def versions(request: Request) -> Response:
 @routes.get("/v1", None, name="redfish_root")
 async def service_root(request: Request, here: Here) -> Response:
     """Where everything begins."""
-    services = {name: link(uri(name)) for name in _SERVICES}
-    links = {"Sessions": link(uri("SessionService", "Sessions"))}
-    more = {"RedfishVersion": "1.15.0", "Product": f"Blockyard {__version__}", "Vendor": "Blockyard", "Links": links}
-    return reply(request, resource("ServiceRoot", V1, "RootService", "Blockyard", **more, **services))
+    services = {name: link(uri(name)) for name in _SERVICES} | {"Tasks": link(uri("TaskService"))}
+    links = {"Sessions": link(uri("SessionService", "Sessions")), "ManagerProvidingService": link(uri(*MANAGER))}
+    more = {
+        "RedfishVersion": "1.21.0",
+        "UUID": here.uuid,
+        "Product": f"Blockyard {__version__}",
+        "Vendor": "Blockyard",
+        "ProtocolFeaturesSupported": FEATURES,
+        "Links": links,
+    }
+    return reply(request, resource("ServiceRoot", f"{V1}/", "RootService", "Blockyard", **more, **services))
 
 
 @routes.get("/v1/odata", None, name="redfish_odata")
 async def odata(request: Request) -> Response:
     """The OData service document."""
-    services = [{"name": name, "kind": "Singleton", "url": uri(name)} for name in ("Sessions", *_SERVICES)]
-    services[0]["url"] = uri("SessionService", "Sessions")
-    services.insert(0, {"name": "Service", "kind": "Singleton", "url": V1})
+    places = {"Service": f"{V1}/", "Sessions": uri("SessionService", "Sessions"), "Tasks": uri("TaskService")}
+    places |= {name: uri(name) for name in _SERVICES}
+    services = [{"name": name, "kind": "Singleton", "url": place} for name, place in places.items()]
     return reply(request, {"@odata.context": f"{V1}/$metadata", "value": services})
 
 
 @routes.get("/v1/$metadata", None, name="redfish_metadata")
 async def metadata() -> Response:
     """The OData metadata document: where the schemas of all types are."""
-    references = {kind: [kind, full.rpartition(".")[0]] for kind, full in TYPES.items()}
+    references = {kind: [kind, f"{kind}.{version}"] for kind, version in {**TYPES, **PARTS}.items()}
     references |= {f"{kind}Collection": [f"{kind}Collection"] for kind in COLLECTIONS}
     lines = ['<?xml version="1.0" encoding="UTF-8"?>']
     lines.append('<edmx:Edmx xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx" Version="4.0">')
@@ -52,9 +75,12 @@ async def metadata() -> Response:
         lines += [f"    <edmx:Include Namespace={quoteattr(each)}/>" for each in namespaces]
         lines.append("  </edmx:Reference>")
     lines += [
+        f'  <edmx:Reference Uri="{SCHEMAS}/v1/RedfishExtensions_v1.xml">',
+        '    <edmx:Include Namespace="RedfishExtensions.v1_0_0" Alias="Redfish"/>',
+        "  </edmx:Reference>",
         "  <edmx:DataServices>",
         '    <Schema xmlns="http://docs.oasis-open.org/odata/ns/edm" Namespace="Service">',
-        '      <EntityContainer Name="Service" Extends="ServiceRoot.v1_11_0.ServiceContainer"/>',
+        f'      <EntityContainer Name="Service" Extends="ServiceRoot.{TYPES["ServiceRoot"]}.ServiceContainer"/>',
         "    </Schema>",
         "  </edmx:DataServices>",
         "</edmx:Edmx>",

@@ -55,8 +55,7 @@ async def log_in(credentials: Credentials, request: Request, here: Here) -> Resp
         raise unauthorized("Token: a one-time password is needed, and this is none that is good now")
     succeeded(here, request, name)
     token, login = here.logins.begin(name, address(request))
-    where = uri(*_SESSIONS, login.id)
-    return reply(request, _session(login), status=HTTPStatus.CREATED, **{TOKEN: token, "location": where})
+    return reply(request, _session(login), status=HTTPStatus.CREATED, fields={TOKEN: token})
 
 
 @routes.get("/v1/SessionService/Sessions/{session}", Role.VIEWER, Owners.THEIRS, name="redfish_session")

@@ -120,7 +120,7 @@ async def put_lun(
 
     def edit(configuration: Configuration) -> Configuration:
         old = _configured(configuration, name, if_match)
-        volumes = _with_volume(configuration, new.volume)
+        volumes = with_volume(configuration, new.volume)
         targets = {**configuration.targets, name: replace(old, luns={**old.luns, lun: new.volume})}
         return replace(configuration, volumes=volumes, targets=targets)
 
@@ -159,7 +159,7 @@ def _configured(configuration: Configuration, name: str, if_match: str | None) -
     return configuration.targets[name]
 
 
-def _with_volume(configuration: Configuration, name: str) -> dict[str, Volume]:
+def with_volume(configuration: Configuration, name: str) -> dict[str, Volume]:
     """The volumes that are configured, and one of a pool that is now."""
     pool, slash, volume = name.partition("/")
     if name in configuration.volumes or name in configuration.drives or not slash or pool not in configuration.pools:
