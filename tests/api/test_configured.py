@@ -11,7 +11,7 @@ from blockyard.api import schemas
 from blockyard.initiator import LoginError, connect
 from blockyard.worker.configuration import Target, Volume
 from tests.api.conftest import ApiFactory
-from tests.api.serving import Api
+from tests.api.serving import Api, wait_for
 
 IQN = "iqn.2026-11.test:new"
 HOST = "iqn.2026-11.test:host"
@@ -79,6 +79,7 @@ def test_from_a_pool_to_a_disk_that_a_host_uses(shared: Api, tmp_path: Path) -> 
         assert client.delete("/volumes/fast/mail", headers=whatever).status_code == 204
         assert client.delete("/pools/fast?destroy=true", headers=whatever).status_code == 204
         assert not (tmp_path / "pool").exists()
+        wait_for(lambda: client.get("/events").json(), "the refused login is an event, which are written once a second")
         newest = client.get("/events?last=1").json()[0]
         assert client.get(f"/events/{newest['id']}").json() == newest
         assert client.get("/events/999999").status_code == 404
