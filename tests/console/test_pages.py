@@ -163,7 +163,29 @@ def test_a_viewer_is_offered_nothing_that_he_may_not_do(api: ApiFactory, tmp_pat
         for name in ("Delete", "Change", "Take a snapshot", "Roll back to it"):
             assert page.get_by_role("button", name=name, exact=True).count() == 0
         turn_on_one_time_passwords(console)
+        console.press("Menu")
+        console.press("Log out")
+        page.get_by_role("heading", name="Log in").wait_for()
+        server.account("olga", Role.OWNER, "iqn.2024-01.com.example:mirror")
+        console.log_in("olga")
+        look_as_an_owner(console)
         assert console.wrong == []
+
+
+def look_as_an_owner(console: Console) -> None:
+    """At what concerns their targets, and nothing else."""
+    page = console.page
+    console.press("Menu")
+    pages = page.get_by_role("navigation", name="Pages")
+    assert [link.split("\n")[0] for link in pages.get_by_role("link").all_inner_texts()] == [
+        "Dashboard", "Volumes", "Targets", "Sessions", "Events",
+    ]  # fmt: skip
+    pages.get_by_role("link", name="Targets").click()
+    page.get_by_role("link", name="iqn.2024-01.com.example:mirror").click()
+    page.get_by_role("link", name="mirror", exact=True).click()
+    page.get_by_text("in sync").first.wait_for()
+    assert page.get_by_role("button", name="Scrub").count() == 0
+    assert console.barriers() == []
 
 
 def turn_on_one_time_passwords(console: Console) -> None:

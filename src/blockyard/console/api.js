@@ -18,6 +18,9 @@ export function authenticated(me) { csrf = (me && me.csrf) || ''; }
 /** `handler` is called when the session has ended. */
 export function onLost(handler) { lost = handler; }
 
+/** Whether somebody may do what happens every day, to all that there is: an owner may only at their targets. */
+export function isOperator(me) { return me.role === 'operator' || me.role === 'admin'; }
+
 /** A path of the API from parts, each encoded; volumes' names may have slashes in them. */
 export function path(...parts) { return parts.map((part) => '/' + encodeURIComponent(part)).join(''); }
 

@@ -34,6 +34,10 @@ const MENU = [
   ['Server', [['Jobs', '/jobs'], ['Events', '/events'], ['Accounts', '/people'], ['Settings', '/settings']]],
 ];
 
+const OF_OWNERS = ['/', '/volumes', '/targets', '/sessions', '/events']; // what concerns their targets
+
+function isFor(me, to) { return me.role === 'owner' ? OF_OWNERS.includes(to) : to !== '/people' || me.role === 'admin'; }
+
 function matched(where) {
   const parts = where.split('/').filter(Boolean).map(decodeURIComponent);
   for (const [pattern, page] of PAGES) {
@@ -106,8 +110,8 @@ function Shell({ me, onLogOut }) {
     <div class="topbar"><${Brand} /><button type="button" aria-expanded=${open} aria-controls="side" onClick=${() => setOpen(!open)}>Menu</button></div>
     <div class="shell">
       <header class=${open ? 'side open' : 'side'} id="side"><${Brand} />
-        <nav aria-label="Pages">${MENU.map(([heading, entries]) => html`<span class="heading">${heading}</span>
-          ${entries.filter(([, to]) => to !== '/people' || me.role === 'admin').map(([text, to]) => html`<a href=${`#${to}`} aria-current=${current(to)}>${text}<${Counted} to=${to} /></a>`)}`)}</nav>
+        <nav aria-label="Pages">${MENU.filter(([, entries]) => entries.some(([, to]) => isFor(me, to))).map(([heading, entries]) => html`<span class="heading">${heading}</span>
+          ${entries.filter(([, to]) => isFor(me, to)).map(([text, to]) => html`<a href=${`#${to}`} aria-current=${current(to)}>${text}<${Counted} to=${to} /></a>`)}`)}</nav>
         <div class="me"><${ThemeChoice} />
           <div class="row between"><a href="#/me" aria-current=${current('/me')}><b>${me.name}</b> <span class="note">${me.role}</span></a><${Button} kind="quiet small" onClick=${onLogOut}>Log out</${Button}></div></div>
       </header>

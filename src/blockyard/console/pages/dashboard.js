@@ -66,10 +66,10 @@ function Stacks({ volumes }) {
 
 export function Dashboard({ me }) {
   const status = useData(() => get('/status'), [], ['configuration', 'sessions']);
-  const pools = useData(() => get('/pools'));
+  const pools = useData(async () => (me.role === 'owner' ? [] : get('/pools')));
   const volumes = useData(() => get('/volumes'), [], ['configuration', 'jobs', 'event']);
   const events = useData(() => get('/events?last=6'), [], ['event']);
-  return html`<${Head} title="Dashboard"><a class="button primary" href="#/new">New disk for a host</a></${Head}>
+  return html`<${Head} title="Dashboard">${me.role === 'admin' && html`<a class="button primary" href="#/new">New disk for a host</a>`}</${Head}>
     <${Loaded} of=${status}>${(now) => html`<${Loaded} of=${pools}>${(all) => {
       const [mood, words] = health(all, volumes.data ?? []);
       return html`<div class="grid">

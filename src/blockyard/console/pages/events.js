@@ -1,6 +1,6 @@
 // What has happened, and what is under way.
 import { html, useState } from '../lib.js';
-import { get, path, remove } from '../api.js';
+import { get, isOperator, path, remove } from '../api.js';
 import { ago, percent, when } from '../format.js';
 import { useLive } from '../live.js';
 import { Button, Card, Head, Loaded, Meter, Pill, Select, Table, toast, useData } from '../ui.js';
@@ -25,6 +25,6 @@ export function Jobs({ me }) {
   return html`<${Head} title="Jobs" sub="Work that takes its time." /><${Card}><${Table} label="Jobs" rows=${[...jobs].reverse()} keyOf=${(row) => row.id} columns=${[
     ['Job', (row) => html`${row.kind} <span class="note wrap">${row.volume ? html`<a href=${`#/volumes/${encodeURIComponent(row.volume)}`}>${row.volume}</a>${row.subject.slice(row.volume.length)}` : row.subject}</span>`], ['State', (row) => html`<${Pill} state=${row.state} />`],
     ['Progress', (row) => (row.state === 'running' && row.total ? html`<${Meter} mood="plain" label=${`Progress of ${row.kind}`} value=${percent(row.done, row.total)} /><span class="note">${amount(row, row.done)} of ${amount(row, row.total)}</span>` : html`<span class="wrap">${row.result || '–'}</span>`)],
-    ['Began', (row) => (row.began ? ago(row.began) : '–'), { extra: true }], ['', (row) => row.can_cancel && me.role !== 'viewer' && html`<${Button} kind="small" onClick=${async () => { await remove(path('jobs', row.id)); toast('It is asked to stop.'); }}>Cancel</${Button}>`],
+    ['Began', (row) => (row.began ? ago(row.began) : '–'), { extra: true }], ['', (row) => row.can_cancel && isOperator(me) && html`<${Button} kind="small" onClick=${async () => { await remove(path('jobs', row.id)); toast('It is asked to stop.'); }}>Cancel</${Button}>`],
   ]} empty="Nothing is under way." /></${Card}>`;
 }

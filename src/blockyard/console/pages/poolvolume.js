@@ -138,7 +138,7 @@ export function PoolVolumePage({ pool, name, me }) {
   return html`<${Loaded} of=${found}>${({ volume, snapshots, protection, targets, served }) => {
     const rates = served && statistics?.volumes[served.name];
     const times = served && activity?.volumes[served.name];
-    return html`<${Head} title=${name} crumbs=${[['Pools', '#/pools'], [pool, `#/pools/${encodeURIComponent(pool)}`]]} sub=${`${bytes(volume.size)}, of which ${bytes(volume.used)} are taken`}>
+    return html`<${Head} title=${name} crumbs=${me.role === 'owner' ? [['Volumes', '#/volumes']] : [['Pools', '#/pools'], [pool, `#/pools/${encodeURIComponent(pool)}`]]} sub=${`${bytes(volume.size)}, of which ${bytes(volume.used)} are taken`}>
         ${canChange && html`<button type="button" onClick=${() => open((close) => html`<${Change} where=${where} volume=${volume} onClose=${close} onDone=${found.reload} />`)}>Change</button>
           <button type="button" class="danger" onClick=${() => open((close) => html`<${DeleteDialog} what="volume" name=${name} text="The volume and all of its data are gone then, its snapshots too." onClose=${close}
             onDelete=${async () => { await edit('DELETE', where, undefined, `${where}?snapshots=true`); toast('The volume is deleted.'); location.hash = `#/pools/${encodeURIComponent(pool)}`; }} />`)}>Delete</button>`}</${Head}>${dialog}

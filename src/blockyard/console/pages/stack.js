@@ -1,6 +1,6 @@
 // The layers of a volume: how each is, what it has done and is doing, and what can be done with it while it is in use.
 import { html } from '../lib.js';
-import { path, post, remove } from '../api.js';
+import { get, isOperator, path, post, remove } from '../api.js';
 import { bytes, count, percent } from '../format.js';
 import { useLive } from '../live.js';
 import { Button, Card, Check, Facts, FormDialog, Input, Loaded, Meter, Pill, Table, toast, useData, useDialog, useForm } from '../ui.js';
@@ -12,7 +12,6 @@ const OF_MEMBERS = ['fail', 'remove', 'replace']; // offered at each member
 const FIRST = ['scrub', 'add', 'grow', 'flush', 'compact']; // what one looks for; the rest is folded away
 const words = (name) => name.replaceAll('_', ' ');
 const verb = (name) => VERBS[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll('-', ' ');
-const ask = async (request, more) => (await post('/commands/layer', { request, ...more })).result;
 
 /** file("/srv/a.img") → /srv/a.img */
 export const plain = (label) => /^file\("?([^"]*)"?\)$/.exec(label)?.[1] ?? label;
@@ -31,14 +30,14 @@ export function outline(source) {
 function shown(value) { return typeof value === 'number' ? count(value) : typeof value === 'object' && value !== null ? JSON.stringify(value) : String(value); }
 
 /** An action's options as a form: what is left empty stays as it is. */
-function Act({ layer, label, name, action, member, onClose, onDone }) {
+function Act({ volume, layer, label, name, action, member, onClose, onDone }) {
   const options = Object.entries(action.options);
   const empty = Object.fromEntries(options.map(([key, option]) => [key, option.type === 'bool' ? option.default === true : String(option.default ?? '')]));
   const form = useForm(member === undefined ? empty : { ...empty, member }, async (values) => {
     const changed = options.filter(([key]) => values[key] !== empty[key] && values[key] !== '');
     const given = Object.fromEntries(changed.map(([key, option]) => [key, /^tuple/.test(option.type) ? `[${values[key]}]` : values[key]]));
-    const reply = await ask('act', { layer, action: name, options: given });
-    toast(reply.job === undefined ? plainText(reply.said) || 'It is done.' : 'It has begun: its progress is shown below the layers.');
+    const reply = await post(path('stacks', volume), { layer, action: name, options: given });
+    toast(reply.job === null ? plainText(reply.text) || 'It is done.' : 'It has begun: its progress is shown below the layers.');
     onDone();
     onClose();
   });
@@ -91,7 +90,7 @@ function Layer({ of, at, onAct }) {
     ${of.progress && html`<div class="row between"><span class="note">${WORK[of.work?.kind] ?? ''}</span><span class="note">${percent(...of.progress).toFixed(0)} %</span></div><${Meter} mood="plain" label=${`Progress of ${of.label}`} value=${percent(...of.progress)} />`}
     ${of.members && html`<${Members} of=${of} onAct=${onAct && ((name, member) => onAct(at, of.label, name, member))} />`}
     ${numbers.length > 0 && html`<details><summary>Figures</summary><${Facts} of=${numbers.map(([name, value]) => [words(name), shown(value)])} /></details>`}
-    ${of.children.length > 0 && html`<ul class="tree">${of.children.map((child, place) => html`<${Layer} key=${place} of=${child} at=${`${at}/${place}`} onAct=${onAct} />`)}</ul>`}</li>`;
+    ${of.children.length > 0 && html`<ul class="tree">${of.children.map((child, place) => html`<${Layer} key=${place} of=${child} at=${at ? `${at}/${place}` : String(place)} onAct=${onAct} />`)}</ul>`}</li>`;
 }
 
 function Work({ jobs, canCancel }) {
@@ -109,19 +108,19 @@ function Moved({ name, tree, isAdmin, onDone }) {
 }
 
 export function Stack({ name, me }) {
-  const found = useData(async () => (await ask('show', { layer: name })).tree, [name], ['statistics']);
+  const found = useData(() => get(path('stacks', name)), [name], ['statistics']);
   const { jobs } = useLive('jobs');
   const [dialog, open] = useDialog();
   const isAdmin = me.role === 'admin';
   const mine = jobs.filter((job) => job.volume === name && job.number !== null);
   const act = async (layer, label, action, member) => {
-    const { actions } = await ask('actions', { layer });
-    open((close) => html`<${Act} layer=${layer} label=${label} name=${action} action=${actions[action]} member=${member} onClose=${close} onDone=${found.reload} />`);
+    const actions = await get(`${path('stack-actions', name)}?layer=${encodeURIComponent(layer)}`);
+    open((close) => html`<${Act} volume=${name} layer=${layer} label=${label} name=${action} action=${actions[action]} member=${member} onClose=${close} onDone=${found.reload} />`);
   };
   const move = isAdmin && html`<button type="button" class="small" onClick=${() => open((close) => html`<${Move} name=${name} onClose=${close} onDone=${found.reload} />`)}>Move to other disks</button>`;
   return html`${dialog}<${Card} title="Layers" actions=${found.data && found.data.label !== 'moving' && move}><${Loaded} of=${found}>${(tree) => html`<div class="stack">
     ${tree.health in TROUBLE && html`<div class=${TROUBLE[tree.health] === 'bad' ? 'alert' : 'alert warn'} role="alert">The layers of ${name} are ${tree.health}: look for the reason below.</div>`}
     <${Moved} name=${name} tree=${tree} isAdmin=${isAdmin} onDone=${found.reload} />
-    <ul class="tree"><${Layer} of=${tree} at=${name} onAct=${isAdmin ? act : null} /></ul>
-    ${mine.length > 0 && html`<div><h3>What is being done with them</h3><${Work} jobs=${mine} canCancel=${me.role !== 'viewer'} /></div>`}</div>`}</${Loaded}></${Card}>`;
+    <ul class="tree"><${Layer} of=${tree} at="" onAct=${isAdmin ? act : null} /></ul>
+    ${mine.length > 0 && html`<div><h3>What is being done with them</h3><${Work} jobs=${mine} canCancel=${isOperator(me)} /></div>`}</div>`}</${Loaded}></${Card}>`;
 }

@@ -34,7 +34,7 @@ export function Targets({ me }) {
     <${Card}><${Table} label="Targets" rows=${targets} keyOf=${(row) => row.name} columns=${[
       ['Name', (row) => html`<a class="wrap" href=${`#/targets/${encodeURIComponent(row.name)}`}>${row.name}</a>${row.alias && html`<div class="note">${row.alias}</div>`}`], ['Shows', (row) => (row.library ? `tape library ${row.library}` : plural(Object.keys(row.luns).length, 'LUN')), { extra: true }],
       ['Sessions', (row) => row.sessions, { number: true }], ['Who may', (row) => (row.access.length ? html`<${Pill} mood="good">${plural(row.access.length, 'rule')}</${Pill}>` : html`<${Pill} mood="warn">everybody</${Pill}>`)]]}
-      empty=${html`No target yet. <a href="#/new">Make a disk for a host</a>`} /></${Card}>`}</${Loaded}>`;
+      empty=${me.role === 'admin' ? html`No target yet. <a href="#/new">Make a disk for a host</a>` : 'No target yet.'} /></${Card}>`}</${Loaded}>`;
 }
 
 // ---- one of them
@@ -64,7 +64,7 @@ function Rule({ where, target, users, onClose, onDone, at }) {
 
 export function TargetPage({ name, me }) {
   const where = path('targets', name);
-  const found = useData(async () => { const [target, volumes, users] = await Promise.all([get(where), get('/volumes'), get('/users')]); return { target, volumes, users }; }, [where], ['configuration', 'sessions']);
+  const found = useData(async () => { const [target, volumes, users] = await Promise.all([get(where), get('/volumes'), me.role === 'admin' ? get('/users') : []]); return { target, volumes, users }; }, [where], ['configuration', 'sessions']);
   const [dialog, open] = useDialog();
   return html`<${Loaded} of=${found}>${({ target, volumes, users }) => {
     const mine = me.role === 'admin' && target.configuration;

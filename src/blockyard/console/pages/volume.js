@@ -1,6 +1,6 @@
 // One volume that is not in a pool: a file, a device, a stack of layers.
 import { html } from '../lib.js';
-import { edit, get, path, post } from '../api.js';
+import { edit, get, isOperator, path, post } from '../api.js';
 import { bytes, count, latency, plural } from '../format.js';
 import { History } from '../history.js';
 import { useLive } from '../live.js';
@@ -24,7 +24,7 @@ export function VolumePage({ name, me }) {
   const times = activity?.volumes[name];
   return html`<${Loaded} of=${volume}>${(found) => html`
     <${Head} title=${name} crumbs=${[['Volumes', '#/volumes']]} sub=${found.kind === 'stack' ? outline(found.source) : found.source}>
-      ${me.role !== 'viewer' && found.kind === 'file' && html`<button type="button" onClick=${() => open((close) => html`<${Resize} volume=${found} onClose=${close} onDone=${volume.reload} />`)}>Resize</button>`}
+      ${isOperator(me) && found.kind === 'file' && html`<button type="button" onClick=${() => open((close) => html`<${Resize} volume=${found} onClose=${close} onDone=${volume.reload} />`)}>Resize</button>`}
       ${me.role === 'admin' && html`<button type="button" class="danger" onClick=${() => open((close) => html`<${DeleteDialog} what="volume" name=${name} onClose=${close}
         text="It is no longer served. The file, device or layers beneath are left as they are." onDelete=${async () => { await edit('DELETE', path('volumes', name)); location.hash = '#/volumes'; }} />`)}>Remove</button>`}
     </${Head}>${dialog}

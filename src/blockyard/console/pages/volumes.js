@@ -44,7 +44,7 @@ export function NewVolume({ pools, onClose, onDone }) {
 
 export function Volumes({ me }) {
   const volumes = useData(() => get('/volumes'));
-  const pools = useData(() => get('/pools'));
+  const pools = useData(async () => (me.role === 'admin' ? get('/pools') : []));
   const [dialog, open] = useDialog();
   return html`<${Head} title="Volumes" sub="What hosts see as disks.">
       ${me.role === 'admin' && html`<a class="button" href="#/build">New volume on layers</a>`}
@@ -56,5 +56,5 @@ export function Volumes({ me }) {
       ['Commands/s', (row) => html`<${Rate} name=${row.name} />`, { number: true }],
       ['Shown by', (row) => (row.targets.length ? row.targets.map((name) => html`<a class="wrap" href=${`#/targets/${encodeURIComponent(name)}`}>${name.split(':').pop()}</a> `) : html`<${Pill} mood="warn">no target</${Pill}>`), { extra: true }],
       ['', (row) => html`<span class="row">${row.health && row.health !== 'ok' && html`<${Pill} state=${row.health} />`}${row.read_only && html`<${Pill}>read only</${Pill}>`}${row.counters?.errors > 0 && html`<${Pill} mood="warn">${row.counters.errors} errors</${Pill}>`}</span>`],
-    ]} empty=${html`No volumes yet. <a href="#/new">Make a disk for a host</a>`} />`}</${Loaded}></${Card}>`;
+    ]} empty=${me.role === 'admin' ? html`No volumes yet. <a href="#/new">Make a disk for a host</a>` : 'No volumes yet.'} />`}</${Loaded}></${Card}>`;
 }
