@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -81,7 +82,17 @@ class Console:
 
     def wait_until_it_fits(self) -> None:
         """Until nobody has to scroll sideways: graphs draw themselves anew when the window changes."""
-        self.page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        self.until("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+    def until(self, condition: str, arg: object = None) -> None:
+        """Until an expression, or a function of `arg`, holds.
+
+        Playwright's own way of waiting evaluates text in the page, which its policy forbids when it does not hold at once.
+        """
+        end = time.monotonic() + _PATIENCE / 1000
+        while not self.page.evaluate(condition, arg):
+            assert time.monotonic() < end, f"never: {condition}"
+            self.page.wait_for_timeout(50)
 
 
 @contextlib.contextmanager

@@ -35,11 +35,11 @@ def see_it_live(console: Console) -> None:
     page = console.page
     console.go("/")
     page.get_by_role("region", name="Connected hosts").get_by_text(HOST_NAME).wait_for()
-    page.wait_for_function(
+    console.until(
         "[...document.querySelectorAll('[aria-label=\"Busiest volumes\"] td.number')]"
         ".some((cell) => parseFloat(cell.textContent) > 0)"
     )
-    page.wait_for_function("/Written [1-9]/.test(document.querySelector('.chart[aria-label^=Throughput]').ariaLabel)")
+    console.until("/Written [1-9]/.test(document.querySelector('.chart[aria-label^=Throughput]').ariaLabel)")
 
 
 def take_snapshot(console: Console) -> None:

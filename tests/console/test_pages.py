@@ -138,7 +138,7 @@ def look_at(console: Console, where: str, heading: str) -> None:
     console.go(where)
     page.get_by_role("heading", name=heading, exact=True, level=1).wait_for()
     page.get_by_text("Loading …").first.wait_for(state="detached")
-    page.wait_for_function("(title) => document.title === title", arg=f"{heading} – Blockyard")  # noqa: RUF001
+    console.until("(title) => document.title === title", f"{heading} – Blockyard")  # noqa: RUF001
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
     console.wait_until_it_fits()
     assert console.barriers() == [], where
