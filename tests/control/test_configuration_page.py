@@ -26,6 +26,7 @@ from blockyard.worker.configuration import (
     Target,
     Volume,
 )
+from blockyard.worker.telemetry import Telemetry
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 
@@ -53,6 +54,7 @@ def test_the_example_makes_sense(tmp_path: Path) -> None:
         Authentication,
         Isns,
         Metrics,
+        Telemetry,
         Api,
         Host,
     ],

@@ -20,7 +20,7 @@ _MODULES = {
     "admin": ("status", "reload", "restart", "session"),
     "checking": ("pool",),  # with those of pools.py
     "volumes": ("volume", "snapshot", "clone"),
-    "nouns": ("target", "drive", "isns", "metrics", "api"),
+    "nouns": ("target", "drive", "isns", "metrics", "telemetry", "api"),
     "mapping": ("lun", "portal", "access"),
     "schedules": ("schedule",),
     "cdp": ("cdp",),

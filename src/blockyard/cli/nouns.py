@@ -119,6 +119,14 @@ VOLUME = Noun("volume", "volumes", "VOLUME", VOLUME_OPTIONS, "")
 _SETTINGS = {  # name: what for, the key that it is listened on or found at, and other options
     "isns": ("the name server that targets are registered with", "server", (Option("entity", "the name of this system there"),)),
     "metrics": ("where Prometheus fetches metrics", "listen", ()),
+    "telemetry": (
+        "where metrics are sent to, by OpenTelemetry", "endpoint",
+        (
+            Option("interval", "seconds between two times (default: 60)", "number", "SECONDS"),
+            Option("headers_file", "lines NAME: VALUE, such as a token", "path", "FILE"),
+            Option("authority", "who signs the receiver's certificate, in PEM", "path", "FILE"),
+        ),
+    ),
     "api": (
         "where the console and the API are served", "listen",
         (

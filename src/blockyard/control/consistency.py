@@ -12,6 +12,7 @@ import re
 import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 
 from blockyard.block.formats import FORMATS, RAW, VHD, VHDX
 from blockyard.block.records import RecordError, join, key
@@ -59,6 +60,8 @@ def checked(configuration: Configuration) -> Configuration:
     pools = {name: _pool(join("pools", key(name)), pool) for name, pool in configuration.pools.items()}
     check_hosts(configuration)
     _check_receivers(configuration.events)
+    if configuration.telemetry is not None:
+        _check_extra("telemetry", "opentelemetry.sdk", "otel")
     _check_libraries(configuration.libraries.values())
     for name, volume in configuration.volumes.items():
         _check_volume(join("volumes", key(name)), volume, pools)
@@ -93,6 +96,16 @@ def _check_receivers(receivers: Receivers) -> None:
             if not fnmatch.filter(CATALOGUE, pattern):
                 at = join("events", place, f"kinds[{number}]")
                 raise RecordError(at, f"there is no kind of event {pattern!r}{_hint('kinds', pattern, CATALOGUE)}")
+
+
+def _check_extra(at: str, module: str, extra: str) -> None:
+    """That what an extra brings is there."""
+    try:
+        found = find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise RecordError(at, f"that needs packages that are not here: pip install 'blockyard[{extra}]'")
 
 
 def _metrics(metrics: Metrics, groups: Mapping[int, PortalGroup]) -> Metrics:

@@ -6,7 +6,8 @@ The two differ in how a family is named, in the type of what only informs, and i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
@@ -51,6 +52,7 @@ class Measured:
     """Values by family and label values, the families in the order in which they came: no series can stand there twice."""
 
     def __init__(self) -> None:
+        self.time = time.time()
         self._values: dict[Family, dict[tuple[str, ...], float]] = {}
         self._histograms: dict[Family, dict[tuple[str, ...], Histogram]] = {}
 
@@ -71,6 +73,11 @@ class Measured:
             counts = tuple(map(add, before.counts, histogram.counts))
             histogram = Histogram(histogram.bounds, counts, before.sum + histogram.sum)
         self._histograms[family][labels] = histogram
+
+    def families(self) -> Iterator[tuple[Family, Mapping[tuple[str, ...], float | Histogram]]]:
+        """Everything that was measured, by the values of its labels."""
+        yield from self._values.items()
+        yield from self._histograms.items()
 
     def text(self, *, openmetrics: bool) -> bytes:
         """All of it in one of the two formats."""

@@ -36,6 +36,7 @@ from blockyard.control.signals import Signals
 from blockyard.control.state import State
 from blockyard.control.supervisor import GRACE, Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
+from blockyard.control.telemetry import Exports
 from blockyard.control.worker import Home
 from blockyard.iscsi.directory import portal_from
 from blockyard.worker.configuration import Api, Configuration, PortalGroup, Settled
@@ -160,6 +161,7 @@ class Server:
         tell = partial(_from_thread, asyncio.get_running_loop(), gate)
         self._deliveries = Deliveries(options.state, tell)
         gate.events.written = self._deliveries.wake
+        self._exports = Exports(partial(measure, self), tell)
         self.history = History(options.state, lambda: ask(self.supervisor.workers), tell)
         self.supervisor = supervisor = Supervisor(
             self.settled,
@@ -194,6 +196,7 @@ class Server:
                 on_ready()
                 ready = True
                 self._deliveries.configure(self.configuration.events)
+                self._exports.configure(self.configuration.telemetry)
                 gate.events.record("server-started", f"serving {_count(len(self.settled.targets), 'target')}")
                 await signals.wait()
             if self.restarting:
@@ -215,6 +218,7 @@ class Server:
             if supervisor.adopted and not ready:  # another attempt may do better by them
                 await supervisor.release()
             await supervisor.close()
+            self._exports.close()
             gate.events.flush()
             await asyncio.to_thread(self._deliveries.close)
             await asyncio.to_thread(self.history.close)
@@ -397,6 +401,7 @@ class Server:
             await self._acceptor.drop_stranded()
             await self._register_again(before)
             self._deliveries.configure(configuration.events)
+            self._exports.configure(configuration.telemetry)
 
     def _look(self, configuration: Configuration, groups: dict[int, PortalGroup], grow: bool) -> Found:
         """Have volumes checked or made. Raises VolumeError or StateError."""

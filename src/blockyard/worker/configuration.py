@@ -31,6 +31,7 @@ from blockyard.scsi.alua import STATES, AccessState
 from blockyard.scsi.alua import PortGroup as TargetPortGroup
 from blockyard.worker.declared import DeclaredLayer
 from blockyard.worker.receivers import Receivers
+from blockyard.worker.telemetry import Telemetry
 
 TIME2RETAIN = 20  # seconds: the default of DefaultTime2Retain (RFC 7143 §13.16)
 ANY_SIZE = Size(0)  # the one that there is
@@ -386,6 +387,7 @@ class Configuration:
     schedules: dict[str, Schedule] = field(default_factory=dict)
     drives: dict[str, Drive] = field(default_factory=dict)
     metrics: Metrics | None = None
+    telemetry: Telemetry | None = None
     api: Api | None = None
     hosts: dict[str, Host] = field(default_factory=dict)
     layers: dict[str, DeclaredLayer] = field(default_factory=dict)

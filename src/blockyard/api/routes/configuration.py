@@ -27,6 +27,7 @@ from blockyard.worker.configuration import (
     Isns,
     Metrics,
 )
+from blockyard.worker.telemetry import Telemetry
 
 routes = Routes("configuration")
 
@@ -153,6 +154,7 @@ _SETTINGS = (
     _Setting("discovery", Discovery, Discovery()),
     _Setting("isns", Isns, None),
     _Setting("metrics", Metrics, None),
+    _Setting("telemetry", Telemetry, None),
     _Setting("api", Api, None),
 )
 
