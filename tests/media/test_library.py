@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,7 @@ from blockyard.scsi.target import Target
 from blockyard.scsi.task import Status
 from blockyard.worker.measuring import look
 from blockyard.worker.tape_requests import status as status_of
-from tests.media.drives import LOAD, UNLOAD, TapeHost, read, told, write
+from tests.media.drives import LOAD, REWIND, UNLOAD, TapeHost, filemarks, read, space, told, write
 from tests.media.scratch import scratch
 from tests.scsi.host import NAME, inquiry, mode_sense_6
 
@@ -185,8 +186,70 @@ def test_everything_is_where_it_was_after_a_restart(tmp_path: Path) -> None:
     changer, drive, _ = hosts(again)
     assert [host.good(inquiry(0x83)) for host in (changer, drive)] == names
     assert status(changer)[DRIVE] == "A00001L8"
+    drive.good(REWIND)
     assert drive.good(read(4)) == b"kept"
     assert again.find("A00002L8") is None  # there is no slot 2 any more
+    again.close()
+
+
+def test_a_tape_stands_where_it_stood_before_a_restart(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    changer, drive, _ = hosts(vault)
+    changer.good(move(SLOT, DRIVE))
+    drive.ready()
+    for block in (b"label", b"first", b"second"):
+        drive.put(block)
+    drive.good(space(0, -1))
+    vault.close()
+    again = library(tmp_path)
+    drive = hosts(again)[1]
+    assert drive.position() == (0, 2, 0)
+    drive.put(b"written by a host that did not mind the unit attention")
+    drive.good(REWIND)
+    assert drive.good(read(5)) == b"label"
+    again.close()
+
+
+def test_after_the_death_of_the_server_a_tape_stands_at_the_end_of_data(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    changer, drive, _ = hosts(vault)
+    changer.good(move(SLOT, DRIVE))
+    drive.ready()
+    for block in (b"label", b"first"):
+        drive.put(block)
+    vault.close()
+    vault = library(tmp_path)  # a restart in order: what it had written down does not hold for the next
+    drive = hosts(vault)[1]
+    drive.put(b"second")
+    drive.good(filemarks(1))
+    drive.good(REWIND)
+    shutil.copytree(tmp_path, tmp_path.parent / "dead")
+    vault.close()
+    again = library(tmp_path.parent / "dead")
+    assert hosts(again)[1].position() == (0, 4, 1)
+    again.close()
+
+
+@pytest.mark.parametrize("kept", [["A00002L8", 0, 1], ["A00001L8", 7, 1], ["A00001L8", 0], {"position": 1}, "damaged"])
+def test_a_position_that_does_not_fit_is_not_taken(kept: object, tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    changer, drive, _ = hosts(vault)
+    changer.good(move(SLOT, DRIVE))
+    drive.ready()
+    for block in (b"label", b"first"):
+        drive.put(block)
+    drive.good(REWIND)
+    durable = drive.drive.durable
+    vault.close()
+    if kept == "damaged":
+        path = durable.file("position.json")
+        assert path is not None
+        assert path.exists()
+        path.write_text(kept)
+    else:
+        durable.save("position", kept)
+    again = library(tmp_path)
+    assert hosts(again)[1].position() == (0, 2, 0)
     again.close()
 
 

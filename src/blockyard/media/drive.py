@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _SAME_DENSITY = (0x00, 0x7F)  # DENSITY CODE: the default, no change
 _BUFFERED = 1
+_POSITION = "position"  # the kind of document that says where a tape stood
 
 
 class TapeDrive(MediaUnit):
@@ -163,6 +164,45 @@ class TapeDrive(MediaUnit):
             self.inserted = directory
             self.load()
 
+    def put_back(self, directory: Path) -> None:
+        """The server starts with this cartridge in the drive: it is wound to where hosts have left it, or to the end of data.
+
+        Linux tells its users of the unit attention by failing one write; Bacula tries that again, and at the beginning of the
+        tape it would take the place of all that is there.
+        """
+        self.insert(directory)
+        left = self._left(directory.name)
+        if self.tape is not None:
+            self.tape.locate(*(left or (0, self.tape.cartridge.partitions[0].objects)))
+
+    def _left(self, barcode: str) -> tuple[int, int] | None:
+        """Partition and position of this cartridge when the server ended in order: that holds once."""
+        try:
+            kept = self.durable.load(_POSITION)
+            if kept is None:
+                return None
+            self.durable.save(_POSITION, None)
+        except OSError as error:
+            log.warning("%s: where the tape stood is not known: %s", self, error)
+            return None
+        partitions = 0 if self.tape is None else len(self.tape.cartridge.partitions)
+        match kept:
+            case [str(found), int(partition), int(position)] if found == barcode and 0 <= partition < partitions:
+                return partition, max(0, position)
+        return None
+
+    def _leave(self) -> None:
+        """The server ends in order. Raises OSError when the cartridge cannot be left as it should."""
+        directory, tape = self.inserted, self.tape
+        if directory is not None:
+            self.inserted = None
+            try:
+                place = [0, 0] if tape is None else [tape.number, tape.position]
+                self.durable.save(_POSITION, [directory.name, *place])
+            except OSError as error:
+                log.warning("%s: where the tape stands cannot be written down: %s", self, error)
+        self._let_go()
+
     def load(self, by: Nexus | None = None) -> None:
         """Load what is in the drive, or wind it to its beginning. Failures show in `trouble`: there is nobody to tell."""
         with self.lock:
@@ -238,11 +278,11 @@ class TapeDrive(MediaUnit):
     def flush(self) -> None:
         """It is about to go. The cartridge is let go of here, in a thread: that waits for the disk, and `close` must not."""
         with self.lock:
-            self._let_go()
+            self._leave()
 
     def close(self) -> None:
         with self.lock:
-            self._let_go()
+            self._leave()
 
     # ---- mode data
 

@@ -71,7 +71,7 @@ class Library:
             self.drives = [self._drive(number, drive_model) for number in range(drives)]
             for place, barcode in self.contents.items():
                 if place.kind is Kind.DRIVE:
-                    self.drives[place.number].insert(self._cartridges / barcode)
+                    self.drives[place.number].put_back(self._cartridges / barcode)
         except BaseException:
             os.close(self._lock_fd)
             raise
