@@ -2,8 +2,8 @@
 # build.sh DIRECTORY: a Linux kernel and a root image for a QEMU guest (TCG, no KVM) that is a real iSCSI initiator.
 #
 # Into DIRECTORY go vmlinux, initrd.img and root.img (about 200 MB; half a minute). The kernel is Debian's, downloaded but
-# not installed; the tools are those of this machine, with the libraries that they need. tests/apt-packages.txt lists
-# the packages. machine.py calls this, once for each version of this file and of the kernel.
+# not installed, and so is Bacula, whose services nobody wants on this machine; the tools are those of this machine, with the
+# libraries that they need. tests/apt-packages.txt lists the packages. machine.py calls this, once for each version of this file and of the kernel.
 set -eu -o pipefail
 out=$1
 mkdir -p "$out"
@@ -31,13 +31,18 @@ modules=(
   ext4 xfs btrfs vfat nls_utf8 nls_iso8859-1 nls_ascii nls_cp437 isofs udf loop sch_netem sch_tbf
 )
 
+# unpacked DIRECTORY PACKAGE…: what is in Debian's packages
+unpacked() {
+  local directory=$1 package
+  mkdir download
+  (cd download && apt-get -o APT::Sandbox::User=root -qq download "${@:2}")
+  for package in download/*.deb; do dpkg-deb -x "$package" "$directory"; done
+  rm -r download
+}
+
 # The kernel, uncompressed: QEMU boots the ELF file through PVH (CONFIG_PVH=y), so that nothing is unpacked under TCG.
 kernel_files() {
-  local image
-  image=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-[0-9]/{print $2; exit}')
-  mkdir download
-  (cd download && apt-get -o APT::Sandbox::User=root -qq download "$image")
-  dpkg-deb -x download/*.deb kernel
+  unpacked kernel "$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-[0-9]/{print $2; exit}')"
   version=$(ls kernel/lib/modules)
   depmod -b kernel "$version"
   python3 - "kernel/boot/vmlinuz-$version" vmlinux <<'P'
@@ -60,7 +65,8 @@ module_files() {
 
 copy_libraries() {
   local library target
-  { ldd "$1" 2>/dev/null || true; } | awk '/=> \//{print $3} /^\t\/lib/{print $1}' | while read -r library; do
+  { ldd "$1" 2>/dev/null || true; } | awk '/not found/{print $1} /=> \//{print $3} /^\t\/lib/{print $1}' | while read -r library; do
+    case $library in "$root"/*) continue ;; /*) ;; *) echo "$1 needs $library: not installed here" >&2; exit 1 ;; esac
     target=$root$(readlink -f "$(dirname "$library")")/$(basename "$library")
     [ -e "$target" ] || { mkdir -p "$(dirname "$target")"; cp -L "$library" "$target"; }
   done
@@ -80,6 +86,24 @@ copy_tools() {
     exit 1
   fi
   ln -s mt-st "$root/usr/bin/mt"
+}
+
+# The director, its console, the storage and the file daemon, btape, and an empty catalogue in SQLite.
+copy_bacula() {
+  local program
+  unpacked bacula bacula-{common,common-sqlite3,director,director-sqlite3,sd,fd,console}
+  mkdir -p "$root"/etc/bacula/scripts "$root/var/lib/bacula"
+  cp bacula/etc/bacula/scripts/mtx-changer* "$root/etc/bacula/scripts/"
+  sed -i 1s/sh/bash/ "$root/etc/bacula/scripts/mtx-changer" # busybox as sh has an mt of its own
+  cp -r bacula/usr/lib/bacula "$root/usr/lib/"
+  cp bacula/usr/sbin/{bacula-dir,bacula-sd,bacula-fd,bconsole,btape} "$root/usr/sbin/"
+  for program in "$root"/usr/sbin/{bacula-dir,bacula-sd,bacula-fd,bconsole,btape}; do
+    LD_LIBRARY_PATH=$root/usr/lib/bacula copy_libraries "$program"
+  done
+  python3 - bacula/usr/share/dbconfig-common/data/bacula-director-sqlite3/install/sqlite3 "$root/var/lib/bacula/bacula.db" <<'P'
+import pathlib, sqlite3, sys
+sqlite3.connect(sys.argv[2]).executescript(pathlib.Path(sys.argv[1]).read_text())
+P
 }
 
 copy_udev() {
@@ -193,6 +217,7 @@ for directory in bin sbin lib lib64; do ln -s "usr/$directory" "$root/$directory
 ln -s /run "$root/var/run"
 ln -s /run/lock "$root/var/lock"
 copy_tools
+copy_bacula
 copy_udev
 for library in libnss_files.so.2 libgcc_s.so.1 libkmod.so.2; do # opened by name at run time, so ldd does not see them
   if [ -e "$libraries/$library" ]; then mkdir -p "$root$libraries"; cp -L "$libraries/$library" "$root$libraries/"; fi
@@ -213,4 +238,4 @@ initial_ramdisk
 second_stage
 truncate -s 400M root.img
 mke2fs -q -F -t ext4 -O ^has_journal,^metadata_csum -E root_owner=0:0,lazy_itable_init=1 -d "$root" root.img
-rm -rf kernel download initrd root
+rm -rf kernel bacula initrd root
