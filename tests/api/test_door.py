@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -127,6 +128,58 @@ def test_a_request_has_an_end(shared: Api) -> None:
         assert b"400 Bad Request" in sock.recv(4096)
 
 
+def _raw(served: Api, *pieces: bytes) -> bytes:
+    """What is answered to bytes, until the connection is closed."""
+    host, _, port = served.address.rpartition(":")
+    told = b""
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as sock, contextlib.suppress(ConnectionError):
+        for piece in pieces:
+            sock.sendall(piece)
+        while data := sock.recv(1 << 16):
+            told += data
+    return told
+
+
+_GET = b"GET /api/v1/setup HTTP/1.1\r\n"
+_HOST = b"Host: localhost\r\n"
+
+
+_CLOSE = b"Connection: close\r\n"
+_NONSENSE = (
+    b"nonsense\r\n\r\n",
+    _GET + b"\r\n",  # RFC 9112 section 3.2
+    _GET + _HOST + _HOST + b"\r\n",
+    b"GET /api/v1/setup HTTP/2.0\r\n" + _HOST + b"\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"CONNECT localhost:1 HTTP/1.1\r\n" + _HOST + b"\r\n",
+    _GET + _HOST + b"Bad Name: x\r\n\r\n",
+    _GET + _HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    _GET + _HOST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    _GET + _HOST + b"Content-Length: -3\r\n\r\n",
+    _GET + _HOST + b"X: y\r\n" * 10_000 + b"\r\n",
+    _GET + _HOST + b"X: " + b"y" * 40_000,
+)
+
+
+def test_what_is_no_request_is_told_so(shared: Api) -> None:
+    for request in _NONSENSE:
+        told = _raw(shared, request)
+        assert told.startswith(b"HTTP/1.1 400 Bad Request\r\n"), request[:200]
+        assert told.count(b"HTTP/1.1") == 1, request[:200]
+
+
+def test_a_connection_takes_requests_as_they_come(api: ApiFactory) -> None:
+    served = api()
+    one, last = _GET + _HOST + b"\r\n", _GET + _HOST + _CLOSE + b"\r\n"
+    assert _raw(served, one * 10 + last).count(b"HTTP/1.1 200 OK\r\n") == 11, "in a row"
+    assert _raw(served, *(last[at : at + 1] for at in range(len(last)))).count(b"HTTP/1.1 200 OK\r\n") == 1, "in pieces"
+    upgrade = _GET + _HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    assert _raw(served, upgrade).startswith(b"HTTP/1.1 200 OK\r\n"), "whatever else it would like to speak"
+    assert _raw(served, one * 1000 + last).count(b"HTTP/1.1 200 OK\r\n") < 100, "more than anybody sends"
+    trailers = b"POST /api/v1/login HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    assert not _raw(served, trailers, b"X: " + b"y" * 600_000).count(b"HTTP/1.1 200"), "without an end"
+
+
 def test_every_answer_carries_its_policy(shared: Api) -> None:
     with shared.client() as client:
         for path in ("/me", "/setup", "/nowhere", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd"):
@@ -136,6 +189,16 @@ def test_every_answer_carries_its_policy(shared: Api) -> None:
             assert "unsafe" not in policy
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert "root:" not in answer.text
+
+
+def test_a_method_that_a_path_does_not_know(shared: Api) -> None:
+    with shared.local() as client:
+        for path in ("/login", "/logout", "/pools/p/scrub"):
+            answer = client.get(path)
+            assert answer.status_code == 405, path
+            assert answer.headers["allow"] == "POST"
+        assert client.get("http://local/").headers["content-type"].startswith("text/html")
+        assert client.get("http://local/nowhere").status_code == 404
 
 
 def test_who_guesses_waits(api: ApiFactory) -> None:

@@ -15,6 +15,7 @@ from blockyard.api.context import Context
 from blockyard.api.guard import COOKIE, CSRF, Guard
 from blockyard.api.plain import CHALLENGES, answer_challenge
 from blockyard.api.problems import Problem
+from blockyard.api.reads import Reads
 from blockyard.api.redfish import app as redfish
 from blockyard.api.redfish.door import is_redfish
 from blockyard.api.redfish.queries import Queries
@@ -87,21 +88,31 @@ logs in.
 
 def build(context: Context) -> Guard:
     """The application (ASGI), behind its door."""
-    app = application()
-    if (CONSOLE / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=CONSOLE, html=True))
+    app, pages = application(), _pages()
     standard = Queries(redfish.application(), redfish.STREAMS)
+    reads = Reads((route for module in ROUTES for route in module.routes.added), PREFIX)
 
-    async def both(scope: Any, receive: Any, send: Any) -> None:
+    async def whole(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"].startswith(CHALLENGES):
             await answer_challenge(context.server.options.state, scope, send)
             return
         if is_redfish(scope["path"]):  # whose paths may end with a slash
             await standard({**scope, "path": scope["path"].rstrip("/")}, receive, send)
-        else:
+        elif not scope["path"].startswith(f"{PREFIX}/"):
+            await pages(scope, receive, send)
+        elif not await reads.answered(scope, receive, send):
             await app(scope, receive, send)
 
-    return Guard(both, context)
+    return Guard(whole, context)
+
+
+def _pages() -> FastAPI:
+    """The console: apart, as what stands at / would have an answer to every method that a path of the API does not know."""
+    pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    problems.install(pages)
+    if (CONSOLE / "index.html").is_file():
+        pages.mount("/", StaticFiles(directory=CONSOLE, html=True))
+    return pages
 
 
 def application() -> FastAPI:

@@ -6,8 +6,9 @@ import asyncio
 import secrets
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from blockyard.api.hub import Hub
 from blockyard.api.logins import Logins
@@ -20,7 +21,9 @@ from blockyard.control.roles import Identity
 from blockyard.control.server import Server
 from blockyard.control.state import State
 
-SHARED = 0.1  # seconds that what workers have counted is good for
+T = TypeVar("T")
+
+SHARED = 0.2  # seconds that what workers have told is good for
 
 
 class Context:
@@ -35,8 +38,8 @@ class Context:
         self.hub = Hub(self)
         self.totp_secrets: dict[str, bytes] = {}  # of accounts that are just turning one-time passwords on
         self.setup_code = secrets.token_hex(8)  # for whoever makes the first account from elsewhere
-        self._asking: asyncio.Future[dict[str, Any]] | None = None
-        self._asked = 0.0
+        self._shared: dict[str, tuple[float, asyncio.Future[Any]]] = {}  # what was asked, and when
+        self._connections = 0
         self._state: State | None = None
         self._accounts: Accounts | None = None
 
@@ -58,16 +61,34 @@ class Context:
             self._accounts = Accounts(self.state)
         return self._accounts
 
-    async def statistics(self, *, at_most: float = SHARED) -> dict[str, Any]:
-        """Counters of "volumes" and "drives" by their names, and "sessions". Those of just now serve several who ask.
+    async def shared(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+        """What workers tell when they are asked, for all who want to know it within a moment.
 
         Each question takes time of the workers' loops, and with it of the data path: so how many are asked does not
-        depend on how many ask. Raises ControlError.
+        depend on how many ask. Raises what `ask` does.
         """
         now = time.monotonic()
-        if not at_most or self._asking is None or (self._asking.done() and now - self._asked >= at_most):
-            self._asked, self._asking = now, asyncio.ensure_future(self._ask())
-        return await asyncio.shield(self._asking)
+        asked, told = self._shared.get(what, (0.0, None))
+        if told is None or (told.done() and now - asked >= SHARED):
+            told = asyncio.ensure_future(ask())
+            self._shared[what] = (now, told)
+        found: T = await asyncio.shield(told)
+        return found
+
+    def forget(self) -> None:
+        """Something has changed: what workers have told is not good for anybody who asks from now on."""
+        self._shared.clear()
+
+    async def statistics(self) -> dict[str, Any]:
+        """Counters of "volumes" and "drives" by their names, and "sessions"; none from before an initiator came last.
+
+        Raises ControlError.
+        """
+        connections = sum(worker.connections for worker in self.server.supervisor.workers)
+        if connections != self._connections:
+            self._connections = connections
+            self.forget()
+        return await self.shared("statistics", self._ask)
 
     async def _ask(self) -> dict[str, Any]:
         told = await self.server.supervisor.ask_all({"name": "statistics"})

@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import replace
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -73,6 +74,8 @@ class Guard:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *fields]
+                if scope["method"] not in _SAFE:
+                    self._context.forget()
             await send(message)
 
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -198,7 +201,7 @@ def _limited(headers: Mapping[str, str], receive: Receive) -> Receive:
     if length in (None, "0") and "transfer-encoding" not in headers:
         return receive
     too_long = Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request has at most {MAX_BODY} bytes")
-    if length is not None and int(length) > MAX_BODY:  # h11 has seen to it that it is a number
+    if length is not None and int(length) > MAX_BODY:  # the parser has seen to it that it is a number
         raise too_long
     end = asyncio.get_running_loop().time() + _BODY_PATIENCE
     had, more = 0, True
@@ -224,4 +227,9 @@ def _limited(headers: Mapping[str, str], receive: Receive) -> Receive:
 
 
 def _date() -> bytes:
-    return formatdate(time.time(), usegmt=True).encode()
+    return _date_of(int(time.time()))
+
+
+@lru_cache(1)
+def _date_of(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()

@@ -1,8 +1,10 @@
 """HTTP: uvicorn's protocol on sockets of ours, in the loop that control has.
 
 uvicorn's own server would take the signals of the process and a loop for itself. What is added is patience with an end: a
-client has so many seconds for its handshake and for the head of a request, and of too many clients the one that has been idle
-longest goes.
+client has so many seconds for its handshake and for the head of a request, and so many bytes; and of too many clients the one
+that has been idle longest goes.
+
+Requests are parsed by httptools (llhttp, the parser of Node): in Python that took as long as all that an answer needs.
 """
 
 from __future__ import annotations
@@ -18,9 +20,8 @@ import struct
 from functools import partial
 from typing import Any
 
-import h11
 from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 log = logging.getLogger(__name__)
@@ -28,22 +29,25 @@ log = logging.getLogger(__name__)
 PATIENCE = 10.0  # seconds for a TLS handshake, and as many for the head of a request
 IDLE = 75  # seconds that a connection is kept between two requests
 MAX_CLIENTS = 512
-_HEAD = 16 << 10  # bytes of a request line and its fields
+_HEAD = 16 << 10  # bytes of a request line and its fields, and of anything else that is not content
+_PIPELINED = 32  # requests of a connection that wait for the answer to the one before
 _UNREAD = 30_000  # milliseconds that a client may leave an answer unread (tcp(7))
 _GRACE = 2.0  # seconds that answers have when serving ends
 
 
-class Protocol(H11Protocol):
+class Protocol(HttpToolsProtocol):
     """One connection."""
 
     _deadline: asyncio.TimerHandle | None = None
-    _busy = False  # the head of a request has come
+    _unknown = 0  # bytes that have come since anything of a request was complete
+    _fields = 0  # bytes of the fields of a request so far
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
             self.client = _peer(sock)
+        self.transport = _Together(transport, self.loop)  # type: ignore[assignment]
         if len(self.connections) > MAX_CLIENTS:
             self._make_room()
         self._deadline = self.loop.call_later(PATIENCE, self._late)
@@ -61,27 +65,59 @@ class Protocol(H11Protocol):
         return self._deadline.when() if self._deadline is not None else 0.0
 
     def data_received(self, data: bytes) -> None:
+        self._unknown += len(data)
         super().data_received(data)
+        if self._unknown > _HEAD:
+            self.send_400_response(f"the head of a request has at most {_HEAD} bytes")
         if self.busy and self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         elif not self.busy and self._deadline is None:  # a head that comes in pieces
             self._deadline = self.loop.call_later(PATIENCE, self._late)
 
+    # ---- what the parser finds; what is raised here is answered with 400
+
+    def on_message_begin(self) -> None:
+        self._fields = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields += len(name) + len(value)
+        if self._fields > _HEAD:
+            raise ValueError("too long")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._unknown = 0
+        version, hosts = self.parser.get_http_version(), sum(name == b"host" for name, _ in self.headers)
+        if version not in ("1.0", "1.1") or hosts > 1 or (not hosts and version == "1.1"):  # RFC 9112 §2.3, §3.2
+            raise ValueError("not a request")
+        if len(self.pipeline) >= _PIPELINED:
+            raise ValueError("too many requests at once")
+        super().on_headers_complete()
+        if self.parser.should_upgrade():  # which is not done (RFC 9110 §7.8); the parser takes what follows for that
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self._unknown = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unknown = 0
+        super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Anybody could fill the log with these."""
+
     def send_400_response(self, msg: str) -> None:
         """To what is not HTTP."""
+        if self.busy:  # in the midst of an answer there is no place for another one
+            self.transport.abort()
+            return
         problem = json.dumps({"type": "about:blank", "title": "Bad Request", "status": 400, "detail": msg}).encode()
-        fields = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]
-        for event in (
-            h11.Response(
-                status_code=400,
-                reason=b"Bad Request",
-                headers=[*fields, (b"content-length", str(len(problem)).encode())],
-            ),
-            h11.Data(data=problem),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event) or b"")
+        fields = "content-type: application/problem+json\r\nconnection: close\r\n"
+        head = f"HTTP/1.1 400 Bad Request\r\n{fields}content-length: {len(problem)}\r\n\r\n"
+        self.transport.write(head.encode() + problem)
         self.transport.close()
 
     def _late(self) -> None:
@@ -93,6 +129,37 @@ class Protocol(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
+
+
+class _Together:
+    """A transport that sends what is written in one turn of the loop at once: the head of an answer with its content.
+
+    Two sends would cost twice as much, and wake the client twice.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._kept: list[bytes] = []
+        self.abort = transport.abort
+        self.is_closing = transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+
+    def write(self, data: bytes) -> None:
+        if not self._kept:
+            self._loop.call_soon(self._flush)
+        self._kept.append(data)
+
+    def _flush(self) -> None:
+        if self._kept:
+            data = b"".join(self._kept)
+            self._kept.clear()
+            if not self._transport.is_closing():
+                self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
 
 
 def _peer(sock: socket.socket) -> tuple[str, int]:
@@ -156,7 +223,6 @@ class Site:
             proxy_headers=False,  # nobody is believed who says for whom he asks
             server_header=False,
             timeout_keep_alive=IDLE,
-            h11_max_incomplete_event_size=_HEAD,
         )
         config.load()
         state = ServerState()

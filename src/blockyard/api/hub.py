@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from blockyard.control.activity import Activity, activity
@@ -133,7 +134,7 @@ class Hub:
         self._before = (now, report)
         await self._look_at_activity()
         self._if_changed("sessions", report["sessions"])
-        self._if_changed("jobs", await all_jobs(self._context.server))
+        self._if_changed("jobs", await self._context.shared("jobs", partial(all_jobs, self._context.server)))
         for event in read_events(self._context.state, after=self._event):
             self._event = event.id
             self._tell_all("event", event.as_dict(), number=event.id)

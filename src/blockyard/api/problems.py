@@ -84,10 +84,13 @@ def problem(
 
 def install(app: FastAPI) -> None:
     """Have every error of an application told so."""
-    app.add_exception_handler(HTTPException, _of_http)
-    app.add_exception_handler(RequestValidationError, of_validation)
-    app.add_exception_handler(ControlError, of_control)
-    app.add_exception_handler(Exception, of_anything)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def answer_to(request: Request, error: Exception) -> JSONResponse:
+    """What is told of an error."""
+    return await next(handler for kind, handler in _HANDLERS.items() if isinstance(error, kind))(request, error)
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -137,3 +140,11 @@ async def of_control(request: Request, error: Exception) -> JSONResponse:
 async def of_anything(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s has failed", request.method, request.url.path, exc_info=error)
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server has made a mistake: its log says more")
+
+
+_HANDLERS: dict[type[Exception], Handler] = {  # the first that fits
+    HTTPException: _of_http,
+    RequestValidationError: of_validation,
+    ControlError: of_control,
+    Exception: of_anything,
+}

@@ -101,17 +101,29 @@ def shown_by(here: Context, *, volume: str, pool: str = "", **others: str) -> se
     return {name for name, target in settled.targets.items() if names & target.volumes}
 
 
+@dataclass(frozen=True)
+class Route:
+    """One that was added."""
+
+    method: str
+    path: str
+    rule: Rule
+    function: Callable[..., Any]
+    plain: bool  # what its function returns is what is told, as JSON
+    told: dict[str, Any]  # what FastAPI has to know
+
+
 class Routes:
     """The routes of one kind of object."""
 
     def __init__(self, tag: str) -> None:
         self._tag = tag
-        self._added: list[tuple[str, Callable[..., Any], dict[str, Any]]] = []
+        self.added: list[Route] = []
 
     def add_to(self, app: FastAPI, prefix: str) -> None:
         """Give an application these routes; itself, and not as a router of its own: so it knows which methods a path has."""
-        for path, function, more in self._added:
-            app.add_api_route(prefix + path, function, **more)
+        for route in self.added:
+            app.add_api_route(prefix + route.path, route.function, **route.told)
 
     def get(self, path: str, role: Role | None, owners: Owners = Owners.NOTHING, **more: Any) -> Callable[[F], F]:
         return self._add("GET", path, Rule(role, owners), more)
@@ -156,7 +168,8 @@ class Routes:
             described = {"name": name, "operation_id": name, "summary": name.replace("_", " "), "description": text}
             rules = {"dependencies": [Depends(checked)], "openapi_extra": extra}
             told_too = {"responses": {**responses(*problems), **told}, "tags": [self._tag]}
-            self._added.append((path, function, {"methods": [method], **described, **rules, **told_too, **more}))
+            whole = {"methods": [method], **described, **rules, **told_too, **more}
+            self.added.append(Route(method, path, rule, function, not more, whole))
             return function
 
         return add

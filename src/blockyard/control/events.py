@@ -12,7 +12,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from blockyard.control.catalogue import CATALOGUE, Severity
 from blockyard.control.errors import ControlError
@@ -39,7 +39,7 @@ class Event:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON, with the time as RFC 3339 has it."""
-        return {**asdict(self), "time": stamp(self.time)}
+        return {**vars(self), "time": stamp(self.time)}
 
 
 def stamp(seconds: float) -> str:
@@ -113,10 +113,7 @@ def _record(event: Event) -> dict[str, str]:
 
 def next_events(state: State, after: int, most: int) -> list[Event]:
     """The first events with an `id` greater than `after`. Raises StateError."""
-    with state.transaction() as database:
-        rows = database.execute(
-            "SELECT id, time, severity, record FROM events WHERE id > ? ORDER BY id LIMIT ?", (after, most)
-        ).fetchall()
+    rows = state.rows("SELECT id, time, severity, record FROM events WHERE id > ? ORDER BY id LIMIT ?", (after, most))
     return [_event(*row) for row in rows]
 
 
@@ -135,11 +132,9 @@ def _event(number: int, when: float, severity: str, record: str) -> Event:
 
 def read_events(state: State, *, after: int = 0, last: int | None = None) -> Iterator[Event]:
     """Events in their order: those with an `id` greater than `after`, of these the `last` ones."""
-    with state.transaction() as database:
-        rows = database.execute(
-            "SELECT * FROM (SELECT id, time, severity, record FROM events WHERE id > ? ORDER BY id DESC LIMIT ?)"
-            " ORDER BY id",
-            (after, -1 if last is None else last),
-        ).fetchall()
+    rows = state.rows(
+        "SELECT * FROM (SELECT id, time, severity, record FROM events WHERE id > ? ORDER BY id DESC LIMIT ?) ORDER BY id",
+        (after, -1 if last is None else last),
+    )
     for row in rows:
         yield _event(*row)

@@ -14,8 +14,9 @@ import secrets
 import socket
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from blockyard.control.errors import StateError
 
@@ -161,6 +162,11 @@ class State:
                 )
             self._database.executemany("INSERT INTO ports VALUES (?, ?, ?)", ((*port, new[port]) for port in new))
         return known | new
+
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        """What one SELECT finds. It sees one state of the database, and nobody waits for it, nor it for anybody."""
+        with self._explained():
+            return self._database.execute(statement, values).fetchall()
 
     def changes(self) -> int:
         """A number that is another one after some other process has written to the database."""

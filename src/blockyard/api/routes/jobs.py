@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -48,7 +49,7 @@ class Started(BaseModel):
 @routes.get("/jobs", Role.VIEWER)
 async def list_jobs(here: Here) -> list[Job]:
     """All of them, the oldest first; what goes on by itself, last."""
-    return [Job(**job) for job in await all_jobs(here.server)]
+    return [Job(**job) for job in await here.shared("jobs", partial(all_jobs, here.server))]
 
 
 @routes.get("/jobs/{job}", Role.VIEWER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path as FilePath
 from typing import Annotated, Any
@@ -101,7 +102,7 @@ class Pool(BaseModel):
 @routes.get("/pools", Role.VIEWER)
 async def list_pools(here: Here) -> list[Pool]:
     """All pools that are served."""
-    return [await _pool(here, name) for name in here.server.settled.pools]
+    return await here.shared("pools", partial(_pools, here))
 
 
 @routes.get("/pools/{pool}", Role.VIEWER)
@@ -212,6 +213,10 @@ async def ask(here: Context, pool: str, request: str, **arguments: object) -> di
     """What the worker that has a pool open replies (worker/pool_requests.py). Raises ControlError."""
     check_pool(here, pool)
     return await here.server.supervisor.ask_pool(pool, {"request": request, **arguments})
+
+
+async def _pools(here: Context) -> list[Pool]:
+    return [await _pool(here, name) for name in here.server.settled.pools]
 
 
 async def _pool(here: Context, name: str) -> Pool:

@@ -58,6 +58,7 @@ async def get_session(target: str, tsih: Annotated[int, _TSIH], here: Here) -> S
 @routes.delete("/targets/{target}/sessions/{tsih}", Role.OPERATOR, Owners.TARGET, status_code=204)
 async def drop_session(target: str, tsih: Annotated[int, _TSIH], here: Here, who: Who) -> None:
     """End a session. The initiator may log in again."""
+    here.forget()
     session = await _find(here, target, tsih)
     await here.command(who, "session drop", initiator=session.initiator, target=target, tsih=tsih)
 
@@ -70,5 +71,5 @@ async def _find(here: Context, target: str, tsih: int) -> Session:
 
 
 async def _sessions(here: Context) -> list[Session]:
-    found = await here.statistics(at_most=0)
+    found = await here.statistics()
     return [Session(**session) for session in found["sessions"]]

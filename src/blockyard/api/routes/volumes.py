@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import Response
@@ -88,7 +89,7 @@ async def _health(here: Context) -> dict[str, str]:
     """Of volumes that are stacks."""
     if not any(volume.stack for volume in here.server.settled.volumes.values()):
         return {}
-    told = await looked(here.server)
+    told = await here.shared("layers", partial(looked, here.server))
     return {name: stack["health"] for found in told.values() for name, stack in found["stacks"].items()}
 
 
