@@ -14,7 +14,7 @@ libraries=/usr/lib/x86_64-linux-gnu
 tools=(
   bash tar gzip find openssl dd cmp md5sum sha256sum timeout stty head hostname strace ip ss tc
   iscsid iscsiadm iscsistart iscsi-iname multipathd multipath mpathpersist kpartx dmsetup
-  lsscsi mtx tapeinfo loaderinfo scsitape stenc mt-st cpio wodim growisofs dvd+rw-mediainfo dvd+rw-format xorriso cdrskin cd-paranoia isoinfo genisoimage
+  lsscsi mtx tapeinfo loaderinfo scsitape stenc mt-st cpio wodim growisofs dvd+rw-mediainfo dvd+rw-format xorriso cdrskin cdrdao cd-paranoia isoinfo genisoimage
   mkfs.ext4 e2fsck resize2fs tune2fs dumpe2fs debugfs mkfs.xfs xfs_repair xfs_db xfs_io fio
   mdadm blkid lsblk blockdev blkdiscard wipefs fstrim udevadm modprobe rmmod lsmod insmod
   sg_inq sg_vpd sg_readcap sg_raw sg_persist sg_reset sg_luns sg_modes sg_opcodes sg_rtpg sg_stpg sg_turs sg_unmap

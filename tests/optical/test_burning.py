@@ -376,6 +376,55 @@ def test_formatting_makes_any_block_writable(tmp_path: Path, kind: str, form: in
         assert next_writable(one)[0] == 0
 
 
+def test_a_bd_r_that_is_formatted_for_it_is_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "x.iso"
+    one = burner(path, "bd-r", 4096)
+    assert _feature(one, 0x38) == 0
+    _refused(one, _with_subtype(2), Asc.INVALID_FIELD_IN_PARAMETER_LIST)
+    one.ok(*_with_subtype(0))
+    assert _feature(one, 0x38) == 1
+    assert one.ok(read_disc_information(2))[:4] == bytes([0, 14, 0x40, 0])
+    one.ok(write(0, 400), _DATA)
+    one.ok(write(16, 16), b"x" * 32768)
+    one.ok(write(390, 20), b"y" * 40960)  # ten of them are there, and ten are not
+    one.fail(write(500, 1), _ILLEGAL, Asc.INVALID_ADDRESS_FOR_WRITE, bytes(2048))
+    assert _capacity(one) == 409
+    one.ok(SYNCHRONIZE)
+    one.ok(EJECT)
+    one.ok(LOAD)
+    expected = _DATA[: 16 * 2048] + b"x" * 32768 + _DATA[32 * 2048 : 390 * 2048] + b"y" * 40960
+    assert one.ok(read(0, 410)) == expected == path.read_bytes()
+    assert next_writable(one)[0] == 410
+    one.ok(close(6))
+    one.fail(write(0, 1), SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED, bytes(2048))
+
+
+def test_a_bd_r_is_not_overwritten_otherwise(tmp_path: Path) -> None:
+    one = burner(tmp_path / "x.iso", "bd-r", 4096)
+    one.ok(*_with_subtype(1))
+    assert _feature(one, 0x38) == 0
+    one.fail(read_disc_information(2), _ILLEGAL, Asc.INVALID_FIELD_IN_CDB)
+    one.ok(write(0, 400), _DATA)
+    one.fail(write(0, 1), _ILLEGAL, Asc.INVALID_ADDRESS_FOR_WRITE, bytes(2048))
+    _refused(one, _with_subtype(0), Asc.COMMAND_SEQUENCE_ERROR)
+
+
+def _refused(one: DriveHost, request: tuple[bytes, bytes], asc: Asc) -> None:
+    command, data = request
+    one.fail(command, _ILLEGAL, asc, data)
+
+
+def _feature(one: DriveHost, code: int) -> int:
+    """CURRENT of a feature."""
+    return int(one.ok(get_configuration(2, code))[10] & 1)
+
+
+def _with_subtype(subtype: int) -> tuple[bytes, bytes]:
+    """FORMAT UNIT of a BD-R: in order with POW or without, or at random."""
+    command, data = format_unit(0x32)
+    return command, data[:8] + bytes([data[8] | subtype]) + data[9:]
+
+
 def test_what_is_synchronised_is_there_after_the_process_has_died(tmp_path: Path) -> None:
     path = tmp_path / "x.iso"
     one = burner(path, "dvd+r")

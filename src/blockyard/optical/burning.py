@@ -100,7 +100,9 @@ def write(drive: OpticalDrive, task: Task) -> Buffer:
         disc.write(fields["lba"] * BLOCK, data[:whole])
     if fields["fua"]:
         disc.flush()
-    if disc.blocks != before:  # a session that is written at once has come to its end
+    if (
+        disc.blocks != before and not disc.kind.pseudo_overwrite
+    ):  # a session that is written at once has come to its end
         task.effect = drive.recorded
     return b""
 
@@ -130,6 +132,8 @@ def synchronize_cache(drive: OpticalDrive, task: Task) -> Buffer:
     disc = drive.disc
     if disc is not None:
         disc.flush()
+        if disc.kind.pseudo_overwrite and disc.blocks != drive.blocks:  # such a session may never be closed
+            task.effect = drive.recorded
     return b""
 
 

@@ -16,6 +16,7 @@ from blockyard.block.file import FileDevice
 from blockyard.optical import cuesheet, record
 from blockyard.optical.kinds import (
     AUTO,
+    BD_R_POW,
     BLOCK,
     CD,
     CD_RW_FORMATTED,
@@ -136,6 +137,8 @@ class Disc:
     def _arrange(self, found: Record) -> None:
         """It is what its record says."""
         self._kind = FORMATTED.get(found.kind, KINDS[found.kind]) if found.formatted else KINDS[found.kind]
+        if found.pseudo_overwrite:
+            self._kind = BD_R_POW
         self._size = self._blocks = 0
         if found.formatted:
             self._size, self._blocks = found.capacity * BLOCK, found.capacity
@@ -153,6 +156,14 @@ class Disc:
         found.formatted, found.final, found.sessions = True, False, []
         record.save(self.path, found)
         self.recorder = None
+        self._arrange(found)
+
+    def formatted_in_order(self, *, pseudo_overwrite: bool) -> None:
+        """A blank BD-R has been formatted: it is written in order, and perhaps what is there can be replaced. Blocks."""
+        found = self.record
+        assert found is not None
+        found.pseudo_overwrite = pseudo_overwrite
+        record.save(self.path, found)
         self._arrange(found)
 
     def blanked(self) -> None:
@@ -199,6 +210,8 @@ class Disc:
         """Those that sessions have which can be read by all."""
         if self.recorder is None:
             return self._blocks
+        if self.kind.pseudo_overwrite:  # sessions are not what matters there: all that is recorded is one volume
+            return max((track.end for track in self.tracks), default=0)
         return max((session.end for session in self.sessions if session.closed), default=0)
 
     @property

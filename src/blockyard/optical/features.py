@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from blockyard.optical.kinds import (
     BD,
     BD_R,
+    BD_R_POW,
     BD_RE,
     BLOCK,
     CD,
@@ -97,11 +98,11 @@ def _incremental(drive: OpticalDrive) -> bytes:
 
 _CDS = (CD, CD_R, CD_RW, CD_RW_FORMATTED)
 _DVDS = tuple(kind for kind in EVERY_KIND if kind.family == "dvd")
-_BDS = (BD, BD_R, BD_RE)
+_BDS = (BD, BD_R, BD_R_POW, BD_RE)
 _PLUS = (DVD_PLUS_RW, DVD_PLUS_R, DVD_PLUS_RW_DL, DVD_PLUS_R_DL)
-_IN_ORDER = (CD_R, CD_RW, DVD_R, DVD_RW, DVD_R_DL, DVD_PLUS_R, DVD_PLUS_R_DL, BD_R)
+_IN_ORDER = (CD_R, CD_RW, DVD_R, DVD_RW, DVD_R_DL, DVD_PLUS_R, DVD_PLUS_R_DL, BD_R, BD_R_POW)
 _ANYWHERE = (DVD_RAM, DVD_PLUS_RW, DVD_PLUS_RW_DL, BD_RE)
-_FORMATTABLE = (*_ANYWHERE, CD_RW, CD_RW_FORMATTED, DVD_RW, DVD_RW_RESTRICTED, BD_R)
+_FORMATTABLE = (*_ANYWHERE, CD_RW, CD_RW_FORMATTED, DVD_RW, DVD_RW_RESTRICTED, BD_R, BD_R_POW)
 _CD_TYPES = sum(1 << kind for kind in BLOCK_TYPES).to_bytes(2, "big")
 
 FEATURES = (
@@ -122,7 +123,7 @@ FEATURES = (
         "Formattable",
         1,
         lambda drive: bytes(8),
-        (*_ANYWHERE, CD_RW, CD_RW_FORMATTED, DVD_RW, DVD_RW_RESTRICTED),
+        _FORMATTABLE,
     ),
     Feature(0x0026, "Restricted Overwrite", 0, lambda drive: b"", (DVD_RW_RESTRICTED, CD_RW_FORMATTED)),
     Feature(0x002A, "DVD+RW", 0, lambda drive: b"\x01\x03\0\0", _PLUS[:1]),  # WRITE; quick start, close only
@@ -138,10 +139,11 @@ FEATURES = (
     Feature(
         0x0037, "CD-RW Media Write Support", 0, lambda drive: b"\0\xff\0\0", (CD_RW, CD_RW_FORMATTED)
     ),  # every speed
+    Feature(0x0038, "BD-R Pseudo-Overwrite", 0, lambda drive: bytes(4), (BD_R_POW,)),
     Feature(0x003A, "DVD+RW Dual Layer", 0, lambda drive: b"\x01\x03\0\0", (DVD_PLUS_RW_DL,)),
     Feature(0x003B, "DVD+R Dual Layer", 0, lambda drive: b"\x01\0\0\0", (DVD_PLUS_R_DL,)),
     Feature(0x0040, "BD Read", 1, _bd_read, _BDS),
-    Feature(0x0041, "BD Write", 0, _bd_write, (BD_RE, BD_R)),
+    Feature(0x0041, "BD Write", 0, _bd_write, (BD_RE, BD_R, BD_R_POW)),
     Feature(0x0100, "Power Management", 0, lambda drive: b""),
     Feature(0x0105, "Timeout", 1, lambda drive: b"\0\0\0\0"),
     # SCS, MP2A, WSPD, SW, RBCB: SET CD SPEED, mode page 2Ah, write speeds, streams, READ BUFFER CAPACITY in blocks

@@ -35,9 +35,10 @@ FORMATS: dict[str, dict[int, int]] = {
     "dvd-ram": {0x00: BLOCK, 0x01: 0},
     "dvd+rw": {0x26: 0, 0x00: 0},
     "dvd+rw-dl": {0x26: 0, 0x00: 0},
-    "bd-r": {0x00: 0},  # in order (SRM), as it comes
+    "bd-r": {0x00: 0, 0x32: 0},  # in order (SRM), as it comes, with POW or without
     "bd-re": {0x00: 0, 0x30: 0, 0x31: 0},
 }
+_POW, _NO_POW = 0, 1  # FORMAT SUB-TYPE of a BD-R; random recording (RRM) is not there
 _UNFORMATTED, _FORMATTED, _NO_MEDIUM = 1, 2, 3  # DESCRIPTOR TYPE
 # BLANKING TYPE
 _DISC, _MINIMAL, _BLANK_TRACK, _UNRESERVE, _TAIL, _UNCLOSE, _SESSION = range(7)
@@ -59,7 +60,10 @@ def format_unit(drive: OpticalDrive, task: Task) -> Buffer:
         _check_list(data, disc, formats)
     if disc.kind.writing is Writing.ONCE and not disc.blank:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.COMMAND_SEQUENCE_ERROR)
-    if disc.kind.writing is not Writing.ONCE and disc.record is not None and not disc.record.formatted:
+    if disc.kind.writing is Writing.ONCE:
+        with disc.recording():
+            disc.formatted_in_order(pseudo_overwrite=len(data) >= _LIST and data[8] & 0x3 == _POW)
+    elif disc.record is not None and not disc.record.formatted:
         with disc.recording(), _sole():
             disc.formatted()
     task.effect = drive.recorded
@@ -83,6 +87,8 @@ def _check_list(data: bytes, disc: Disc, formats: dict[int, int]) -> None:
     kind, size = data[8] >> 2, int.from_bytes(data[4:8], "big")
     if kind not in formats:
         raise invalid_parameter(8, 7)
+    if disc.kind.writing is Writing.ONCE and data[8] & 0x3 > _NO_POW:
+        raise invalid_parameter(8, 1)
     if (size not in (0, disc.capacity)) if kind == _FULL else size > disc.capacity and size != 0xFFFFFFFF:
         raise invalid_parameter(4)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _BY_LBA, _BY_TRACK, _BY_SESSION = range(3)  # ADDRESS TYPE
 _INVISIBLE = 0xFF
+_STANDARD, _POW_RESOURCES = 0, 2  # DISC INFORMATION DATA TYPE
 _EMPTY, _APPENDABLE, _FINALIZED = 0, 1, 2  # DISC STATUS
 _NO_SESSION, _INCOMPLETE, _COMPLETE = 0, 1, 3  # STATE OF LAST SESSION
 _NONE = 0xFFFFFFFF
@@ -50,12 +51,16 @@ def _state(disc: Disc) -> _State:
 
 
 def check_disc_information(drive: OpticalDrive, task: Task) -> None:
-    if task.fields["data_type"]:  # track and POW resources are of BD-R that are overwritten
+    if task.fields["data_type"] not in (_STANDARD, _POW_RESOURCES):  # no track resources: there is no limit to them
         raise invalid_field(1, 2)
 
 
 def read_disc_information(drive: OpticalDrive, task: Task) -> Buffer:
     disc = drive.loaded()
+    if task.fields["data_type"] == _POW_RESOURCES:
+        if not disc.kind.pseudo_overwrite:
+            raise invalid_field(1, 2)
+        return struct.pack(">HBxIII", 14, _POW_RESOURCES << 5, *[disc.capacity // disc.kind.blocking] * 3)
     state = _state(disc)
     erasable = disc.kind.writing in (Writing.AGAIN, Writing.ANYWHERE)
     lead_in, lead_out = _leads(disc) if state.status != _FINALIZED else (_NONE, _NONE)

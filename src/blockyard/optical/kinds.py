@@ -34,6 +34,7 @@ class Kind(NamedTuple):
     sizes: tuple[tuple[str, int], ...] = ()  # of blank ones, by what is written on them; the usual one first
     gaps: tuple[int, int] = (0, 0)  # blocks between the first session and the next, and between later ones
     track_gap: int = 0  # and between two tracks of a session
+    pseudo_overwrite: bool = False  # what is recorded can be replaced (MMC-6, BD-R POW)
     book: int = 0  # what the physical format information calls it (ECMA-267 and its sisters)
 
     @property
@@ -94,6 +95,7 @@ BD_RE = BD._replace(name="bd-re", profile=0x0043, writing=Writing.ANYWHERE, size
 # What formatting makes of discs that come for writing in order: a kind of its own, with another way to be written
 DVD_RW_RESTRICTED = DVD_RW._replace(profile=0x0013, writing=Writing.ANYWHERE)
 CD_RW_FORMATTED = CD_RW._replace(writing=Writing.ANYWHERE)
+BD_R_POW = BD_R._replace(pseudo_overwrite=True)  # SRM+POW
 FORMATTED = {DVD_RW.name: DVD_RW_RESTRICTED, CD_RW.name: CD_RW_FORMATTED}
 
 PRESSED = (CD, DVD, BD)
@@ -103,7 +105,7 @@ RECORDABLE = (
 BLANKS = {kind.name: kind for kind in RECORDABLE}
 IMAGES = {kind.name: kind for kind in (*PRESSED, BD_RE)}  # what an image can be shown as
 KINDS = {kind.name: kind for kind in (*PRESSED, *RECORDABLE)}
-EVERY_KIND = (*KINDS.values(), DVD_RW_RESTRICTED, CD_RW_FORMATTED)
+EVERY_KIND = (*KINDS.values(), DVD_RW_RESTRICTED, CD_RW_FORMATTED, BD_R_POW)
 AUTO = "auto"
 
 

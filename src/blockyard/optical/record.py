@@ -51,6 +51,7 @@ class Record:
     sessions: list[Session] = field(default_factory=list)
     final: bool = False  # nothing can be added
     formatted: bool = False  # any block can be written
+    pseudo_overwrite: bool = False  # of a BD-R: what is recorded can be replaced
     text: Text = field(default_factory=Text)
 
     def files(self, image: Path) -> list[Path]:
@@ -99,7 +100,8 @@ def save(image: Path, record: Record) -> None:
         _DOCUMENT,
         {
             "format": _FORMAT, "kind": record.kind, "capacity": record.capacity, "identity": record.identity,
-            "final": record.final, "formatted": record.formatted, "catalog": record.text.catalog,
+            "final": record.final, "formatted": record.formatted,
+            "pseudo_overwrite": record.pseudo_overwrite, "catalog": record.text.catalog,
             "text": record.text.packs.hex(),
             "sessions": [
                 {"closed": session.closed, "tracks": [_track_document(track) for track in session.tracks]}
@@ -150,7 +152,12 @@ def _record(found: dict[str, Any]) -> Record:
     if kind not in BLANKS:
         raise ValueError(f"there is no disc {kind!r}")
     record = Record(
-        kind, capacity, str(found["identity"]), final=bool(found["final"]), formatted=bool(found["formatted"])
+        kind,
+        capacity,
+        str(found["identity"]),
+        final=bool(found["final"]),
+        formatted=bool(found["formatted"]),
+        pseudo_overwrite=bool(found.get("pseudo_overwrite")),  # discs of old had none
     )
     record.text = Text(str(found["catalog"]), bytes.fromhex(found["text"]))
     number, at = 1, 0

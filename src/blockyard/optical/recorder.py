@@ -157,6 +157,10 @@ class Recorder:
         if parameters.test:
             self._rehearse(lba, count)
             return
+        if self.record.pseudo_overwrite and (replaced := self._replace(lba, data)):
+            lba, count, data = lba + replaced, count - replaced, data[replaced * BLOCK :]
+            if not count:
+                return
         track = self._target(lba) or self._begun(lba)
         if track.end > track.start and (form, stride) != (track.form, track.stride):
             raise refused(Asc.ILLEGAL_MODE_FOR_THIS_TRACK)
@@ -182,6 +186,21 @@ class Recorder:
         if at_once and track.reserved is not None and track.end == track.limit:  # disc at once (MMC-6, DVD-R)
             self.close_session(final=parameters.multi_session != FURTHER_SESSIONS)
         self._checkpoint(len(data))
+
+    def _replace(self, lba: int, data: memoryview) -> int:
+        """Put other data in the place of what is recorded (MMC-6, BD-R POW). Returns how many blocks of it were.
+
+        A real drive writes it elsewhere, and shows what was there to nobody: in an image it is simply there.
+        """
+        tracks = (track for session in self.sessions for track in session.tracks)
+        track = next((each for each in tracks if each.start <= lba < each.end), None)
+        if track is None:
+            return 0
+        blocks = min(len(data) // BLOCK, track.end - lba)
+        self._store(track, lba, data[: blocks * BLOCK])
+        self._changed = True
+        self._checkpoint(blocks * BLOCK)
+        return blocks
 
     def _block_type(self, parameters: Parameters) -> tuple[Form, int, int]:
         if self.kind.family != "cd":

@@ -82,6 +82,26 @@ growisofs_two_sessions() {
   dvd+rw-mediainfo "$1"
 }
 
+growisofs_over_and_over() { # as it does by itself: a BD-R is formatted for pseudo-overwrite, and grows without sessions
+  growisofs -Z "$1" -R -V GROWN /tmp/one
+  until_ready "$1"
+  growisofs -M "$1" -R -V GROWN /tmp/two
+  until_ready "$1"
+  dvd+rw-mediainfo "$1"
+}
+cat >/tmp/disc.toc <<'T'
+CD_DA
+CATALOG "1234567890123"
+TRACK AUDIO
+ISRC "DEABC2600001"
+FILE "/tmp/1.raw" 0
+TRACK AUDIO
+PREGAP 0:2:0
+FILE "/tmp/2.raw" 0
+T
+cdrdao_disc_at_once() { cdrdao write --device "$1" --driver generic-mmc -n /tmp/disc.toc; }
+cdrskin_session_at_once() { cdrskin dev="$1" -v -sao /tmp/one.iso; }
+
 step "CDs"
 burn 0 cd-r wodim_track_at_once
 burn 1 cd-r wodim_session_at_once
@@ -122,9 +142,26 @@ as_image
 step "xorriso, two sessions"
 read_back 5
 verified 2
-for number in 0 1 3 4; do
+burn 2 bd-r growisofs_over_and_over
+burn 5 dvd-rw growisofs_two_sessions
+for number in 0 1 3 4 2 5; do
   step "growisofs, two sessions: drive $number"
   read_back $number
   verified 2
+  [ $number != 0 ] || burn 0 cd-r cdrdao_disc_at_once
+  [ $number != 1 ] || burn 1 cd-r cdrskin_session_at_once
 done
+grep -q "BD-R SRM+POW" /tmp/burn-2 || fail "the BD-R was written in another way: $(cat /tmp/burn-2)"
+step "cdrskin, session at once"
+read_back 1
+as_image
+step "cdrdao, disc at once; it reads it too"
+read_back 0
+must cdrdao read-cd --device "$reader" --driver generic-mmc --datafile /tmp/back.bin /tmp/back.toc >/tmp/out 2>&1
+cat /tmp/out /tmp/back.toc
+must cmp -n $((2352 * 400)) /tmp/1.raw /tmp/back.bin
+must cmp -n $((2352 * 350)) -i 0:$((2352 * 550)) /tmp/2.raw /tmp/back.bin
+[ "$(stat -c %s /tmp/back.bin)" = $((2352 * 900)) ] || fail "cdrdao has read $(stat -c %s /tmp/back.bin) bytes"
+grep -q 'CATALOG "1234567890123"' /tmp/back.toc && [ "$(grep -c 'TRACK AUDIO' /tmp/back.toc)" = 2 ] \
+  || fail "cdrdao has read another table of contents"
 logout
