@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from blockyard.api.logins import Logins
 from blockyard.cli.main import main
 from blockyard.control.revisions import Revisions
 from blockyard.control.state import State
@@ -30,6 +31,10 @@ def fill(directory: Path) -> None:
         Revisions(state).put(Configuration(metrics=Metrics("127.0.0.1:9464")), "somebody")
         Users(state).add(Account("alice", SECRET))
         state.volume_uuid("/disk")
+        Logins(lambda: state).begin("somebody", "192.0.2.1")
+    (directory / "keys").mkdir(mode=0o700)
+    (directory / "keys" / "disk.key").write_bytes(b"a passphrase")
+    (directory / "keys" / "disk.key").chmod(0o600)
     (directory / "units").mkdir(mode=0o700)
     (directory / "units" / "one").write_bytes(b"reservation")
     (directory / "units" / "one").chmod(0o600)
@@ -62,6 +67,9 @@ def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         Users(state).remove("alice")
     assert run("restore", backup, "--state", tmp_path / "s") == 0
     assert content(tmp_path / "s") == before
+    assert (tmp_path / "s" / "keys" / "disk.key").read_bytes() == b"a passphrase", "the one that is here stays"
+    with contextlib.closing(State(tmp_path / "s")) as state, state.transaction() as database:
+        assert database.execute("SELECT * FROM logins").fetchall() == [], "who has logged out since is not in again"
     assert {path.stat().st_mode & 0o077 for path in (tmp_path / "s").rglob("*")} == {0}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert len(list((tmp_path / "s").glob("before-restore-*/state.db"))) == 1
@@ -72,12 +80,13 @@ def test_on_another_machine_the_key_is_needed(tmp_path: Path, capsys: pytest.Cap
     before = content(tmp_path / "s")
     assert run("backup", tmp_path / "b", "--state", tmp_path / "s") == 0
     assert run("backup", tmp_path / "keys", "--with-keys", "--state", tmp_path / "s") == 0
-    assert "with secrets.key: keep it as you would keep these" in capsys.readouterr().out
+    assert "with secrets.key, keys/disk.key: keep it as you would keep these" in capsys.readouterr().out
     assert run("restore", tmp_path / "b", "--state", tmp_path / "new") == 5
     assert "put the secrets.key that belongs to the backup" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     assert run("restore", tmp_path / "keys", "--state", tmp_path / "new") == 0
     assert content(tmp_path / "new") == before
+    assert (tmp_path / "new" / "keys" / "disk.key").read_bytes() == b"a passphrase"
     assert run("restore", tmp_path / "b", "--without-users", "--state", tmp_path / "third") == 0
     with contextlib.closing(State(tmp_path / "third")) as state:
         assert not Users(state).load().users

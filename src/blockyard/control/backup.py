@@ -3,8 +3,9 @@
     manifest.json   what made it, when and where, and what is in it
     state.db        the database as it was at one moment (sqlite3.Connection.backup), though somebody serves with it
     units/…         what logical units keep: reservations, saved mode pages, journals, each file as it was when it was copied
-    secrets.key, api.key, api.crt
-                    the key to the sealed secrets, and that of the API's certificate: only where they were asked for
+    secrets.key, api.key, api.crt, keys/…
+                    the key to the sealed secrets, that of the API's certificate, and the passphrases of encrypted disks that the
+                    server keeps: only where they were asked for
 
 Without the keys the archive is of little use to a thief, as what is sealed stays so; the secrets of users and one-time passwords
 are of none to its owner either, unless he has the key from elsewhere.
@@ -25,6 +26,7 @@ import tarfile
 import tempfile
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from blockyard.control.vault import KEY_FILE
 _FORMAT = 1  # of the archive
 _MANIFEST, _DATABASE, _UNITS = "manifest.json", "state.db", "units"
 _KEYS = (KEY_FILE, "api.key", "api.crt")
+_DISKS = "keys"  # the directory of passphrases of encrypted disks (control/making.py)
 _LARGEST = 1 << 20  # bytes of a manifest
 
 
@@ -64,7 +67,7 @@ def back_up(directory: Path, file: Path, *, with_keys: bool) -> dict[str, Any]:
 
 
 def _write(directory: Path, out: io.BufferedIOBase | Any, *, with_keys: bool) -> dict[str, Any]:
-    keys = [name for name in _KEYS if with_keys and (directory / name).exists()]
+    keys = list(_keys_in(directory)) if with_keys else []
     with tempfile.TemporaryDirectory(prefix="blockyard-") as scratch, tarfile.open(fileobj=out, mode="w:gz") as archive:
         copy = Path(scratch) / _DATABASE
         _copy_database(directory / _DATABASE, copy)
@@ -81,6 +84,11 @@ def _write(directory: Path, out: io.BufferedIOBase | Any, *, with_keys: bool) ->
         for name in keys:
             _add(archive, name, (directory / name).read_bytes())
     return manifest
+
+
+def _keys_in(directory: Path) -> Iterator[str]:
+    yield from (name for name in _KEYS if (directory / name).exists())
+    yield from sorted(f"{_DISKS}/{path.name}" for path in (directory / _DISKS).glob("*.key"))
 
 
 def _copy_database(source: Path, copy: Path) -> None:
@@ -118,8 +126,9 @@ def restore(directory: Path, file: Path, *, without_users: bool) -> dict[str, An
         draft.mkdir(mode=0o700, parents=True)
         try:
             manifest = _unpack(file, draft)
-            for name in _KEYS:  # the ones that are here, where the archive has none
-                if not (draft / name).exists() and (directory / name).exists():
+            for name in _keys_in(directory):  # the ones that are here, where the archive has none
+                if not (draft / name).exists():
+                    (draft / name).parent.mkdir(mode=0o700, exist_ok=True)
                     shutil.copy2(directory / name, draft / name)
             _check(draft, without_users=without_users)
             _put_in_place(draft, directory)
@@ -168,12 +177,15 @@ def _unpack(file: Path, draft: Path) -> dict[str, Any]:
 def _is_ours(name: str) -> bool:
     parts = Path(name).parts
     units = len(parts) > 1 and parts[0] == _UNITS and ".." not in parts
-    return name in (_DATABASE, *_KEYS) or units
+    disks = len(parts) == 2 and parts[0] == _DISKS and parts[1].endswith(".key")
+    return name in (_DATABASE, *_KEYS) or units or disks
 
 
 def _check(draft: Path, *, without_users: bool) -> None:
     """That a server can begin with it. Raises StateError."""
     with contextlib.closing(State(draft)) as state:
+        with state.transaction() as database:
+            database.execute("DELETE FROM logins")  # who has logged out since then is not to be in again
         if without_users:
             with state.transaction() as database:
                 database.execute("DELETE FROM members")
@@ -194,7 +206,7 @@ def _put_in_place(draft: Path, directory: Path) -> None:
     with alone(directory):
         kept = directory / f"before-restore-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         kept.mkdir(mode=0o700)
-        names = (_DATABASE, f"{_DATABASE}-wal", f"{_DATABASE}-shm", _UNITS, *_KEYS)
+        names = (_DATABASE, f"{_DATABASE}-wal", f"{_DATABASE}-shm", _UNITS, _DISKS, *_KEYS)
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(directory / name, kept / name)
