@@ -81,4 +81,5 @@ C
 files / >/tmp/wanted
 files /tmp/restored >/tmp/found
 cmp /tmp/wanted /tmp/found || fail "not the same: $(diff /tmp/wanted /tmp/found | head -40)"
-step "end"
+kill $(pidof bacula-dir bacula-fd bacula-sd)
+logout
