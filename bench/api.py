@@ -97,7 +97,9 @@ class Turns:
 
     rates: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
     worker: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
-    control: list[float] = field(default_factory=list)  # µs of CPU for a request, the stream included
+    control: list[float] = field(
+        default_factory=list
+    )  # µs of CPU for a request: the stream included, what is done anyhow not
     asked: list[Asked] = field(default_factory=list)
 
 
@@ -128,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(name: str, target: Served, options: argparse.Namespace) -> Turns:
     work, turns = WORKS[name], Turns()
     for number in range(options.rounds):
+        busy: dict[bool, float] = {}
         for asked in (False, True) if number % 2 else (True, False):
             with _asked(target, options.rate if asked else 0) as found:
                 before = cpu_seconds([target.root]), cpu_seconds(target.data_pids)
@@ -137,9 +140,9 @@ def _measure(name: str, target: Served, options: argparse.Namespace) -> Turns:
                 control, workers = cpu_seconds([target.root]) - before[0], cpu_seconds(target.data_pids) - before[1]
             turns.rates[asked].append(outcome.operations / outcome.seconds)
             turns.worker[asked].append(workers / outcome.operations * 1e6)
-            for each in found:
-                turns.asked.append(each)
-                turns.control.append(control / each.answered * 1e6)
+            busy[asked] = control / outcome.seconds
+            turns.asked += found
+        turns.control.append((busy[True] - busy[False]) / options.rate * 1e6)
     return turns
 
 
