@@ -180,6 +180,16 @@ def made(path: Path, size: int = 64 << 20, **options: Any) -> CompressedDevice:
 TEXT = b"".join(b"%08d what is written often says the same\n" % number for number in range(200_000))[: 8 << 20]
 
 
+def test_a_segment_that_was_lost_in_part_does_not_come_back_whole() -> None:
+    """Its table and a record have arrived, but not the length of the file."""
+    state = Compressed()
+    state.write(cell=0, chunk=0, count=1)
+    state.the_power_fails(density=0.2, seed=655)
+    assert state.now[0] == 0
+    state.write(cell=0, chunk=0, count=1)
+    state.the_power_fails(density=0.2, seed=1)
+
+
 def test_what_it_takes(tmp_path: Path) -> None:
     device = made(tmp_path / "disk")
     device.pwritev([TEXT], 0)

@@ -185,6 +185,9 @@ class Log:
         size = (self._count + 1) * SEGMENT
         if size > self.below.size:
             try:
+                if self.below.size > self._count * SEGMENT:  # what a loss of power has left of it must not come back
+                    self.below.truncate(self._count * SEGMENT)
+                    self.below.flush()
                 self.below.truncate(size)
             except OSError as error:
                 if error.errno != errno.EOPNOTSUPP:
