@@ -28,6 +28,12 @@ sys.dont_write_bytecode = False
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several run at a time, those with a guest begin: they are long, and would be what everybody waits for at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: "guest" not in getattr(item, "fixturenames", ()))
+
+
 def need(tool: str, package: str) -> str:
     """The path of a program; the test fails without it: nothing is skipped silently."""
     path = shutil.which(tool, path=_PATH)

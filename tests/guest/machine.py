@@ -115,13 +115,14 @@ def _remove_old(cache: Path, current: Path) -> None:
 def _qemu(directory: Path, root_disk: str, job: Path, control: Path) -> list[str]:
     addresses = ",".join(f"eth{number}={address}/24" for number, address in enumerate(GUEST))
     command = [
-        "qemu-system-x86_64", "-machine", "pc-i440fx-7.2", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max",
+        "qemu-system-x86_64", "-machine", "pc-i440fx-7.2", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-erms,-smap",
         "-m", str(_MEMORY_MIB), "-nographic", "-no-reboot", "-nodefaults", "-monitor", "none",
         "-serial", "stdio", "-serial", f"unix:{control}/serial,server=on,wait=off",
         "-qmp", f"unix:{control}/qmp,server=on,wait=off",
         "-drive", f"file={root_disk}", "-drive", f"file={job},if=virtio,format=raw",
         "-kernel", str(directory / "vmlinux"), "-initrd", str(directory / "initrd.img"),
         "-append", "console=ttyS0 quiet loglevel=3 panic=-1 net.ifnames=0 random.trust_cpu=on mitigations=off "
+        "init_on_alloc=0 hardened_usercopy=off lsm=capability "
         f"addresses={addresses}",
     ]  # fmt: skip
     # With event_idx, QEMU before 9.1 may wait for receive buffers for ever that the guest has long made available: it looks
