@@ -15,7 +15,7 @@ eventually() { # eventually SECONDS COMMAND...
   shift
   until "$@"; do
     [ $SECONDS -lt $end ] || { multipath -ll; tail -20 /tmp/multipathd.log; fail "not so: $*"; }
-    sleep 0.2
+    sleep 0.5
   done
 }
 half=$((PATHS / 2))
