@@ -60,6 +60,8 @@ def checked(configuration: Configuration) -> Configuration:
     pools = {name: _pool(join("pools", key(name)), pool) for name, pool in configuration.pools.items()}
     check_hosts(configuration)
     _check_receivers(configuration.events)
+    if configuration.events.snmp:
+        _check_extra(join("events", "snmp"), "pysnmp", "snmp")
     if configuration.telemetry is not None:
         _check_extra("telemetry", "opentelemetry.sdk", "otel")
     _check_libraries(configuration.libraries.values())

@@ -1,4 +1,4 @@
-"""Events are delivered: to syslog, to web servers, by mail (docs/notifications.md).
+"""Events are delivered: to syslog, to web servers, by mail, by SNMP (docs/notifications.md).
 
 The queue of a receiver is the record of events itself: what it has had so far is a number in the state database. So it outlives
 a restart, is as bounded as the record is, and costs nothing while a receiver is away. Each receiver has a thread of its own
@@ -21,10 +21,11 @@ from blockyard.control.catalogue import CATALOGUE, Severity
 from blockyard.control.errors import ControlError
 from blockyard.control.events import Event, known_ids, next_events
 from blockyard.control.mail import MailSender
+from blockyard.control.snmp import SnmpSender
 from blockyard.control.state import State
 from blockyard.control.syslog import SyslogSender
 from blockyard.control.webhook import WebhookSender
-from blockyard.worker.receivers import Mail, Receiver, Receivers, Syslog, Webhook
+from blockyard.worker.receivers import AnyReceiver, Receiver, Receivers, Snmp, Syslog, Webhook
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +55,13 @@ class Sender(Protocol):
     def close(self) -> None: ...
 
 
-def sender(receiver: Syslog | Webhook | Mail) -> Sender:
+def sender(receiver: AnyReceiver) -> Sender:
     if isinstance(receiver, Syslog):
         return SyslogSender(receiver)
     if isinstance(receiver, Webhook):
         return WebhookSender(receiver)
+    if isinstance(receiver, Snmp):
+        return SnmpSender(receiver)
     return MailSender(receiver)
 
 
@@ -72,7 +75,7 @@ def wants(receiver: Receiver, event: Event) -> bool:
 class Courier:
     """Brings events to one receiver, from `start` to `close`."""
 
-    def __init__(self, directory: Path, place: str, receiver: Syslog | Webhook | Mail, tell: Tell) -> None:
+    def __init__(self, directory: Path, place: str, receiver: AnyReceiver, tell: Tell) -> None:
         self.receiver = receiver
         self._directory = directory
         self._place = place
@@ -226,12 +229,12 @@ class Deliveries:
         self._couriers.clear()
 
 
-def try_all(receivers: Mapping[str, Syslog | Webhook | Mail], text: str) -> dict[str, str]:
+def try_all(receivers: Mapping[str, AnyReceiver], text: str) -> dict[str, str]:
     """Send one event to each receiver, at once; why that failed by its name, "" where it has worked."""
     event = Event(CATALOGUE["test"].severity, "test", text, time=time.time())
     threads, found = [], dict.fromkeys(receivers, f"no answer within {LAST_DELAY:.0f} s")
 
-    def attempt(place: str, receiver: Syslog | Webhook | Mail) -> None:
+    def attempt(place: str, receiver: AnyReceiver) -> None:
         try:
             with contextlib.closing(sender(receiver)) as one:
                 one.send([event])

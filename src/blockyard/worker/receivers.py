@@ -154,18 +154,54 @@ class Mail(Receiver):
 
 
 @dataclass(frozen=True)
+class Snmp(Receiver):
+    """A network management station (SNMP)."""
+
+    name: str = ""
+    to: str = ""  # HOST[:PORT]
+    version: str = "2c"  # 2c, or 3: authentication by SHA-256, privacy by AES-128
+    acknowledged: bool = True  # informs, which are sent again until they are; else traps
+    community_file: str = ""  # of 2c: the file whose first line is the community; "": it is public
+    user: str = ""  # of 3, and the files whose first lines are the pass phrases
+    authentication_file: str = ""
+    privacy_file: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError."""
+        self.check()
+        self.place  # noqa: B018 - it raises
+        if self.version not in ("2c", "3"):
+            raise ValueError(f"version is 2c or 3, not {self.version!r}")
+        secured = (self.user, self.authentication_file, self.privacy_file)
+        if self.version == "3" and (not all(secured) or self.community_file):
+            raise ValueError("version 3 needs user, authentication_file and privacy_file, and has no community")
+        if self.version == "2c" and any(secured):
+            raise ValueError("user, authentication_file and privacy_file are of version 3")
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port. Raises ValueError."""
+        return split_server(self.to, 162)
+
+
+AnyReceiver = Syslog | Webhook | Mail | Snmp
+
+
+@dataclass(frozen=True)
 class Receivers:
     """All of them, by their names."""
 
     syslog: dict[str, Syslog] = field(default_factory=dict)
     webhook: dict[str, Webhook] = field(default_factory=dict)
     mail: dict[str, Mail] = field(default_factory=dict)
+    snmp: dict[str, Snmp] = field(default_factory=dict)
 
     @property
-    def by_place(self) -> dict[str, Syslog | Webhook | Mail]:
+    def by_place(self) -> dict[str, AnyReceiver]:
         """By the names that they go by in events and in the state database: syslog.central …"""
-        found: dict[str, Syslog | Webhook | Mail] = {}
+        found: dict[str, AnyReceiver] = {}
         found |= {f"syslog.{name}": each for name, each in self.syslog.items()}
         found |= {f"webhook.{name}": each for name, each in self.webhook.items()}
         found |= {f"mail.{name}": each for name, each in self.mail.items()}
+        found |= {f"snmp.{name}": each for name, each in self.snmp.items()}
         return found
