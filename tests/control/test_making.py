@@ -97,6 +97,7 @@ def _check_that_nothing_is_left(served: Api, tmp_path: Path) -> None:
             ("raid7", (a, b), {"size": MiB}, "there is no kind of layer 'raid7'"),
             ("raid1", (a, b), {"size": MiB, "passphrase": "x"}, "a passphrase is for encrypted disks"),
             ("luks", (a,), {"size": MiB, "passphrase": "x", "name": "../x"}, "name"),
+            ("raid1", ("/a\0b", a), {"size": MiB}, "no NUL"),
             ("luks", (a,), {"size": MiB, "passphrase": "x", "options": {"sector": "7"}}, "sector is one of"),
             ("compressed", (a,), {"size": MiB}, "size: it is missing"),
         ):

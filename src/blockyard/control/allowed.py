@@ -43,6 +43,8 @@ def _places(configuration: Configuration) -> Iterator[tuple[str, str]]:
 def check_paths(configuration: Configuration, paths: Iterable[str]) -> None:
     """Raises UsageError for one that may not be used."""
     for path in paths:
+        if not path or "\0" in path:
+            raise UsageError("a path has one character at least, and no NUL")
         if not is_allowed(configuration, path):
             raise UsageError(_refusal(configuration, path))
 
