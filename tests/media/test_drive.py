@@ -172,8 +172,9 @@ def test_the_end_is_told_in_time_and_nothing_goes_beyond_it(tmp_path: Path) -> N
     assert 0.98 * (1 << 20) < written * 10040 + 8192 <= 1 << 20
     assert tape.position()[1] == written + 1
     tape.good(REWIND)
+    assert tape.good(bytes([0x34, 0]) + bytes(8))[0] == 0x80
     tape.good(space(0, written))
-    assert tape.good(bytes([0x34, 0]) + bytes(8))[0] & 0x40 == 0
+    assert tape.good(bytes([0x34, 0]) + bytes(8))[0] == 0x40
 
 
 def test_worm_cartridges_take_only_what_comes_behind(tmp_path: Path) -> None:
@@ -511,3 +512,72 @@ def test_a_damaged_index_is_told_by_an_alert_and_does_no_harm(tmp_path: Path) ->
 def _alerts(tape: TapeHost) -> set[int]:
     page = tape.good(bytes([0x4D, 0, 0x6E, 0, 0, 0, 0, 0x10, 0, 0]))
     return {page[at + 1] for at in range(4, len(page), 5) if page[at + 4]}
+
+
+def _set(tape: TapeHost, page: bytes) -> None:
+    data = bytes([0, 0, 0x10, 0]) + page
+    tape.good(mode_select_6(len(data)), data)
+
+
+def _extension(pews: int) -> bytes:
+    return bytes([0x50, 0x01, 0, 28, 0, 0]) + pews.to_bytes(2, "big") + bytes(24)
+
+
+def _configuration(tape: TapeHost, **bits: tuple[int, int]) -> None:
+    """The Device Configuration page with bytes or-ed into it, or taken out."""
+    page = bytearray(tape.good(mode_sense_6(0x10))[-16:])
+    for at, value in bits.values():
+        page[at] = page[at] | value if value > 0 else page[at] & ~-value
+    _set(tape, bytes(page))
+
+
+def test_programmable_early_warning_is_told_once_where_the_host_wants_it(tmp_path: Path) -> None:
+    tape = loaded(tmp_path, capacity=4 << 20)
+    _set(tape, _extension(1))
+    assert tape.good(mode_sense_6(0x10, 0x01))[-26:-24] == b"\0\1"
+    block, told_at, position = 1 << 16, [], bytes([0x34]) + bytes(9)
+    for number in range(64):
+        before = tape.good(position)[0] & 0x41
+        result = tape.send(write(block), bytes(block))
+        left = (4 << 20) - 8192 - (number + 1) * (block + 40)
+        beyond, near = left < (1 << 18) + 10**6, left < 1 << 18
+        assert tape.good(position)[0] & 0x41 == beyond | near << 6
+        if result.status == Status.GOOD:
+            assert not near
+            assert beyond == before & 1
+            continue
+        found = told(result)
+        told_at.append(found.asc)
+        assert (found.key, found.stream, found.information) == (SenseKey.NO_SENSE, END_OF_MEDIUM, 0)
+        if near:
+            break
+    assert told_at == [Asc.PROGRAMMABLE_EARLY_WARNING_DETECTED, Asc.END_OF_PARTITION_MEDIUM_DETECTED]
+    assert tape.drive.tape is not None
+    assert not tape.drive.tape.partition._dirty  # SEW: at early warning it is all on the medium
+    tape.good(locate_16(40))
+    told_again = [tape.send(write(block), bytes(block)).status for _ in range(6)]
+    assert told_again.count(Status.CHECK_CONDITION) == 1  # from before the zone into it again
+
+
+def test_early_warning_is_told_to_who_reads_and_wants_it(tmp_path: Path) -> None:
+    tape = loaded(tmp_path, capacity=4 << 20)
+    block, count = 1 << 16, 0
+    while tape.send(write(block), bytes([count]) * block).status == Status.GOOD:
+        count += 1
+    tape.good(locate_16(count - 1))
+    assert tape.good(read(block)) + tape.good(read(block)) == bytes([count - 1]) * block + bytes([count]) * block
+    _configuration(tape, rew=(8, 0x01))
+    tape.good(locate_16(count - 1))
+    assert tape.good(read(block)) == bytes([count - 1]) * block
+    last = tape.send(read(block))
+    assert told(last) == (SenseKey.NO_SENSE, Asc.END_OF_PARTITION_MEDIUM_DETECTED, END_OF_MEDIUM, 0)
+    assert bytes(last.data) == bytes([count]) * block
+
+
+def test_early_warning_waits_for_the_medium_unless_the_host_says_not_to(tmp_path: Path) -> None:
+    tape = loaded(tmp_path, capacity=4 << 20)
+    _configuration(tape, sew=(10, -0x08))
+    while tape.send(write(1 << 16), bytes(1 << 16)).status == Status.GOOD:
+        pass
+    assert tape.drive.tape is not None
+    assert tape.drive.tape.partition._dirty

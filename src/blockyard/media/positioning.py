@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from blockyard.media.tape import Spaced, Stop
+from blockyard.media.tape_pages import programmable_warning
 from blockyard.media.transfer import loaded
 from blockyard.scsi.sense import END_OF_MEDIUM, FILEMARK, Asc, CheckCondition, SenseKey, invalid_field
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 BLOCKS, FILEMARKS, END_OF_DATA = 0, 1, 3  # CODE
 OBJECT, FILE, END = 0, 1, 3  # DEST_TYPE
-_BOP, _EOP, _POSITION_ERROR = 0x80, 0x40, 0x02
+_BOP, _EOP, _POSITION_ERROR, _BEYOND_PROGRAMMABLE = 0x80, 0x40, 0x02, 0x01
 
 
 def rewind(unit: TapeDrive, task: Task) -> Buffer:
@@ -105,8 +106,10 @@ def _locate(unit: TapeDrive, task: Task, kind: int) -> Buffer:
 # ---- READ POSITION
 
 
-def _flags(tape: Tape) -> int:
-    return (0 if tape.position else _BOP) | (_EOP if tape.near_end() else 0)
+def _flags(unit: TapeDrive, tape: Tape) -> int:
+    left, programmed = tape.left(), programmable_warning(unit)
+    beyond = _BEYOND_PROGRAMMABLE if programmed and left < tape.warning + programmed else 0
+    return (0 if tape.position else _BOP) | (_EOP if left < tape.warning else 0) | beyond
 
 
 def short_position(unit: TapeDrive, task: Task) -> Buffer:
@@ -114,16 +117,16 @@ def short_position(unit: TapeDrive, task: Task) -> Buffer:
     tape = loaded(unit)
     position = tape.position
     if position > 0xFFFFFFFF:  # the long form has to be asked for
-        return bytes([_flags(tape) | _POSITION_ERROR, tape.number]).ljust(20, b"\0")
-    return struct.pack(">BBxxII8x", _flags(tape), tape.number, position, position)
+        return bytes([_flags(unit, tape) | _POSITION_ERROR, tape.number]).ljust(20, b"\0")
+    return struct.pack(">BBxxII8x", _flags(unit, tape), tape.number, position, position)
 
 
 def long_position(unit: TapeDrive, task: Task) -> Buffer:
     tape = loaded(unit)
     files = tape.partition.filemarks_before(tape.position)
-    return struct.pack(">BxxxIQQ8x", _flags(tape), tape.number, tape.position, files)
+    return struct.pack(">BxxxIQQ8x", _flags(unit, tape), tape.number, tape.position, files)
 
 
 def extended_position(unit: TapeDrive, task: Task) -> Buffer:
     tape = loaded(unit)
-    return struct.pack(">BBHxxxxQQ8x", _flags(tape), tape.number, 28, tape.position, tape.position)
+    return struct.pack(">BBHxxxxQQ8x", _flags(unit, tape), tape.number, 28, tape.position, tape.position)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockyard.media.record import HEADER_LENGTH
-from blockyard.media.transfer import MAX_BLOCK, before_warning
+from blockyard.media.transfer import MAX_BLOCK, before_warning, reports_early_warning
 
 if TYPE_CHECKING:
     from blockyard.media.drive import TapeDrive
@@ -26,10 +26,10 @@ class Stream:
         held = unit.encryption.of(nexus)
         self._unit = unit
         self._tape = tape
-        self._reads = held.plain
+        self._reads = held.plain and not reports_early_warning(unit)
         writes = unit.buffered and not unit.compression and not held.encryption and not nexus.read_only
         self._room = 0  # bytes of records until something else than writing is to be done or told
-        if writes and unit.may_write(tape):
+        if writes and tape.position == tape.partition.objects and unit.may_write(tape):
             self._room = min(before_warning(unit, tape), tape.partition.before_checkpoint)
 
     def write(self, block: memoryview) -> bool:

@@ -71,9 +71,13 @@ class Tape:
         """Whether an index was found damaged in this load, and made anew where that could be."""
         return any(partition.index_damaged for partition in self.cartridge.partitions)
 
+    def left(self) -> int:
+        """Bytes of the partition behind the position, of which more than all may have been used for filemarks."""
+        return self.capacity - self._end_here()
+
     def near_end(self) -> bool:
         """Whether the position is in the region of early warning."""
-        return self.remaining < self.warning and self.position == self.partition.objects
+        return self.left() < self.warning
 
     # ---- transfers
 

@@ -46,11 +46,11 @@ def _writing(
     )  # fmt: skip
 
 
-def _position(action: int, name: str, run: Handler, *, blocking: bool = False) -> Command:
+def _position(action: int, name: str, run: Handler) -> Command:
     return Command(
         0x34, f"READ POSITION: {name}", 10,
         (Field("service_action", 1, 4, 5), Field("allocation", 7, 7, 16, Kind.IGNORED)),
-        run, service_action=action, blocking=blocking, exclusive=True, medium=True, conflict=_READS,
+        run, service_action=action, blocking=True, exclusive=True, medium=True, conflict=_READS,
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ _OWN = [
     ),
     _position(0x00, "SHORT FORM", positioning.short_position),
     _position(0x01, "SHORT FORM, VENDOR-SPECIFIC", positioning.short_position),
-    _position(0x06, "LONG FORM", positioning.long_position, blocking=True),  # it may find a damaged index
+    _position(0x06, "LONG FORM", positioning.long_position),
     _position(0x08, "EXTENDED FORM", positioning.extended_position),
     Command(
         0x44, "REPORT DENSITY SUPPORT", 10,

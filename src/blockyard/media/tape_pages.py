@@ -44,6 +44,7 @@ COMPRESSION, CONFIGURATION, PARTITIONS, MEDIUM = 0x0F, 0x10, 0x11, 0x1D
 EXTENSION = 0x01  # subpage of CONFIGURATION
 APPEND_ONLY = 1  # WRITE MODE
 MEGABYTES = 2  # PSUM
+_MEGA = 10**6  # bytes of an MB
 
 
 # a tape has an order: commands of a nexus are carried out one after the other (SAM-5, restricted reordering)
@@ -82,8 +83,9 @@ MODE_PAGES = {
                 ModeField("active_partition", 3, 7, 8),
                 ModeField("write_delay_time", 6, 7, 16, changeable=True),  # nothing is held back in the drive
                 ModeField("lois", 8, 6, 1, default=1),  # blocks and filemarks are numbered
+                ModeField("rew", 8, 0, 1, changeable=True),
                 ModeField("eeg", 10, 4, 1, default=1),
-                ModeField("sew", 10, 3, 1, default=1),
+                ModeField("sew", 10, 3, 1, default=1, changeable=True),
                 ModeField("swp", 10, 2, 1, changeable=True),
                 ModeField("select_data_compression_algorithm", 14, 7, 8, changeable=codec.AVAILABLE, values=(0, 1)),
             ),
@@ -93,7 +95,10 @@ MODE_PAGES = {
             CONFIGURATION,
             "Device Configuration Extension",
             32,
-            (ModeField("write_mode", 5, 7, 4, changeable=True, values=(0, APPEND_ONLY)),),
+            (
+                ModeField("write_mode", 5, 7, 4, changeable=True, values=(0, APPEND_ONLY)),
+                ModeField("pews", 6, 7, 16, changeable=True),
+            ),
             "SSC-5",
             subpage=EXTENSION,
         ),
@@ -147,6 +152,11 @@ def with_all_sizes(data: bytes, at: int) -> bytes:
     return bytes(made) + data[at:]
 
 
+def programmable_warning(unit: TapeDrive) -> int:
+    """Bytes before early warning at which the host wants to be told (PEWS); 0: it does not."""
+    return _MEGA * unit.mode.get(CONFIGURATION, "pews", EXTENSION)
+
+
 # ---- log pages
 
 READ_FAILED, WRITE_FAILED, WRITE_PROTECTED, REMOVAL_PREVENTED, CLEANING_MEDIUM = 5, 6, 9, 10, 11
@@ -165,7 +175,6 @@ ALERTS = frozenset(
     }
 )
 _FLAGS = 64
-_MEGA = 10**6
 
 
 def _write_errors(unit: TapeDrive) -> list[Parameter]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockyard.media.record import MAX_SEALING
-from blockyard.media.tape_pages import APPEND_ONLY, CONFIGURATION, EXTENSION
+from blockyard.media.tape_pages import APPEND_ONLY, CONFIGURATION, EXTENSION, programmable_warning
 from blockyard.scsi.sense import (
     END_OF_MEDIUM,
     FILEMARK,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAX_BLOCK = 8 << 20  # bytes of a block, as LTO drives have it
 MAX_TRANSFER = 16 << 20  # bytes of one command
 _INLINE = 1 << 20  # bytes that go to or come from the page cache in little more time than a thread needs to be woken
+_READ_POSITION = 0x34
 _SPACE_IS_OUT = (SenseKey.DATA_PROTECT, Asc.SPACE_ALLOCATION_FAILED_WRITE_PROTECT)
 
 
@@ -57,11 +58,13 @@ def _check_length(unit: TapeDrive, task: Task, most: int) -> None:
 
 
 def at_once(unit: TapeDrive, task: Task) -> bool:
-    """Whether a READ or WRITE that may run now waits for no disk. Other commands do."""
+    """Whether a READ, WRITE or READ POSITION that may run now waits for no disk. Other commands do."""
     tape, fields, command = unit.tape, task.fields, task.command
     if tape is None or command is None:
         return False
     held = unit.encryption.of(task.nexus)
+    if command.opcode == _READ_POSITION:
+        return tape.position >= tape.partition.objects or tape.partition.place(tape.position) is not None
     if command.run is write:
         plain = unit.buffered and not unit.compression and not held.encryption
         return bool(plain) and task.expected <= _INLINE and tape.appends_at_once()
@@ -86,7 +89,15 @@ def read(unit: TapeDrive, task: Task) -> Buffer:
     else:
         data = _read_variable(unit, tape, held, fields)
     unit.counters.read_bytes += len(data)
+    if reports_early_warning(unit) and tape.near_end():
+        asc = Asc.END_OF_PARTITION_MEDIUM_DETECTED
+        raise CheckCondition(SenseKey.NO_SENSE, asc, information=0, stream=END_OF_MEDIUM, data=data)
     return data
+
+
+def reports_early_warning(unit: TapeDrive) -> bool:
+    """Whether who reads wants to be told of it too (REW)."""
+    return bool(unit.mode.get(CONFIGURATION, "rew"))
 
 
 def _next_block(tape: Tape, held: Parameters, left: int, data: Buffer = b"") -> bytes:
@@ -172,7 +183,7 @@ def write(unit: TapeDrive, task: Task) -> Buffer:
     check_overwrite(unit, tape)
     size = length // task.fields["length"]
     blocks = [data[at : at + size] for at in range(0, length, size)] if task.fields["fixed"] else [data[:length]]
-    seal = unit.encryption.of(task.nexus).seal
+    seal, before = unit.encryption.of(task.nexus).seal, tape.left()
     for number, block in enumerate(blocks):
         left = len(blocks) - number if task.fields["fixed"] else length
         if not tape.has_room(len(block) + (MAX_SEALING if seal else 0)):
@@ -186,7 +197,7 @@ def write(unit: TapeDrive, task: Task) -> Buffer:
         tape.sync()
     if task.blocking and tape.partition.checkpoint_due:
         tape.partition.checkpoint()
-    _warn(tape)
+    _warn(unit, tape, before)
     return b""
 
 
@@ -207,13 +218,25 @@ def _full(left: int) -> CheckCondition:
 
 def before_warning(unit: TapeDrive, tape: Tape) -> int:
     """Bytes of records that can be written at the end of data before something is to be told."""
-    return tape.remaining - tape.warning
+    left = tape.left() - tape.warning
+    programmed = programmable_warning(unit)
+    return left - programmed if left >= programmed else left
 
 
-def _warn(tape: Tape) -> None:
-    """Early warning: what was written is written, but the end is near."""
-    if tape.near_end():
+def _warn(unit: TapeDrive, tape: Tape, before: int) -> None:
+    """What was written is written, but the end is near; where so many bytes had been left before.
+
+    Early warning is told with each command; that programmable early warning begins, once (SSC-5).
+    """
+    left = tape.left()
+    if left < tape.warning:
+        if unit.mode.get(CONFIGURATION, "sew"):
+            tape.sync()
         asc = Asc.END_OF_PARTITION_MEDIUM_DETECTED
+        raise CheckCondition(SenseKey.NO_SENSE, asc, information=0, stream=END_OF_MEDIUM)
+    programmed = programmable_warning(unit)
+    if programmed and left < tape.warning + programmed <= before:
+        asc = Asc.PROGRAMMABLE_EARLY_WARNING_DETECTED
         raise CheckCondition(SenseKey.NO_SENSE, asc, information=0, stream=END_OF_MEDIUM)
 
 
@@ -231,6 +254,7 @@ def check_overwrite(unit: TapeDrive, tape: Tape) -> None:
 def write_filemarks(unit: TapeDrive, task: Task) -> Buffer:
     """Filemarks, and with IMMED=0 everything before them on stable storage; of a count of 0 only the latter."""
     tape, count = loaded(unit), task.fields["count"]
+    before = tape.left()
     if count:
         check_overwrite(unit, tape)
         if not tape.has_room_for_filemarks(count):
@@ -243,7 +267,7 @@ def write_filemarks(unit: TapeDrive, task: Task) -> Buffer:
     if not task.fields["immed"]:
         tape.sync()
     if count:
-        _warn(tape)
+        _warn(unit, tape, before)
     return b""
 
 
