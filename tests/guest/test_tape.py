@@ -28,4 +28,9 @@ def test_linux_uses_a_tape_library(target: TargetFactory, guest: Guest, network:
     sizes = {"A00001L8": "100M", "A00002L8": "100M", "S00001L8": "4M", "S00002L8": "4M", "S00003L8": "4M"}
     for barcode, size in sizes.items():
         run([*blockyard, "vault", barcode, "--size", size])
-    guest("tape.sh", marks={"restart": serving.restart}, seconds=200)
+
+    def crash() -> None:
+        serving.kill()
+        serving.restart()
+
+    guest("tape.sh", marks={"restart": serving.restart, "crash": crash}, seconds=220)

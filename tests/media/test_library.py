@@ -20,7 +20,9 @@ from blockyard.media.models import DRIVES, LIBRARIES
 from blockyard.scsi.sense import Asc, SenseKey
 from blockyard.scsi.target import Target
 from blockyard.scsi.task import Status
+from blockyard.worker.later import Later
 from blockyard.worker.measuring import look
+from blockyard.worker.tape_requests import carry_out
 from blockyard.worker.tape_requests import status as status_of
 from tests.media.drives import LOAD, REWIND, UNLOAD, TapeHost, filemarks, read, space, told, write
 from tests.media.scratch import scratch
@@ -378,3 +380,30 @@ class Moves(RuleBasedStateMachine):
 
 TestMoves = Moves.TestCase
 TestMoves.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+
+
+def test_a_drive_that_is_busy_keeps_few_waiting_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockyard.media.drive.PATIENCE", 0.01)
+    robot = filled(tmp_path, "A00001L8")
+    robot.move(Element(Kind.SLOT, 0), Element(Kind.DRIVE, 0))
+    changer = hosts(robot)[0]
+    back = {"request": "move", "source": "drive-1", "destination": "slot-1"}
+    with ThreadPoolExecutor(1) as threads:
+        with robot.drives[0].lock:  # a command is running
+            busy = threads.submit(lambda: changer.fails(move(DRIVE, SLOT))).result(timeout=60)
+            assert busy[:2] == (SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_OPERATION_IN_PROGRESS)
+            waiting = [carry_out(robot, back) for _ in range(2)]
+            with pytest.raises(OSError, match="vault is busy") as caught:
+                carry_out(robot, back)
+            assert caught.value.errno == errno.EBUSY
+            for one in waiting:
+                assert isinstance(one, Later)
+                with pytest.raises(ValueError, match="operation in progress"):
+                    threads.submit(one.work).result(timeout=60)
+        assert robot.find("A00001L8") == Element(Kind.DRIVE, 0)
+        again = carry_out(robot, back)
+        assert isinstance(again, Later)
+        assert again.work() == {"from": "drive-1", "to": "slot-1"}
+    robot.close()

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 _SAME_DENSITY = (0x00, 0x7F)  # DENSITY CODE: the default, no change
 _BUFFERED = 1
 _POSITION = "position"  # the kind of document that says where a tape stood
+PATIENCE = 20.0  # seconds that a library waits for a drive that is busy; hosts and people ask again
 
 
 class TapeDrive(MediaUnit):
@@ -262,11 +263,15 @@ class TapeDrive(MediaUnit):
             self._let_go()
 
     def take_out(self) -> None:
-        """The library takes the cartridge. Raises CheckCondition where a host has forbidden that, OSError."""
-        with self.lock:
+        """The library takes the cartridge. Raises CheckCondition where a host forbids that or keeps the drive busy, OSError."""
+        if not self.lock.acquire(timeout=PATIENCE):
+            raise CheckCondition(SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_OPERATION_IN_PROGRESS)
+        try:
             self.unload()
             self.inserted = None
             self.trouble = None
+        finally:
+            self.lock.release()
 
     def _let_go(self) -> None:
         tape, self.tape = self.tape, None

@@ -17,7 +17,7 @@ import os
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from threading import RLock
+from threading import BoundedSemaphore, RLock
 from typing import Any
 
 from blockyard.media import cartridge as cartridges
@@ -34,6 +34,7 @@ from blockyard.scsi.sense import Asc, CheckCondition, SenseKey
 log = logging.getLogger(__name__)
 
 _KIND = "elements"
+_ASKERS = 2  # requests of people that move or change cartridges at a time: a move may wait for its drive
 
 
 class Library:
@@ -63,6 +64,7 @@ class Library:
             self._cartridges.mkdir(mode=0o700, exist_ok=True)
             self._durable = Durable(directory, "library")
             self.lock = RLock()  # held while cartridges move; drives have locks of their own, which are taken after it
+            self.askers = BoundedSemaphore(_ASKERS)  # for people, who wait for `lock` in a thread each
             # These are replaced whole: who only looks takes them once and needs no lock, as a move may wait for a drive
             self.contents: dict[Element, str] = {}
             self.sources: dict[str, Element] = {}  # where cartridges were before they were moved

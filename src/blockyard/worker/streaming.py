@@ -8,6 +8,7 @@ commands; tests/worker/test_streaming.py holds the two to the same answers.
 from __future__ import annotations
 
 from blockyard.iscsi.connection import Connection, State
+from blockyard.iscsi.pdu import BHS_LENGTH
 from blockyard.iscsi.transmit import MAX_INLINE_READ, SEND_THRESHOLD, TransmitBuffer
 from blockyard.media.drive import TapeDrive
 from blockyard.media.streaming import Stream, stream
@@ -31,10 +32,12 @@ from blockyard.worker.plain import (
 
 def answer_blocks(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer) -> int:
     """Answer plain commands on one drive, up to the first that is not; how many they were."""
-    session = connection.session
+    session, at = connection.session, rx.start
+    if int.from_bytes(rx.memory[at + 5 : at + 8], "big") > rx.end - at - BHS_LENGTH:
+        return 0  # a long block comes in several pieces: each is a look at what has come
     if session is None or session.node is None or session.detour or connection.state is not State.FULL_FEATURE:
         return 0
-    nexus = session.nexus(int.from_bytes(rx.memory[rx.start + 8 : rx.start + 16], "big"))
+    nexus = session.nexus(int.from_bytes(rx.memory[at + 8 : at + 16], "big"))
     unit = nexus.unit
     if not isinstance(unit, TapeDrive) or nexus.gate is not None or unit.gate is not None:
         return 0

@@ -5,6 +5,7 @@ Everything takes its time, as a drive may have to let go of a cartridge first: i
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -143,11 +144,26 @@ TAPE_REQUESTS: dict[str, Callable[[Library, Message], dict[str, Any]]] = {
 }
 
 
+_LOOKS = ("status", "cartridges")
+
+
 def carry_out(library: Library, request: Message) -> Answer:
     """One of these. Raises LookupError for what there is not."""
     if request["request"] not in TAPE_REQUESTS:
         raise LookupError(f"a tape library knows no request {request['request']!r}")
-    return Later(partial(TAPE_REQUESTS[request["request"]], library, request), dict)
+    work = partial(TAPE_REQUESTS[request["request"]], library, request)
+    if request["request"] in _LOOKS:
+        return Later(work, dict)
+    if not library.askers.acquire(blocking=False):
+        raise OSError(errno.EBUSY, f"{library.name} is busy with what was asked of it before: try again")
+    return Later(partial(_one_less, library, work), dict)
+
+
+def _one_less(library: Library, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return work()
+    finally:
+        library.askers.release()
 
 
 def _place(request: Message, name: str) -> Element | None:

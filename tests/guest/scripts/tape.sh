@@ -1,6 +1,7 @@
 # A tape library as Linux uses it: st, ch, mt, mtx, tar, cpio, dd. It has two drives, six slots, two import/export elements;
 # in the slots are A00001L8 and A00002L8 with room for everything, and S00001L8 to S00003L8 with 4 MiB each.
 discover
+patient
 login
 changer=$(lsscsi -g | awk '/mediumx/{print $NF}')
 generic=$(lsscsi -g | awk '/tape/{print $NF; exit}')
@@ -103,6 +104,23 @@ must mt -f $tape compression 0
 must mt -f $tape defcompression -1
 must mt -f $tape stoptions scsi2logical
 must mt -f $tape stshowoptions
+must mt -f $tape stsetoptions scsi2logical
+must mt -f $tape stclearoptions debug
+must mt -f $tape stwrthreshold 64
+must mt -f $tape sttimeout 900
+must mt -f $tape stlongtimeout 10800
+must mt -f $tape stsetcln 0
+must mt -f $tape setdensity 0x5e
+must mt -f $tape defblksize 0
+must mt -f $tape defdensity 0x5e
+must mt -f $tape defdrvbuffer 1
+for verb in fss bss wset; do refused mt -f $tape $verb 1; done # setmarks: no tape has had them for long
+must mt -f $tape rewind
+for verb in offline rewoffl eject; do
+  must mt -f $tape $verb
+  must mt -f $tape load
+done
+must mt -f $tape seod
 must mt -f $tape weof 2
 must mt -f $tape erase
 must mt -f $tape rewind
@@ -132,6 +150,22 @@ must mt -f $tape rewind || must mt -f $tape rewind
 mkdir -p /tmp/copy2
 must tar -b 128 -xf $tape -C /tmp/copy2
 (cd /tmp/copy2/source && sha256sum --quiet -c /tmp/sums) || fail "what tar has brought back"
+
+step "a server that is killed in the midst of writing"
+must mt -f $tape rewind
+must tar -b 128 -cf $tape -C /tmp source # it ends with a filemark, which is waited for
+exec 9>$tape
+dd if=/dev/zero bs=64k count=20 status=none >&9 || fail "writing before the crash"
+mark crash
+exec 9>&- 2>/dev/null
+mt -f $tape rewind 2>/dev/null || must mt -f $tape rewind
+must tar -b 128 -df $tape -C /tmp
+must mt -f $tape rewind
+must mt -f $tape fsf 1
+dd if=$tape of=/tmp/after bs=64k 2>/dev/null || true # no filemark ends it: that is an error
+blocks=$(($(stat -c %s /tmp/after) / 65536))
+[ "$(stat -c %s /tmp/after)" -eq $((blocks * 65536)) ] && [ $blocks -le 20 ] || fail "$(stat -c %s /tmp/after) bytes behind the filemark"
+[ "$(tr -d '\0' </tmp/after | wc -c)" -eq 0 ] || fail "what is behind the filemark was never written"
 
 step "end of tape"
 must mt -f $tape offline
