@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -163,6 +164,18 @@ def test_a_session_outlives_a_start_of_the_server(api: ApiFactory) -> None:
         assert client.post("/logout").status_code == 204
         served.serving.restart()
         assert client.get("/me").status_code == 401
+
+
+def test_of_those_who_set_a_password_at_a_time_one_does(shared: Api) -> None:
+    shared.account("raced", Role.VIEWER)
+    with shared.local() as client, ThreadPoolExecutor(4) as threads:
+        etag = client.get("/accounts/raced").headers["etag"]
+
+        def change(number: int) -> int:
+            password = {"password": f"{PASSWORD} {number}"}
+            return client.patch("/accounts/raced", json=password, headers={"If-Match": etag}).status_code
+
+        assert sorted(threads.map(change, range(4))) == [200, 412, 412, 412]
 
 
 def test_ones_own_password(shared: Api) -> None:

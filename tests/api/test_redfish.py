@@ -12,8 +12,7 @@ from starlette.routing import Route
 from blockyard.api.app import application as own
 from blockyard.api.redfish.app import application
 from blockyard.control.roles import Role
-from tests.api.conftest import ApiFactory
-from tests.api.serving import PASSWORD
+from tests.api.serving import PASSWORD, Api
 
 _OPEN = {"/redfish", "/redfish/v1", "/redfish/v1/odata", "/redfish/v1/$metadata"}
 _STORAGE, _FABRIC = "/redfish/v1/Storage/blockyard", "/redfish/v1/Fabrics/iSCSI"
@@ -58,15 +57,14 @@ def _routes() -> list[tuple[str, str]]:
     ]
 
 
-def test_a_client_walks_the_tree(api: ApiFactory, tmp_path: Path) -> None:
-    served = api(managed=True)
-    with served.local() as local:
+def test_a_client_walks_the_tree(shared: Api, tmp_path: Path) -> None:
+    with shared.local() as local:
         pool = {"name": "fast", "directory": str(tmp_path / "pool"), "size": 256 << 20}
         assert local.post("/pools", json=pool).status_code == 201
         assert local.post("/pools/fast/volumes", json={"name": "mail", "size": 64 << 20}).status_code == 201
-    served.account("reader", Role.VIEWER)
+    shared.account("walker", Role.VIEWER)
     client = redfish.redfish_client(
-        base_url=f"http://{served.address}", username="reader", password=PASSWORD, default_prefix="/redfish/v1"
+        base_url=f"http://{shared.address}", username="walker", password=PASSWORD, default_prefix="/redfish/v1"
     )
     client.login(auth="session")
     seen: dict[str, Any] = {}
@@ -122,8 +120,7 @@ def _queries(client: Any) -> None:
     assert client.get("/redfish/v1/?$top=1").status == 400, "no collection"
 
 
-def test_each_change_is_for_those_whose_change_it_is_in_the_api(api: ApiFactory) -> None:
-    served = api(managed=True)
+def test_each_change_is_for_those_whose_change_it_is_in_the_api(shared: Api) -> None:
     assert {change[:2] for change in CHANGES} == {each for each in _routes() if each[0] not in ("GET", "HEAD")}
     needed = {
         operation["operationId"]: operation["x-role"]
@@ -131,10 +128,10 @@ def test_each_change_is_for_those_whose_change_it_is_in_the_api(api: ApiFactory)
         for operation in path.values()
     }
     for role in Role:
-        token = served.token(role, *(["iqn.2026-11.test:theirs"] if role is Role.OWNER else []))
-        with served.client(token) as client:
+        token = shared.token(role, *(["iqn.2026-11.test:theirs"] if role is Role.OWNER else []))
+        with shared.client(token) as client:
             for method, path, same, body in CHANGES:
-                found = _status(client, f"http://{served.address}", method, path, body)
+                found = _status(client, f"http://{shared.address}", method, path, body)
                 if needed[same] == "anybody":
                     assert found == 400, (role, method, path)
                     continue
@@ -148,12 +145,11 @@ def _status(client: httpx.Client, base: str, method: str, path: str, body: Any) 
     return client.request(method, url, json=body).status_code
 
 
-def test_nobody_reads_more_than_the_standard_lets(api: ApiFactory) -> None:
-    served = api(managed=True)
-    served.account("reader", Role.VIEWER)
-    served.account("owner", Role.OWNER, "iqn.2026-11.test:theirs")
-    base = f"http://{served.address}"
-    with served.client() as client:
+def test_nobody_reads_more_than_the_standard_lets(shared: Api) -> None:
+    shared.account("reader", Role.VIEWER)
+    shared.account("owner", Role.OWNER, "iqn.2026-11.test:theirs")
+    base = f"http://{shared.address}"
+    with shared.client() as client:
         for method, route in _routes():
             path = route.replace("{", "").replace("}", "")
             answer = client.request(method, base + path)

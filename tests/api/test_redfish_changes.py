@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from blockyard.control.roles import Role
-from tests.api.conftest import ApiFactory
 from tests.api.serving import LIMIT, PASSWORD, Api, wait_for
 from tests.conftest import need, run
 
@@ -24,17 +23,16 @@ VOLUMES, FABRIC = "/Storage/blockyard/Volumes", "/Fabrics/iSCSI"
 MIB = 1 << 20
 
 
-@pytest.fixture
-def served(api: ApiFactory, tmp_path: Path) -> Api:
-    """With an empty pool."""
-    found = api(managed=True)
-    with found.local() as client:
-        pool = {"name": "fast", "directory": str(tmp_path / "pool"), "size": 256 * MIB}
+@pytest.fixture(scope="module")
+def served(shared: Api, tmp_path_factory: pytest.TempPathFactory) -> Api:
+    """With a pool."""
+    with shared.local() as client:
+        pool = {"name": "fast", "directory": str(tmp_path_factory.mktemp("pool") / "pool"), "size": 256 * MIB}
         assert client.post("/pools", json=pool).status_code == 201
-    return found
+    return shared
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def admin(served: Api) -> Iterator[httpx.Client]:
     with served.client(served.token(Role.ADMIN, name="boss")) as client:
         client.base_url = f"http://{served.address}/redfish/v1"
@@ -113,7 +111,7 @@ def test_from_a_volume_to_a_host_and_back(served: Api, admin: httpx.Client) -> N
 
 
 def test_what_is_lost_wrong_or_unknown_is_told(admin: httpx.Client) -> None:
-    mail = made(admin, VOLUMES, {"Name": "mail", "CapacityBytes": 8 * MIB})
+    mail = made(admin, VOLUMES, {"Name": "news", "CapacityBytes": 8 * MIB})
     seen = admin.get(mail)
     etag = seen.headers["etag"]
     assert seen.json()["@odata.etag"] == etag
@@ -138,7 +136,7 @@ def test_what_is_lost_wrong_or_unknown_is_told(admin: httpx.Client) -> None:
         ("POST", f"{FABRIC}/Endpoints", {"Identifiers": [{"DurableName": "no name"}]}, 400, "PropertyValueError"),
         ("POST", f"{FABRIC}/Connections", {"Links": {}}, 400, "PropertyMissing"),
         ("DELETE", f"{FABRIC}/Connections/a,b", None, 404, "ResourceMissingAtURI"),
-        ("GET", f"{VOLUMES}/fast:mail:none", None, 404, "ResourceMissingAtURI"),
+        ("GET", f"{VOLUMES}/fast:news:none", None, 404, "ResourceMissingAtURI"),
         ("GET", f"{VOLUMES}/~none", None, 404, "ResourceMissingAtURI"),
         ("PUT", mail, {}, 405, "OperationNotAllowed"),
     ):
@@ -178,6 +176,10 @@ class Receiver(http.server.BaseHTTPRequestHandler):
     def log_message(self, format: str, *arguments: object) -> None: ...
 
 
+def is_test(event: Any) -> bool:
+    return bool(event["Events"][0]["MessageId"].endswith(".Test"))
+
+
 def test_events_get_to_who_subscribes(served: Api, admin: httpx.Client) -> None:
     served.account("anna", Role.ADMIN)
     receiver = type("ThisReceiver", (Receiver,), {"got": Queue(), "failed": False})
@@ -194,8 +196,9 @@ def test_events_get_to_who_subscribes(served: Api, admin: httpx.Client) -> None:
             assert {each["SubscriptionType"] for each in subscriptions} == {"RedfishEvent", "SSE"}
             test = admin.post("/EventService/Actions/EventService.SubmitTestEvent", json={"Message": "hello"})
             assert test.status_code == 204
-            pushed = receiver.got.get(timeout=LIMIT)  # type: ignore[attr-defined]
-            streamed = next(json.loads(line[6:]) for line in lines if line.startswith("data: ") and "Test" in line)
+            pushed = next(each for each in iter(lambda: receiver.got.get(timeout=LIMIT), None) if is_test(each))  # type: ignore[attr-defined]
+            told = (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: "))
+            streamed = next(each for each in told if is_test(each))
         server.shutdown()
     assert pushed["Context"] == "the context"
     assert pushed["Events"] == streamed["Events"]

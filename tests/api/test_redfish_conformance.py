@@ -91,6 +91,9 @@ def _link(name: str) -> dict[str, str]:
 def test_dmtfs_validators_find_nothing(served: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # would have the certificate verified in spite of all
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(
+        etags, "STABILITY_DELAY_SEC", 0.1
+    )  # after which nothing may have another ETag: none is of the time
     url = f"https://127.0.0.1:{served.address.rpartition(':')[2]}"
     _validate_resources(url, tmp_path / "schemas")
     _validate_protocol(url)
@@ -102,7 +105,7 @@ def _validate_resources(url: str, tmp_path: Path) -> None:
         archive.extractall(tmp_path, filter="data")
     metadata.parse_schema_files(str(tmp_path))
     logger.logger = logging.getLogger("the validator of resources")
-    sut = ResourcesUnderTest(url, "admin", PASSWORD, None, "Session", None, None, None, [], False)
+    sut = ResourcesUnderTest(url, "admin", PASSWORD, None, "Session", None, None, None, ["JsonSchemaFile", "2"], False)
     sut.validate(None, "/redfish/v1/", "/redfish/v1/")
     sut.logout()
     found = {

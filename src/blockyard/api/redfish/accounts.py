@@ -118,7 +118,7 @@ async def change_account(
     check_change(change)
     role = None if change.RoleId is None else _role(change.RoleId)
     wanted = made(kept.AccountChange, role=role, enabled=change.Enabled, password=change.Password)
-    await kept.change_account(account, wanted, here, who, Response(), "*")
+    await kept.change_account(account, wanted, here, who, Response(), if_match or "*")
     return await _tell(request, here, account, body=change)
 
 

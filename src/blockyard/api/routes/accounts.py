@@ -111,11 +111,14 @@ async def change_account(
     account: str, change: AccountChange, here: Here, who: Who, response: Response, if_match: IfMatch = None
 ) -> Account:
     """Change what is said; its sessions of the console end."""
-    before = _account(here.accounts.get(account))
-    etags.check(if_match, before.changeable)
+    etags.check(if_match, _account(here.accounts.get(account)).changeable)
     if change.totp:
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "totp: whose account it is turns it on, with PUT /me/totp")
     hashed = None if change.password is None else await hash_password(change.password)
+    before = _account(
+        here.accounts.get(account)
+    )  # which somebody else may have changed meanwhile; from here on nobody can
+    etags.check(if_match, before.changeable)
     if change.totp is False:
         here.accounts.set_totp(account, None)
     here.accounts.set(account, role=change.role, targets=change.targets, enabled=change.enabled, password_hash=hashed)
