@@ -14,12 +14,16 @@ import contextlib
 import json
 import logging
 import pwd
+import re
 import socket
 import ssl
 import struct
+import sys
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
+from httptools import HttpParserInvalidMethodError
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -32,6 +36,7 @@ MAX_CLIENTS = 512
 _HEAD = 16 << 10  # bytes of a request line and its fields, and of anything else that is not content
 _PIPELINED = 32  # requests of a connection that wait for the answer to the one before
 _UNREAD = 30_000  # milliseconds that a client may leave an answer unread (tcp(7))
+_REQUEST = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [/*][^ ]* HTTP/1\.[01]\r\n")  # a request line (RFC 9112 §3)
 _GRACE = 2.0  # seconds that answers have when serving ends
 
 
@@ -40,6 +45,7 @@ class Protocol(HttpToolsProtocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _unknown = 0  # bytes that have come since anything of a request was complete
+    _begun = b""  # what has come last
     _fields = 0  # bytes of the fields of a request so far
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -66,6 +72,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unknown += len(data)
+        self._begun = data
         super().data_received(data)
         if self._unknown > _HEAD:
             self.send_400_response(f"the head of a request has at most {_HEAD} bytes")
@@ -110,13 +117,15 @@ class Protocol(HttpToolsProtocol):
         """Anybody could fill the log with these."""
 
     def send_400_response(self, msg: str) -> None:
-        """To what is not HTTP."""
+        """To what is not HTTP; and to a method that the parser does not know (RFC 9110 §15.6.2)."""
         if self.busy:  # in the midst of an answer there is no place for another one
             self.transport.abort()
             return
-        problem = json.dumps({"type": "about:blank", "title": "Bad Request", "status": 400, "detail": msg}).encode()
+        unknown = isinstance(sys.exception(), HttpParserInvalidMethodError) and _REQUEST.match(self._begun)
+        status = HTTPStatus.NOT_IMPLEMENTED if unknown else HTTPStatus.BAD_REQUEST
+        problem = json.dumps({"type": "about:blank", "title": status.phrase, "status": status, "detail": msg}).encode()
         fields = "content-type: application/problem+json\r\nconnection: close\r\n"
-        head = f"HTTP/1.1 400 Bad Request\r\n{fields}content-length: {len(problem)}\r\n\r\n"
+        head = f"HTTP/1.1 {status} {status.phrase}\r\n{fields}content-length: {len(problem)}\r\n\r\n"
         self.transport.write(head.encode() + problem)
         self.transport.close()
 
