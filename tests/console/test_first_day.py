@@ -78,6 +78,16 @@ def travel_by_keyboard(console: Console) -> None:
     page.get_by_text("can be opened").wait_for()
 
 
+def see_what_was(console: Console) -> None:
+    """The history of the volume has what the host has written."""
+    console.go("/pools/main/volumes/thesis")
+    console.page.get_by_text("In figures").click()
+    console.until(
+        "[...document.querySelectorAll('[aria-label^=\"Figures\"] tr')]"
+        ".some((row) => row.textContent.includes('Throughput: Written') && /[1-9]/.test(row.lastElementChild.textContent))"
+    )
+
+
 def delete_all(console: Console, target: str) -> None:
     page = console.page
     console.go(f"/targets/{target}")
@@ -112,5 +122,6 @@ def test_a_first_day(target: TargetFactory, network: Network, guest: Guest, tmp_
             marks={"connected": connected, "deleted": lambda: travel(console)},
         )
         travel_by_keyboard(console)
+        see_what_was(console)
         delete_all(console, disk)
         assert console.wrong == []

@@ -101,6 +101,17 @@ def test_a_worker_that_begins_anew_counts_from_zero() -> None:
             assert _work(found[0].values["volume"]["a"])["reads"] == (5 if number == 1 else 0)
 
 
+def test_a_volume_that_is_new_has_begun_with_nothing() -> None:
+    reads = Traffic()
+    reads.add(1e-3, 50, 50)
+    for first, expected in (([{"volumes": {}}], 5), ([{"volumes": {}}, None], None)):
+        sampler = Sampler()
+        sampler.take(look(first), NOON, 0)
+        (point,) = sampler.take(look([_told(reads, 0)]), NOON + 10, 10)
+        found = point.values["volume"]
+        assert (_work(found["a"])["reads"] if found else None) == expected, "what did not answer may be old"
+
+
 def test_a_clock_that_is_set_back_ends_the_window() -> None:
     sampler = Sampler()
     assert sampler.take(Look({}, {}, {}), NOON, 0) == []
@@ -256,3 +267,4 @@ def test_what_can_be_asked_for() -> None:
 def test_a_line_of_blocks_has_its_width(points: list[tuple[float, float | None]]) -> None:
     assert len(sparkline(points, 0, 100)) == 60
     assert sparkline([(0, 0), (50, 8), (99, 4)], 0, 100)[::30] == "▁█"
+    assert sparkline([(0, 4), (50, 8)], 0, 100, 3) == "▅█ "

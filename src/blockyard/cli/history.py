@@ -82,23 +82,24 @@ def _picture(found: dict[str, Any], graph: dict[str, Any]) -> Iterator[str]:
     if not graph["times"]:
         yield "  nothing was measured in that time"
         return
+    width = max(1, min(_WIDTH, int((found["to"] - found["from"]) / found["resolution"])))
     rows: list[Row] = [("", "", "LAST", "MEAN", "MOST")]
     for column, values in graph["values"].items():
         known = [value for value in values if value is not None]
         if known:
-            line = sparkline(zip(graph["times"], values, strict=True), found["from"], found["to"])
+            line = sparkline(zip(graph["times"], values, strict=True), found["from"], found["to"], width)
             rows.append(
                 (column, line, *(_text(column, each) for each in (known[-1], sum(known) / len(known), max(known))))
             )
     yield from table(rows)
 
 
-def sparkline(points: Iterable[tuple[float, float | None]], begin: float, end: float) -> str:
+def sparkline(points: Iterable[tuple[float, float | None]], begin: float, end: float, width: int = _WIDTH) -> str:
     """The greatest value of each stretch of time as a block; a space where there is none."""
-    stretches: list[list[float]] = [[] for _ in range(_WIDTH)]
+    stretches: list[list[float]] = [[] for _ in range(width)]
     for at, value in points:
         if value is not None:
-            stretches[min(max(int((at - begin) / (end - begin) * _WIDTH), 0), _WIDTH - 1)].append(value)
+            stretches[min(max(int((at - begin) / (end - begin) * width), 0), width - 1)].append(value)
     most = max((max(stretch) for stretch in stretches if stretch), default=0.0)
     return "".join(
         " " if not stretch else _BLOCKS[round(max(stretch) / most * (len(_BLOCKS) - 1)) if most else 0]

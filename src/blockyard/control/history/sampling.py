@@ -30,6 +30,7 @@ class Look(NamedTuple):
     counts: dict[str, Counts]  # by volume
     depths: dict[str, int]
     pools: dict[str, Values]
+    whole: bool = True  # all workers have answered
 
 
 class Point(NamedTuple):
@@ -42,8 +43,9 @@ class Point(NamedTuple):
 
 def look(replies: Iterable[Mapping[str, Any] | None]) -> Look:
     """What workers have told as their measurements (worker/requests.py)."""
-    found = Look({}, {}, {})
-    for reply in replies:
+    answers = list(replies)
+    found = Look({}, {}, {}, None not in answers)
+    for reply in answers:
         if reply is None:
             continue
         traffic, layers = reply.get("traffic", {}), reply.get("layers", {})
@@ -134,12 +136,18 @@ class Sampler:
 
     def __init__(self) -> None:
         self._before: dict[str, Counts] = {}
+        self._knows_all = False  # what was not there at the last look is new, and has begun with nothing
         self._windows: list[_Window] = []
 
     def take(self, now: Look, wall: float, steady: float) -> list[Point]:
         """The windows that are over with this look. `wall`: seconds since 1970, `steady`: of a clock that nobody sets."""
-        work = {name: _work(self._before[name], counts) for name, counts in now.counts.items() if name in self._before}
+        work = {
+            name: _work(self._before.get(name, _IDLE), counts)
+            for name, counts in now.counts.items()
+            if self._knows_all or name in self._before
+        }
         self._before |= now.counts
+        self._knows_all = now.whole
         if len(self._before) > 2 * len(now.counts) + 64:  # of volumes that are long gone
             self._before = dict(now.counts)
         for window in self._windows:
