@@ -355,6 +355,8 @@ def test_a_mirror_is_made_loses_a_leg_and_gets_another(api: ApiFactory, tmp_path
         dialog = page.get_by_role("dialog")
         dialog.get_by_role("button", name="Take a disk out").click()
         page.get_by_text("degraded").first.wait_for()
+        page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+        console.wait_until_it_fits()
         page.get_by_role("button", name="Add a disk").click()
         with (tmp_path / "c.img").open("wb") as file:
             file.truncate(64 << 20)
