@@ -6,6 +6,9 @@ The tests (through the fixture `target`) and the benchmarks both start the targe
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
+import itertools
 import os
 import random
 import select
@@ -15,16 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 IQN = "iqn.2024-01.test.blockyard:disk"
 _START_SECONDS = 20.0
 _STOP_SECONDS = 20.0
-# Below the ephemeral range, so that no client is given one by chance; each of several test processes has its own.
-_PROCESSES = 10
-_PORTS = range(20000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _PROCESSES, 30000, _PROCESSES)
+# Below the ephemeral range, so that no client is given one by chance; each of several test processes has its own share.
+_PORTS = range(20000, 30000)
+_SHARES = 50
 
 
 class ServeFailed(Exception):
@@ -32,14 +35,30 @@ class ServeFailed(Exception):
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on."""
+    """A TCP port that nobody listens on, and that is not given again soon: whoever gets it has yet to bind it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in random.sample(_PORTS, len(_PORTS)):
+    for port in itertools.islice(_share(), len(_PORTS) // _SHARES):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((host, port))
             return port
-    raise OSError(f"no port of {_PORTS} is free on {host}")
+    raise OSError(f"no port of this process's share of {_PORTS} is free on {host}")
+
+
+@functools.cache
+def _share() -> Iterator[int]:
+    """Ports of this process alone, in turn: a lock of its own says which, as long as it lives."""
+    for number in range(_SHARES):
+        with contextlib.suppress(OSError):
+            lock = os.open(f"{tempfile.gettempdir()}/blockyard-ports-{number}", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock)
+                raise
+            ports = _PORTS[number::_SHARES]
+            return itertools.cycle(random.sample(ports, len(ports)))
+    raise OSError("all shares of ports are taken by other processes")
 
 
 def children(pid: int) -> list[int]:
