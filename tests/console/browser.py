@@ -108,7 +108,11 @@ def chromium(
         program = str(wrapper)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport=PHONE if phone else DESK, color_scheme="dark" if dark else "light")  # type: ignore[arg-type]
+        page = browser.new_page(
+            viewport=PHONE if phone else DESK,  # type: ignore[arg-type]
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",  # what is just fading in has less contrast than it will have
+        )
         try:
             yield Console(page, base)
         finally:
