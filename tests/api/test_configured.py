@@ -163,3 +163,25 @@ def test_schemas_are_those_of_the_dataclasses() -> None:
     assert "name" not in schema["properties"]
     assert schemas.of(Target)["properties"]["access"]["items"]["properties"]["right"] == {"type": "string"}
     assert schemas.whole(Target("iqn.x"))["portal_groups"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("where", "wanted", "state"),
+    [
+        ("/drives/attic", {}, {"state": "hidden", "disc": None}),
+        ("/libraries/attic", {"directory": "/tmp/attic", "slots": 7}, {"drives": [], "elements": {}, "slots": 7}),
+    ],
+)
+def test_what_no_target_shows_can_be_looked_at_and_deleted(
+    shared: Api, where: str, wanted: dict[str, object], state: dict[str, object]
+) -> None:
+    with shared.local() as client:
+        made = client.put(where, json=wanted)
+        assert made.status_code == 201
+        seen = client.get(where)
+        assert seen.headers["etag"] == made.headers["etag"]
+        assert _done(seen).items() >= {"name": "attic", "targets": [], **state}.items()
+        assert client.get(where.rpartition("/")[0]).json() == [seen.json()]
+        assert client.delete(where).status_code == 428
+        assert client.delete(where, headers={"If-Match": seen.headers["etag"]}).status_code == 204
+        assert client.get(where).status_code == 404

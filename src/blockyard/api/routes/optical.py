@@ -47,7 +47,7 @@ class Drive(BaseModel):
     """An optical drive."""
 
     name: str
-    state: str = Field(description="loaded, open, empty or unreadable")
+    state: str = Field(description="loaded, open, empty, unreadable, or hidden: no target shows it")
     image: str | None = Field(description="the file of what is in it")
     jukebox: str | None = Field(description="the directory of its images")
     disc: Disc | None
@@ -55,7 +55,7 @@ class Drive(BaseModel):
     locked_by: list[str] = Field(description="initiators that keep the disc in")
     wished: bool = Field(description="they are asked to eject it")
     targets: list[str] = Field(description="that show it")
-    counters: Counters
+    counters: Counters | None = Field(description="none while it is hidden")
     configuration: dict[str, Any] | None = schemas.field(Configured)
 
 
@@ -106,8 +106,8 @@ class Ejection(Input):
 
 @routes.get("/drives", Role.VIEWER)
 async def list_drives(here: Here) -> list[Drive]:
-    """All optical drives that a target shows."""
-    return [await _drive(here, name) for name in _shown(here)]
+    """All optical drives, those that no target shows too."""
+    return [await _drive(here, name) for name in sorted(here.server.settled.drives)]
 
 
 @routes.get("/drives/{drive}", Role.VIEWER)
@@ -233,7 +233,16 @@ async def _command(here: Context, who: Identity, drive: str, request: str, **arg
 
 
 async def _drive(here: Context, name: str) -> Drive:
-    found = await _ask(here, name, "status")
+    found = _hidden(here, name) or await _ask(here, name, "status")
     targets = sorted(each.name for each in here.server.settled.targets.values() if name in each.volumes)
     more = {"jukebox": found["jukebox"] or None, "configuration": described(here, TABLE, name)}
     return Drive.model_validate({**found, **more, "name": name, "targets": targets})
+
+
+def _hidden(here: Context, name: str) -> dict[str, Any] | None:
+    """What is known of a drive that no target shows, so that nobody has it open; None for others."""
+    configured = here.server.settled.drives.get(name)
+    if configured is None or name in _shown(here):
+        return None
+    nothing = {"image": None, "disc": None, "initiators": [], "locked_by": [], "wished": False, "counters": None}
+    return {"state": "hidden", "jukebox": configured.jukebox, **nothing}

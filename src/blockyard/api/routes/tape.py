@@ -47,7 +47,9 @@ class Library(BaseModel):
     locked: bool = Field(description="hosts prevent that cartridges are taken away")
     drives: list[TapeDrive]
     elements: dict[str, str] = Field(description="slot or import/export element → barcode of what is in it")
-    targets: list[str] = Field(description="that show it")
+    targets: list[str] = Field(
+        description="that show it; where none does, nobody has looked at its drives and elements"
+    )
     configuration: dict[str, Any] | None = schemas.field(Configured)
 
 
@@ -111,8 +113,8 @@ class Moved(BaseModel):
 
 @routes.get("/libraries", Role.VIEWER)
 async def list_libraries(here: Here) -> list[Library]:
-    """All tape libraries that a target shows."""
-    return [await _library(here, name) for name in _shown(here)]
+    """All tape libraries, those that no target shows too."""
+    return [await _library(here, name) for name in sorted(here.server.settled.libraries)]
 
 
 @routes.get("/libraries/{library}", Role.VIEWER)
@@ -214,12 +216,22 @@ async def _command(here: Context, who: Identity, library: str, request: str, **a
 
 
 async def _library(here: Context, name: str) -> Library:
-    found = await _ask(here, name, "status")
+    found = _hidden(here, name) or await _ask(here, name, "status")
     counts = found.pop("counts")
     targets = sorted(each.name for each in here.server.settled.targets.values() if each.library == name)
     sizes = {key: counts[key] for key in ("slots", "import_export")}
     configuration = described(here, TABLE, name)
     return Library.model_validate({**found, **sizes, "name": name, "targets": targets, "configuration": configuration})
+
+
+def _hidden(here: Context, name: str) -> dict[str, Any] | None:
+    """What is known of a library that no target shows, so that nobody has it open; None for others."""
+    configured = here.server.settled.libraries.get(name)
+    if configured is None or name in _shown(here):
+        return None
+    counts = {"slots": configured.slots, "import_export": configured.import_export}
+    nothing = {"locked": False, "drives": [], "elements": {}}
+    return {"model": configured.model, "directory": configured.directory, "counts": counts, **nothing}
 
 
 async def _cartridges(here: Context, library: str) -> list[Cartridge]:

@@ -83,17 +83,18 @@ function loaded({ disc, image, locked_by }) {
 export function Drive({ drive, me, onDone }) {
   const [dialog, open] = useDialog();
   const [where] = useState(path('drives', drive.name));
-  const images = useData(() => get(`${where}/images`), [where], ['jobs', 'event']);
+  const hidden = drive.state === 'hidden';
+  const images = useData(async () => (hidden ? [] : get(`${where}/images`)), [where, hidden], ['jobs', 'event']);
   const { jobs } = useLive('jobs');
   const done = () => { images.reload(); onDone(); };
   const eject = async () => { await post(`${where}/eject`, {}); toast('It is out.'); done(); };
   const button = (text, make) => html`<button type="button" class="small" aria-label=${`${text}: ${drive.name}`} onClick=${() => open(make)}>${text}</button>`;
-  const actions = me.role !== 'viewer' && html`${button('Insert', (close) => html`<${Insert} drive=${drive} images=${images.data ?? []} onClose=${close} onDone=${done} />`)}
+  const actions = me.role !== 'viewer' && html`${!hidden && button('Insert', (close) => html`<${Insert} drive=${drive} images=${images.data ?? []} onClose=${close} onDone=${done} />`)}
     ${(drive.image || drive.state === 'open') && html`<${Button} kind="small" aria-label=${`Eject: ${drive.name}`} onClick=${eject}>Eject</${Button}>`}
-    ${drive.jukebox && button('New blank disc', (close) => html`<${Blank} drive=${drive} onClose=${close} onDone=${done} />`)}
-    ${me.role === 'admin' && drive.jukebox && button('Import', (close) => html`<${Import} drive=${drive} onClose=${close} />`)}
+    ${!hidden && drive.jukebox && button('New blank disc', (close) => html`<${Blank} drive=${drive} onClose=${close} onDone=${done} />`)}
+    ${me.role === 'admin' && !hidden && drive.jukebox && button('Import', (close) => html`<${Import} drive=${drive} onClose=${close} />`)}
     ${me.role === 'admin' && button('Remove', (close) => html`<${DeleteDialog} what="drive" name=${drive.name} text="Hosts lose it. Its discs stay where they are." onDelete=${async () => { await takeOut('drives', drive.name, drive.targets); onDone(); }} onClose=${close} />`)}`;
   return html`<${Card} title=${`Optical drive ${drive.name}`} note=${html`<${Pill} mood=${MOODS[drive.state] ?? ''}>${drive.state}</${Pill}>`} actions=${actions}>${dialog}<div class="stack">
-    ${drive.image && loaded(drive)}${drive.jukebox ? html`<${Loaded} of=${images}>${(list) => html`<${Jukebox} drive=${drive} images=${list} me=${me} open=${open} onDone=${done} />`}</${Loaded}>` : html`<p class="note">It has no jukebox.</p>`}
+    ${drive.image && loaded(drive)}${hidden ? html`<p class="note">No target shows it: make it the LUN of one.</p>` : drive.jukebox ? html`<${Loaded} of=${images}>${(list) => html`<${Jukebox} drive=${drive} images=${list} me=${me} open=${open} onDone=${done} />`}</${Loaded}>` : html`<p class="note">It has no jukebox.</p>`}
     <${Copies} jobs=${jobs.filter((job) => job.drive === drive.name)} of=${drive.name} canCancel=${me.role !== 'viewer'} /></div></${Card}>`;
 }

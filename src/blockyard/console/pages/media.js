@@ -15,5 +15,5 @@ export function Media({ me }) {
     ${dialog}<${Loaded} of=${found}>${({ libraries, drives }) => html`<div class="grid">
       ${libraries.map((each) => html`<${Library} key=${`library ${each.name}`} library=${each} me=${me} onDone=${found.reload} />`)}
       ${drives.map((each) => html`<${Drive} key=${`drive ${each.name}`} drive=${each} me=${me} onDone=${found.reload} />`)}
-      ${!libraries.length && !drives.length && html`<${Card} title="Nothing yet"><div class="empty">A tape library or an optical drive is there when a target shows it.</div></${Card}>`}</div>`}</${Loaded}>`;
+      ${!libraries.length && !drives.length && html`<${Card} title="Nothing yet"><div class="empty">No tape library and no optical drive yet.</div></${Card}>`}</div>`}</${Loaded}>`;
 }

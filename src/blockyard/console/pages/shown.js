@@ -21,7 +21,7 @@ export async function showLibrary(name) {
 
 /** Take a drive or a library out of the targets that show it, and out of the configuration. Targets that have nothing else go too. */
 export async function takeOut(kind, name, names) {
-  const etag = await etagOf(path(kind, name)); // later it cannot be looked at any more
+  const etag = await etagOf(path(kind, name)); // as it was when somebody decided that
   const targets = (await get('/targets')).filter((each) => names.includes(each.name));
   for (const target of targets) {
     const where = path('targets', target.name), others = Object.entries(target.luns).filter(([, shown]) => shown !== name);
