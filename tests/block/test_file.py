@@ -542,3 +542,19 @@ def test_reading_only_and_writing_again_in_place(tmp_path: Path) -> None:
     assert device.fd == fd, "whoever holds the descriptor goes on with it"
     device.close()
     assert path.read_bytes()[:2] == b"ba"
+
+
+def test_where_sysfs_may_not_be_looked_at(tmp_path: Path) -> None:
+    """Containers have /sys/dev hidden from them."""
+    (tmp_path / "disk.img").write_bytes(bytes(_SIZE))
+    (tmp_path / "disk.img").chmod(0o666)
+    tmp_path.chmod(0o755)
+    hide = 'mount -t tmpfs -o mode=000 none /sys/dev && exec "$@"'
+    script = (
+        "import os; from blockyard.block.file import FileDevice; os.setuid(65534); print(FileDevice('disk.img').size)"
+    )
+    told = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", hide, "sh", sys.executable, "-c", script],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert int(told.stdout) == _SIZE

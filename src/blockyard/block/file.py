@@ -407,7 +407,9 @@ def _after(buffers: Sequence[memoryview | bytes | bytearray], count: int) -> Seq
 def _queue(device: int) -> Path:
     """Where sysfs tells of the disk behind a device number; a partition is described by its disk."""
     block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
-    return block / "queue" if (block / "queue").is_dir() else block.parent / "queue"
+    return (
+        block / "queue" if os.path.isdir(block / "queue") else block.parent / "queue"
+    )  # in a container it may be hidden
 
 
 def _number(path: Path) -> int:
