@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from blockyard.initiator import Lun, connect
 from blockyard.optical.events import MediaEvent
 from blockyard.scsi.sense import Asc
 from tests.conftest import need, run
+from tests.control.killing import Killer
 from tests.control.serving import Served, serve
 from tests.control.test_live import attention, settle
 from tests.optical.burners import SYNCHRONIZE, write
@@ -291,6 +294,37 @@ def test_discs_are_made_burned_closed_blanked_and_exported(site: Site) -> None:
     assert "damaged" in site.run("optical", "list", "dvd")
     status, said = site.attempt("optical", "insert", "dvd", "once")
     assert (status, "The file is damaged" in said) == (1, True), said
+
+
+def test_a_rename_that_a_crash_cuts_short_is_continued(site: Site) -> None:
+    killer, names = Killer(site.folder), ("x.img.audio", "x.img", "x.img.disc.json")
+    site.run("optical", "create", "dvd", str(site.folder / "isos/x.img"), "--kind", "cd-r")
+    (site.folder / "isos/x.img.audio").write_bytes(b"sound")
+    script = (
+        "import sys; from pathlib import Path; from blockyard.optical.keeping import rename; input();"
+        "rename(Path(sys.argv[1]), 'y')"
+    )
+    command = [sys.executable, "-c", script, str(site.folder / "isos/x.img")]
+    cut = set()
+    for number in range(1, 10):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **killer.environment}) as process:
+            killer.arm(process.pid, number)
+            process.communicate(b"\n", timeout=30)
+        left = [(site.folder / "isos" / name).exists() for name in names]
+        cut.add(sum(left))
+        if left[2]:
+            if not left[1]:
+                assert "There is no such disc" in site.attempt("optical", "rename", "dvd", "x", "third")[1]
+            site.run("optical", "rename", "dvd", "x", "y")
+        assert not any((site.folder / "isos" / name).exists() for name in names)
+        assert json.loads(site.run("optical", "list", "dvd", "--json"))["y.img"]["kind"] == "cd-r"
+        site.run("optical", "rename", "dvd", "y", "x")
+        assert (site.folder / "isos/x.img.audio").read_bytes() == b"sound"
+        if process.returncode == 0:
+            break
+    assert cut == {0, 1, 2, 3}
+    status, said = site.attempt("optical", "rename", "dvd", str(site.folder / "none.iso"), "y")
+    assert (status, "There is no such disc" in said) == (2, True), said
 
 
 def test_a_long_copy_is_watched_and_stopped(site: Site) -> None:

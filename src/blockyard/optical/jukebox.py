@@ -58,8 +58,23 @@ def find(directory: str, image: str) -> Path:
         return Path(image)
     if not directory:
         raise LookupError(f"the drive has no jukebox: name the image {image} by a path with a / in it")
-    there = Path(directory)
-    for name in (image, *(image + suffix for suffix in _SUFFIXES)):
-        if name not in ("", ".", "..") and (there / name).is_file():
-            return there / name
+    for path in _candidates(directory, image):
+        if path.is_file():
+            return path
     raise LookupError(f"there is no image {image!r} in {directory}: `blockyard optical list` shows them")
+
+
+def find_renamed(directory: str, image: str) -> Path:
+    """The same, also of one whose renaming a crash has cut short: of that only the record is left. Raises LookupError."""
+    try:
+        return find(directory, image)
+    except LookupError:
+        for path in _candidates(directory, image) if directory else ():
+            if record.record_file(path).is_file():
+                return path
+        raise
+
+
+def _candidates(directory: str, image: str) -> list[Path]:
+    names = (image, *(image + suffix for suffix in _SUFFIXES))
+    return [Path(directory) / name for name in names if name not in ("", ".", "..")]

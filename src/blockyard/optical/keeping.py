@@ -12,7 +12,7 @@ from blockyard.optical.record import audio_file, record_file
 
 
 def rename(image: Path, name: str) -> Path:
-    """Give a disc another name, in its directory. Raises OSError, EEXIST and EBUSY; ValueError for what cannot be one.
+    """Give a disc another name, in its directory. Raises OSError, ENOENT, EEXIST and EBUSY; ValueError for what cannot be one.
 
     Its record is the last file that moves. Where a crash comes before that, the same command moves what is left.
     """
@@ -21,6 +21,8 @@ def rename(image: Path, name: str) -> Path:
     if not name or "/" in name or name.startswith("."):
         raise ValueError(f"a disc cannot be called {name!r}")
     new = image.with_name(name if name.lower().endswith(image.suffix.lower()) else name + image.suffix)
+    if not image.exists() and not (record_file(image).exists() and new.exists()):
+        raise FileNotFoundError(errno.ENOENT, "There is no such disc", os.fspath(image))
     moves = [(of(image), of(new)) for of in (audio_file, Path, record_file) if of(image).exists()]
     for _, target in moves:
         if target.exists():

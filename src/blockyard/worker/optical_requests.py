@@ -9,10 +9,10 @@ from typing import Any
 
 from blockyard.optical.disc import Disc
 from blockyard.optical.drive import Image, OpticalDrive, Wish
-from blockyard.optical.jukebox import find, images, place, state_of
+from blockyard.optical.jukebox import find, find_renamed, images, place, state_of
 from blockyard.optical.keeping import remove, rename
 from blockyard.optical.kinds import AUTO, BLANKS, BLOCK, KINDS, Writing, capacity_of
-from blockyard.optical.record import load, make, record_file
+from blockyard.optical.record import load, make
 from blockyard.scsi.sense import Asc, CheckCondition
 from blockyard.worker.drives import OpenDrive
 from blockyard.worker.handoff import Message
@@ -130,13 +130,7 @@ def rename_disc(drive: OpenDrive, request: Message) -> Answer:
     jukebox, name = drive.configured.jukebox, _text(request, "image")
 
     def work() -> str:
-        try:
-            path = find(jukebox, name)
-        except LookupError:
-            path = place(jukebox, name)
-            if not record_file(path).exists():  # of one whose renaming a crash has cut short
-                raise
-        return str(rename(path, _text(request, "to")))
+        return str(rename(find_renamed(jukebox, name), _text(request, "to")))
 
     return Later(work, lambda path: {"image": path})
 
