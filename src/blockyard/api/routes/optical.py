@@ -244,5 +244,12 @@ def _hidden(here: Context, name: str) -> dict[str, Any] | None:
     configured = here.server.settled.drives.get(name)
     if configured is None or name in _shown(here):
         return None
-    nothing = {"image": None, "disc": None, "initiators": [], "locked_by": [], "wished": False, "counters": None}
+    nothing: dict[str, Any] = {
+        "image": None,
+        "disc": None,
+        "initiators": [],
+        "locked_by": [],
+        "wished": False,
+        "counters": None,
+    }
     return {"state": "hidden", "jukebox": configured.jukebox, **nothing}
