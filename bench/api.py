@@ -15,20 +15,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shutil
 import statistics
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.serving import Serving, free_port
+from tests.serving import free_port
 
+from bench import beside
 from bench.clients import WORKS, drive
 from bench.processes import cpu_seconds
 from bench.run import backing_file
-from bench.targets import IQN, Target, compile_c
+from bench.targets import compile_c
 
 _WORKS = {"r4k-d32": "4 KiB random reads, depth 32", "w4k-d32": "4 KiB random writes, depth 32"}
 _PATHS = ("/status", "/volumes", "/targets", "/sessions", "/me", "/events?last=20", "/jobs", "/pools")
@@ -36,21 +35,14 @@ _API = "/api/v1"
 _LEAST = 0.95
 
 
-class Served(Target):
+class Served(beside.Served):
     """A disk, with the API beside it."""
 
     name = "blockyard-api"
 
     def start(self) -> int:
         self.console = free_port()
-        self._serving = Serving(
-            [self.file], state=self.directory / "state", log=self.log,
-            options=["--workers", "1", "--console", f"127.0.0.1:{self.console}"], portals=[f"127.0.0.1:{self.port}"], target=IQN,
-        )  # fmt: skip
-        return self._serving.pid
-
-    def stop(self) -> None:
-        self._serving.kill()
+        return self.serve([self.file], ["--console", f"127.0.0.1:{self.console}"])
 
     @property
     def data_pids(self) -> list[int]:
@@ -78,7 +70,7 @@ def _asked(target: Served, rate: int) -> Iterator[list[Asked]]:
     program = compile_c(Path(__file__).with_name("ask.c"), target.directory)
     paths = [_API + path for path in ("/stream", *_PATHS)]
     asking = subprocess.Popen(
-        [program, target.directory / "state" / "api.sock", str(rate), *paths],
+        [program, target.state / "api.sock", str(rate), *paths],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -105,25 +97,17 @@ class Turns:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table. Returns 0 however fast it was."""
-    parser = argparse.ArgumentParser(prog="python -m bench.api", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7, help="(default: 7)")
-    parser.add_argument("--seconds", type=int, default=3, help="of each measurement (default: 3)")
-    parser.add_argument("--rate", type=int, default=200, help="requests a second (default: 200)")
-    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="for the data (default: /dev/shm)")  # noqa: S108
+    parser = beside.parser("api", __doc__)
+    parser.set_defaults(rounds=7, seconds=3)
+    parser.add_argument("--rate", type=int, default=200, help="requests a second (default: %(default)s)")
     options = parser.parse_args(arguments)
-    backing = Path(tempfile.mkdtemp(prefix="blockyard-bench-", dir=options.directory))
-    directory = Path(tempfile.mkdtemp(prefix="blockyard-bench-"))
-    target = Served(backing_file(backing / "disk.img"), directory)
-    try:
-        print(
-            f"{options.rounds} rounds of {options.seconds} s, {options.rate} requests a second and a stream", flush=True
-        )
+    with (
+        beside.places(options) as (backing, directory),
+        Served(backing_file(backing / "disk.img"), directory) as target,
+    ):
+        print(f"{options.rate} requests a second and a stream", flush=True)
         for work, title in _WORKS.items():
             print(_told(title, _measure(work, target, options)), flush=True)
-    finally:
-        target.stop()
-        shutil.rmtree(backing, ignore_errors=True)
-        shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 

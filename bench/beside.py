@@ -9,18 +9,21 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.serving import Serving
 
-from bench.clients import Client, Work, drive
+from bench.clients import WORKS, Client, Work, drive
 from bench.processes import alone, cpu_seconds
 from bench.targets import IQN, Target
+
+MEMORY = Path("/dev/shm")  # noqa: S108  (data get a directory of their own)
 
 
 class Served(Target):
@@ -33,10 +36,13 @@ class Served(Target):
             volumes, state=self.state, log=self.log, options=["--workers", "1", *options], config=config,
             portals=[f"127.0.0.1:{self.port}"], target=IQN,
         )  # fmt: skip
+        self._ends.enter_context(self._serving)
         return self._serving.pid
 
-    def stop(self) -> None:
-        self._serving.kill()
+    def fill(self, size: int) -> None:
+        """Write so many bytes, every block."""
+        work = replace(WORKS["w256k-d16"], count=size >> 18)
+        drive(self, work, seconds=0, sessions=1, directory=self.directory, client="qemu-img")
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,15 @@ class Compared:
             statistics.median(mine.cost / theirs.cost for mine, theirs in pairs),
         )  # fmt: skip
 
+    def told(self, title: str, least: float, other: str = "raw") -> str:
+        """One line. `least`: what it has to reach (0: nothing)."""
+        ours, raw = self.ours, self.raw
+        wanted = f" (at least {least})" if least else ""
+        return (
+            f"{title}: {self.rate:.2f} of {other}{wanted}; {ours.rate:.0f} and {raw.rate:.0f} IOPS, "
+            f"{ours.cost:.1f} and {raw.cost:.1f} us, {self.cost:.2f} of its CPU"
+        )
+
 
 def _median(figures: Sequence[Figure]) -> Figure:
     return Figure(statistics.median(each.rate for each in figures), statistics.median(each.cost for each in figures))
@@ -73,34 +88,62 @@ def _median(figures: Sequence[Figure]) -> Figure:
 def parser(name: str, doc: str) -> argparse.ArgumentParser:
     """With what can be said to all of them: rounds, seconds of each measurement, where the data is."""
     made = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=doc.partition("\n")[0])
-    made.add_argument("--rounds", type=int, default=5, help="(default: 5)")
-    made.add_argument("--seconds", type=int, default=2, help="of each measurement (default: 2)")
-    made.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="for the data (default: /dev/shm)")  # noqa: S108
+    made.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    made.add_argument("--seconds", type=int, default=2, help="of each measurement (default: %(default)s)")
+    made.add_argument("--directory", type=Path, default=MEMORY, help="for the data (default: %(default)s)")
     return made
 
 
 @contextmanager
 def places(options: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
-    """A directory for the data, and one for programs, states and logs; removed afterwards. The load is printed."""
-    backing = Path(tempfile.mkdtemp(prefix="blockyard-bench-", dir=options.directory))
+    """As `directories`; the load is printed."""
+    print(
+        f"load {os.getloadavg()[0]:.1f}, {options.rounds} rounds of {options.seconds} s, in {options.directory}",
+        flush=True,
+    )
+    with directories(options.directory) as found:
+        yield found
+
+
+@contextmanager
+def directories(where: Path) -> Iterator[tuple[Path, Path]]:
+    """One in `where` for the data, and one for programs, states and logs; removed afterwards, after SIGTERM too.
+
+    SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that whatever was begun in the meantime ends.
+    """
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1) sends it twice: the second must not end the cleaning
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    backing = Path(tempfile.mkdtemp(prefix="blockyard-bench-", dir=where))
     directory = Path(tempfile.mkdtemp(prefix="blockyard-bench-"))
-    print(f"load {os.getloadavg()[0]:.1f}, {options.rounds} rounds, in {options.directory}", flush=True)
     try:
         yield backing, directory
     finally:
         shutil.rmtree(backing, ignore_errors=True)
         shutil.rmtree(directory, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 def measure(
-    works: Mapping[Served, Work], every: Sequence[Served], options: argparse.Namespace, *, client: Client | None = None
+    works: Mapping[Served, Work],
+    every: Sequence[Served],
+    options: argparse.Namespace,
+    *,
+    client: Client | None = None,
+    meanwhile: Callable[[Served], AbstractContextManager[None]] = lambda target: nullcontext(),
 ) -> list[list[Figure]]:
-    """Have each do its work in turns, all others of `every` being stopped; their figures, in order. Raises ClientFailed."""
+    """Have each do its work in turns, all others of `every` being stopped; their figures, in order.
+
+    `meanwhile` is what goes on while one works. Raises ClientFailed.
+    """
     found = [list[Figure]() for _ in works]
     turns = list(enumerate(works.items()))
     for number in range(options.rounds):
         for at, (target, work) in turns if number % 2 else turns[::-1]:
-            with alone(target.root, [other.root for other in every]):
+            with alone(target.root, [other.root for other in every]), meanwhile(target):
                 before = cpu_seconds(target.pids)
                 outcome = drive(
                     target, work, seconds=options.seconds, sessions=1, directory=target.directory,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.serving import Serving
 
+from bench.beside import directories
 from bench.processes import cpu_seconds
 from blockyard.control.history.sampling import Point, Sampler, look
 from blockyard.control.history.series import RESOLUTIONS
@@ -99,12 +100,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     options = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}")
-    with tempfile.TemporaryDirectory(prefix="blockyard-bench-") as directory:
-        ms, size, reading = _kept(Path(directory))
+    with directories(Path(tempfile.gettempdir())) as (directory, _):
+        ms, size, reading = _kept(directory)
     print(f"a look at {VOLUMES} volumes: {ms:.1f} ms of processor time, {ms / 1e4:.2%} of a core")
     print(f"the file, when it is full: {size / 1e6:.0f} MB; reading 60 days of a volume: {reading:.0f} ms")
-    with tempfile.TemporaryDirectory(prefix="blockyard-bench-") as directory:
-        share = _served(Path(directory), options.seconds)
+    with directories(Path(tempfile.gettempdir())) as (directory, _):
+        share = _served(directory, options.seconds)
     print(f"control of a server with {VOLUMES} volumes, all of them busy: {share:.2%} of a core")
 
 

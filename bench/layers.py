@@ -1,27 +1,18 @@
 """Caches and encrypted disks beside a raw file: `python -m bench.layers`.
 
-A raw file and stacks of layers on files are each served by a process of their own and measured directly after one another,
-the others being stopped; the order turns with each round. What counts are the medians of the rounds' ratios. All is cached:
-what is read from a cache hits, and what is written to one that writes back has room there.
+All is in memory: what is read from a cache hits, and what is written to one that writes back has room there.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
-import statistics
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.serving import Serving
-
-from bench.clients import WORKS, Work, drive
-from bench.images import Figure
-from bench.processes import alone, cpu_seconds
-from bench.targets import IQN, Target
+from bench.beside import Compared, Served, measure, parser, places
+from bench.clients import WORKS
 from blockyard.block.building import create_layer
 from blockyard.block.file import create as create_file
 from blockyard.block.layers import Opening
@@ -52,7 +43,7 @@ _ROWS = (
 )
 
 
-class Served(Target):
+class Stack(Served):
     """A raw file, or a stack on files."""
 
     def __init__(self, name: str, backing: Path, directory: Path) -> None:
@@ -74,63 +65,25 @@ class Served(Target):
             "ssd-cache": f"stack:ssd-cache(mode=back, dirty=90, delay=3600, {disk}, {fast})",
             "luks": f"stack:luks(key_file={key}, {disk})",
         }[self.name]
-        self._serving = Serving(
-            [volume], state=self.directory / f"{self.name}-state", log=self.log, options=["--workers", "1"],
-            portals=[f"127.0.0.1:{self.port}"], target=IQN,
-        )  # fmt: skip
-        return self._serving.pid
-
-    def stop(self) -> None:
-        self._serving.kill()
+        return self.serve([volume])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table. Returns 0 however fast it was."""
-    parser = argparse.ArgumentParser(prog="python -m bench.layers", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
-    parser.add_argument("--seconds", type=int, default=2, help="of each measurement (default: 2)")
-    parser.add_argument("--only", metavar="STACK,…", default="cache,ssd-cache,luks", help="(default: %(default)s)")
-    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="for the data (default: /dev/shm)")  # noqa: S108
-    options = parser.parse_args(arguments)
-    stacks = options.only.split(",")
-    backing = Path(tempfile.mkdtemp(prefix="blockyard-bench-", dir=options.directory))
-    directory = Path(tempfile.mkdtemp(prefix="blockyard-bench-"))
-    targets: dict[str, Served] = {}
-    print(f"load {os.getloadavg()[0]:.1f}", flush=True)
-    try:
-        for name in ("raw", *stacks):
-            targets[name] = Served(name, backing, directory)
-            fill = Work("fill", "filling", 256 << 10, 16, write=True, count=_SIZE >> 18)
-            drive(targets[name], fill, seconds=0, sessions=1, directory=directory, client="qemu-img")
+    described = parser("layers", __doc__)
+    described.add_argument("--only", metavar="STACK,…", default="cache,ssd-cache,luks", help="(default: %(default)s)")
+    options = described.parse_args(arguments)
+    with places(options) as (backing, directory), ExitStack() as running:
+        targets: dict[str, Served] = {}
+        for name in ("raw", *options.only.split(",")):
+            targets[name] = running.enter_context(Stack(name, backing, directory))
+            targets[name].fill(_SIZE)
         for row in _ROWS:
-            if row.stack in stacks:
-                _measure(row, [targets["raw"], targets[row.stack]], list(targets.values()), options)
-    finally:
-        for target in targets.values():
-            target.stop()
-        shutil.rmtree(backing, ignore_errors=True)
-        shutil.rmtree(directory, ignore_errors=True)
+            if row.stack in targets:
+                works = dict.fromkeys((targets["raw"], targets[row.stack]), WORKS[row.work])
+                found = Compared.of(*measure(works, list(targets.values()), options))
+                print(found.told(f"{row.stack}, {row.title}", row.least), flush=True)
     return 0
-
-
-def _measure(row: Row, pair: list[Served], every: list[Served], options: argparse.Namespace) -> None:
-    work, found = WORKS[row.work], [list[Figure](), list[Figure]()]
-    for number in range(options.rounds):
-        order = list(enumerate(pair))
-        for at, target in order if number % 2 else order[::-1]:
-            with alone(target.root, [other.root for other in every if other is not target]):
-                before = cpu_seconds(target.pids)
-                outcome = drive(
-                    target, work, seconds=options.seconds, sessions=1, directory=options.directory, client=work.client
-                )
-                used = cpu_seconds(target.pids) - before
-            operations = max(1.0, outcome.operations)
-            found[at].append(Figure(operations / outcome.seconds, used / operations * 1e6))
-    raw, ours = ([statistics.median(getattr(e, f) for e in each) for f in ("rate", "cost")] for each in found)
-    ratio = statistics.median(mine.rate / theirs.rate for theirs, mine in zip(*found, strict=True))
-    least = f" (at least {row.least})" if row.least else ""
-    print(f"{row.stack}, {row.title}: {ratio:.2f} of raw{least}; {ours[0]:.0f} and {raw[0]:.0f} IOPS, "
-          f"{ours[1]:.1f} and {raw[1]:.1f} us", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

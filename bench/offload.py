@@ -10,13 +10,13 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from tests.scsi.copies import extended_copy, lid1, segment_with_offsets
 from tests.serving import Serving
 
+from bench.beside import directories
 from blockyard import initiator
 
 _SIZE = 1 << 30
@@ -26,8 +26,7 @@ _ROUNDS = 5
 
 def main() -> int:
     where = Path(sys.argv[1])
-    with tempfile.TemporaryDirectory(dir=where, prefix="blockyard-bench-") as name:
-        directory = Path(name)
+    with directories(where) as (directory, _):
         for number in range(2):
             with (directory / f"{number}.img").open("wb") as file:
                 for _ in range(_SIZE >> 20):

@@ -1,28 +1,19 @@
 """A volume of a pool beside the same load on a raw sparse file: `python -m bench.pools`.
 
-The two are served by a process each and measured directly after one another, the other being stopped; the order turns with each
-round. What counts are the medians of the rounds' ratios: of I/Os a second, and of the CPU time that the target needs for one.
 Both are written in full before. "First touch" writes to each chunk once after a snapshot.
 """
 
 from __future__ import annotations
 
-import argparse
-import shutil
-import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from tests.serving import Serving
-
-from bench.clients import WORKS, Work, drive
-from bench.processes import alone, cpu_seconds
-from bench.targets import IQN, Target
+from bench.beside import Compared, Served, measure, parser, places
+from bench.clients import WORKS, Work
+from bench.targets import IQN
 from blockyard.block.file import create as create_file
 from blockyard.block.size import format_size, parse_size
 from blockyard.control.administration import ask
@@ -34,35 +25,17 @@ _SNAPSHOTS = 100  # that are taken while something is read
 _MOST_WRITES = 1 << 15  # of "first touch"
 
 
-class Raw(Target):
+class Raw(Served):
     """A raw sparse file."""
 
     name = "raw"
 
     def start(self) -> int:
         create_file(self.file, _SIZE)
-        return self._serve([self.file], [])
-
-    def _serve(self, volumes: Sequence[Path], options: Sequence[str]) -> int:
-        self.state = self.directory / f"{self.name}-state"
-        self._serving = Serving(
-            volumes, state=self.state, log=self.log, options=["--workers", "1", *options],
-            portals=[f"127.0.0.1:{self.port}"], target=IQN,
-        )  # fmt: skip
-        return self._serving.pid
-
-    def stop(self) -> None:
-        self._serving.kill()
-
-    def fill(self) -> None:
-        """Write every block."""
-        drive(
-            self, replace(WORKS["w256k-d16"], count=_SIZE >> 18), seconds=0, sessions=1, directory=self.directory,
-            client="qemu-img",
-        )  # fmt: skip
+        return self.serve([self.file])
 
 
-class Volume(Raw):
+class Volume(Served):
     """Volumes of a pool: "v", and "c" with the small chunks that continuous data protection is best with."""
 
     name = "pool"
@@ -73,7 +46,7 @@ class Volume(Raw):
         self.file.mkdir()
         create_file(self.file / "data", 8 * _SIZE)
         create_pool(self.file, [str(self.file / "data")])
-        pid = self._serve([], ["--pool", str(self.file)])
+        pid = self.serve([], ["--pool", str(self.file)])
         for name, chunk in (("v", self.chunk), ("c", 4096)):
             self.ask("create volume", volume=name, size=_SIZE, chunk=chunk)
         return pid
@@ -148,7 +121,7 @@ class Row:
     title: str
     work: Work
     least: float
-    meanwhile: Callable[[Volume, float], object] = lambda pool, seconds: nullcontext()
+    meanwhile: Callable[[Volume, float], AbstractContextManager[None]] = lambda pool, seconds: nullcontext()
 
 
 def rows(chunk: int) -> dict[str, Row]:
@@ -166,79 +139,39 @@ def rows(chunk: int) -> dict[str, Row]:
     }
 
 
-@dataclass(frozen=True)
-class Figure:
-    """Of one measurement: I/Os a second, and µs of the target's CPU for each."""
-
-    rate: float
-    cost: float
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table. Returns 0 however fast it was."""
-    parser = argparse.ArgumentParser(prog="python -m bench.pools", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
-    parser.add_argument("--seconds", type=int, default=2, help="of each measurement (default: 2)")
-    parser.add_argument(
-        "--chunk", metavar="SIZE", type=parse_size, default=0, help="of the volume (default: the default)"
+    described = parser("pools", __doc__)
+    described.add_argument(
+        "--chunk",
+        metavar="SIZE",
+        type=parse_size,
+        default=1 << DEFAULT_SHIFT,
+        help="of the volume (default: the default)",
     )
-    parser.add_argument("--only", metavar="ROW,…", default=",".join(rows(1 << 16)), help="(default: all: %(default)s)")
-    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="for the data (default: /dev/shm)")  # noqa: S108
-    options = parser.parse_args(arguments)
-    chunk = options.chunk or 1 << DEFAULT_SHIFT
-    backing = Path(tempfile.mkdtemp(prefix="blockyard-bench-", dir=options.directory))
-    directory = Path(tempfile.mkdtemp(prefix="blockyard-bench-"))
-    targets: list[Raw] = []
-    try:
-        Volume.chunk = chunk
-        targets.append(Raw(backing / "raw.img", directory))
-        pool = Volume(backing / "pool", directory)
-        targets.append(pool)
-        for target in (*targets, pool):  # both volumes of the pool
-            target.fill()
-            pool.volume = "c" if target is pool else "v"
-        pool.volume = "v"
-        print(
-            f"{format_size(chunk)} chunks, {options.rounds} rounds of {options.seconds} s, in {options.directory}",
-            flush=True,
-        )
+    described.add_argument(
+        "--only", metavar="ROW,…", default=",".join(rows(1 << 16)), help="(default: all: %(default)s)"
+    )
+    options = described.parse_args(arguments)
+    Volume.chunk = options.chunk
+    with (
+        places(options) as (backing, directory),
+        Raw(backing / "raw.img", directory) as raw,
+        Volume(backing / "pool", directory) as pool,
+    ):
+        raw.fill(_SIZE)
+        for pool.volume in ("c", "v"):
+            pool.fill(_SIZE)
+        print(f"{format_size(options.chunk)} chunks", flush=True)
         for name in options.only.split(","):
-            _print(rows(chunk)[name], _measure(rows(chunk)[name], targets, pool, options))
-    finally:
-        for target in targets:
-            target.stop()
-        shutil.rmtree(backing, ignore_errors=True)
-        shutil.rmtree(directory, ignore_errors=True)
+            row = rows(options.chunk)[name]
+
+            def meanwhile(target: Served, row: Row = row) -> AbstractContextManager[None]:
+                return row.meanwhile(pool, options.seconds) if target is pool else nullcontext()
+
+            figures = measure(dict.fromkeys((raw, pool), row.work), [raw, pool], options, meanwhile=meanwhile)
+            print(Compared.of(*figures).told(row.title, row.least), flush=True)
     return 0
-
-
-def _measure(row: Row, targets: list[Raw], pool: Volume, options: argparse.Namespace) -> dict[str, list[Figure]]:
-    found: dict[str, list[Figure]] = {target.name: [] for target in targets}
-    for number in range(options.rounds):
-        for target in targets if number % 2 else targets[::-1]:
-            meanwhile = row.meanwhile(pool, options.seconds) if target is pool else nullcontext()
-            with alone(target.root, [other.root for other in targets]), meanwhile:  # type: ignore[attr-defined]
-                before = cpu_seconds(target.pids)
-                outcome = drive(
-                    target, row.work, seconds=options.seconds, sessions=1, directory=options.directory,
-                    client=row.work.client,
-                )  # fmt: skip
-                used = cpu_seconds(target.pids) - before
-            operations = max(1.0, outcome.operations)
-            found[target.name].append(Figure(operations / outcome.seconds, used / operations * 1e6))
-    return found
-
-
-def _print(row: Row, found: dict[str, list[Figure]]) -> None:
-    pairs = list(zip(found["raw"], found["pool"], strict=True))
-    rate = statistics.median(pool.rate / raw.rate for raw, pool in pairs)
-    cost = statistics.median(raw.cost / pool.cost for raw, pool in pairs)
-    both = "  ".join(
-        f"{name} {statistics.median(each.rate for each in figures):8.0f} IOPS"
-        f" {statistics.median(each.cost for each in figures):6.1f} us"
-        for name, figures in found.items()
-    )
-    print(f"{row.title:44} {both}  ratio {rate:.2f} (at least {row.least:.2f}), of CPU {cost:.2f}", flush=True)
 
 
 if __name__ == "__main__":

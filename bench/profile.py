@@ -9,17 +9,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.beside import MEMORY, directories
 from bench.clients import WORKS, ClientFailed, drive
 from bench.run import backing_file
 from bench.targets import Blockyard, BlockyardPolling, MissingTool
 
 _RESULTS = Path(__file__).with_name("results")
-_TMPFS = Path("/dev/shm")  # noqa: S108  (the file gets a directory of its own)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,20 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     when = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     graphs = _RESULTS / f"profile-{when}"
     graphs.mkdir(parents=True)
+    kind = BlockyardPolling if options.poll else Blockyard
     with (
-        tempfile.TemporaryDirectory(prefix="blockyard-profile-") as directory,
-        tempfile.TemporaryDirectory(prefix="blockyard-profile-", dir=_TMPFS) as backing,
+        directories(MEMORY) as (backing, directory),
+        kind(backing_file(backing / "disk.img"), directory) as target,
     ):
-        kind = BlockyardPolling if options.poll else Blockyard
-        target = kind(backing_file(Path(backing) / "disk.img"), Path(directory))
         try:
             for work in options.only.split(","):
                 print(_profile(target, work, options, graphs / f"{work}.svg"))
         except (ClientFailed, MissingTool, subprocess.SubprocessError) as error:
             print(f"profile: {error}", file=sys.stderr)
             return 1
-        finally:
-            target.stop()
     return 0
 
 

@@ -1,28 +1,22 @@
 """Arrays beside a raw file, and the arithmetic of RAID 6: `python -m bench.raid`.
 
-A raw file and arrays of files are each served by a process of their own and measured directly after one another, the others being
-stopped; the order turns with each round. What counts are the medians of the rounds' ratios. The arithmetic is measured in this
-process, in bytes of data that go in: P and Q of rows of 8 data chunks of 64 KiB, and two of these restored.
+The arithmetic is measured in this process, in bytes of data that go in: P and Q of rows of 8 data chunks of 64 KiB, and two of
+these restored.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.serving import Serving
-
-from bench.clients import WORKS, Work, drive
-from bench.images import Figure
-from bench.processes import alone, cpu_seconds
-from bench.targets import IQN, Target
+from bench.beside import Compared, Served, measure, parser, places
+from bench.clients import WORKS, Work
 from blockyard.block.file import FileDevice
 from blockyard.block.file import create as create_file
 from blockyard.block.raid import parity
@@ -56,7 +50,7 @@ _ROWS = (
 _ARRAYS = {"raid1": (Plan(1), 2, 1), "raid5": (Plan(5), 4, 3)}  # plan, members, of which so many are data
 
 
-class Served(Target):
+class Array(Served):
     """A raw file, or an array of files."""
 
     def __init__(self, name: str, backing: Path, directory: Path) -> None:
@@ -78,25 +72,14 @@ class Served(Target):
             volume = f"stack:{self.name}({', '.join(map(str, paths))})"
         else:
             create_file(self.file, _SIZE)
-        self._serving = Serving(
-            [volume], state=self.directory / f"{self.name}-state", log=self.log, options=["--workers", "1"],
-            portals=[f"127.0.0.1:{self.port}"], target=IQN,
-        )  # fmt: skip
-        return self._serving.pid
-
-    def stop(self) -> None:
-        self._serving.kill()
+        return self.serve([volume])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table. Returns 0 however fast it was."""
-    parser = argparse.ArgumentParser(prog="python -m bench.raid", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
-    parser.add_argument("--seconds", type=int, default=2, help="of each measurement (default: 2)")
-    parser.add_argument("--only", choices=("arithmetic", "served"), help="one half")
-    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="for the data (default: /dev/shm)")  # noqa: S108
-    options = parser.parse_args(arguments)
-    print(f"load {os.getloadavg()[0]:.1f}")
+    described = parser("raid", __doc__)
+    described.add_argument("--only", choices=("arithmetic", "served"), help="one half")
+    options = described.parse_args(arguments)
     if options.only != "served":
         _arithmetic(options.rounds)
     if options.only != "arithmetic":
@@ -132,40 +115,15 @@ def _arithmetic(rounds: int) -> None:
 
 
 def _served(options: argparse.Namespace) -> None:
-    backing = Path(tempfile.mkdtemp(prefix="blockyard-bench-", dir=options.directory))
-    directory = Path(tempfile.mkdtemp(prefix="blockyard-bench-"))
-    targets: dict[str, Served] = {}
-    try:
+    with places(options) as (backing, directory), ExitStack() as running:
+        targets: dict[str, Served] = {}
         for name in ("raw", *_ARRAYS):
-            targets[name] = Served(name, backing, directory)
-            fill = Work("fill", "filling", 256 << 10, 16, write=True, count=_SIZE >> 18)
-            drive(targets[name], fill, seconds=0, sessions=1, directory=directory, client="qemu-img")
+            targets[name] = running.enter_context(Array(name, backing, directory))
+            targets[name].fill(_SIZE)
         for row in _ROWS:
-            _measure(row, [targets["raw"], targets[row.array]], list(targets.values()), options)
-    finally:
-        for target in targets.values():
-            target.stop()
-        shutil.rmtree(backing, ignore_errors=True)
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _measure(row: Row, pair: list[Served], every: list[Served], options: argparse.Namespace) -> None:
-    work, found = _WORKS[row.work], [list[Figure](), list[Figure]()]
-    for number in range(options.rounds):
-        order = list(enumerate(pair))
-        for at, target in order if number % 2 else order[::-1]:
-            with alone(target.root, [other.root for other in every if other is not target]):
-                before = cpu_seconds(target.pids)
-                outcome = drive(
-                    target, work, seconds=options.seconds, sessions=1, directory=options.directory, client=work.client
-                )
-                used = cpu_seconds(target.pids) - before
-            operations = max(1.0, outcome.operations)
-            found[at].append(Figure(operations / outcome.seconds, used / operations * 1e6))
-    raw, ours = ([statistics.median(getattr(e, f) for e in each) for f in ("rate", "cost")] for each in found)
-    ratio = statistics.median(mine.rate / theirs.rate for theirs, mine in zip(*found, strict=True))
-    print(f"{row.array}, {row.title}: {ratio:.2f} of raw (at least {row.least}); {ours[0]:.0f} and {raw[0]:.0f} IOPS, "
-          f"{ours[1]:.1f} and {raw[1]:.1f} us", flush=True)  # fmt: skip
+            works = dict.fromkeys((targets["raw"], targets[row.array]), _WORKS[row.work])
+            found = Compared.of(*measure(works, list(targets.values()), options))
+            print(found.told(f"{row.array}, {row.title}", row.least), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,21 +8,19 @@ I/O adds up. The load of the machine is printed with the figures.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import shutil
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tests.ceph import Ceph
-from tests.serving import Serving, free_port
+from tests.serving import free_port
 
+from bench import beside
 from bench.clients import WORKS, Work, drive
-from bench.targets import IQN, Target, require
+from bench.targets import IQN, require
 
 _SIZE = 256  # MiB of the image, which is written in full before
 _WRITES = 20000
@@ -30,7 +28,7 @@ _RATE = re.compile(r"ops/sec: ([0-9.]+)")
 _READ, _WRITE = WORKS["r4k-d32"], WORKS["w4k-d32"]
 
 
-class Served(Target):
+class Served(beside.Served):
     """A volume by what is in its configuration."""
 
     name = "blockyard"
@@ -42,25 +40,12 @@ class Served(Target):
     def start(self) -> int:
         config = self.directory / "serve.toml"
         config.write_text(f"[volumes.disk]\n{self._volume}\n[targets.'{IQN}']\nluns = {{0 = 'disk'}}\n")
-        self._serving = Serving(
-            [],
-            state=self.directory / "state",
-            log=self.log,
-            config=config,
-            portals=[f"127.0.0.1:{self.port}"],
-            target=IQN,
-        )
-        return self._serving.pid
-
-    def stop(self) -> None:
-        self._serving.stop()
-
-    @property
-    def url(self) -> str:
-        return f"iscsi://127.0.0.1:{self.port}/{IQN}/0"
+        pid = self.serve([], config=config)
+        self._ends.callback(self._serving.stop)  # whoever is killed leaves his lock on the image
+        return pid
 
 
-def _rate(target: Target, work: Work, seconds: int, directory: Path) -> float:
+def _rate(target: Served, work: Work, seconds: int, directory: Path) -> float:
     outcome = drive(target, work, seconds=seconds, sessions=1, directory=directory, client=work.client)
     return outcome.operations / outcome.seconds
 
@@ -99,57 +84,35 @@ def _measure(directory: Path, rounds: int, seconds: int) -> None:
             ceph.image(name, f"{_SIZE}M") for name in ("served", "benched")
         )  # whoever writes to one has its lock
         for each in (image, other):
-            ceph.run(
-                "rbd",
-                "bench",
-                each,
-                "--io-type",
-                "write",
-                "--io-size",
-                "1M",
-                "--io-total",
-                f"{_SIZE}M",
-                "--io-pattern",
-                "seq",
-            )
+            whole = ("--io-type", "write", "--io-size", "1M", "--io-total", f"{_SIZE}M", "--io-pattern", "seq")
+            ceph.run("rbd", "bench", each, *whole)
         places = {name: directory / name for name in ("plain", "cached", "raw")}
         for place in places.values():
             place.mkdir()
         stack = f"rbd({image}, conf={ceph.conf})"
-        plain = Served(places["plain"], f'stack = "{stack}"')
         writes = replace(_WRITE, count=_WRITES)
-        try:
+        with Served(places["plain"], f'stack = "{stack}"') as plain:
             _compare("4 KiB random reads, depth 32", rounds, lambda: _rate(plain, _READ, seconds, directory),
                      lambda: _rbd_bench(ceph, other, "read", seconds), "rbd bench")  # fmt: skip
             _compare("4 KiB random writes, depth 32", rounds, lambda: _rate(plain, writes, seconds, directory),
                      lambda: _rbd_bench(ceph, other, "write", seconds, "--rbd-cache=false"), "rbd bench, no cache")  # fmt: skip
-        finally:
-            plain.stop()
-        cached = Served(places["cached"], f'stack = "cache(ram=512M, {stack})"')
-        raw = Served(places["raw"], f"path = '{places['raw']}/raw.img'\nsize = '{_SIZE}M'")
-        try:
+        with (
+            Served(places["cached"], f'stack = "cache(ram=512M, {stack})"') as cached,
+            Served(places["raw"], f"path = '{places['raw']}/raw.img'\nsize = '{_SIZE}M'") as raw,
+        ):
             for target in (raw, cached):  # both in memory
                 drive(target, WORKS["r256k-d16"], seconds=4, sessions=1, directory=directory, client="iscsi-perf")
             _compare("the same from a cache in memory", rounds, lambda: _rate(cached, _READ, seconds, directory),
                      lambda: _rate(raw, _READ, seconds, directory), "raw file")  # fmt: skip
-        finally:
-            cached.stop()
-            raw.stop()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure. Returns 0, however fast."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.rbd", description=__doc__.partition(":")[0] if __doc__ else ""
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3, help="of one measurement")
+    parser = beside.parser("rbd", __doc__)
+    parser.set_defaults(seconds=3)
     options = parser.parse_args(arguments)
-    directory = Path(tempfile.mkdtemp(prefix="rbd-", dir="/dev/shm"))
-    try:
+    with beside.places(options) as (directory, _):
         _measure(directory, options.rounds, options.seconds)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 

@@ -7,28 +7,25 @@ the order turns by one with each round. What counts are the medians over the rou
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import weigh
+from bench.beside import MEMORY, directories
 from bench.clients import WORKS, Client, ClientFailed, Work, drive
 from bench.processes import alone, cpu_seconds, machine_seconds, pinned
 from bench.report import Sample, Settings, Weight, save
 from bench.targets import KINDS, MissingTool, Target
 
 _RESULTS = Path(__file__).with_name("results")
-_TMPFS = Path("/dev/shm")  # noqa: S108  (files get a directory of their own)
 _DISK = Path("/var/tmp")  # noqa: S108
 _RETAKES = 3
 _FILE_BYTES = 1 << 29
@@ -45,7 +42,6 @@ _ONLY_FOR = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was asked for. Returns 0 when everything was measured, however fast."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the targets are not left behind
     if options.quick:
         options.rounds, options.seconds, options.retake = min(options.rounds, 2), 1, 0.0
     samples: list[Sample] = []
@@ -54,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = datetime.datetime.now(datetime.UTC)
     try:
         for storage in options.storage.split(","):
-            with _storage(storage, options) as (directory, backing):
+            with directories(_parent(storage, options)) as (backing, directory):
                 bench = _Bench(options, storage, directory, backing)
                 try:
                     bench.run()
@@ -111,19 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@contextlib.contextmanager
-def _storage(kind: str, options: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
-    """A directory for programs and logs, and one for backing files; removed afterwards."""
-    parents = {"tmpfs": _TMPFS, "disk": options.directory}
+def _parent(kind: str, options: argparse.Namespace) -> Path:
+    """Where the backing files of this kind of storage are."""
+    parents: dict[str, Path] = {"tmpfs": MEMORY, "disk": options.directory}
     if kind not in parents:
         raise SystemExit(f"bench: --storage {kind}: it is tmpfs or disk")
-    directory = Path(tempfile.mkdtemp(prefix="blockyard-bench-"))
-    backing = Path(tempfile.mkdtemp(prefix="blockyard-bench-", dir=parents[kind]))
-    try:
-        yield directory, backing
-    finally:
-        shutil.rmtree(backing, ignore_errors=True)
-        shutil.rmtree(directory, ignore_errors=True)
+    return parents[kind]
 
 
 def backing_file(path: Path) -> Path:

@@ -15,9 +15,7 @@ import argparse
 import contextlib
 import http.client
 import resource
-import shutil
 import statistics
-import tempfile
 import time
 import timeit
 from collections.abc import Iterator, Sequence
@@ -25,6 +23,7 @@ from pathlib import Path
 
 from tests.serving import Serving, free_port
 
+from bench.beside import MEMORY, directories
 from bench.processes import cpu_seconds
 from blockyard.initiator import connect
 from blockyard.scsi.traffic import Traffic
@@ -74,12 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))
-    directory, port = Path(tempfile.mkdtemp(prefix="blockyard-bench-", dir="/dev/shm")), free_port()
-    try:
-        with _served(options.volumes, options.sessions, directory, port) as serving:
-            _measure(serving, port, options)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    port = free_port()
+    with (
+        directories(MEMORY) as (directory, _),
+        _served(options.volumes, options.sessions, directory, port) as serving,
+    ):
+        _measure(serving, port, options)
     return 0
 
 

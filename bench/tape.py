@@ -84,24 +84,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table. Returns 0 however fast it was."""
     options = parser("tape", __doc__).parse_args(arguments)
     options.seconds = 60  # at most: so much is written and read
-    with places(options) as (backing, directory):
-        targets: list[Served] = []
-        try:
-            raw = Raw(backing / "raw.img", directory)
-            targets.append(raw)
-            drive = Drive(backing / "vault", directory)
-            targets.append(drive)
-            fill = Work("fill", "filling", _BLOCK, 16, write=True, count=_SIZE // _BLOCK)
-            measure({raw: fill, drive: replace(fill, tape=True)}, targets, options, client="load")
-            for row in _ROWS:
-                work = Work(
-                    row.title, row.title, _BLOCK, row.depth, write=row.write, count=_SIZE // _BLOCK, empty=row.empty
-                )
-                pair = {raw: work, drive: replace(work, tape=True)}
-                _print(row, Compared.of(*measure(pair, targets, options, client="load")))
-        finally:
-            for target in targets:
-                target.stop()
+    with (
+        places(options) as (backing, directory),
+        Raw(backing / "raw.img", directory) as raw,
+        Drive(backing / "vault", directory) as drive,
+    ):
+        fill = Work("fill", "filling", _BLOCK, 16, write=True, count=_SIZE // _BLOCK)
+        measure({raw: fill, drive: replace(fill, tape=True)}, [raw, drive], options, client="load")
+        for row in _ROWS:
+            work = Work(
+                row.title, row.title, _BLOCK, row.depth, write=row.write, count=_SIZE // _BLOCK, empty=row.empty
+            )
+            pair = {raw: work, drive: replace(work, tape=True)}
+            _print(row, Compared.of(*measure(pair, [raw, drive], options, client="load")))
     return 0
 
 

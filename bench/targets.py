@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from tests.serving import Serving, descendants, free_port
 
@@ -43,16 +44,25 @@ class Target(ABC):
         self.directory = directory
         self.log = directory / f"{self.name}.log"
         self.port = free_port(_HOST)
-        self.root = self.start()
+        self._ends = contextlib.ExitStack()
+        with contextlib.ExitStack() as failed:
+            failed.callback(self.stop)  # also when a signal comes before it is ready
+            self.root = self.start()
+            failed.pop_all()
 
     @abstractmethod
     def start(self) -> int:
-        """Start serving `file`; return the root process's id once clients can connect."""
+        """Start serving `file`; return the root process's id once clients can connect. What ends it goes into `_ends`."""
 
     def stop(self) -> None:
-        """End every process of it."""
-        self._process.kill()
-        self._process.wait()
+        """End every process of it; does nothing the second time."""
+        self._ends.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def url(self) -> str:
@@ -76,20 +86,19 @@ class Target(ABC):
         """The processes that hold the sessions: their memory is what the sessions cost."""
         return self.pids
 
-    _process: subprocess.Popen[bytes]
-
     def _launch(self, command: list[str], ready: Callable[[], bool]) -> int:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self.directory
             )
+        self._ends.callback(process.wait)
+        self._ends.callback(process.kill)  # SIGKILL: tgt may ignore SIGTERM while a target is bound
         end = time.monotonic() + _START_SECONDS
         while not ready():
-            if self._process.poll() is not None or time.monotonic() > end:
-                self.stop()
+            if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{self.name} did not start: see {self.log}\n{self.log.read_text(errors='replace')}")
             time.sleep(0.02)
-        return self._process.pid
+        return process.pid
 
     def _listening(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(self.address, timeout=1):
@@ -118,10 +127,8 @@ class Blockyard(Target):
             target=IQN,
             environment=self.environment,
         )
+        self._ends.enter_context(self._serving)
         return self._serving.pid
-
-    def stop(self) -> None:
-        self._serving.kill()
 
     @property
     def data_pids(self) -> list[int]:
@@ -158,6 +165,7 @@ class Tgt(Target):
     def start(self) -> int:
         tgtd, self._tgtadm = require("tgtd", "tgt"), require("tgtadm", "tgt")
         self._control = str(random.randrange(1000, 30000))
+        self._ends.callback(self._remove_sockets)
         root = self._launch(
             [tgtd, "-f", "-C", self._control, "--iscsi", f"portal={_HOST}:{self.port}"],
             lambda: self._admin("--mode", "system", "--op", "show") == 0,
@@ -170,8 +178,7 @@ class Tgt(Target):
         self._checked("--mode", "target", "--op", "bind", "--tid", "1", "-I", "ALL")
         return root
 
-    def stop(self) -> None:
-        super().stop()  # SIGKILL: it may ignore SIGTERM while a target is bound
+    def _remove_sockets(self) -> None:
         for path in Path("/var/run/tgtd").glob(f"socket.{self._control}*"):
             path.unlink()
 
@@ -182,7 +189,6 @@ class Tgt(Target):
 
     def _checked(self, *words: str) -> None:
         if self._admin(*words):
-            self.stop()
             raise RuntimeError(f"tgtadm {' '.join(words)} failed: see {self.log}")
 
 

@@ -28,8 +28,9 @@ def weigh(name: str, backing: Path, directory: Path) -> Weight:
     file = backing / f"weigh-{name}.img"
     with file.open("wb") as handle:
         handle.truncate(1 << 28)
-    target = KINDS[name](file, directory)
-    try:
+    own = directory / f"weigh-{name}"  # the one that is measured has its state and log beside it
+    own.mkdir()
+    with KINDS[name](file, own) as target:
         with _idle(target, 1, directory):
             one = memory(target.data_pids)
             with _idle(target, _IDLE, directory):
@@ -37,9 +38,7 @@ def weigh(name: str, backing: Path, directory: Path) -> Weight:
         for work in WORKS.values():
             drive(target, work, seconds=1, sessions=1, directory=directory, client=work.client)
         loaded = memory(target.data_pids)
-    finally:
-        target.stop()
-        file.unlink()
+    file.unlink()
     return Weight(
         target=name, rss_one=one.rss, pss_one=one.pss, anonymous_one=one.anonymous,
         rss_each=(many.rss - one.rss) / _IDLE, pss_each=(many.pss - one.pss) / _IDLE,
