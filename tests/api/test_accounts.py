@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from fastapi import Request
 
+from blockyard.api.hashing import is_password
 from blockyard.api.logins import ABSOLUTE, IDLE, Logins
 from blockyard.control import passwords, totp
 from blockyard.control.accounts import AccountError, Accounts
+from blockyard.control.limits import LoginLimits
 from blockyard.control.roles import Role
 from blockyard.control.state import State
 from tests.api.conftest import ApiFactory
@@ -51,7 +58,7 @@ def test_sessions_of_the_console_end(tmp_path: Path) -> None:
             return Logins(lambda: state, lambda: now)
 
         logins = again()
-        cookie, login = logins.begin("a", "192.0.2.1")
+        cookie, login = logins.begin("a", 1.0, "192.0.2.1")
         now += IDLE - 1
         assert logins.find(cookie) is login
         now += IDLE - 1
@@ -62,15 +69,15 @@ def test_sessions_of_the_console_end(tmp_path: Path) -> None:
         now += IDLE
         assert again().find(cookie) is None
         assert logins.find(cookie) is None
-        cookie, _ = logins.begin("a", "192.0.2.1")
+        cookie, _ = logins.begin("a", 1.0, "192.0.2.1")
         end = now + ABSOLUTE
         while now < end - IDLE / 2:
             assert again().find(cookie)
             now += IDLE / 2
         now = end
         assert again().find(cookie) is None, "however busy it is"
-        kept, _ = logins.begin("a", "192.0.2.1")
-        other, mine = logins.begin("a", "192.0.2.1")
+        kept, _ = logins.begin("a", 1.0, "192.0.2.1")
+        other, mine = logins.begin("a", 1.0, "192.0.2.1")
         logins.end_of("a", but=mine)
         logins.renew(mine, now + 5)
         assert again().find(kept) is None
@@ -80,11 +87,43 @@ def test_sessions_of_the_console_end(tmp_path: Path) -> None:
         logins.end(other)
         assert again().find(other) is None
         for _ in range(30):
-            logins.begin("b", "192.0.2.1")
+            logins.begin("b", 1.0, "192.0.2.1")
         with state.transaction() as database:
             rows = database.execute("SELECT * FROM logins").fetchall()
         assert len(rows) == 20, "of one account"
         assert cookie not in repr(rows)
+
+
+def test_another_password_ends_sessions_whatever_the_clock_says(shared: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared.account("punctual", Role.VIEWER)
+    with logged_in(shared, "punctual") as client, contextlib.closing(State(shared.state)) as state:
+        assert client.get("/me").status_code == 200
+        with monkeypatch.context() as earlier:
+            earlier.setattr("blockyard.control.accounts.time.time", lambda: 1e9)
+            Accounts(state).set("punctual", password_hash=passwords.NOBODYS)
+        assert client.get("/me").status_code == 401
+
+
+def test_a_password_that_is_changed_while_it_is_compared_lets_nobody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    events = SimpleNamespace(record=lambda what, text, **more: told.append(what))
+    server = SimpleNamespace(gate=SimpleNamespace(events=events))
+    with contextlib.closing(State(tmp_path)) as state:
+        accounts = Accounts(state)
+        accounts.add("a", Role.ADMIN, known())
+        here: Any = SimpleNamespace(accounts=accounts, limits=LoginLimits(), server=server)
+        request = Request({"type": "http", "client": ("192.0.2.1", 1), "headers": []})
+        assert asyncio.run(is_password(here, request, "a", PASSWORD))
+
+        async def meanwhile(work: Callable[..., bool], *arguments: str) -> bool:
+            accounts.set("a", password_hash=passwords.NOBODYS)
+            return work(*arguments)
+
+        monkeypatch.setattr("blockyard.api.hashing._in_thread", meanwhile)
+        assert not asyncio.run(is_password(here, request, "a", PASSWORD))
+        assert told == ["console-login-failed"]
 
 
 def test_there_is_always_an_admin(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_other_sites_are_refused(shared: Api) -> None:
         assert client.get("/me", headers={"Host": "evil.example"}).status_code == 421
         assert client.get("/me", headers={"Origin": "http://evil.example"}).status_code == 403
         assert client.get("/me", headers={"Origin": "null"}).status_code == 403
+        assert client.get("/me", headers={"Origin": "http://["}).status_code == 403, "which is no URL"
         assert client.get("/me", headers={"Origin": f"http://{shared.address}"}).status_code == 200
         assert client.get("/me", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
 

@@ -12,7 +12,7 @@ from blockyard.api.hub import MAX_EACH, Subscription
 from blockyard.control.roles import Identity, Role
 from blockyard.initiator import connect
 from tests.api.conftest import ApiFactory
-from tests.api.serving import Api
+from tests.api.serving import Api, logged_in
 
 TWO = """
 [volumes.a]
@@ -103,4 +103,20 @@ def test_who_may_not_watch_any_more_is_let_go_of(api: ApiFactory) -> None:
         next(messages)
         change = served.local().patch("/accounts/the-viewer", json={"enabled": False}, headers={"If-Match": "*"})
         assert change.status_code == 200
+        assert list(messages) is not None, "it ends"
+
+
+def test_streams_end_with_the_token_or_session_that_opened_them(api: ApiFactory) -> None:
+    served = api(config=TWO)
+    token = served.token(Role.VIEWER)
+    with served.client(token) as client, client.stream("GET", "/stream") as answer:
+        messages = _messages(answer)
+        next(messages)
+        assert served.local().delete(f"/tokens/{token.split('_')[1]}", headers={"If-Match": "*"}).is_success
+        assert list(messages) is not None, "it ends"
+    served.account("ann", Role.VIEWER)
+    with logged_in(served, "ann") as client, client.stream("GET", "/stream") as answer:
+        messages = _messages(answer)
+        next(messages)
+        assert client.post("/logout").status_code == 204
         assert list(messages) is not None, "it ends"

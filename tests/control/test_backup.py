@@ -31,7 +31,7 @@ def fill(directory: Path) -> None:
         Revisions(state).put(Configuration(metrics=Metrics("127.0.0.1:9464")), "somebody")
         Users(state).add(Account("alice", SECRET))
         state.volume_uuid("/disk")
-        Logins(lambda: state).begin("somebody", "192.0.2.1")
+        Logins(lambda: state).begin("somebody", 1.0, "192.0.2.1")
     (directory / "keys").mkdir(mode=0o700)
     (directory / "keys" / "disk.key").write_bytes(b"a passphrase")
     (directory / "keys" / "disk.key").chmod(0o600)

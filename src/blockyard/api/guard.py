@@ -119,7 +119,7 @@ class Guard:
         if login is None:
             return NOBODY, None
         account = self._context.accounts.find(login.account)
-        if account is None or account.changed > login.since:
+        if account is None or account.changed != login.since:
             self._context.logins.end(cookie or "")
             return NOBODY, None
         if scope["method"] not in _SAFE and not _same(headers.get(CSRF, ""), login.csrf):
@@ -186,10 +186,18 @@ def _check_origin(scope: Scope, headers: Mapping[str, str]) -> None:
     if not (scope["path"].startswith(API) or door.is_redfish(scope["path"])):
         return
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+    if origin is not None and _site(origin) != headers.get("host", "").lower():
         raise Refused(HTTPStatus.FORBIDDEN, f"{origin} is another site")
     if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise Refused(HTTPStatus.FORBIDDEN, "this comes from another site")
+
+
+def _site(origin: str) -> str | None:
+    """The host that an Origin names; None for what is no URL."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 # ---- what it brings

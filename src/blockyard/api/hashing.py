@@ -32,8 +32,9 @@ async def hash_password(password: str) -> str:
 async def is_password(here: Context, request: Request, name: str, password: str) -> bool:
     """Whether it is the password of an account. A wrong one counts. Raises Refused for who has to wait."""
     check_wait(here, request)
-    right = await _in_thread(passwords.matches, password, here.accounts.password_hash(name))
-    if not right or here.accounts.find(name) is None:
+    kept = here.accounts.password_hash(name)
+    right = await _in_thread(passwords.matches, password, kept)
+    if not right or here.accounts.find(name) is None or here.accounts.password_hash(name) != kept:  # changed meanwhile
         failed(here, request, name, "a wrong name or password")
         return False
     return True

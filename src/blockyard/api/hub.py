@@ -42,6 +42,7 @@ class Subscription:
     def __init__(self, who: Identity, form: Form | None = None) -> None:
         self.who = who
         self.form = form or _message
+        self.began = time.time()
         self.id = secrets.token_hex(6)  # for people: it opens nothing
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUE + 1)
         self._over = False
@@ -139,7 +140,7 @@ class Hub:
             self._event = event.id
             self._tell_all("event", event.as_dict(), number=event.id)
         for subscription in list(self._subscriptions):
-            if not self._still(subscription.who):
+            if not self._still(subscription):
                 subscription.end()
                 self.leave(subscription)
 
@@ -154,12 +155,18 @@ class Hub:
     def _newest(self) -> int:
         return max((event.id for event in read_events(self._context.state, last=1)), default=0)
 
-    def _still(self, who: Identity) -> bool:
-        """Whether somebody may still watch: accounts change."""
-        if who.by == "local":
+    def _still(self, subscription: Subscription) -> bool:
+        """Whether somebody may still watch: accounts change, sessions end, and tokens are revoked."""
+        who, (kind, _, number) = subscription.who, subscription.who.by.partition(" ")
+        if kind == "local":
             return True
         account = self._context.accounts.find(who.name)
-        return account is not None and account.identity.targets == who.targets and account.role.rank >= who.role.rank
+        if account is None or account.identity.targets != who.targets or account.role.rank < who.role.rank:
+            return False
+        if kind == "session":
+            login = self._context.logins.with_id(number)
+            return login is not None and login.since == account.changed
+        return self._context.accounts.holds(number) if kind == "token" else account.changed <= subscription.began
 
     # ---- telling it
 

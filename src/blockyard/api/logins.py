@@ -27,7 +27,7 @@ class Login:
     """A session of the console. Times are seconds since the epoch."""
 
     account: str
-    since: float  # what accounts are changed by
+    since: float  # when its account had been changed last: another time is the end of it, whatever clocks do meanwhile
     began: float
     seen: float
     noted: float  # what of that is in the database
@@ -58,8 +58,8 @@ class Logins:
             }
         return self._read
 
-    def begin(self, account: str, address: str) -> tuple[str, Login]:
-        """A new session, and its cookie."""
+    def begin(self, account: str, since: float, address: str) -> tuple[str, Login]:
+        """A new session of an account that was changed then, and its cookie."""
         over = [key for key, login in self._logins.items() if self._over(login)]
         there = {key: login for key, login in self._logins.items() if key not in over}
         mine = sorted((login.seen, key) for key, login in there.items() if login.account == account)
@@ -68,7 +68,7 @@ class Logins:
             over.append(min(there, key=lambda key: there[key].seen))
         self._forget(over)
         cookie, now = secrets.token_urlsafe(32), self._clock()
-        login = Login(account, now, now, now, now, address, secrets.token_hex(6), _csrf(cookie))
+        login = Login(account, since, now, now, now, address, secrets.token_hex(6), _csrf(cookie))
         with self._state().transaction() as database:
             database.execute(
                 "INSERT INTO logins VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -91,6 +91,11 @@ class Logins:
         if login.seen - login.noted > _NOTED:
             self._note(key, login)
         return login
+
+    def with_id(self, number: str) -> Login | None:
+        """The session that people know by that; this is no sign of life of it."""
+        found = next((login for login in self._logins.values() if login.id == number), None)
+        return None if found is None or self._clock() >= found.began + ABSOLUTE else found
 
     def renew(self, login: Login, since: float) -> None:
         """A change of its account at that time does not end this session."""

@@ -159,6 +159,12 @@ class Accounts:
         role = min(token.role, account.role, key=lambda each: each.rank)
         return replace(account.identity, role=role, by=f"token {token.id}")
 
+    def holds(self, number: str) -> bool:
+        """Whether the token with this ID may be used."""
+        self._look()
+        token = self._tokens.get(number)
+        return token is not None and (token.expires is None or time.time() < token.expires)
+
     def _note_use(self, token: Token, now: float) -> None:
         self._tokens[token.id] = replace(token, used=now)
         with self._state.transaction() as database:

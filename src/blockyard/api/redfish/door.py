@@ -51,7 +51,7 @@ async def identify(
 def _of_token(here: Context, token: str) -> tuple[Identity, Login | None]:
     login = here.logins.find(token)
     account = None if login is None else here.accounts.find(login.account)
-    if login is None or account is None or account.changed > login.since:
+    if login is None or account is None or account.changed != login.since:
         return NOBODY, None
     return replace(account.identity, by=f"session {login.id}"), login
 

@@ -215,11 +215,14 @@ def _selected(found: dict[str, Any], select: tuple[str, ...]) -> dict[str, Any]:
     if not select:
         return found
     kept = {name: value for name, value in found.items() if name.startswith("@odata.")}
-    for name in dict.fromkeys(path.partition("/")[0] for path in select):
-        inner = tuple(path.partition("/")[2] for path in select if path.partition("/")[0] == name)
+    wanted: dict[str, list[str]] = {}  # by the properties that there are, what of them
+    for path in select:
+        name, _, inner = path.partition("/")
         if name in found:
-            value = found[name]
-            kept[name] = value if "" in inner or not isinstance(value, dict) else _selected(value, inner)
+            wanted.setdefault(name, []).append(inner)
+    for name, paths in wanted.items():
+        value = found[name]
+        kept[name] = value if "" in paths or not isinstance(value, dict) else _selected(value, tuple(paths))
     return kept
 
 

@@ -54,7 +54,7 @@ async def log_in(credentials: Credentials, request: Request, here: Here) -> Resp
         failed(here, request, name, "a wrong one-time password")
         raise unauthorized("Token: a one-time password is needed, and this is none that is good now")
     succeeded(here, request, name)
-    token, login = here.logins.begin(name, address(request))
+    token, login = here.logins.begin(name, here.accounts.get(name).changed, address(request))
     return reply(request, _session(login), status=HTTPStatus.CREATED, fields={TOKEN: token})
 
 

@@ -114,11 +114,11 @@ async def get_me(request: Request, here: Here, who: Who) -> Me:
 
 
 def _begin(here: Context, request: Request, response: Response, name: str) -> Me:
-    cookie, login = here.logins.begin(name, address(request))
+    account = here.accounts.get(name)
+    cookie, login = here.logins.begin(name, account.changed, address(request))
     response.set_cookie(
         COOKIE, cookie, max_age=int(ABSOLUTE), httponly=True, samesite="strict", secure=request.url.scheme == "https"
     )
-    account = here.accounts.get(name)
     return _me(here, Identity(name, account.role, frozenset(account.targets), "session"), login)
 
 
