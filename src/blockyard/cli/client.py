@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
-from blockyard.cli.credentials import CredentialsError, account_of, add_options
+from blockyard.cli.client_arguments import (
+    ALL_PAGES,
+    add_session_options,
+    block_count,
+    block_number,
+    page_code,
+    session_options,
+)
+from blockyard.cli.client_output import (
+    describe,
+    page_fields,
+    print_hex,
+    print_json,
+    print_page,
+    print_response,
+    response_fields,
+)
+from blockyard.cli.credentials import CredentialsError
 from blockyard.initiator import (
-    DIGEST_CHOICES,
-    PREFERENCES,
     DiscoveredTarget,
     InitiatorError,
     InvalidName,
@@ -35,7 +48,6 @@ from blockyard.initiator import (
     parse_portal,
     parse_url,
 )
-from blockyard.initiator.session import DEFAULT_TIMEOUT
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
@@ -50,8 +62,6 @@ exit status:
 _URL = "iscsi://[USER@]HOST[:PORT]/TARGET/LUN"
 _PIECE = 8 << 20  # bytes of a file that are in memory at a time
 _LONGEST_CDB = 260  # SPC-5 §4.2.3
-_ACRONYMS = {"aca": "ACA", "fua": "FUA", "lu": "LU"}
-_ALL = -1  # for --page: all of them
 
 Subparsers = argparse._SubParsersAction  # it has no public name
 
@@ -91,28 +101,6 @@ def _add(
     return parser
 
 
-def _add_session_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("session")
-    group.add_argument(
-        "--initiator-name", metavar="IQN", help="the name to log in with (default: one made of this host's name)"
-    )
-    group.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=_seconds,
-        default=DEFAULT_TIMEOUT,
-        help="how long the target may stay silent (default: 30)",
-    )
-    for kind in ("header", "data"):
-        group.add_argument(
-            f"--{kind}-digest",
-            choices=tuple(DIGEST_CHOICES),
-            default="none",
-            help=f"protect {'headers' if kind == 'header' else 'data'} by CRC32C: never, if the target can, or always",
-        )
-    add_options(parser)
-
-
 def _add_discover(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser = _add(
         subparsers,
@@ -124,7 +112,7 @@ def _add_discover(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("portal", metavar="PORTAL", help="ADDR[:PORT] (port: 3260 unless given)")
     parser.add_argument("--luns", action="store_true", help="log in to each target and list its logical units too")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    _add_session_options(parser)
+    add_session_options(parser)
 
 
 def _add_inquiry(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -140,12 +128,12 @@ def _add_inquiry(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--page",
         metavar="N",
-        type=_page,
+        type=page_code,
         help="a vital product data page, in hexadecimal (00, 80, 83, b0, …), or `all` of them",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--hex", action="store_true", help="print the bytes as they are")
-    _add_session_options(parser)
+    add_session_options(parser)
 
 
 def _add_read(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -158,14 +146,14 @@ def _add_read(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "  blockyard read iscsi://192.0.2.1/iqn.2024-01.com.example:disk/0 --count all -o copy.img\n",
     )
     parser.add_argument("url", metavar="URL", help=_URL)
-    parser.add_argument("--lba", metavar="N", type=_number, default=0, help="the first block (default: 0)")
+    parser.add_argument("--lba", metavar="N", type=block_number, default=0, help="the first block (default: 0)")
     parser.add_argument(
-        "--count", metavar="N", type=_count, default=1, help="how many blocks, or `all` to the end (default: 1)"
+        "--count", metavar="N", type=block_count, default=1, help="how many blocks, or `all` to the end (default: 1)"
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="where to write them, - for stdout (default: a hex dump)"
     )
-    _add_session_options(parser)
+    add_session_options(parser)
 
 
 def _add_write(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -177,10 +165,10 @@ def _add_write(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         "  blockyard write iscsi://192.0.2.1/iqn.2024-01.com.example:disk/0 --lba 0 -i disk.img\n",
     )
     parser.add_argument("url", metavar="URL", help=_URL)
-    parser.add_argument("--lba", metavar="N", type=_number, required=True, help="the first block")
+    parser.add_argument("--lba", metavar="N", type=block_number, required=True, help="the first block")
     parser.add_argument("-i", "--input", metavar="FILE", default="-", help="what to write (default: stdin)")
     parser.add_argument("--pad", action="store_true", help="fill the last block up with zeros")
-    _add_session_options(parser)
+    add_session_options(parser)
 
 
 def _add_raw(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -195,69 +183,12 @@ def _add_raw(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("url", metavar="URL", help=_URL)
     parser.add_argument("cdb", metavar="CDBHEX", nargs="+", help="the command's bytes in hexadecimal")
     parser.add_argument(
-        "--in", dest="length", metavar="N", type=_number, default=0, help="how many bytes to read at most"
+        "--in", dest="length", metavar="N", type=block_number, default=0, help="how many bytes to read at most"
     )
     parser.add_argument("--out", metavar="FILE", help="what to send to the device, - for stdin")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write what was read, - for stdout")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    _add_session_options(parser)
-
-
-# ---- arguments
-
-
-def _number(text: str) -> int:
-    number = int(text, 0)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
-
-
-_number.__name__ = "number"  # argparse says "invalid number value"
-
-
-def _count(text: str) -> int | None:
-    return None if text == "all" else _number(text)
-
-
-_count.__name__ = "number"
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a time")
-    return seconds
-
-
-def _page(text: str) -> int:
-    if text == "all":
-        return _ALL
-    page = int(text, 16)
-    if not 0 <= page <= 0xFF:
-        raise argparse.ArgumentTypeError(f"{text} is not from 00 to ff")
-    return page
-
-
-_page.__name__ = "page"
-
-
-def _session_options(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "initiator_name": options.initiator_name,
-        "account": account_of(options),
-        "algorithms": options.chap_algorithms,
-        "timeout": options.timeout,
-        "preferences": replace(
-            PREFERENCES,
-            header_digest=DIGEST_CHOICES[options.header_digest],
-            data_digest=DIGEST_CHOICES[options.data_digest],
-        ),
-    }
-
-
-def _connect(options: argparse.Namespace) -> Lun:
-    return connect(options.url, **_session_options(options))
+    add_session_options(parser)
 
 
 # ---- errors
@@ -317,13 +248,17 @@ def _file(path: str, mode: str) -> Iterator[BinaryIO]:
 # ---- the commands
 
 
+def _connect(options: argparse.Namespace) -> Lun:
+    return connect(options.url, **session_options(options))
+
+
 def _discover(options: argparse.Namespace) -> int:
-    session_options = _session_options(options)
-    targets = discover(options.portal, **session_options)
+    session = session_options(options)
+    targets = discover(options.portal, **session)
     portal = parse_portal(options.portal)
-    luns = {target.name: _list_luns(target, portal, session_options) if options.luns else None for target in targets}
+    luns = {target.name: _list_luns(target, portal, session) if options.luns else None for target in targets}
     if options.json:
-        _print_json([_target_fields(target, luns[target.name]) for target in targets])
+        print_json([_target_fields(target, luns[target.name]) for target in targets])
         return 0
     if not targets:
         print("The portal knows of no target for this initiator.")
@@ -332,7 +267,7 @@ def _discover(options: argparse.Namespace) -> int:
         for address, tag in target.portals:
             print(f"    portal {address}, portal group {tag}")
         for unit in luns[target.name] or ():
-            print(f"    {_describe(unit)}")
+            print(f"    {describe(unit)}")
     return 0
 
 
@@ -344,13 +279,11 @@ def _target_fields(target: DiscoveredTarget, luns: list[dict[str, Any]] | None) 
     return fields if luns is None else fields | {"luns": luns}
 
 
-def _list_luns(
-    target: DiscoveredTarget, portal: PortalAddress, session_options: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _list_luns(target: DiscoveredTarget, portal: PortalAddress, session: dict[str, Any]) -> list[dict[str, Any]]:
     """What a target has, through the portal that was asked: others may not be within reach from here."""
     units = []
     url = f"iscsi://{portal}/{quote(target.name, safe=':')}/0"
-    with connect(url, **session_options) as first:
+    with connect(url, **session) as first:
         for number in first.luns():
             unit = Lun(first.session, number)
             fields = inquiry.decode_standard(unit.inquiry())
@@ -364,49 +297,22 @@ def _list_luns(
     return units
 
 
-def _describe(unit: dict[str, Any]) -> str:
-    text = f"LUN {unit['lun']}: {unit['device_type']}, {unit['vendor']} {unit['product']}"
-    if unit["size"] is not None:
-        text += f", {_size(unit['size'])} in blocks of {unit['block_size']}"
-    return text
-
-
 def _inquiry(options: argparse.Namespace) -> int:
     with _connect(options) as lun:
         pages = [options.page]
-        if options.page == _ALL:
+        if options.page == ALL_PAGES:
             supported = lun.inquiry(0x00)
             pages = [None, *supported[4 : 4 + int.from_bytes(supported[2:4], "big")]]
         answers = [(page, lun.inquiry(page)) for page in pages]
     if options.json:
-        shown = [_page_fields(page, data) for page, data in answers]
-        _print_json(shown if options.page == _ALL else shown[0])
+        shown = [page_fields(page, data) for page, data in answers]
+        print_json(shown if options.page == ALL_PAGES else shown[0])
         return 0
     for position, (page, data) in enumerate(answers):
         if position:
             print()
-        _print_page(page, data, as_hex=options.hex)
+        print_page(page, data, as_hex=options.hex)
     return 0
-
-
-def _decode(page: int | None, data: bytes) -> dict[str, Any] | None:
-    return inquiry.decode_standard(data) if page is None else inquiry.decode_page(data)
-
-
-def _page_fields(page: int | None, data: bytes) -> dict[str, Any]:
-    return {"page": None if page is None else f"0x{page:02x}", "data": data.hex(), "fields": _decode(page, data)}
-
-
-def _print_page(page: int | None, data: bytes, *, as_hex: bool) -> None:
-    name = "standard INQUIRY data"
-    if page is not None:
-        name = f"vital product data page 0x{page:02x}: {inquiry.PAGE_NAMES.get(page, 'unknown')}"
-    print(name)
-    fields = None if as_hex else _decode(page, data)
-    if fields is None:
-        _print_hex(data)
-    else:
-        _print_fields(fields)
 
 
 def _read(options: argparse.Namespace) -> int:
@@ -420,7 +326,7 @@ def _read(options: argparse.Namespace) -> int:
         offset = options.lba * capacity.block_size
         for chunk in lun.read_chunks(options.lba, count):
             if file is None:
-                _print_hex(chunk, offset)
+                print_hex(chunk, offset)
             else:
                 file.write(chunk)
             offset += len(chunk)
@@ -474,9 +380,9 @@ def _raw(options: argparse.Namespace) -> int:
         with _file(options.output, "wb") as file:
             file.write(response.data)
     if options.json:
-        _print_json(_response_fields(response))
+        print_json(response_fields(response))
     else:
-        _print_response(response, dump=options.output is None)
+        print_response(response, dump=options.output is None)
     return 0 if response.status == Status.GOOD else EXIT_REFUSED
 
 
@@ -493,88 +399,3 @@ def _parse_cdb(text: str) -> bytes:
 def _is_attention(response: Response) -> bool:
     sense = decode_sense(response.sense)
     return sense is not None and sense.key == SenseKey.UNIT_ATTENTION
-
-
-def _status_name(response: Response) -> str:
-    if response.status in tuple(Status):
-        return Status(response.status).name.replace("_", " ")
-    return f"status 0x{response.status:02x}"
-
-
-def _response_fields(response: Response) -> dict[str, Any]:
-    sense = decode_sense(response.sense)
-    return {
-        "status": response.status,
-        "status_name": _status_name(response),
-        "data": response.data.hex(),
-        "residual": response.residual,
-        "overflow": response.overflow,
-        "sense": response.sense.hex(),
-        "sense_text": None if sense is None else str(sense),
-    }
-
-
-def _print_response(response: Response, *, dump: bool) -> None:
-    """The data on stdout, all the rest on stderr, so that the two can be kept apart."""
-    print(_status_name(response), file=sys.stderr)
-    sense = decode_sense(response.sense)
-    if sense is not None:
-        print(sense, file=sys.stderr)
-    if response.residual:
-        what = "more bytes than were asked for" if response.overflow else "bytes fewer than were asked for"
-        print(f"residual: {response.residual} {what}", file=sys.stderr)
-    if dump:
-        _print_hex(response.data)
-
-
-# ---- output
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
-
-
-def _print_fields(fields: dict[str, Any], indent: str = "  ") -> None:
-    for name, value in fields.items():
-        words = [_ACRONYMS.get(word, word) for word in name.split("_")]
-        label = f"{indent}{' '.join(words)}:"
-        if isinstance(value, list):
-            print(label)
-            for item in value:
-                print(f"{indent}  {_line(item)}")
-        else:
-            print(f"{label} {_line(value)}")
-
-
-def _line(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(str(part) for part in value.values())
-    return "-" if value is None else str(value)
-
-
-def _print_hex(data: bytes, offset: int = 0) -> None:
-    """A hex dump, 16 bytes a line; a run of lines that repeat the one before is shown as `*`."""
-    before = b""
-    starred = False
-    for at in range(0, len(data), 16):
-        line = data[at : at + 16]
-        if line == before and at + 16 < len(data):
-            if not starred:
-                print("*")
-            starred = True
-            continue
-        before, starred = line, False
-        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in line)
-        print(f"{offset + at:08x}  {line[:8].hex(' '):23}  {line[8:].hex(' '):23}  |{text}|")
-
-
-def _size(count: int) -> str:
-    """Bytes for people, in powers of 1024."""
-    value = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if value < 1024 or unit == "PiB":
-            break
-        value /= 1024
-    return f"{value:g} {unit}" if value == int(value) else f"{value:.1f} {unit}"
