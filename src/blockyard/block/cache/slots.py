@@ -138,15 +138,19 @@ class Slots:
     def dirty_entry(self, line: int, slot: int, checksum: int) -> bytes:
         """The same for who writes the entry, and not the page that it is in, to the device: the entry."""
         self._leave(line)
-        self.index[line] = slot
-        self.states[slot] = DIRTY
-        self.fifo.lines[slot] = line
+        self._hold(line, slot)
         self.fifo.uses[slot] = 1
-        self.dirty.setdefault(line >> REGION, set()).add(line)
-        self.dirty_count += 1
         entry = pack_entry(line, self._renumber(slot), checksum, DIRTY_ENTRY, self.seed)
         self.table[slot * ENTRY.size : (slot + 1) * ENTRY.size] = entry
         return entry
+
+    def _hold(self, line: int, slot: int) -> None:
+        """The newest of a line is in this slot, and nowhere else."""
+        self.index[line] = slot
+        self.states[slot] = DIRTY
+        self.fifo.lines[slot] = line
+        self.dirty.setdefault(line >> REGION, set()).add(line)
+        self.dirty_count += 1
 
     def _leave(self, line: int) -> None:
         """What there is of a line is not the newest any more."""
@@ -258,16 +262,11 @@ class Slots:
 
     def restore(self, line: int, slot: int, number: int, *, dirty: bool) -> None:
         """An entry of the table, which holds it, is right. For a map that is not in use yet."""
-        self.index[line] = slot
         self.numbers[slot] = number
         if dirty:
-            self.states[slot] = DIRTY
-            self.fifo.lines[slot] = line
-            self.dirty.setdefault(line >> REGION, set()).add(line)
-            self.dirty_count += 1
+            self._hold(line, slot)
         else:
-            self.states[slot] = CLEAN
-            self.fifo.insert(slot, line)
+            self.put_clean(line, slot)
 
     def restored(self, sequence: int) -> None:
         """All is restored; slots that have not been are free."""
