@@ -26,7 +26,7 @@ def _required(distribution: str) -> set[str]:
 
 def test_no_module_needs_what_is_not_required() -> None:
     required = _required("blockyard")
-    assert {"crc32c", "lmdb"} <= required
+    assert {"fastcrc", "lmdb"} <= required
     others = sorted(
         module for module, owners in packages_distributions().items() if not required & set(map(_normal, owners))
     )

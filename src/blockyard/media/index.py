@@ -11,7 +11,7 @@ import os
 import struct
 from pathlib import Path
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from blockyard.media.files import write_all
 

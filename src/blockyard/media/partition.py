@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from blockyard.block import codec
 from blockyard.media.files import read_all, write_all

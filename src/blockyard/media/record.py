@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 from uuid import UUID
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 VERSION = 2  # 1 had an index without checksums, and nothing encrypted
 SLOT = 4096  # bytes of a superblock; two of them take turns

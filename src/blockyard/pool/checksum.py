@@ -9,7 +9,7 @@ import errno
 import logging
 from collections.abc import Callable, Sequence
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 log = logging.getLogger(__name__)
 _TOLD = 1000  # chunks at most: where there are more, everybody knows

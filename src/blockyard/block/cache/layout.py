@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass, replace
 from struct import Struct
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from blockyard.block.device import Device
 

@@ -23,7 +23,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from threading import Lock
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from blockyard.block.cache.fifo import MOST, NOTHING, Fifo
 from blockyard.block.cache.layout import CLEAN_ENTRY, DIRTY_ENTRY, ENTRIES, ENTRY, PAGE, Superblock, pack_entry

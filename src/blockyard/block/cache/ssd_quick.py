@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from os import preadv, pwrite
 from typing import TYPE_CHECKING
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from blockyard.block.cache.fifo import MOST
 from blockyard.block.cache.layout import ENTRY, TABLE_AT

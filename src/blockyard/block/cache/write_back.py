@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 if TYPE_CHECKING:
     from blockyard.block.cache.ssd import SsdCache

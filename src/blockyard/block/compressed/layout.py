@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from struct import Struct
 from typing import NamedTuple
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from blockyard.block.device import Device
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from threading import Lock
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from blockyard.block.compressed.layout import (
     ENTRIES,

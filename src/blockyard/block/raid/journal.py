@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from threading import Condition
 from typing import NamedTuple
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from blockyard.block.raid.member import Member, MemberError, MembersFailed, each
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Self
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 OFFSET = 4096  # of version 1.2
 SIZE = 4096  # that it may take: of the roles of MAX_DEVICES
