@@ -407,3 +407,81 @@ def test_a_drive_that_is_busy_keeps_few_waiting_and_not_for_ever(
         assert isinstance(again, Later)
         assert again.work() == {"from": "drive-1", "to": "slot-1"}
     robot.close()
+
+
+def search(template: str, *, kind: int = 0, start: int = 0, action: int = 5, lowest: int = 0) -> tuple[bytes, bytes]:
+    """SEND VOLUME TAG and its parameter list."""
+    data = template.encode().ljust(32, b"\0") + struct.pack(">xxHxxH", lowest, 0xFFFF)
+    return struct.pack(">BBHxBxxHxx", 0xB6, kind, start, action, len(data)), data
+
+
+def found_by(host: TapeHost, *, start: int = 0, number: int = 0xFFFF, length: int = 0xFFFF) -> dict[int, str]:
+    """What REQUEST VOLUME ELEMENT ADDRESS tells: barcodes by addresses."""
+    data = host.good(struct.pack(">BBHHxBHxx", 0xB5, 0x10, start, number, length >> 16, length & 0xFFFF))
+    tags: dict[int, str] = {}
+    at = 8
+    while at < len(data):
+        size, total = int.from_bytes(data[at + 2 : at + 4], "big"), int.from_bytes(data[at + 5 : at + 8], "big")
+        for one in range(at + 8, at + 8 + total, size):
+            tags[int.from_bytes(data[one : one + 2], "big")] = data[one + 12 : one + 44].decode().strip("\0 ")
+        at += 8 + total
+    return tags
+
+
+def test_hosts_find_cartridges_by_their_barcodes(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8", "A00002L8", "B00001L8", "A00003L8")
+    changer, _, _ = hosts(vault)
+    changer.good(move(SLOT, DRIVE))
+    cases: list[tuple[str, dict[str, int], dict[int, str]]] = [
+        ("B00001L8", {}, {SLOT + 2: "B00001L8"}),
+        ("B00001L8".ljust(32), {}, {SLOT + 2: "B00001L8"}),
+        ("A*", {}, {DRIVE: "A00001L8", SLOT + 1: "A00002L8", SLOT + 3: "A00003L8"}),
+        ("A0000?L8", {"kind": 2}, {SLOT + 1: "A00002L8", SLOT + 3: "A00003L8"}),
+        ("?00001*nothing of this counts", {}, {DRIVE: "A00001L8", SLOT + 2: "B00001L8"}),
+        ("*", {"start": SLOT + 2}, {SLOT + 2: "B00001L8", SLOT + 3: "A00003L8"}),
+        ("*", {"action": 0, "kind": 4}, {DRIVE: "A00001L8"}),
+        ("*", {"action": 1, "lowest": 1}, {}),  # all sequence numbers are 0
+        ("*", {"action": 6}, {}),  # no tag is an alternate one
+        ("A", {}, {}),
+        ("A?", {}, {}),
+        (".*", {}, {}),  # no pattern of another kind
+        ("", {}, {}),
+    ]
+    for template, more, expected in cases:
+        assert changer.good(*search(template, **more)) == b""
+        assert found_by(changer) == expected, template
+    vault.close()
+
+
+def test_what_a_search_has_found_is_told_once_and_to_who_has_asked(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8", "A00002L8", "A00003L8", "A00004L8")
+    target = Target(NAME, dict(enumerate(vault.units)))
+    one, other = TapeHost(target, 0), TapeHost(target, 0)
+    for host in (one, other):
+        host.ready()
+    one.good(*search("*"))
+    assert other.fails(struct.pack(">BBHHxBHxx", 0xB5, 0, 0, 1, 0, 100)).asc == Asc.COMMAND_SEQUENCE_ERROR
+    head = one.good(struct.pack(">BBHHxBHxx", 0xB5, 0x10, 0, 0xFFFF, 0, 8))  # how much room it takes
+    assert head == struct.pack(">HHBxH", SLOT, 4, 5, 8 + 4 * 52)
+    assert list(found_by(one, number=1)) == [SLOT]
+    assert list(found_by(one, length=8 + 8 + 2 * 52 - 1)) == [SLOT + 1]  # of the next not all would fit
+    vault.move(Element(Kind.SLOT, 3), Element(Kind.SLOT, 4))
+    assert found_by(one, start=SLOT + 3) == {SLOT + 3: ""}  # that is what is in it now
+    assert found_by(one) == {}
+    one.good(*search("*"))
+    one.good(struct.pack(">BBHxBxxHxx", 0xB6, 0, 0, 5, 0))  # no list: nothing is done
+    assert len(found_by(one)) == 4
+    vault.close()
+
+
+@pytest.mark.parametrize("action", [3, 7, 8, 9, 10, 11, 12, 13, 31])
+def test_barcodes_are_not_written_over_by_hosts(tmp_path: Path, action: int) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    changer, _, _ = hosts(vault)
+    refused = changer.fails(*search("B00001L8", start=SLOT, action=action))
+    assert refused[:2] == (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)
+    assert status(changer)[SLOT] == "A00001L8"
+    cdb, data = search("*")
+    assert changer.fails(cdb[:9] + b"\x20" + cdb[10:], data[:32]).asc == Asc.PARAMETER_LIST_LENGTH_ERROR
+    assert changer.fails(*search("*", kind=5)).asc == Asc.INVALID_FIELD_IN_CDB
+    vault.close()

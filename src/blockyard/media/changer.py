@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blockyard.media import volume_tags
 from blockyard.media.element_status import read_element_status
 from blockyard.media.elements import Element
 from blockyard.media.elements import Kind as Elements
 from blockyard.media.tape_pages import COMMON_PAGES
 from blockyard.media.unit import COMMANDS, MediaUnit
-from blockyard.scsi import log, removable, vpd
+from blockyard.scsi import log, removable, sbc, vpd
 from blockyard.scsi.cdb import Command, CommandTable, Conflict, Field, Kind
 from blockyard.scsi.durable import Durable
 from blockyard.scsi.log import LogPage, Parameter
@@ -158,6 +159,24 @@ _OWN = [
     _moving(0xA6, "EXCHANGE MEDIUM", 12, Field("source", 4, 7, 16), Field("first", 6, 7, 16),
             Field("second", 8, 7, 16), Field("invert_1", 10, 1, 1), Field("invert_2", 10, 0, 1)),
     Command(
+        0xB5, "REQUEST VOLUME ELEMENT ADDRESS", 12,
+        (
+            Field("voltag", 1, 4, 1), Field("element_type", 1, 3, 4, Kind.IGNORED), Field("start", 2, 7, 16),
+            Field("number", 4, 7, 16), Field("allocation_length", 7, 7, 24),
+        ),
+        volume_tags.request_volume_element_address, blocking=True, exclusive=True, conflict=Conflict.EXCLUSIVE_ACCESS,
+        timeout=60,
+    ),
+    Command(
+        0xB6, "SEND VOLUME TAG", 12,
+        (
+            Field("element_type", 1, 3, 4), Field("start", 2, 7, 16), Field("action", 5, 4, 5),
+            Field("parameter_list_length", 8, 7, 16),
+        ),
+        volume_tags.send_volume_tag, check=volume_tags.check_send, data_out=sbc.parameter_list, blocking=True,
+        exclusive=True, conflict=Conflict.EXCLUSIVE_ACCESS, timeout=60,
+    ),
+    Command(
         0xB8, "READ ELEMENT STATUS", 12,
         (
             Field("voltag", 1, 4, 1), Field("element_type", 1, 3, 4), Field("start", 2, 7, 16),
@@ -188,7 +207,16 @@ class MediaChanger(MediaUnit):
         super().__init__(identity, durable, model=library.model, serial=serial)
         self.library = library
         self.mode = ModeParameters(self.durable, pages=mode_pages(library), bare=True)
+        self.searches: dict[Nexus, volume_tags.Found] = {}
         self.update()
+
+    def detach(self, nexus: Nexus) -> None:
+        super().detach(nexus)
+        self.searches.pop(nexus, None)
+
+    def reset(self) -> None:
+        self.searches.clear()
+        super().reset()
 
     def pending_condition(self, nexus: Nexus) -> CheckCondition | None:
         return nexus.take_attention()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from blockyard.media.elements import Element, Kind
@@ -18,30 +19,42 @@ _FULL, _BY_OPERATOR, _EXCEPTION, _ACCESS, _EXPORT, _IMPORT = 0x01, 0x02, 0x04, 0
 _SOURCE_VALID = 0x80
 _PRIMARY_TAGS = 0x80
 _TAG_LENGTH = 36
+HEADER_LENGTH = 8  # of the data, and of each page
 _ASCII_T10 = bytes([0x02, 0x01])  # CODE SET, IDENTIFIER TYPE
 
 
 def read_element_status(unit: MediaChanger, task: Task) -> Buffer:
     fields, library = task.fields, unit.library
-    if fields["element_type"] > max(Kind):
-        raise invalid_field(1, 3)
-    kinds = [Kind(fields["element_type"])] if fields["element_type"] else sorted(Kind, key=library.first)
-    chosen = list(_chosen(library, kinds, fields["start"], fields["number"]))
+    chosen = list(elements_of(library, kinds_of(library, fields["element_type"]), fields["start"], fields["number"]))
     if not chosen:
-        if fields["number"] and any(library.counts[kind] for kind in kinds):
+        if fields["number"] and any(library.counts[kind] for kind in kinds_of(library, fields["element_type"])):
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.INVALID_ELEMENT_ADDRESS)
-        return bytes(8)
+        return bytes(HEADER_LENGTH)
+    body = pages(library, chosen, tags=bool(fields["voltag"]), names=bool(fields["dvcid"]))
+    return header(library, chosen, 0, body) + body
+
+
+def kinds_of(library: Library, code: int) -> list[Kind]:
+    """What an ELEMENT TYPE CODE stands for, in the order of addresses. Raises CheckCondition."""
+    if code > max(Kind):
+        raise invalid_field(1, 3)
+    return [Kind(code)] if code else sorted(Kind, key=library.first)
+
+
+def header(library: Library, elements: Sequence[Element], action: int, body: bytes) -> bytes:
+    """Of pages about elements; a SEND ACTION CODE is in that of REQUEST VOLUME ELEMENT ADDRESS."""
+    first = library.address(elements[0]) if elements else 0
+    return struct.pack(">HHB", first, len(elements), action) + len(body).to_bytes(3, "big")
+
+
+def pages(library: Library, elements: Sequence[Element], *, tags: bool, names: bool = False) -> bytes:
+    """What is in elements, one page for each kind. They stand in the order of addresses."""
     with library.lock:
-        pages = b"".join(
-            _page(library, kind, elements, tags=bool(fields["voltag"]), names=bool(fields["dvcid"]))
-            for kind in kinds
-            if (elements := [element for element in chosen if element.kind is kind])
-        )
-    head = struct.pack(">HHx", library.address(chosen[0]), len(chosen)) + len(pages).to_bytes(3, "big")
-    return head + pages
+        return b"".join(_page(library, kind, list(some), tags=tags, names=names)
+                        for kind, some in groupby(elements, lambda element: element.kind))  # fmt: skip
 
 
-def _chosen(library: Library, kinds: list[Kind], start: int, most: int) -> Iterator[Element]:
+def elements_of(library: Library, kinds: list[Kind], start: int, most: int) -> Iterator[Element]:
     """The elements with the lowest addresses from `start` on, `most` of them at most."""
     for kind in kinds:
         first, count = library.first(kind), library.counts[kind]
@@ -84,6 +97,11 @@ def _descriptor(library: Library, element: Element, tags: bool) -> bytes:
     valid = 0 if source is None else _SOURCE_VALID
     head = struct.pack(">HBxH3xBH", library.address(element), flags, code, valid, address)
     return head + (_tag(barcode) if tags else b"")
+
+
+def descriptor_length(*, tags: bool) -> int:
+    """Bytes that tell of one element, without the name of a drive."""
+    return 16 + (_TAG_LENGTH if tags else 0)
 
 
 def _tag(barcode: str | None) -> bytes:

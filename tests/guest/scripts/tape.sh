@@ -29,6 +29,10 @@ must mtx -f "$changer" inventory
 expect "2 Drives, 8 Slots ( 2 Import/Export )" mtx -f "$changer" status
 expect "Storage Element 1:Full :VolumeTag=A00001L8" mtx -f "$changer" status
 expect "Product ID: 'Virtual Library" loaderinfo -f "$changer"
+{ printf 'A0000?L8'; head -c 32 /dev/zero; } >/tmp/template
+must sg_raw -s 40 -i /tmp/template "$changer" b6 02 00 00 00 05 00 00 00 28 00 00       # SEND VOLUME TAG: slots
+must sg_raw -r 400 -o /tmp/found "$changer" b5 10 00 00 00 ff 00 00 01 90 00 00         # REQUEST VOLUME ELEMENT ADDRESS
+[ "$(grep -aoE '[A-Z][0-9]{5}L8' /tmp/found | xargs)" = "A00001L8 A00002L8" ] || fail "found $(xxd /tmp/found)"
 must mtx -f "$changer" load 1 0
 expect "Data Transfer Element 0:Full (Storage Element 1 Loaded):VolumeTag = A00001L8" mtx -f "$changer" status
 refused mtx -f "$changer" load 2 0
