@@ -126,6 +126,23 @@ def test_a_password_that_is_changed_while_it_is_compared_lets_nobody_in(
         assert told == ["console-login-failed"]
 
 
+def test_who_is_known_gets_in_where_nothing_can_be_written(tmp_path: Path) -> None:
+    now = time.time()
+    with contextlib.closing(State(tmp_path)) as state:
+        accounts = Accounts(state)
+        accounts.add("a", Role.ADMIN, known())
+        token = accounts.add_token("a", "", None, None)[1]
+        logins = Logins(lambda: state, lambda: now)
+        cookie, login = logins.begin("a", 1.0, "192.0.2.1")
+        with state.transaction() as database:
+            database.execute("PRAGMA query_only = 1")  # as on a disk that is full
+        now += IDLE - 1
+        assert logins.find(cookie) is login
+        assert accounts.of_token(token, now) is not None
+        now += IDLE
+        assert logins.find(cookie) is None
+
+
 def test_there_is_always_an_admin(tmp_path: Path) -> None:
     with contextlib.closing(State(tmp_path)) as state:
         accounts = Accounts(state)

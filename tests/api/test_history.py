@@ -50,6 +50,8 @@ def test_who_may_see_what(api: ApiFactory, tmp_path: Path, capsys: pytest.Captur
     assert [each["series"] for each in owner.get("/history/series").json()] == ["volume:b"]
     assert viewer.get("/history", params={"series": "volume:none"}).status_code == 404
     assert viewer.get("/history", params={"series": "total", "from": 5, "to": 4}).status_code == 422
+    for much in ({"series": ["total"] * 17, "from": -60}, {"series": ["total"], "from": 10**400}):
+        assert viewer.post("/commands/history show", json=much).status_code == 400
     main(["history", "--state", str(served.state), "volume:a", "--last", "15min"])
     printed = capsys.readouterr().out
     assert "read_p99" in printed

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from blockyard.cli.main import main
+from blockyard.control import making
 from blockyard.control.roles import Role
 from blockyard.initiator import connect
 from tests.api.conftest import (
@@ -167,3 +170,13 @@ def _token(served: Api, path: Path) -> Path:
     path.write_text(served.token(Role.ADMIN))
     path.chmod(0o600)
     return path
+
+
+def test_a_key_is_stable_before_anything_is_encrypted_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    server: Any = SimpleNamespace(options=SimpleNamespace(state=tmp_path))
+    request = {"stack": "luks(/srv/a.img)", "passphrase": "correct horse", "name": "diary"}
+    with making._key(server, request):
+        keys = tmp_path / "keys"
+        assert synced == list(map(str, (tmp_path, keys / "diary.key", keys)))

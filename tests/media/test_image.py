@@ -90,3 +90,19 @@ def test_encrypted_blocks_and_files_that_are_there_are_refused(tmp_path: Path) -
     with pytest.raises(FileExistsError):
         export(cartridge, tmp_path / "a.tap")
     assert (tmp_path / "a.tap").read_bytes() == b"mine"
+
+
+def test_what_a_drive_writes_over_meanwhile_is_no_copy(tmp_path: Path) -> None:
+    directory = made(tmp_path, [b"old 1", b"old 2", b"old 3"])
+
+    def write_over(done: int, total: int) -> None:
+        cartridge = Cartridge(directory)
+        cartridge.partitions[0].truncate(0)
+        for block in (b"new 1", b"new 2", b"new 3"):
+            cartridge.partitions[0].append(block, compress=True)
+        cartridge.close()
+
+    with pytest.raises(OSError, match="written over") as failure:
+        image.export(directory, 0, tmp_path / "a.tap", write_over)
+    assert failure.value.errno == errno.EBUSY
+    assert not (tmp_path / "a.tap").exists()

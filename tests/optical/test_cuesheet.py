@@ -140,7 +140,10 @@ def test_what_is_exported_is_the_same_disc(tmp_path: Path) -> None:
     disc, seen = Disc(_sheet(tmp_path, _MIXED, x=_DATA + _SOUND)), list[int]()
     with pytest.raises(ValueError, match=r"ends in \.cue"):
         export(disc, tmp_path / "y.iso", seen.append)
+    (tmp_path / "mine").write_bytes(b"not the server's")
+    (tmp_path / ".y.bin.part").symlink_to(tmp_path / "mine")
     export(disc, tmp_path / "y.cue", seen.append)
+    assert (tmp_path / "mine").read_bytes() == b"not the server's"
     with pytest.raises(FileExistsError):
         export(disc, tmp_path / "y.cue", seen.append)
     assert (tmp_path / "y.bin").stat().st_size == 700 * 2352 == check(disc, tmp_path / "z.cue")

@@ -7,6 +7,7 @@ changed. What is kept is a hash of the cookie; the token that proves changes is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from blockyard.control.errors import StateError
 from blockyard.control.state import State
 
 IDLE, ABSOLUTE = 30 * 60.0, 12 * 3600.0  # seconds
@@ -83,14 +85,15 @@ class Logins:
         login = self._logins.get(key)
         if login is None:
             return None
-        if self._over(login):
-            self._forget([key])
-            return None
-        login.csrf = login.csrf or _csrf(cookie)
-        login.seen = self._clock()
-        if login.seen - login.noted > _NOTED:
-            self._note(key, login)
-        return login
+        with contextlib.suppress(StateError):  # a full disk is no reason to let nobody in who could make room
+            if self._over(login):
+                self._forget([key])
+                return None
+            login.csrf = login.csrf or _csrf(cookie)
+            login.seen = self._clock()
+            if login.seen - login.noted > _NOTED:
+                self._note(key, login)
+        return self._logins.get(key)
 
     def with_id(self, number: str) -> Login | None:
         """The session that people know by that; this is no sign of life of it."""

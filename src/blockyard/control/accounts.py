@@ -8,6 +8,7 @@ each request.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -18,7 +19,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from blockyard.control import passwords, totp
-from blockyard.control.errors import ControlError
+from blockyard.control.errors import ControlError, StateError
 from blockyard.control.roles import Identity, Role
 from blockyard.control.state import State
 from blockyard.control.vault import open_vault
@@ -155,7 +156,8 @@ class Accounts:
         if account is None or (token.expires is not None and now >= token.expires):
             return None
         if token.used is None or now - token.used > _USED:
-            self._note_use(token, now)
+            with contextlib.suppress(StateError):  # a full disk is no reason to let nobody in
+                self._note_use(token, now)
         role = min(token.role, account.role, key=lambda each: each.rank)
         return replace(account.identity, role=role, by=f"token {token.id}")
 

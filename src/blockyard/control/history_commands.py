@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from blockyard.control.command import Command
 from blockyard.control.errors import UsageError
 from blockyard.control.history.recorder import as_message, span
-from blockyard.control.history.series import parse
+from blockyard.control.history.series import MOST_TOLD, parse
 from blockyard.control.roles import Role
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ async def history_show(server: Server, request: Request) -> dict[str, Any]:
     names, begin, end, step = (request.get(each) for each in ("series", "from", "to", "resolution"))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UsageError("series is a list of names: total, volume:NAME, pool:NAME")
+    if len(names) > MOST_TOLD:
+        raise UsageError(f"that are {len(names)} series: {MOST_TOLD} at most are told at once")
     if not isinstance(begin, int | float) or not isinstance(end, int | float | None):
         raise UsageError("from and to are seconds since 1970, or before now where they are negative")
     if not isinstance(step, int | None):
@@ -30,7 +32,7 @@ async def history_show(server: Server, request: Request) -> dict[str, Any]:
         return dict(
             as_message(wanted, await server.history.read([parse(name) for name in names], wanted, server.settled))
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UsageError(str(error)) from None
     except LookupError as error:
         raise UsageError(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from blockyard.block import building
 from blockyard.block.building import Layer
 from blockyard.block.file import create as create_file
+from blockyard.block.file import sync_directory
 from blockyard.block.layers import Opening
 from blockyard.block.size import MAX_VOLUME, Size
 from blockyard.block.stack import Call, StackError, Word, parse
@@ -138,12 +139,14 @@ def _key(server: Server, request: Request) -> Iterator[str]:
     if not isinstance(passphrase, str) or not passphrase:
         raise UsageError("a passphrase is text")
     path.parent.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(path.parent.parent)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(passphrase.encode())
             file.flush()
             os.fsync(file.fileno())
+        sync_directory(path.parent)  # nothing is encrypted by a key that a loss of power could take
         yield str(call)
     except BaseException:
         path.unlink()

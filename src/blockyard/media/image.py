@@ -30,7 +30,8 @@ Progress = Callable[[int, int], None]  # done, of how much
 def export(directory: Path, number: int, target: Path, progress: Progress) -> int:
     """Write what is on a partition of a cartridge to a new file. Returns how many blocks and filemarks that is.
 
-    Raises OSError: EEXIST, and ENOKEY where a block is encrypted. Then there is no such file.
+    Raises OSError: EEXIST, ENOKEY where a block is encrypted, EBUSY where a drive has written over some. Then there is
+    no such file.
     """
     description = cartridges.describe(directory)
     if number >= len(description.capacities):
@@ -39,7 +40,13 @@ def export(directory: Path, number: int, target: Path, progress: Progress) -> in
         try:
             partition = Partition(cartridges.data_file(directory, description, number), read_only=True)
             try:
-                return _write(partition, file, target, progress)
+                count = _write(partition, file, target, progress)
+            except OSError:
+                partition.check_unchanged()  # which says more than that what was looked for is not there
+                raise
+            else:
+                partition.check_unchanged()  # a drive may have taken the cartridge
+                return count
             finally:
                 partition.close()
         except BaseException:

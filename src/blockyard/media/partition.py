@@ -272,6 +272,11 @@ class Partition:
         self._index.sync()
         self._save(self.objects, self.end, self.filemarks, self._epoch)
 
+    def check_unchanged(self) -> None:
+        """Raise OSError where somebody else has written over something since it was opened."""
+        if self._newest_superblock().epoch != self._epoch:
+            raise OSError(errno.EBUSY, "It has been written over meanwhile", str(self._path))
+
     def close(self) -> None:
         """Raises OSError when it cannot be left as it should; it is closed all the same."""
         try:

@@ -66,8 +66,9 @@ def _new(path: Path, undo: contextlib.ExitStack) -> Iterator[BinaryIO]:
     path.open("xb").close()
     undo.callback(path.unlink, missing_ok=True)
     part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # of a copy that a crash has ended, or a link that somebody has put there
     undo.callback(part.unlink, missing_ok=True)
-    with part.open("wb") as file:
+    with part.open("xb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

@@ -13,13 +13,12 @@ from blockyard.api.context import Context
 from blockyard.api.problems import Refused, not_found, responses
 from blockyard.api.security import Here, Owners, Routes, Who
 from blockyard.control.history.recorder import as_message, span
-from blockyard.control.history.series import COLUMNS, RESOLUTIONS, SeriesName, parse
+from blockyard.control.history.series import COLUMNS, MOST_TOLD, RESOLUTIONS, SeriesName, parse
 from blockyard.control.roles import Identity, Role
 
 routes = Routes("history")
 
 _LIMIT = 1e11  # seconds, about the year 5100
-_MOST = 16  # series in an answer
 _STEPS = [each.step for each in RESOLUTIONS]
 _COLUMNS = "; ".join(f"{kind}: {', '.join(columns)}" for kind, columns in COLUMNS.items())
 
@@ -51,7 +50,7 @@ class Series(BaseModel):
 async def get_history(
     here: Here,
     who: Who,
-    series: Annotated[list[Name], Query(min_length=1, max_length=_MOST, description="total, volume:NAME, pool:NAME")],
+    series: Annotated[list[Name], Query(min_length=1, max_length=MOST_TOLD, description="total, volume:NAME, pool:NAME")],
     begin: Annotated[
         float,
         Query(alias="from", ge=-_LIMIT, le=_LIMIT, description="seconds since 1970; where negative, before now"),

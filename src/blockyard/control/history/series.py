@@ -36,6 +36,7 @@ _WORK = {  # of a volume, and of all together
 _POOL = {"used": "bytes", "size": "bytes", "provisioned": "bytes that its volumes have together"}
 COLUMNS: dict[str, dict[str, str]] = {"total": _WORK, "volume": _WORK, "pool": _POOL}  # by kind, and what they mean
 MOST = {"total": 1, "volume": 2048, "pool": 64}  # objects that there is room for
+MOST_TOLD = 16  # in one answer: each may have thousands of points
 
 
 class SeriesName(NamedTuple):
