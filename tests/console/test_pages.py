@@ -126,8 +126,11 @@ def test_every_page(api: ApiFactory, tmp_path: Path, dark: bool) -> None:  # noq
         console.page.get_by_role("heading", name="Welcome to Blockyard").wait_for()
         assert console.barriers() == []
         console.set_up()
+        console.page.get_by_text("All is well").wait_for()
         for where, heading in [*PAGES, (f"/targets/{name}", name)]:
             look_at(console, where, heading)
+        console.go("/settings")
+        console.page.get_by_text("this console, the API and the command line").wait_for()
         console.go("/volumes/demo.img")
         look_back(console, "/pools/fast")
         assert console.wrong == []

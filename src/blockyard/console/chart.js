@@ -4,6 +4,14 @@ import { html, useEffect, useRef } from './lib.js';
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// How times are written, by the distance of two marks: alone, and with what else changes with it (see uPlot's axes[].values).
+const TIMES = [
+  [28 * 86400, '{MMM}', '\n{YYYY}', null, null, null, null, null, 1],
+  [86400, '{MM}-{DD}', '\n{YYYY}', null, null, null, null, null, 1],
+  [60, '{HH}:{mm}', '\n{YYYY}-{MM}-{DD}', null, '\n{MM}-{DD}', null, null, null, 1],
+  [1, ':{ss}', '\n{YYYY}-{MM}-{DD} {HH}:{mm}', null, '\n{MM}-{DD} {HH}:{mm}', null, '\n{HH}:{mm}', null, 1],
+];
+
 /**
  * `series`: [label, colour variable, array of values, dashed?]; `times`: seconds since 1970; `show`: value → text; `span`: from when to when,
  * where that is not what there is; `least`: what the scale goes to at least.
@@ -21,7 +29,7 @@ export function Chart({ times, series, show, label, span, least = 1 }) {
       plot.current = new uPlot({
         width: holder.current.clientWidth, height: 190, cursor: { y: false }, legend: { show: false },
         scales: { x: { range: (_, low, high) => shown.current ?? [low, high] }, y: { range: (_, low, high) => [0, Math.max((high ?? 0) * 1.1, least)] } },
-        axes: [axis, { ...axis, size: 70, values: (_, ticks) => ticks.map(show) }],
+        axes: [{ ...axis, values: TIMES }, { ...axis, size: 70, values: (_, ticks) => ticks.map(show) }],
         series: [{}, ...series.map(([name, variable, , dashed]) => ({ label: name, stroke: colour(variable), width: dashed ? 1 : 2, dash: dashed ? [5, 4] : undefined, fill: dashed ? undefined : `${colour(variable)}22`, points: { show: false } }))],
       }, data, holder.current);
     };

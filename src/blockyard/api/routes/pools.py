@@ -88,7 +88,7 @@ class Pool(BaseModel):
     space: Space | None
     soft: str | None = Field(description="threshold: 80% used, 10G left, or none")
     hard: str | None
-    level: str | None = Field(description="which of them is reached: none, soft or hard")
+    level: str | None = Field(description="which of them is reached: good (none), soft, hard, or full")
     volumes: int | None
     snapshots: int | None
     members: list[Member]

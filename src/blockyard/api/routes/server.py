@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,7 +25,9 @@ class Status(BaseModel):
     version: str
     pid: int
     began: float = Field(description="when the API began to serve, in seconds since 1970")
-    configured_by: str = Field(description="file or arguments: there, changes have to be made; managed: here")
+    configured_by: Literal["file", "arguments", "managed"] = Field(
+        description="file or arguments: there, changes have to be made; managed: here"
+    )
     configuration_file: str | None
     workers: int
     targets: int
@@ -65,7 +67,7 @@ async def get_status(here: Here, who: Who) -> Status:
         version=__version__,
         pid=os.getpid(),
         began=_BEGAN,
-        configured_by="arguments" if config is None else "file",
+        configured_by="managed" if server.managed is not None else "arguments" if config is None else "file",
         configuration_file=None if config is None or not who.everywhere else str(config.absolute()),
         workers=len(server.supervisor.workers),
         targets=len(seen),

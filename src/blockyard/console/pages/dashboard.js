@@ -15,10 +15,10 @@ function Throughput() {
   const { times: activities } = useLive('activity');
   const took = (key) => activities.map((each) => each[key]);
   return html`<${Card} title="Throughput" note="the last five minutes" span="span4">
-      <${Chart} label="Throughput" times=${times} show=${(value) => `${bytes(value)}/s`} series=${[['Read', '--read', of('read_bytes')], ['Written', '--write', of('write_bytes')]]} /></${Card}>
+      <${Chart} label="Throughput" times=${times} show=${(value) => `${bytes(value)}/s`} least=${1024} series=${[['Read', '--read', of('read_bytes')], ['Written', '--write', of('write_bytes')]]} /></${Card}>
     <${Card} title="Commands" note="a second" span="span4">
-      <${Chart} label="Commands a second" times=${times} show=${(value) => count(value)} series=${[['Reads', '--read', of('read_ops')], ['Writes', '--write', of('write_ops')]]} /></${Card}>
-    <${Card} title="Latency" note="of 99 % of the commands, at most" span="span4">
+      <${Chart} label="Commands a second" times=${times} show=${(value) => count(value)} least=${10} series=${[['Reads', '--read', of('read_ops')], ['Writes', '--write', of('write_ops')]]} /></${Card}>
+    <${Card} title="Latency" note="99th percentile" span="span4">
       <${Chart} label="Latency" times=${activities.map((each) => each.time)} show=${latency} least=${1e-4} series=${[['Reads', '--read', took('read_p99')], ['Writes', '--write', took('write_p99')]]} /></${Card}>`;
 }
 
@@ -29,7 +29,7 @@ export function health(pools, volumes = []) {
   if (bad.length) return ['bad', `${plural(bad.length, 'pool')} in trouble`];
   const degraded = volumes.filter((volume) => volume.health === 'degraded');
   if (degraded.length) return ['warn', `${plural(degraded.length, 'volume')} degraded`];
-  const full = pools.filter((pool) => pool.level && pool.level !== 'none');
+  const full = pools.filter((pool) => pool.level && pool.level !== 'good');
   if (full.length) return ['warn', `${plural(full.length, 'pool')} short of space`];
   return ['good', 'All is well'];
 }
