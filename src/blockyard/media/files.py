@@ -10,14 +10,17 @@ from pathlib import Path
 
 def write_all(fd: int, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
     """Write the parts one behind the other. Raises OSError."""
-    views = [memoryview(part) for part in parts if len(part)]
-    while views:
-        written = os.pwritev(fd, views, offset)
+    while (written := os.pwritev(fd, parts, offset)) != sum(map(len, parts)):
         offset += written
-        while views and written >= len(views[0]):
-            written -= len(views.pop(0))
-        if written:
-            views[0] = views[0][written:]
+        parts = _behind(parts, written)
+
+
+def _behind(parts: Sequence[bytes | bytearray | memoryview], length: int) -> list[memoryview]:
+    """What is left of the parts behind so many bytes."""
+    views = [memoryview(part) for part in parts]
+    while length >= len(views[0]):
+        length -= len(views.pop(0))
+    return [views[0][length:], *views[1:]]
 
 
 def read_all(fd: int, length: int, offset: int, path: Path) -> bytes:

@@ -37,6 +37,7 @@ from blockyard.media.record import (
     Record,
     Sealed,
     Superblock,
+    header,
 )
 from blockyard.scsi.sense import ReadFailure
 
@@ -205,24 +206,24 @@ class Partition:
         kind, stored = codec.compress(data) if compress else (codec.PLAIN, data)
         if seal is not None:
             stored = seal(kind, stored, len(data), self.objects)
-        cipher = OPEN if seal is None else SEALED
-        record = Record(BLOCK, kind, cipher, len(data), len(stored), self._epoch, self.objects, crc32c(stored))
-        self._append(record, stored)
+        self._append(BLOCK, kind, OPEN if seal is None else SEALED, len(data), stored)
         return len(stored)
 
     def append_filemark(self) -> None:
         """Write a filemark behind all else. Raises OSError; then there is none."""
-        self._append(Record(FILEMARK, codec.PLAIN, OPEN, 0, 0, self._epoch, self.objects, 0), b"")
+        self._append(FILEMARK, codec.PLAIN, OPEN, 0, b"")
         self.filemarks += 1
 
-    def _append(self, record: Record, data: bytes | bytearray | memoryview) -> None:
+    def _append(self, kind: int, codec: int, cipher: int, length: int, data: bytes | bytearray | memoryview) -> None:
         self._check_sound()
         if self._index.full:
             self._index.write()
-        write_all(self._fd, [record.encode(), data], self.end)
+        stored = len(data)
+        head = header(kind, codec, cipher, length, stored, self._superblock.epoch, self.objects, crc32c(data))
+        write_all(self._fd, (head, data), self.end)
         self._index.append(self.end, self.filemarks)
         self._dirty = True
-        self.end += HEADER_LENGTH + len(data)
+        self.end += HEADER_LENGTH + stored
         self.objects += 1
 
     def truncate(self, number: int) -> None:

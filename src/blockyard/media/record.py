@@ -85,8 +85,7 @@ class Record(NamedTuple):
     checksum: int  # of the data which follows
 
     def encode(self) -> bytes:
-        body = _RECORD.pack(_RECORD_MAGIC, *self)
-        return body + crc32c(body).to_bytes(4, "little")
+        return header(*self)
 
     @classmethod
     def decode(cls, data: bytes | bytearray) -> Self | None:
@@ -101,3 +100,11 @@ class Record(NamedTuple):
             return None
         added = MAX_SEALING if record.cipher else 0
         return record if record.stored - added <= record.length <= MAX_BLOCK else None
+
+
+def header(
+    kind: int, codec: int, cipher: int, length: int, stored: int, epoch: int, number: int, checksum: int
+) -> bytes:
+    """That of a record, as `Record` says."""
+    body = _RECORD.pack(_RECORD_MAGIC, kind, codec, cipher, length, stored, epoch, number, checksum)
+    return body + crc32c(body).to_bytes(4, "little")

@@ -39,7 +39,7 @@ class Stream:
         if room < 0 or length > MAX_BLOCK or tape.position != tape.partition.objects:
             return False
         try:
-            tape.write(block)
+            tape.append(block)
         except OSError:
             return False
         self._room = room

@@ -131,7 +131,12 @@ class Tape:
 
     def write(self, data: bytes | bytearray | memoryview, *, compress: bool = False, seal: Seal | None = None) -> None:
         """Write a block; all that was behind the position is gone. Raises OSError."""
-        self.cut()
+        self.partition.truncate(self.position)
+        self.append(data, compress=compress, seal=seal)
+
+    def append(self, data: bytes | bytearray | memoryview, *, compress: bool = False, seal: Seal | None = None) -> None:
+        """Likewise, at the end of data, where nothing is behind. Raises OSError."""
+        self.overwrite = None
         self.stored += self.partition.append(data, compress=compress, seal=seal)
         self.position += 1
         self.written += len(data)

@@ -38,6 +38,10 @@ class ModeField(NamedTuple):
     changeable: bool = False
     values: tuple[int, ...] = ()  # that it can be changed to; none: to every one
 
+    def shift(self, length: int) -> int:
+        """How far right its least significant bit is in a page of `length` bytes, seen as one number."""
+        return 8 * length - (8 * self.byte + 7 - self.bit) - self.width
+
 
 @dataclass(frozen=True)
 class ModePage:
@@ -185,14 +189,13 @@ class PageControl(IntEnum):
 def _image(page: ModePage, values: dict[str, int]) -> bytes:
     number = 0
     for field in page.fields:
-        number |= values.get(field.name, 0) << 8 * page.length - (8 * field.byte + 7 - field.bit) - field.width
+        number |= values.get(field.name, 0) << field.shift(page.length)
     header = page.header
     return header + number.to_bytes(page.length, "big")[len(header) :]
 
 
 def _value(page: ModePage, field: ModeField, image: bytes) -> int:
-    shift = 8 * page.length - (8 * field.byte + 7 - field.bit) - field.width
-    return int.from_bytes(image, "big") >> shift & ((1 << field.width) - 1)
+    return int.from_bytes(image, "big") >> field.shift(page.length) & ((1 << field.width) - 1)
 
 
 def _name(key: tuple[int, int]) -> str:
@@ -226,6 +229,11 @@ class ModeParameters:
             fixed |= {"dpicz": 0, "ato": 0}
         own = {**(defaults or {}), **fixed}
         self._pages = {key: page for key, page in pages.items() if thin or not page.thin}
+        self._places = {  # shift and mask of each field, by page, subpage and name
+            (*key, field.name): (field.shift(page.length), (1 << field.width) - 1)
+            for key, page in self._pages.items()
+            for field in page.fields
+        }
         self._default: dict[tuple[int, int], bytes] = {}
         self._changeable: dict[tuple[int, int], bytes] = {}
         for key, page in self._pages.items():
@@ -262,17 +270,15 @@ class ModeParameters:
 
     def get(self, code: int, name: str, subpage: int = 0) -> int:
         """The current value of a field of a page."""
-        page = self._pages[code, subpage]
-        field = next(f for f in page.fields if f.name == name)
-        return _value(page, field, self._current[code, subpage])
+        shift, mask = self._places[code, subpage, name]
+        return int.from_bytes(self._current[code, subpage], "big") >> shift & mask
 
     def put(self, code: int, name: str, value: int, subpage: int = 0) -> None:
         """The device itself has changed the current value of a field."""
-        page = self._pages[code, subpage]
-        field = next(f for f in page.fields if f.name == name)
-        shift = 8 * page.length - (8 * field.byte + 7 - field.bit) - field.width
-        rest = int.from_bytes(self._current[code, subpage], "big") & ~(((1 << field.width) - 1) << shift)
-        self._current[code, subpage] = (rest | value << shift).to_bytes(page.length, "big")
+        shift, mask = self._places[code, subpage, name]
+        image = self._current[code, subpage]
+        rest = int.from_bytes(image, "big") & ~(mask << shift)
+        self._current[code, subpage] = (rest | value << shift).to_bytes(len(image), "big")
 
     def sense(self, control: int, code: int, subpage: int) -> bytes:
         """The pages that MODE SENSE asks for; of all subpages with FFh, else of the one that it names (SPC-5)."""
