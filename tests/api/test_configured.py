@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from blockyard.api import schemas
+from blockyard.control.roles import Role
 from blockyard.initiator import LoginError, connect
 from blockyard.worker.configuration import Target, Volume
 from tests.api.conftest import ApiFactory
@@ -163,6 +164,14 @@ def test_schemas_are_those_of_the_dataclasses() -> None:
     assert "name" not in schema["properties"]
     assert schemas.of(Target)["properties"]["access"]["items"]["properties"]["right"] == {"type": "string"}
     assert schemas.whole(Target("iqn.x"))["portal_groups"] == [1]
+
+
+def test_who_asks_while_control_starts_again_gets_answers(shared: Api) -> None:
+    """They wait in the socket that is listened on, which workers keep; what is on its way is answered."""
+    with shared.client(shared.token(Role.ADMIN, name="restarter")) as client:
+        before = _done(client.get("/status"))["began"]
+        assert client.post("/commands/restart", json={}).is_success
+        wait_for(lambda: _done(client.get("/status"))["began"] != before, "control is another one")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ _PIPELINED = 32  # requests of a connection that wait for the answer to the one 
 _UNREAD = 30_000  # milliseconds that a client may leave an answer unread (tcp(7))
 _REQUEST = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [/*][^ ]* HTTP/1\.[01]\r\n")  # a request line (RFC 9112 §3)
 _GRACE = 2.0  # seconds that answers have when serving ends
+_LAST = 0.2  # seconds in which a request may come then that was on its way
 
 
 class Protocol(HttpToolsProtocol):
@@ -47,6 +48,7 @@ class Protocol(HttpToolsProtocol):
     _unknown = 0  # bytes that have come since anything of a request was complete
     _begun = b""  # what has come last
     _fields = 0  # bytes of the fields of a request so far
+    last = False  # no request is taken after the next one
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -102,7 +104,8 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= _PIPELINED:
             raise ValueError("too many requests at once")
         super().on_headers_complete()
-        if self.parser.should_upgrade():  # which is not done (RFC 9110 §7.8); the parser takes what follows for that
+        # An upgrade is not done (RFC 9110 §7.8), and the parser takes what follows for that.
+        if self.last or self.parser.should_upgrade():
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -248,17 +251,28 @@ class Site:
             self._tcp = None
 
     async def stop(self) -> None:
-        """Listen no more, and give what answers there are a moment."""
-        self.cease()
-        if self._local is not None:
-            self._local.close()
-        for state in self._states:
-            for connection in list(state.connections):
-                connection.shutdown()
+        """Listen no more, and give what answers there are a moment.
+
+        A client that has been told nothing yet may be sending a request just now, and could not know whether it was done.
+        """
+        for server in (self._local, None if self._tcp is None else self._tcp[1]):
+            if server is not None:
+                server.close()
+        connections = self._connections()
+        for connection in connections:
+            connection.last = True
+        if connections:
+            await asyncio.sleep(_LAST)
+        for connection in self._connections():
+            connection.shutdown()
         tasks = [task for state in self._states for task in state.tasks]
         if tasks:
             await asyncio.wait(tasks, timeout=_GRACE)
         self.close()
+
+    def _connections(self) -> list[Protocol]:
+        found = [connection for state in self._states for connection in state.connections]
+        return [connection for connection in found if isinstance(connection, Protocol)]
 
     def close(self) -> None:
         """At once."""

@@ -64,6 +64,12 @@ class ApiService:
             return None
         return f"{'http' if self._place.tls is None else 'https'}://{self._place.portal}/"
 
+    @property
+    def listening(self) -> dict[str, socket.socket]:
+        if self._place.wanted is None or self._place.sock is None:
+            return {}
+        return {_name(portal_from(self._place.wanted.listen)): self._place.sock}
+
     def invitation(self) -> str:
         """What a person is told who has just begun to serve: where the console is, and how to begin there; "" where it is not."""
         if self.url is None or self._built is None:
@@ -104,7 +110,7 @@ class ApiService:
             return Place(wanted, now.sock.dup(), now.portal, tls)  # plain or encrypted from now on: the same port
         if now.portal is not None:
             check_free(asked, [now.portal])
-        sock, portal = listen(asked, "--console or api.listen")
+        sock, portal = self._server.inherited(_name(asked), asked) or listen(asked, "--console or api.listen")
         return Place(wanted, sock, portal, tls)
 
     def _tls(self, wanted: Api, portal: Portal) -> ssl.SSLContext | None:
@@ -233,6 +239,11 @@ class ApiService:
                 (self._server.options.state / SOCKET).unlink()
         self._place.close()
         self._built = None
+
+
+def _name(asked: Portal) -> str:
+    """What the socket there is called for the next control; portals are called otherwise."""
+    return f"api {asked.written}"
 
 
 def _build(server: Server) -> tuple[Site, Context]:

@@ -43,6 +43,11 @@ class Places:
         self.metrics = metrics
         self.service = service
 
+    @property
+    def kept(self) -> dict[str, socket.socket]:
+        """What goes on while control starts again: who connects meanwhile waits."""
+        return {**self.listeners.by_name, **self.service.listening}
+
     def prepare(self, configuration: Configuration, api: Api | None, *, service_optional: bool = False) -> Opened:
         """Listen wherever it is new. Raises PortalError or StateError; then nothing has changed.
 

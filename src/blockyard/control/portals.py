@@ -66,18 +66,22 @@ class Listeners:
         """Take these where the same portals are asked for: connections wait in them."""
         self._inherited = dict(sockets)
 
+    def inherited(self, name: str, asked: Portal) -> tuple[socket.socket, Portal] | None:
+        """A copy of what the control before this one has listened on by that name, and the portal with its port."""
+        old = self._inherited.get(name)
+        if old is None:
+            return None
+        sock = old.dup()
+        sock.setblocking(False)  # dup(), of Python's, makes it a blocking one
+        return sock, Portal(asked.address, sock.getsockname()[1])
+
     def forget_inherited(self) -> None:
         for sock in self._inherited.values():
             sock.close()
         self._inherited.clear()
 
     def _listen(self, asked: _Asked) -> tuple[socket.socket, Portal]:
-        old = self._inherited.get(_name(asked))
-        if old is None:
-            return listen(asked[0])
-        sock = old.dup()
-        sock.setblocking(False)  # dup(), of Python's, makes it a blocking one
-        return sock, Portal(asked[0].address, sock.getsockname()[1])
+        return self.inherited(_name(asked), asked[0]) or listen(asked[0])
 
     def prepare(self, groups: Mapping[int, PortalGroup]) -> Opening:
         """Listen on the portals of `groups` that are not open yet. Raises PortalError; then nothing has changed."""

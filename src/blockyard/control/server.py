@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import resource
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -38,7 +39,7 @@ from blockyard.control.supervisor import GRACE, Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
 from blockyard.control.telemetry import Exports
 from blockyard.control.worker import Home
-from blockyard.iscsi.directory import portal_from
+from blockyard.iscsi.directory import Portal, portal_from
 from blockyard.worker.configuration import Api, Configuration, PortalGroup, Settled
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,10 @@ class Server:
         self._socket = ControlSocket(self.options.state, self._carry_out)
         self._orphans = find_orphans(self.options.state)
         self._places.listeners.inherit(listening_of(self._orphans))
+
+    def inherited(self, name: str, asked: Portal) -> tuple[socket.socket, Portal] | None:
+        """For the service: a copy of what it has listened on by that name before control started again."""
+        return self._places.listeners.inherited(name, asked)
 
     def close(self) -> None:
         self._places.close()
@@ -182,7 +187,7 @@ class Server:
             if await signals.before(supervisor.start()):
                 self._orphans.clear()
                 self._places.listeners.forget_inherited()
-                await supervisor.keep(self._places.listeners.by_name)
+                await supervisor.keep(self._places.kept)
                 if self.managed is not None:
                     self.managed.serves(self.configuration, options.arguments or {})
                 acceptor.start()
@@ -395,7 +400,7 @@ class Server:
             await self._places.start()
             for sock, _ in opened.portals.new.values():
                 self._acceptor.listen(sock)
-            await self.supervisor.keep(self._places.listeners.by_name)
+            await self.supervisor.keep(self._places.kept)
             for sock in gone:
                 await self._acceptor.cease(sock)
             await self._acceptor.drop_stranded()

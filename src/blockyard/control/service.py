@@ -5,6 +5,8 @@ Like portals, it is prepared first, and takes over when all of a change has work
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Mapping
 from typing import Protocol
 
 from blockyard.worker.configuration import Api
@@ -18,6 +20,11 @@ class Prepared(Protocol):
 
 class Service(Protocol):
     """What a server takes along through its life."""
+
+    @property
+    def listening(self) -> Mapping[str, socket.socket]:
+        """What the next control is to find, by names of its own (see Server.inherited)."""
+        ...
 
     def prepare(self, wanted: Api | None) -> Prepared:
         """Listen where it is wanted from now on, if that is anywhere new. Raises ControlError; then nothing has changed."""
@@ -42,6 +49,8 @@ class Service(Protocol):
 
 class Nowhere:
     """No service."""
+
+    listening: Mapping[str, socket.socket] = {}
 
     def prepare(self, wanted: Api | None) -> Prepared:
         return self
