@@ -8,16 +8,16 @@ so that of two who change the same thing at a time one is told.
 # No postponed annotations: FastAPI has to see those of functions that are made here.
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Path, Request, Response
 
 from blockyard.api import etags, schemas
 from blockyard.api.context import Context
-from blockyard.api.etags import IfMatch, IfNoneMatch
+from blockyard.api.etags import Conditional, IfMatch
 from blockyard.api.problems import Fault, Refused, not_found
 from blockyard.api.security import Here, Routes, Who
 from blockyard.block import records
@@ -94,6 +94,28 @@ def described(here: Context, table: Table, key: Any, response: Response | None =
     return found
 
 
+class Told(Protocol):
+    """An object as an answer tells it: with what is configured of it, if it is configured by itself."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def configuration(self) -> dict[str, Any] | None: ...
+
+
+T = TypeVar("T", bound=Told)
+
+
+def find(all_of_them: Iterable[T], table: Table, name: str, response: Response) -> T:
+    """The one of that name, for an answer, which carries the ETag of what is configured of it. Raises Refused."""
+    for each in all_of_them:
+        if each.name == name:
+            if each.configuration is not None:
+                etags.mark(response, each.configuration)
+            return each
+    raise not_found(f"{table.noun} {name!r}")
+
+
 def add_routes(routes: Routes, table: Table, role: Role = Role.ADMIN) -> None:
     """PUT, PATCH and DELETE for the objects of a table."""
     Key = Annotated[str, Path(alias=table.parameter, max_length=256)]  # noqa: N806
@@ -111,8 +133,7 @@ def add_routes(routes: Routes, table: Table, role: Role = Role.ADMIN) -> None:
         response: Response,
         here: Here,
         who: Who,
-        if_match: IfMatch = None,
-        if_none_match: IfNoneMatch = None,
+        wanted: Conditional,
     ) -> dict[str, Any]:
         key = table.key(name)
         new = table.read(key, await body(request))
@@ -121,7 +142,7 @@ def add_routes(routes: Routes, table: Table, role: Role = Role.ADMIN) -> None:
         def edit(configuration: Configuration) -> Configuration:
             nonlocal made
             old = getattr(configuration, table.name).get(key)
-            etags.check_put(if_match, if_none_match, None if old is None else schemas.whole(old))
+            wanted.check(None if old is None else schemas.whole(old))
             made = old is None
             return _with(configuration, table, key, new)
 

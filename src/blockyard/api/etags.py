@@ -10,7 +10,7 @@ import json
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Header, Response
+from fastapi import Depends, Header, Response
 
 from blockyard.api.problems import Refused
 
@@ -18,6 +18,21 @@ IfMatch = Annotated[
     str | None, Header(description="the ETag that it was read with, or *: any; needed for every change")
 ]
 IfNoneMatch = Annotated[str | None, Header(description="*: only if there is none yet")]
+
+
+class Conditions:
+    """What is said by If-Match and If-None-Match of what a PUT is to meet."""
+
+    def __init__(self, if_match: IfMatch = None, if_none_match: IfNoneMatch = None) -> None:
+        self._if_match = if_match
+        self._if_none_match = if_none_match
+
+    def check(self, state: Any) -> None:
+        """As `check_put`."""
+        check_put(self._if_match, self._if_none_match, state)
+
+
+Conditional = Annotated[Conditions, Depends(Conditions)]
 
 
 def etag(state: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -9,13 +10,13 @@ from fastapi import Path, Response
 from pydantic import BaseModel, Field
 
 from blockyard.api import etags, schemas
-from blockyard.api.configured import Table, add_routes, change, described
+from blockyard.api.configured import Table, add_routes, change, described, find
 from blockyard.api.context import Context
 from blockyard.api.etags import IfMatch
 from blockyard.api.models import Input
 from blockyard.api.problems import not_found
 from blockyard.api.security import Here, Owners, Routes, Who
-from blockyard.control.roles import Role
+from blockyard.control.roles import Identity, Role
 from blockyard.iscsi.access import Rule as AccessRule
 from blockyard.iscsi.names import validate
 from blockyard.scsi.lun import MAX_LUN
@@ -76,12 +77,7 @@ async def list_targets(here: Here, who: Who) -> list[Target]:
 @routes.get("/targets/{target}", Role.VIEWER, Owners.TARGET)
 async def get_target(target: str, here: Here, response: Response) -> Target:
     """One of them."""
-    for each in await _targets(here):
-        if each.name == target:
-            if each.configuration is not None:
-                etags.mark(response, each.configuration)
-            return each
-    raise not_found(f"target {target!r}")
+    return find(await _targets(here), TABLE, target, response)
 
 
 add_routes(routes, TABLE)
@@ -116,16 +112,13 @@ async def put_lun(
     if_match: IfMatch = None,
 ) -> Target:
     """Show a volume under a LUN: one that is configured, or POOL/VOLUME, which is with it then. The ETag is the target's."""
-    name = TABLE.key(target)
 
-    def edit(configuration: Configuration) -> Configuration:
-        old = _configured(configuration, name, if_match)
-        volumes = with_volume(configuration, new.volume)
-        targets = {**configuration.targets, name: replace(old, luns={**old.luns, lun: new.volume})}
-        return replace(configuration, volumes=volumes, targets=targets)
+    def edit(configuration: Configuration, old: Configured) -> Configuration:
+        configuration = replace(configuration, volumes=with_volume(configuration, new.volume))
+        return _with(configuration, replace(old, luns={**old.luns, lun: new.volume}))
 
-    await change(here, who, edit)
-    return await get_target(name, here, response)
+    await _change(here, who, target, if_match, edit)
+    return await get_target(TABLE.key(target), here, response)
 
 
 @routes.delete("/targets/{target}/luns/{lun}", Role.ADMIN)
@@ -138,25 +131,37 @@ async def delete_lun(
     if_match: IfMatch = None,
 ) -> Target:
     """Show it no more; initiators are told. The ETag is the target's."""
-    name = TABLE.key(target)
 
-    def edit(configuration: Configuration) -> Configuration:
-        old = _configured(configuration, name, if_match)
+    def edit(configuration: Configuration, old: Configured) -> Configuration:
         if lun not in old.luns:
             raise not_found(f"LUN {lun} of {target}")
-        luns = {number: volume for number, volume in old.luns.items() if number != lun}
-        return replace(configuration, targets={**configuration.targets, name: replace(old, luns=luns)})
+        return _with(configuration, replace(old, luns={each: name for each, name in old.luns.items() if each != lun}))
 
-    await change(here, who, edit)
-    return await get_target(name, here, response)
+    await _change(here, who, target, if_match, edit)
+    return await get_target(TABLE.key(target), here, response)
 
 
-def _configured(configuration: Configuration, name: str, if_match: str | None) -> Configured:
-    """A target that is to be changed. Raises Refused."""
-    if name not in configuration.targets:
-        raise not_found(f"target {name!r} in the configuration")
-    etags.check(if_match, schemas.whole(configuration.targets[name]))
-    return configuration.targets[name]
+async def _change(
+    here: Context,
+    who: Identity,
+    target: str,
+    if_match: str | None,
+    edit: Callable[[Configuration, Configured], Configuration],
+) -> None:
+    """Change a target that is configured. Raises Refused, ControlError."""
+    name = TABLE.key(target)
+
+    def edited(configuration: Configuration) -> Configuration:
+        if name not in configuration.targets:
+            raise not_found(f"target {name!r} in the configuration")
+        etags.check(if_match, schemas.whole(configuration.targets[name]))
+        return edit(configuration, configuration.targets[name])
+
+    await change(here, who, edited)
+
+
+def _with(configuration: Configuration, target: Configured) -> Configuration:
+    return replace(configuration, targets={**configuration.targets, target.name: target})
 
 
 def with_volume(configuration: Configuration, name: str) -> dict[str, Volume]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from blockyard.api import etags
 from blockyard.api.context import Context
-from blockyard.api.etags import IfMatch, IfNoneMatch
+from blockyard.api.etags import Conditional, IfMatch
 from blockyard.api.models import Input
 from blockyard.api.problems import Refused, not_found
 from blockyard.api.security import Here, Routes, Who
@@ -71,13 +71,12 @@ async def put_user(
     here: Here,
     who: Who,
     response: Response,
-    if_match: IfMatch = None,
-    if_none_match: IfNoneMatch = None,
+    wanted: Conditional,
 ) -> User:
     """Make a user, or change one: its sessions end when its secret is another."""
     users, accounts = Users(here.state), _load(here)
     old = accounts.users.get(user)
-    etags.check_put(if_match, if_none_match, None if old is None else _state(here, user))
+    wanted.check(None if old is None else _state(here, user))
     before = None if old is None else _user(old, accounts).model_dump()
     account = _account(user, change, old)
     (users.add if old is None else users.set)(account, change.groups or [])
@@ -120,12 +119,11 @@ async def put_group(
     here: Here,
     who: Who,
     response: Response,
-    if_match: IfMatch = None,
-    if_none_match: IfNoneMatch = None,
+    wanted: Conditional,
 ) -> Group:
     """Make a group, or say who is in it."""
     users, old = Users(here.state), _load(here).groups.get(group)
-    etags.check_put(if_match, if_none_match, None if old is None else _group(here, group).model_dump())
+    wanted.check(None if old is None else _group(here, group).model_dump())
     users.add_to_group(group, members.users)
     leaving = set(old or ()) - set(members.users)
     if leaving:

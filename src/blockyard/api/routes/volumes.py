@@ -8,11 +8,10 @@ from typing import Any
 from fastapi import Response
 from pydantic import BaseModel, Field
 
-from blockyard.api import etags, schemas
-from blockyard.api.configured import Table, add_routes, described
+from blockyard.api import schemas
+from blockyard.api.configured import Table, add_routes, described, find
 from blockyard.api.context import Context
 from blockyard.api.models import Counters
-from blockyard.api.problems import not_found
 from blockyard.api.security import Here, Owners, Routes, Who
 from blockyard.control.layer_commands import looked
 from blockyard.control.roles import Role
@@ -52,12 +51,7 @@ async def list_volumes(here: Here, who: Who) -> list[Volume]:
 @routes.get("/volumes/{volume:path}", Role.VIEWER, Owners.VOLUME)
 async def get_volume(volume: str, here: Here, response: Response) -> Volume:
     """One of them."""
-    for each in await _volumes(here):
-        if each.name == volume:
-            if each.configuration is not None:
-                etags.mark(response, each.configuration)
-            return each
-    raise not_found(f"volume {volume!r}")
+    return find(await _volumes(here), TABLE, volume, response)
 
 
 add_routes(routes, TABLE)
