@@ -19,6 +19,19 @@ from tests.serving import Serving, free_port
 
 PASSWORD = "correct horse battery"  # noqa: S105
 LIMIT = 20.0  # seconds for anything
+# Two targets, each with a volume of its own.
+TWO = """
+[volumes.a]
+path = "a.img"
+size = "8M"
+[volumes.b]
+path = "b.img"
+size = "8M"
+[targets."iqn.2026-11.test:a"]
+luns = { 0 = "a" }
+[targets."iqn.2026-11.test:b"]
+luns = { 0 = "b" }
+"""
 
 
 class Api:

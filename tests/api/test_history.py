@@ -14,8 +14,7 @@ from blockyard.control.history.series import COLUMNS, RESOLUTIONS
 from blockyard.control.history.store import ASIDE, NAME, Store
 from blockyard.control.roles import Role
 from tests.api.conftest import ApiFactory
-from tests.api.serving import wait_for
-from tests.api.test_stream import TWO
+from tests.api.serving import TWO, wait_for
 
 
 def _fill(directory: Path, now: int) -> None:

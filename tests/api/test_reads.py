@@ -9,8 +9,7 @@ from blockyard.api.reads import Reads
 from blockyard.control.roles import Role
 from blockyard.initiator import connect
 from tests.api.conftest import ApiFactory
-from tests.api.serving import wait_for
-from tests.api.test_stream import TWO
+from tests.api.serving import TWO, wait_for
 
 A, B = "iqn.2026-11.test:a", "iqn.2026-11.test:b"
 _LONG = {"-": ""}  # a parameter that no route has: FastAPI passes it over

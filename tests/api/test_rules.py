@@ -14,6 +14,7 @@ from blockyard.api.app import application
 from blockyard.control.commands import COMMANDS
 from blockyard.control.roles import Role
 from tests.api.conftest import ApiFactory
+from tests.api.serving import TWO
 
 OTHER = "iqn.2026-11.test:other"  # a target that is nobody's
 _KEYS = {"target": OTHER, "name": "status", **dict.fromkeys(("tag", "number", "lun", "tsih", "revision"), "9999")}
@@ -111,20 +112,7 @@ def _expected(role: Role | None, method: str, path: str, operation: dict[str, An
 
 
 def test_owners_see_what_is_theirs(api: ApiFactory) -> None:
-    served = api(
-        config="""
-[volumes.a]
-path = "a.img"
-size = "8M"
-[volumes.b]
-path = "b.img"
-size = "8M"
-[targets."iqn.2026-11.test:a"]
-luns = { 0 = "a" }
-[targets."iqn.2026-11.test:b"]
-luns = { 0 = "b" }
-"""
-    )
+    served = api(config=TWO)
     with served.client(served.token(Role.OWNER, "iqn.2026-11.test:a")) as client:
         assert [target["name"] for target in client.get("/targets").json()] == ["iqn.2026-11.test:a"]
         assert [volume["name"] for volume in client.get("/volumes").json()] == ["a"]

@@ -12,20 +12,7 @@ from blockyard.api.hub import MAX_EACH, Subscription
 from blockyard.control.roles import Identity, Role
 from blockyard.initiator import connect
 from tests.api.conftest import ApiFactory
-from tests.api.serving import Api, logged_in
-
-TWO = """
-[volumes.a]
-path = "a.img"
-size = "8M"
-[volumes.b]
-path = "b.img"
-size = "8M"
-[targets."iqn.2026-11.test:a"]
-luns = { 0 = "a" }
-[targets."iqn.2026-11.test:b"]
-luns = { 0 = "b" }
-"""
+from tests.api.serving import TWO, Api, logged_in
 
 
 def _messages(answer: httpx.Response) -> Iterator[tuple[str, Any]]:

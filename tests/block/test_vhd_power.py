@@ -6,13 +6,12 @@ one of the new.
 
 from __future__ import annotations
 
-import itertools
 from typing import ClassVar
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import rule, run_state_machine_as_test
 
 from blockyard.block.device import Device
 from blockyard.block.parents import Wanted
@@ -21,6 +20,7 @@ from blockyard.block.vhd_creation import write_vhd
 from blockyard.block.vhdx import open_vhdx
 from blockyard.block.vhdx_creation import write_vhdx
 from tests.block.disks import SECTOR, Disk
+from tests.block.power import Sectors
 
 BLOCKS = 7
 
@@ -29,7 +29,7 @@ def no_parent(wanted: Wanted) -> Device:
     raise AssertionError("it has no parent")
 
 
-class Images(RuleBasedStateMachine):
+class Images(Sectors):
     """Writes, zeros, flushes, openings; and power that fails."""
 
     format: ClassVar[str] = "vhd"
@@ -42,16 +42,13 @@ class Images(RuleBasedStateMachine):
         self.sectors = self.block // SECTOR
         self.size = BLOCKS * self.block - 3 * SECTOR  # the last block is not whole
         inside = {*range(5), *range(self.sectors // 2, self.sectors // 2 + 3), *range(self.sectors - 6, self.sectors)}
-        looked_at = (block * self.sectors + sector for block in range(BLOCKS) for sector in sorted(inside))
-        self.cells = [sector for sector in looked_at if sector * SECTOR < self.size]
-        self.bytes = itertools.cycle(range(1, 256))
+        self.follow(block * self.sectors + sector for block in range(BLOCKS) for sector in sorted(inside))
         self.base: Device | None = None
-        self.now = dict.fromkeys(self.cells, 0)  # what each byte of a sector is
         if self.on_parent:
             self.make_base()
         self.disk = Disk(self.granularity)
         self.make(self.disk, self.base)
-        self.possible = {cell: {byte} for cell, byte in self.now.items()}
+        self.settled()
         self.open()
 
     def make(self, disk: Disk, parent: Device | None) -> None:
@@ -73,16 +70,14 @@ class Images(RuleBasedStateMachine):
         self.open()
         self.base = self.image
 
+    @property
+    def disk_now(self) -> Device:
+        return self.image
+
     def open(self) -> None:
         parent_of = no_parent if self.base is None else lambda wanted: self.base
         opener = open_vhd if self.format == "vhd" else open_vhdx
         self.image: Device = opener(self.disk, "image", parent_of)
-
-    def changed(self, start: int, end: int, byte: int) -> None:
-        for cell in self.cells:
-            if start <= cell < end:
-                self.now[cell] = byte
-                self.possible[cell].add(byte)
 
     @rule(data=st.data(), count=st.integers(1, 4))
     def write(self, data: st.DataObject, count: int) -> None:
@@ -126,7 +121,7 @@ class Images(RuleBasedStateMachine):
     @rule()
     def flush(self) -> None:
         self.image.flush()
-        self.possible = {cell: {byte} for cell, byte in self.now.items()}
+        self.settled()
 
     @rule()
     def close_and_open(self) -> None:
@@ -137,7 +132,7 @@ class Images(RuleBasedStateMachine):
         self.base = base
         self.disk.lose_power(0, 0)  # close has flushed
         self.open()
-        self.possible = {cell: {byte} for cell, byte in self.now.items()}
+        self.settled()
 
     @rule()
     def the_process_dies(self) -> None:
@@ -157,13 +152,10 @@ class Images(RuleBasedStateMachine):
     def the_power_fails(self, seed: int, density: float) -> None:
         self.disk.lose_power(seed, density)
         self.open()
-        for cell in self.cells:
-            found = self.read(cell)
-            assert found in self.possible[cell], f"sector {cell} is {found}, and may be {self.possible[cell]}"
-            self.now[cell] = found
+        self.check_survivors()
         self.image.flush()
         self.disk.flush()
-        self.possible = {cell: {byte} for cell, byte in self.now.items()}
+        self.settled()
 
     @rule(
         data=st.data(),
@@ -174,28 +166,6 @@ class Images(RuleBasedStateMachine):
     def the_power_fails_after_a_write(self, data: st.DataObject, count: int, seed: int, density: float) -> None:
         self.write(data, count)
         self.the_power_fails(seed, density)
-
-    @rule()
-    def reads_as_written(self) -> None:
-        for cell in self.cells:
-            assert self.read(cell) == self.now[cell], cell
-
-    @rule()
-    def what_is_unmapped_is_zero(self) -> None:
-        at = 0
-        for run in self.image.runs(0, self.size):
-            assert run.offset == at
-            at += run.length
-            assert run.mapped or not any(
-                self.now[cell] for cell in self.cells if run.offset <= cell * SECTOR < run.offset + run.length
-            )
-        assert at == self.size
-
-    def read(self, cell: int) -> int:
-        data = bytearray(SECTOR)
-        self.image.preadv([memoryview(data)], cell * SECTOR)
-        assert data.count(data[0]) == SECTOR, "a sector has bytes of more than one write"
-        return data[0]
 
 
 class DynamicVhd(Images):

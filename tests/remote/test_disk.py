@@ -8,7 +8,6 @@ import queue
 import random
 import select
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +15,13 @@ import pytest
 from bench.targets import Istgt
 
 from blockyard.block.building import open_stack, tree
-from blockyard.block.device import Device
 from blockyard.block.layers import Opening
+from tests.block.disks import SECTOR
+from tests.block.usage import PART, check, use, use_by_many
 from tests.conftest import TargetFactory, need, run
 from tests.initiator.conftest import Tgtd
 from tests.serving import Serving
 
-SECTOR = 512
-PART = 6 << 20  # bytes that the model looks at
 Events = queue.Queue[tuple[str, str]]
 
 
@@ -43,50 +41,10 @@ def opening(events: Events) -> Opening:
     return Opening(notify=lambda severity, what, text: events.put((severity, what)))
 
 
-def use(device: Device, align: int) -> bytearray:
-    """All that a disk can do, at random; what the first bytes of it are then."""
-    model = bytearray(PART)
-    device.write_zeroes(0, PART)
-    chance = random.Random(align)
-    for number in range(40):
-        length = chance.choice((1, 2, 8, 9, 64, 1000, 3000)) * align
-        offset = chance.randrange((PART - length) // align) * align
-        end = offset + length
-        match number % 5:
-            case 0 | 1:
-                data = chance.randbytes(length)
-                device.pwritev([data[: SECTOR // 2], data[SECTOR // 2 :]], offset)
-                model[offset:end] = data
-            case 2:
-                device.discard(offset, length)
-                model[offset:end] = bytes(length)
-            case 3:
-                device.write_zeroes(offset, length)
-                model[offset:end] = bytes(length)
-            case 4:
-                device.flush()
-                found = bytearray(length)
-                device.preadv([memoryview(found)[:SECTOR], memoryview(found)[SECTOR:]], offset)
-                assert found == model[offset:end]
-    return model
-
-
-def check(device: Device, model: bytearray) -> None:
-    found = bytearray(PART)
-    device.preadv([memoryview(found)], 0)
-    assert found == model
-    at = 0
-    for part in device.runs(0, PART):
-        assert part.offset == at
-        at += part.length
-        assert part.mapped or not any(model[part.offset : at])
-    assert at == PART
-
-
 def test_a_disk_of_tgtd(tgtd: Tgtd) -> None:
     device = open_stack(f"iscsi({tgtd.url()})")
     assert device.size == 64 << 20
-    model = use(device, SECTOR)
+    model = use(device, 1, rounds=40)
     check(device, model)
     assert tree(device)["health"] == "ok"
     device.close()
@@ -100,7 +58,7 @@ def test_a_disk_of_istgt(tmp_path: Path) -> None:
     target = Istgt(image, tmp_path)
     try:
         device = open_stack(f"iscsi({target.url})")
-        model = use(device, SECTOR)
+        model = use(device, 1, rounds=40)
         check(device, model)
         device.close()
     finally:
@@ -113,7 +71,7 @@ def test_a_thin_disk_of_our_own(block_size: int, target: TargetFactory, tmp_path
     serving = target("disk.img", size="64M", options=["--block-size", str(block_size)])
     device = open_stack(f"iscsi({serving.url()}, connections=2)")
     assert device.granularity
-    model = use(device, SECTOR)  # also less than a block
+    model = use(device, 1, rounds=40)  # also less than a block
     check(device, model)
     device.discard(0, 4 << 20)
     device.flush()
@@ -124,27 +82,7 @@ def test_a_thin_disk_of_our_own(block_size: int, target: TargetFactory, tmp_path
 
 def test_many_threads(tgtd: Tgtd) -> None:
     device = open_stack(f"iscsi({tgtd.url()})")
-    failures: list[object] = []
-
-    def work(number: int) -> None:
-        chance = random.Random(number)
-        base = number * (4 << 20)
-        for _ in range(40):
-            length = chance.choice((1, 8, 64, 512)) * SECTOR
-            offset = base + chance.randrange(((4 << 20) - length) // SECTOR) * SECTOR
-            data = chance.randbytes(length)
-            device.pwritev([data], offset)
-            found = bytearray(length)
-            device.preadv([memoryview(found)], offset)
-            if found != data:
-                failures.append((number, offset))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    use_by_many(device)
     device.close()
 
 

@@ -7,13 +7,12 @@ it stays so: what is written back, evicted and read again does not change.
 
 from __future__ import annotations
 
-import itertools
 from typing import ClassVar
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from blockyard.block.cache.layout import read_mark
 from blockyard.block.cache.slots import CLEAN, CLEARED, DIRTY, FREE, OLD, WRITTEN
@@ -23,6 +22,7 @@ from blockyard.block.cache.ssd_options import Resizing, SsdCreation, SsdOptions,
 from blockyard.block.layers import Opening
 from blockyard.block.size import Size
 from tests.block.disks import SECTOR, Disk
+from tests.block.power import Sectors
 
 LINE = 4096
 SECTORS = LINE // SECTOR
@@ -33,7 +33,7 @@ def nobody(done: int, total: int) -> None:
     """Nobody looks at the progress."""
 
 
-class Caches(RuleBasedStateMachine):
+class Caches(Sectors):
     """Writes, zeros, flushes, writing back, openings; and power that fails."""
 
     mode: ClassVar[str] = "back"
@@ -42,36 +42,25 @@ class Caches(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.size = self.LINES * LINE - 3 * SECTOR  # the last block is not whole
-        self.cells = [
-            cell for line in range(self.LINES) for cell in (line * SECTORS, line * SECTORS + 1, line * SECTORS + 5)
-        ]
-        self.cells = [cell for cell in self.cells if cell * SECTOR < self.size]
+        self.follow(line * SECTORS + sector for line in range(self.LINES) for sector in (0, 1, 5))
         self.origin = Disk(data=bytes(self.size))
         self.device = Disk(data=bytes((1 << 20) + SLOTS * (LINE + 32) + (64 << 10)))
         create_cache((self.origin, self.device), SsdCreation(), Opening())
-        self.bytes = itertools.cycle(range(1, 256))
-        self.now = dict.fromkeys(self.cells, 0)
-        self.possible = {cell: {0} for cell in self.cells}
         self.open()
+
+    @property
+    def disk_now(self) -> SsdCache:
+        return self.cache
 
     def open(self) -> None:
         options = SsdOptions(mode=self.mode, dirty=80)
         self.cache: SsdCache = assemble((self.origin, self.device), options, Opening())
         assert self.cache.size == self.size
 
-    def settled(self) -> None:
-        self.possible = {cell: {byte} for cell, byte in self.now.items()}
-
     def make_room(self) -> None:
         """There is no thread that does: it would be another one at each run."""
         if self.cache.slots.dirty_count + 9 > self.cache.limit:
             self.cache.write_back.sweep()
-
-    def changed(self, start: int, end: int, byte: int) -> None:
-        for cell in self.cells:
-            if start <= cell < end:
-                self.now[cell] = byte
-                self.possible[cell].add(byte)
 
     @rule(line=st.integers(0, LINES - 1), sector=st.integers(0, 7), count=st.sampled_from((1, 2, 8, 8, 8, 17, 40)))
     def write(self, line: int, sector: int, count: int) -> None:
@@ -169,10 +158,7 @@ class Caches(RuleBasedStateMachine):
         self.origin.lose_power(seed, origin)
         self.device.lose_power(seed + 1, device)
         self.open()
-        for cell in self.cells:
-            found = self.read(cell)
-            assert found in self.possible[cell], f"sector {cell} is {found}, and may be {self.possible[cell]}"
-            self.now[cell] = found
+        self.check_survivors()
         self.cache.flush()
         self.settled()
 
@@ -182,22 +168,6 @@ class Caches(RuleBasedStateMachine):
         self.the_power_fails(seed, origin, device)
         self.the_power_fails(seed + 2, device, origin)
 
-    @rule()
-    def reads_as_written(self) -> None:
-        for cell in self.cells:
-            assert self.read(cell) == self.now[cell], cell
-
-    @rule()
-    def what_is_unmapped_is_zero(self) -> None:
-        at = 0
-        for run in self.cache.runs(0, self.size):
-            assert run.offset == at
-            at += run.length
-            assert run.mapped or not any(
-                self.now[cell] for cell in self.cells if run.offset <= cell * SECTOR < run.offset + run.length
-            )
-        assert at == self.size
-
     @invariant()
     def slots_are_counted(self) -> None:
         slots = self.cache.slots
@@ -205,12 +175,6 @@ class Caches(RuleBasedStateMachine):
         assert states[DIRTY] == slots.dirty_count == sum(map(len, slots.dirty.values()))
         assert states[FREE] + states[CLEAN] == slots.available
         assert states[OLD] + states[CLEARED] == sum(slots.older.values())
-
-    def read(self, cell: int) -> int:
-        data = bytearray(SECTOR)
-        self.cache.preadv([memoryview(data)], cell * SECTOR)
-        assert data.count(data[0]) == SECTOR, "a sector has bytes of more than one write"
-        return data[0]
 
 
 class Through(Caches):

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import random
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
 
 from blockyard.block.building import open_stack, tree
-from blockyard.block.device import Device
+from tests.block.disks import SECTOR
 from tests.block.nbd.servers import SERVERS, serving
+from tests.block.usage import check, use, use_by_many
 
-SECTOR = 512
 SIZE = 64 << 20
-PART = 6 << 20  # that the model looks at
 
 
 @pytest.fixture
@@ -28,45 +26,12 @@ def test_all_that_a_disk_can_do(name: str, directory: Path) -> None:
     with serving(SERVERS[name], directory) as server:
         device = open_stack(f"nbd({server.uri})")
         assert device.size == SIZE
-        model = bytearray(PART)
-        chance = random.Random(name)
-        for number in range(60):
-            length = chance.choice((1, 2, 8, 9, 64, 1000, 3000)) * SECTOR
-            offset = chance.randrange((PART - length) // SECTOR) * SECTOR
-            end = offset + length
-            match number % 5:
-                case 0 | 1:
-                    data = chance.randbytes(length)
-                    device.pwritev([data[: SECTOR // 2], data[SECTOR // 2 :]], offset)
-                    model[offset:end] = data
-                case 2:
-                    device.discard(offset, length)
-                    model[offset:end] = bytes(length)
-                case 3:
-                    device.write_zeroes(offset, length)
-                    model[offset:end] = bytes(length)
-                case 4:
-                    device.flush()
-                    found = bytearray(length)
-                    device.preadv([memoryview(found)[:SECTOR], memoryview(found)[SECTOR:]], offset)
-                    assert found == model[offset:end]
-        check_whole(device, model)
+        model = use(device, name)
+        check(device, model)
         device.close()
         device = open_stack(f"nbd({server.uri}, connections=1)")
-        check_whole(device, model)
+        check(device, model)
         device.close()
-
-
-def check_whole(device: Device, model: bytearray) -> None:
-    found = bytearray(PART)
-    device.preadv([memoryview(found)], 0)
-    assert found == model
-    at = 0
-    for run in device.runs(0, PART):
-        assert run.offset == at
-        at += run.length
-        assert run.mapped or not any(model[run.offset : at])
-    assert at == PART
 
 
 def test_what_is_discarded_leaves_the_servers_file(directory: Path) -> None:
@@ -88,27 +53,7 @@ def test_what_is_discarded_leaves_the_servers_file(directory: Path) -> None:
 def test_many_threads_on_many_connections(directory: Path) -> None:
     with serving(SERVERS["nbdkit"], directory) as server:
         device = open_stack(f"nbd({server.uri}, connections=4)")
-        failures: list[object] = []
-
-        def work(number: int) -> None:
-            chance = random.Random(number)
-            base = number * (4 << 20)
-            for _ in range(40):
-                length = chance.choice((1, 8, 64, 512)) * SECTOR
-                offset = base + chance.randrange((4 << 20) - length)
-                data = chance.randbytes(length)
-                device.pwritev([data], offset)
-                found = bytearray(length)
-                device.preadv([memoryview(found)], offset)
-                if found != data:
-                    failures.append((number, offset))
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not failures
+        use_by_many(device, align=1)
         device.close()
 
 
