@@ -181,6 +181,10 @@ def test_a_certificate_that_is_given(api: ApiFactory, tmp_path: Path, capsys: py
     key.write_text("nonsense")
     assert main(["reload", "--state", str(served.state)]) == 0
     assert _served_by(place) == _der(second), "one that cannot be used leaves the old one"
+    key.write_bytes(its_key.read_bytes())
+    certificate.write_bytes(_pem(tmp_path, "stray")[0].read_bytes())
+    assert main(["reload", "--state", str(served.state)]) == 0
+    assert _served_by(place) == _der(second), "and so does one whose key has not come yet"
     third, its_key = _pem(tmp_path, "fourth")
     key.write_bytes(its_key.read_bytes())
     certificate.write_bytes(third.read_bytes())

@@ -485,3 +485,40 @@ def test_barcodes_are_not_written_over_by_hosts(tmp_path: Path, action: int) -> 
     assert changer.fails(cdb[:9] + b"\x20" + cdb[10:], data[:32]).asc == Asc.PARAMETER_LIST_LENGTH_ERROR
     assert changer.fails(*search("*", kind=5)).asc == Asc.INVALID_FIELD_IN_CDB
     vault.close()
+
+
+def test_a_library_that_is_not_served_any_more_moves_nothing(tmp_path: Path) -> None:
+    """Somebody may still wait for a move, or a copy end, when another has the library already."""
+    vault = filled(tmp_path, "A00001L8", "A00002L8")
+    vault.take_away("A00002L8")
+    vault.close()
+    there = (tmp_path / "library.elements.json").read_bytes()
+    late = (
+        lambda: vault.move(Element(Kind.SLOT, 0), Element(Kind.DRIVE, 0)),
+        lambda: vault.take_away("A00001L8"),
+        lambda: vault.bring("A00002L8"),
+        lambda: vault.create("A00003L8", GENERATIONS["LTO-8"], capacity=16 << 20),
+        lambda: vault.protect("A00001L8", protected=True),
+    )
+    for each in late:
+        with pytest.raises(OSError, match="not served here any more") as failure:
+            each()
+        assert failure.value.errno == errno.ESHUTDOWN
+    assert (tmp_path / "library.elements.json").read_bytes() == there
+    assert vault.drives[0].tape is None
+    again = library(tmp_path)
+    assert again.barcodes() == ["A00001L8", "A00002L8"]
+    assert not again.describe("A00001L8").write_protected
+    again.close()
+
+
+def test_a_move_that_waited_while_the_library_was_closed_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    vault.move(Element(Kind.SLOT, 0), Element(Kind.DRIVE, 0))
+    drive, there = vault.drives[0], (tmp_path / "library.elements.json").read_bytes()
+    take_out = drive.take_out
+    monkeypatch.setattr(drive, "take_out", lambda: (vault.close(), take_out()))
+    with pytest.raises(OSError, match="not served here any more"):
+        vault.move(Element(Kind.DRIVE, 0), Element(Kind.SLOT, 3))
+    assert (tmp_path / "library.elements.json").read_bytes() == there
+    assert drive.tape is None, "another has it"

@@ -192,8 +192,12 @@ class ApiService:
         """Take the certificate as it is now: connections that come from now on get it."""
         assert place.wanted is not None
         if place.tls is not None:
+            from blockyard.api import certificates  # noqa: PLC0415
+
             try:
-                place.tls.load_cert_chain(*self._files(place.wanted))
+                files = self._files(place.wanted)
+                certificates.context(*files)  # a key that is another's would leave the one that serves without any
+                place.tls.load_cert_chain(*files)
             except (OSError, ControlError) as error:
                 log.error("the certificate of the API stays as it was: %s", error)
 

@@ -58,6 +58,7 @@ class Library:
         self.directory = directory
         self.model = model
         self.counts = {Kind.TRANSPORT: 1, Kind.SLOT: slots, Kind.IMPORT_EXPORT: import_export, Kind.DRIVE: drives}
+        self._closed = False
         self._lock_fd = _take(directory)
         try:
             self._cartridges = directory / "cartridges"
@@ -98,6 +99,7 @@ class Library:
 
     def close(self) -> None:
         """Raises OSError when a cartridge cannot be left as it should; everything is closed nevertheless."""
+        self._closed = True
         failure: OSError | None = None
         for drive in self.drives:
             try:
@@ -107,6 +109,11 @@ class Library:
         os.close(self._lock_fd)
         if failure is not None:
             raise failure
+
+    def _check_open(self) -> None:
+        """Raise OSError where it was closed: another may have the directory, and who has waited changes nothing any more."""
+        if self._closed:
+            raise OSError(errno.ESHUTDOWN, "The library is not served here any more", str(self.directory))
 
     # ---- what is kept
 
@@ -215,6 +222,7 @@ class Library:
 
     def _change(self, after: dict[Element, str], sources: dict[str, Element]) -> None:
         """Take out of drives what leaves them, write down what is where, and put into drives what comes to them."""
+        self._check_open()
         before, sources_before = self.contents, self.sources
         leaving = [place for place in before if place.kind is Kind.DRIVE and after.get(place) != before[place]]
         if any(self.drives[place.number].tray.locked for place in leaving):
@@ -224,11 +232,12 @@ class Library:
             for place in leaving:
                 self.drives[place.number].take_out()
                 taken.append(place)
+            self._check_open()  # a drive may have kept this waiting
             self.contents, self.sources = after, sources
             self._save()
         except (CheckCondition, OSError):
             self.contents, self.sources = before, sources_before
-            for place in taken:
+            for place in () if self._closed else taken:
                 self.drives[place.number].insert(self._cartridges / before[place])
             raise
         for place, barcode in after.items():
@@ -288,6 +297,7 @@ class Library:
     def protect(self, barcode: str, protected: bool) -> None:
         """Move the switch of a cartridge, which is in no drive. Raises ValueError, OSError."""
         with self.lock:
+            self._check_open()
             if barcode not in self.barcodes():
                 raise ValueError(f"there is no cartridge {barcode} in {self.name} or on its shelf")
             place = self.find(barcode)
@@ -302,6 +312,7 @@ class Library:
     def _empty(self, place: Element | None) -> Element:
         if place is None:
             raise ValueError(f"all slots of {self.name} are full")
+        self._check_open()
         if place.kind is Kind.DRIVE or place.number >= self.counts[place.kind]:
             raise ValueError(f"{self.name} has no {place} to put a cartridge into")
         if place in self.contents:
