@@ -126,6 +126,12 @@ def _check_that_only_what_is_allowed_is_used(served: Api, tmp_path: Path) -> Non
         )
         assert answer.is_success, answer.text
         _make(client, "raid1", good / "a.img", good / "b.img", size=MiB)
+        (good / "harmless.img").symlink_to(served.state / "state.db")
+        for own in (served.state / "state.db", served.state / "keys" / "new", good / "harmless.img"):
+            for body in ({"path": str(own), "size": MiB}, {"stack": f"concat({own})"}):
+                assert "is the server's own" in client.put("/volumes/x", json=body).json()["detail"]
+            told = _make(client, "raid0", good / "a.img", own, size=MiB, status=409, options={"force": True})
+            assert "is the server's own" in told["detail"]
         for place in (bad, good / "link"):
             told = _make(client, "raid1", place / "a.img", place / "b.img", size=MiB, status=400)
             assert "may not be used here" in told["detail"]

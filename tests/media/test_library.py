@@ -517,7 +517,12 @@ def test_a_move_that_waited_while_the_library_was_closed_ends(tmp_path: Path, mo
     vault.move(Element(Kind.SLOT, 0), Element(Kind.DRIVE, 0))
     drive, there = vault.drives[0], (tmp_path / "library.elements.json").read_bytes()
     take_out = drive.take_out
-    monkeypatch.setattr(drive, "take_out", lambda: (vault.close(), take_out()))
+
+    def late() -> None:
+        vault.close()
+        take_out()
+
+    monkeypatch.setattr(drive, "take_out", late)
     with pytest.raises(OSError, match="not served here any more"):
         vault.move(Element(Kind.DRIVE, 0), Element(Kind.SLOT, 3))
     assert (tmp_path / "library.elements.json").read_bytes() == there

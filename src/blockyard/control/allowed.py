@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from blockyard.block.building import Layer
 from blockyard.block.records import RecordError, join, key
-from blockyard.control.errors import UsageError
+from blockyard.control.errors import UsageError, VolumeError
 from blockyard.control.stacks import expanded
 from blockyard.worker.configuration import Configuration
+
+# In the state directory; the databases with what SQLite has beside them
+_OWN = ("state.db", "history.db", "secrets.key", "api.key", "api.crt", "api.sock", "control.lock")
+_OWN_DIRECTORIES = ("keys", "units", "workers", "acme")
 
 
 def check_places(configuration: Configuration) -> None:
@@ -63,6 +68,17 @@ def is_allowed(configuration: Configuration, path: str) -> bool:
     wanted = () if configuration.api is None else configuration.api.paths
     real = os.path.realpath(path)
     return not wanted or any(os.path.commonpath([place, real]) == place for place in map(os.path.realpath, wanted))
+
+
+def check_not_own(state: Path, paths: Iterable[str]) -> None:
+    """Raises VolumeError for a file that the server keeps things of its own in: whoever writes to it would make it useless."""
+    for path in paths:
+        try:
+            below = Path(os.path.realpath(path)).relative_to(os.path.realpath(state)).parts
+        except ValueError:  # it is elsewhere
+            continue
+        if below and (below[0] in _OWN_DIRECTORIES or below[0].startswith(_OWN)):
+            raise VolumeError(f"{path} is the server's own: name another file")
 
 
 def _refusal(configuration: Configuration, path: str) -> str:

@@ -22,7 +22,7 @@ from blockyard.block.file import sync_directory
 from blockyard.block.layers import Opening
 from blockyard.block.size import MAX_VOLUME, Size
 from blockyard.block.stack import Call, StackError, Word, parse
-from blockyard.control.allowed import check_layer, check_paths, files_of
+from blockyard.control.allowed import check_layer, check_not_own, check_paths, files_of
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.stacks import check_claims, on_stack
 from blockyard.pool.names import check_volume_name
@@ -42,6 +42,7 @@ async def create(server: Server, request: Request) -> dict[str, str]:
     with _key(server, request) as text:
         layer = _understood(server, text)
         check_layer(server.configuration, layer)
+        check_not_own(server.options.state, files_of(layer))
         await asyncio.to_thread(_check_free, server, layer)
         with missing_files(files_of(layer), size):
             said = await _make(server, layer)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from blockyard.block.formats import RAW
 from blockyard.block.size import Size
+from blockyard.control.allowed import check_not_own
 from blockyard.control.errors import VolumeError
 from blockyard.control.hosts import without_hosts
 from blockyard.control.images import prepare_image
@@ -57,6 +58,8 @@ def settle(
     configuration = replace(configuration, volumes={**configuration.volumes, **expanded(configuration)})
     configuration = exported(configuration, catalogs, state, withheld)
     of_pools = described(configuration, catalogs)
+    claims = (claim.what for volume in configuration.volumes.values() for claim in volume.claims)
+    check_not_own(state.directory, (what.removeprefix("file:") for what in claims if what.startswith("file:")))
     backings: dict[str, Backing] = {}
     try:
         for name, volume in configuration.volumes.items():
