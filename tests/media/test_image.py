@@ -45,6 +45,7 @@ def export(cartridge: Path, target: Path) -> int:
 def test_the_file_is_what_simh_says(tmp_path: Path) -> None:
     cartridge = made(tmp_path, [b"abc", b"four", None, None])
     assert export(cartridge, tmp_path / "a.tap") == 4
+    assert (tmp_path / "a.tap").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "a.tap").read_bytes() == (
         b"\x03\0\0\0abc\0\x03\0\0\0" + b"\x04\0\0\0four\x04\0\0\0" + bytes(8) + b"\xff\xff\xff\xff"
     )

@@ -144,6 +144,7 @@ def test_what_is_exported_is_the_same_disc(tmp_path: Path) -> None:
     (tmp_path / ".y.bin.part").symlink_to(tmp_path / "mine")
     export(disc, tmp_path / "y.cue", seen.append)
     assert (tmp_path / "mine").read_bytes() == b"not the server's"
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("y.cue", "y.bin")} == {0o600}
     with pytest.raises(FileExistsError):
         export(disc, tmp_path / "y.cue", seen.append)
     assert (tmp_path / "y.bin").stat().st_size == 700 * 2352 == check(disc, tmp_path / "z.cue")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from blockyard.block.file import sync_directory
+from blockyard.block.file import create, sync_directory
 from blockyard.media import cartridge as cartridges
 from blockyard.media.cartridge import Cartridge, Description
 from blockyard.media.generations import Generation
@@ -28,7 +28,8 @@ Progress = Callable[[int, int], None]  # done, of how much
 
 
 def export(directory: Path, number: int, target: Path, progress: Progress) -> int:
-    """Write what is on a partition of a cartridge to a new file. Returns how many blocks and filemarks that is.
+    """Write what is on a partition of a cartridge to a new file, which others cannot read. Returns how many blocks and
+    filemarks that is.
 
     Raises OSError: EEXIST, ENOKEY where a block is encrypted, EBUSY where a drive has written over some. Then there is
     no such file.
@@ -36,7 +37,8 @@ def export(directory: Path, number: int, target: Path, progress: Progress) -> in
     description = cartridges.describe(directory)
     if number >= len(description.capacities):
         raise OSError(errno.EINVAL, f"It has no partition {number}", str(directory))
-    with target.open("xb") as file:
+    create(target, 0)
+    with target.open("r+b") as file:
         try:
             partition = Partition(cartridges.data_file(directory, description, number), read_only=True)
             try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from blockyard.block.file import sync_directory
+from blockyard.block.file import create, sync_directory
 from blockyard.optical.disc import Disc
 from blockyard.optical.kinds import BLOCK, FRAMES, SECONDS
 from blockyard.optical.layout import WHOLE, Form, Session, Track
@@ -62,13 +62,14 @@ def _is_sheet(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _new(path: Path, undo: contextlib.ExitStack) -> Iterator[BinaryIO]:
-    """A file that appears when it is whole and on stable storage."""
-    path.open("xb").close()
+    """A file that appears when it is whole and on stable storage; others cannot read it."""
+    create(path, 0)
     undo.callback(path.unlink, missing_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)  # of a copy that a crash has ended, or a link that somebody has put there
     undo.callback(part.unlink, missing_ok=True)
-    with part.open("xb") as file:
+    create(part, 0)
+    with part.open("r+b") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
