@@ -32,6 +32,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 soak: $(VENV)/.installed-dev packages
+	@tools/apt-packages tests/packaging/apt-packages.txt
 	$(BIN)/python -m pytest -m soak --timeout=0 $(PYTEST)
 
 bench: $(VENV)/.installed-dev packages
