@@ -26,11 +26,11 @@ from blockyard.control.difference import differences
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.gate import Gate
 from blockyard.control.history.recorder import History
-from blockyard.control.isns import Registrar, Targets
 from blockyard.control.managed import Adjust, Edit, Managed
 from blockyard.control.measurements import ask, measure
 from blockyard.control.metrics import Endpoint
 from blockyard.control.places import Places
+from blockyard.control.registration import Registration
 from blockyard.control.service import Nowhere, Service
 from blockyard.control.settling import Found, settle
 from blockyard.control.signals import Signals
@@ -39,7 +39,7 @@ from blockyard.control.supervisor import GRACE, Supervisor
 from blockyard.control.systemd import keep_watchdog, notify
 from blockyard.control.telemetry import Exports
 from blockyard.control.worker import Home
-from blockyard.iscsi.directory import Portal, portal_from
+from blockyard.iscsi.directory import Portal
 from blockyard.worker.configuration import Api, Configuration, PortalGroup, Settled
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Server:
         self._changing = asyncio.Lock()
         self._withheld: set[str] = set()  # volumes of pools that are not exported, as they are being deleted
         self._reloads: set[asyncio.Task[None]] = set()
-        self._registrar: Registrar | None = None
+        self._registration = Registration(options.state, lambda: self.settled)
         self._places = Places(Endpoint(partial(measure, self)), Nowhere() if service is None else service(self))
 
     @property
@@ -191,7 +191,7 @@ class Server:
                 if self.managed is not None:
                     self.managed.serves(self.configuration, options.arguments or {})
                 acceptor.start()
-                self._register(state)
+                self._registration.begin()
                 assert self._socket is not None
                 await self._socket.start()
                 async with self.unchanging():
@@ -209,8 +209,7 @@ class Server:
                 return
             gate.events.record("server-stopped", "stopping: initiators are asked to log out")
             notify(STOPPING="1", STATUS="Waiting for initiators to log out, then flushing")
-            if self._registrar is not None:
-                await self._registrar.close()
+            await self._registration.end()
             await supervisor.keep({})
             await self._places.service.stop()
             await acceptor.close()
@@ -248,36 +247,6 @@ class Server:
 
     def _status(self) -> str:
         return f"Serving {_count(len(self.settled.targets), 'target')}"
-
-    def _register(self, state: State) -> None:
-        """Keep the targets registered with an iSNS server from now on, where there is to be one."""
-        isns = self.settled.isns
-        if isns is None:
-            self._registrar = None
-            return
-        entity = isns.entity or state.default_target_name().partition(":")[2]
-        self._registrar = Registrar(portal_from(isns.server), entity, self._registered)
-        self._registrar.start()
-
-    def _registered(self) -> Targets:
-        """What an iSNS server is told."""
-        groups = {
-            tag: [portal_from(text) for text in group.portals] for tag, group in self.settled.portal_groups.items()
-        }
-        return [
-            (target.name, target.alias, [(portal, tag) for tag in target.portal_groups for portal in groups[tag]])
-            for target in self.settled.targets.values()
-        ]
-
-    async def _register_again(self, before: Settled) -> None:
-        """Targets, portals or the iSNS server itself have changed."""
-        if self.settled.isns != before.isns:
-            if self._registrar is not None:
-                await self._registrar.close()
-            with contextlib.closing(State(self.options.state)) as state:
-                self._register(state)
-        elif self._registrar is not None:
-            self._registrar.changed()
 
     # ---- changes while it runs
 
@@ -404,7 +373,7 @@ class Server:
             for sock in gone:
                 await self._acceptor.cease(sock)
             await self._acceptor.drop_stranded()
-            await self._register_again(before)
+            await self._registration.changed(before)
             self._deliveries.configure(configuration.events)
             self._exports.configure(configuration.telemetry)
 
