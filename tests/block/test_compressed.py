@@ -279,6 +279,17 @@ def test_threads(tmp_path: Path) -> None:
     device.close()
 
 
+def test_the_segment_that_is_written_to_is_not_emptied(tmp_path: Path) -> None:
+    """Who waited for his turn to empty it finds it in use again."""
+    device = made(tmp_path / "disk", size=4 << 20, chunk=Size(CHUNK), level=1)
+    device.pwritev([pattern(1, 4096)], 0)
+    device.log.empty(device.log._current)
+    device.pwritev([pattern(2, 4096)], CHUNK)
+    assert read(device, 0, 4096) == pattern(1, 4096)
+    assert read(device, CHUNK, 4096) == pattern(2, 4096)
+    device.close()
+
+
 def test_damage_is_an_error_and_nothing_else(tmp_path: Path) -> None:
     device = made(tmp_path / "disk", chunk=Size(CHUNK))
     device.pwritev([TEXT[: 64 * CHUNK]], 0)

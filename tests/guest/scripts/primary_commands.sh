@@ -23,11 +23,11 @@ for page in $(sg_logs --page=0 --no_inq "$sda" | awk '/^ *0x/{print $1}'); do
 done
 must sg_logs --all "$sda"
 must sg_logs -ll "$sda"
-must dd if="$sda" of=/dev/null bs=64k count=16 iflag=direct status=none
+must dd if="$sda" of=/dev/null bs=1M count=8 iflag=direct status=none
 must sg_logs --page=3 --reset "$sda"
 sg_logs --page=3 --no_inq "$sda" | tee /tmp/read
-left=$(awk '/Total bytes processed/{print $NF}' /tmp/read) # udev may have read a little meanwhile
-[ "$left" -lt 1048576 ] || fail "LOG SELECT has reset nothing"
+left=$(awk '/Total bytes processed/{print $NF}' /tmp/read) # udev may have read some of it meanwhile, and ahead
+[ "$left" -lt 8388608 ] || fail "LOG SELECT has reset nothing"
 
 step "self-tests"
 must sg_senddiag --list "$sda"

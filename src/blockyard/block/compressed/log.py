@@ -173,9 +173,9 @@ class Log:
         if segment is None or segment.entries == ENTRIES or segment.end + sectors > SECTORS:
             number = self._new_segment()
             segment = Segment()
-            with self.lock:
+            with self.lock:  # both at once: an empty segment that is not written to is one to be emptied
                 self.segments[number] = segment
-            self._current = number
+                self._current = number
         return self._current, segment
 
     def _new_segment(self) -> int:
@@ -214,9 +214,13 @@ class Log:
         return number if number is not None and live[number] <= most * SECTORS else None
 
     def empty(self, number: int) -> None:
-        """Move what is alive in a segment, and have the segment free. Raises OSError; then it stays in use."""
+        """Move what is alive in a segment, and have the segment free; not the one that is written to.
+
+        Raises OSError; then it stays in use.
+        """
         with self._emptying:
-            segment = self.segments.get(number)
+            with self.lock:  # somebody may have emptied it meanwhile, and it may be in use again
+                segment = None if number == self._current else self.segments.get(number)
             if segment is not None:
                 self._empty(number, segment)
 
