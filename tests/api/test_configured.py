@@ -194,3 +194,16 @@ def test_what_no_target_shows_can_be_looked_at_and_deleted(
         assert client.delete(where).status_code == 428
         assert client.delete(where, headers={"If-Match": seen.headers["etag"]}).status_code == 204
         assert client.get(where).status_code == 404
+
+
+def test_what_looks_at_an_etag_says_so_in_the_document(shared: Api) -> None:
+    with shared.local() as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    told = [
+        {"412", "428"} <= operation["responses"].keys()
+        for path in paths.values()
+        for operation in path.values()
+        if any(parameter["name"].lower() == "if-match" for parameter in operation.get("parameters", ()))
+    ]
+    assert len(told) > 20
+    assert all(told)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, FastAPI, Request
 
 from blockyard.api.context import Context
+from blockyard.api.etags import Conditional
 from blockyard.api.guard import CSRF, UNPROVED, unauthorized
 from blockyard.api.problems import Refused, not_found, responses
 from blockyard.control.roles import Identity, Role
@@ -162,7 +163,8 @@ class Routes:
             problems.append(415)
 
         def add(function: F) -> F:
-            if "if_match" in inspect.signature(function).parameters:
+            taken = inspect.signature(function).parameters.values()
+            if any(each.name == "if_match" or each.annotation in (Conditional, "Conditional") for each in taken):
                 problems.extend((404, 412, 428))
             name = more.pop("name", function.__name__)
             described = {"name": name, "operation_id": name, "summary": name.replace("_", " "), "description": text}
