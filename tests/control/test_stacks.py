@@ -365,7 +365,10 @@ def test_a_stack_that_is_gone_does_not_take_the_rest_with_it(files: Path, serve:
     with connect(server.url(), timeout=60) as lun:
         assert lun.read(0, 1) == b"\1" * 512
         assert status(files / "state")["volumes"]["b"]["size"] == 0
-        assert "b is not served, as it cannot be opened" in blockyard(files / "state", "events")
+        end = time.monotonic() + 60
+        while "b is not served, as it cannot be opened" not in blockyard(files / "state", "events"):
+            assert time.monotonic() < end, "no event"  # they are written once a second
+            time.sleep(0.2)
         (files / "away").rename(files / "b.img")
         end = time.monotonic() + 60
         while not status(files / "state")["volumes"]["b"]["size"] and time.monotonic() < end:

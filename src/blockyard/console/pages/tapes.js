@@ -63,17 +63,18 @@ function flags(row) {
 
 export function Library({ library, me, onDone }) {
   const [dialog, open] = useDialog();
-  const cartridges = useData(() => get(`${path('libraries', library.name)}/cartridges`), [library.name], ['event', 'jobs']);
+  const hidden = !library.targets.length;
+  const cartridges = useData(async () => (hidden ? [] : get(`${path('libraries', library.name)}/cartridges`)), [library.name, hidden], ['event', 'jobs']);
   const { jobs } = useLive('jobs');
   const done = () => { cartridges.reload(); onDone(); };
   const button = (text, make) => html`<button type="button" class="small" aria-label=${`${text}: ${library.name}`} onClick=${() => open(make)}>${text}</button>`;
-  const actions = me.role !== 'viewer' && html`${button('New cartridge', (close) => html`<${NewCartridge} library=${library} onClose=${close} onDone=${done} />`)}
-    ${me.role === 'admin' && button('Import', (close) => html`<${Import} library=${library} onClose=${close} />`)}
+  const actions = me.role !== 'viewer' && html`${!hidden && button('New cartridge', (close) => html`<${NewCartridge} library=${library} onClose=${close} onDone=${done} />`)}
+    ${me.role === 'admin' && !hidden && button('Import', (close) => html`<${Import} library=${library} onClose=${close} />`)}
     ${me.role === 'admin' && button('Remove', (close) => html`<${DeleteDialog} what="library" name=${library.name} text="Hosts lose it. Its cartridges stay in their directory." onDelete=${async () => { await takeOut('libraries', library.name, library.targets); onDone(); }} onClose=${close} />`)}`;
   return html`<${Card} title=${`Tape library ${library.name}`} note=${`${library.model}, ${library.slots} slots`} actions=${actions}>${dialog}<div class="stack">
     <div class="row">${library.drives.map((drive) => html`<${Pill} mood=${drive.cartridge ? 'good' : ''}>${drive.element}: ${drive.cartridge ?? 'empty'}</${Pill}>`)}</div>
-    <${Loaded} of=${cartridges}>${(list) => html`<${Table} label=${`Cartridges of ${library.name}`} rows=${list} keyOf=${(row) => row.barcode} columns=${[['Barcode', (row) => html`<code>${row.barcode}</code>`], ['Where', (row) => row.element ?? 'outside'], ['Kind', flags, { extra: true }],
+    ${hidden ? html`<p class="note">No target shows it: make it the library of one.</p>` : html`<${Loaded} of=${cartridges}>${(list) => html`<${Table} label=${`Cartridges of ${library.name}`} rows=${list} keyOf=${(row) => row.barcode} columns=${[['Barcode', (row) => html`<code>${row.barcode}</code>`], ['Where', (row) => row.element ?? 'outside'], ['Kind', flags, { extra: true }],
       ['Used', (row) => (row.capacity ? `${bytes(row.used)} of ${bytes(row.capacity)}` : '–'), { number: true, extra: true }],
-      ['', (row) => me.role !== 'viewer' && html`<${Actions} library=${library} cartridge=${row} me=${me} open=${open} onDone=${done} />`]]} empty="No cartridge yet." />`}</${Loaded}>
+      ['', (row) => me.role !== 'viewer' && html`<${Actions} library=${library} cartridge=${row} me=${me} open=${open} onDone=${done} />`]]} empty="No cartridge yet." />`}</${Loaded}>`}
     <${Copies} jobs=${jobs.filter((job) => job.library === library.name)} of=${library.name} canCancel=${me.role !== 'viewer'} /></div></${Card}>`;
 }
