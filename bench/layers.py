@@ -54,7 +54,9 @@ class Stack(Served):
         disk, fast, key = self.file, self.file.with_suffix(".fast"), self.file.with_suffix(".key")
         create_file(disk, _SIZE + _HEADER * (self.name == "luks"))
         if self.name == "ssd-cache":
-            create_file(fast, 3 * _SIZE)
+            create_file(
+                fast, 6 * _SIZE
+            )  # so that all of the disk is less than a quarter of what may be dirty: nothing is written back yet
             create_layer(f"ssd-cache({disk}, {fast})", Opening())
         elif self.name == "luks":
             key.write_bytes(os.urandom(32))

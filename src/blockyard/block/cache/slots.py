@@ -29,7 +29,7 @@ from blockyard.block.cache.fifo import MOST, NOTHING, Fifo
 from blockyard.block.cache.layout import CLEAN_ENTRY, DIRTY_ENTRY, ENTRIES, ENTRY, PAGE, Superblock, pack_entry
 
 FREE, DIRTY, OLD, WRITTEN, CLEARED, CLEAN = range(6)
-_MANY_OLD = 4096
+_MANY_OLD = 16384
 REGION = 12  # bits of a line number within its region: dirty lines are kept by regions, to be written in order
 _NO_ENTRY = bytes(ENTRY.size)
 MEMORY = (
