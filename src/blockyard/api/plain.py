@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blockyard.control.portals import check_free, listen
-from blockyard.iscsi.directory import portal_from
+from blockyard.control.portals import OneSocket
 
 if TYPE_CHECKING:
     from blockyard.api.http import Site
@@ -50,30 +48,14 @@ async def _send(scope: Any, send: Any, status: HTTPStatus, body: bytes, *more: t
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
-class Plain:
-    """At most one socket, which may change while it serves."""
+class Plain(OneSocket):
+    """Answers at one socket."""
 
     def __init__(self, state: Path) -> None:
+        super().__init__("api.http")
         self._state = state
-        self._listen = ""
-        self._sock: socket.socket | None = None
         self._site: Site | None = None
         self._https: int | None = None  # the port to lead to
-
-    def prepare(self, address: str) -> socket.socket | None:
-        """The socket that is to be listened on, None where that stays as it is or ends. Raises PortalError."""
-        if address in ("", self._listen):
-            return None
-        portal = portal_from(address)
-        if self._listen:
-            check_free(portal, [portal_from(self._listen)])
-        return listen(portal, "api.http")[0]
-
-    def commit(self, address: str, sock: socket.socket | None) -> None:
-        """Take over what was prepared for this address."""
-        if address != self._listen:
-            self.close()
-            self._listen, self._sock = address, sock
 
     async def start(self, https: int | None) -> None:
         """Answer from now on, and lead to HTTPS at that port, if it is anywhere."""
@@ -84,12 +66,12 @@ class Plain:
             self._site = Site(self._answer)
             await self._site.listen(self._sock, None, loopback=False)
 
-    def close(self) -> None:
+    def _end(self) -> None:
         if self._site is not None:
             self._site.close()
         elif self._sock is not None:
             self._sock.close()
-        self._listen, self._sock, self._site = "", None, None
+        self._site = None
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":

@@ -84,7 +84,7 @@ class ApiService:
             lines.append(f"  to make the first account from another machine: {context.setup_code}")
         return "\n".join(lines) + "\n\n"
 
-    # ---- where it listens
+    # ---- where it listens; certificates are loaded late, with cryptography.x509, which takes long and few need
 
     def prepare(self, wanted: Api | None) -> Place:
         """Raises PortalError, or StateError for a certificate that cannot be used."""
@@ -117,7 +117,7 @@ class ApiService:
         """What encrypts; None on loopback, unless there is a certificate for it. Raises StateError."""
         if portal.loopback and not wanted.certificate:
             return None
-        from blockyard.api import certificates  # noqa: PLC0415  # which loads cryptography.x509: few need it
+        from blockyard.api import certificates  # noqa: PLC0415
 
         return certificates.context(*self._files(wanted))
 

@@ -11,15 +11,13 @@ import asyncio
 import contextlib
 import logging
 import re
-import socket
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from blockyard.control.exposition import Measured
-from blockyard.control.portals import check_free, listen
-from blockyard.iscsi.directory import portal_from
+from blockyard.control.portals import OneSocket
 
 log = logging.getLogger(__name__)
 
@@ -49,48 +47,31 @@ class _Request(NamedTuple):
     openmetrics: bool
 
 
-class Endpoint:
-    """At most one listening socket, which may change while it serves. `measure` is asked for each answer."""
+class Endpoint(OneSocket):
+    """Answers at one socket. `measure` is asked for each answer."""
 
     def __init__(self, measure: Callable[[], Awaitable[Measured]]) -> None:
+        super().__init__("--metrics or metrics.listen")
         self._measure = measure
-        self._listen = ""
-        self._sock: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._clients: dict[asyncio.Task[None], None] = {}  # in the order in which they came
         self._measuring: asyncio.Task[Measured] | None = None
 
     # ---- where it listens
 
-    def prepare(self, address: str) -> socket.socket | None:
-        """The socket that is to be listened on, None where that stays as it is or ends. Raises PortalError."""
-        if address in ("", self._listen):
-            return None
-        portal = portal_from(address)
-        if self._listen:
-            check_free(portal, [portal_from(self._listen)])
-        return listen(portal, "--metrics or metrics.listen")[0]
-
-    def commit(self, address: str, sock: socket.socket | None) -> None:
-        """Take over what was prepared for this address."""
-        if address != self._listen:
-            self.close()
-            self._listen, self._sock = address, sock
-
     async def start(self) -> None:
         """Answer from now on, where there is a socket that is not served yet."""
         if self._sock is not None and self._server is None:
             self._server = await asyncio.start_server(self._connected, sock=self._sock, limit=_HEAD_LIMIT)
 
-    def close(self) -> None:
-        """Listen no more, and let go of all clients."""
+    def _end(self) -> None:
         for task in self._clients:
             task.cancel()
         if self._server is not None:
             self._server.close()
         elif self._sock is not None:
             self._sock.close()
-        self._listen, self._sock, self._server = "", None, None
+        self._server = None
 
     # ---- clients
 

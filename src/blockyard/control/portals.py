@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -156,6 +157,39 @@ def listen(portal: Portal, option: str = "--portal") -> tuple[socket.socket, Por
         raise PortalError(_explain(portal, error, option)) from error
     sock.setblocking(False)
     return sock, Portal(portal.address, sock.getsockname()[1])
+
+
+class OneSocket(ABC):
+    """What listens on at most one socket, which may change while it serves. `option` says in errors where it was asked for."""
+
+    def __init__(self, option: str) -> None:
+        self._option = option
+        self._listen = ""
+        self._sock: socket.socket | None = None
+
+    def prepare(self, address: str) -> socket.socket | None:
+        """The socket that is to be listened on, None where that stays as it is or ends. Raises PortalError."""
+        if address in ("", self._listen):
+            return None
+        portal = portal_from(address)
+        if self._listen:
+            check_free(portal, [portal_from(self._listen)])
+        return listen(portal, self._option)[0]
+
+    def commit(self, address: str, sock: socket.socket | None) -> None:
+        """Take over what was prepared for this address."""
+        if address != self._listen:
+            self.close()
+            self._listen, self._sock = address, sock
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._end()
+        self._listen, self._sock = "", None
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Close `_sock`, or what serves on it, and let go of whoever is being answered."""
 
 
 def _explain(portal: Portal, error: OSError, option: str) -> str:
