@@ -5,7 +5,7 @@ Who makes one for a target that was everybody's makes it that host's; and when t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Literal
@@ -239,10 +239,8 @@ def _with_luns(configuration: Configuration, seen: Mapping, luns: dict[int, str]
     """Its host sees these from now on; others that share its rule, what they saw."""
     own = replace(seen.rule, luns=luns, hosts=(seen.host,))
     rest = _without(seen.rule, seen.host)
-    instead: Callable[[Rule], tuple[Rule, ...]] = lambda rule: (  # noqa: E731
-        (own, *([rest] if rest else [])) if rule is seen.rule else (rule,)
-    )
-    access = tuple(each for rule in seen.target.access for each in instead(rule))
+    instead = (own,) if rest is None else (own, rest)
+    access = tuple(each for rule in seen.target.access for each in (instead if rule is seen.rule else (rule,)))
     return _with(configuration, replace(seen.target, access=access))
 
 
