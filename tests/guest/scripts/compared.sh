@@ -13,7 +13,6 @@ must iscsiadm -m node -T $lio -p 127.0.0.1 --login
 discover
 patient
 login
-udevadm settle
 reference=$(readlink -f /dev/disk/by-path/ip-127.0.0.1:3260-iscsi-$lio-lun-0)
 ours=$(disk 0)
 [ -b "$reference" ] && [ -b "$ours" ] || fail "no disks: $reference $ours"

@@ -3,7 +3,7 @@
 discover
 patient
 must iscsiadm -m node -T "$IQN" --login
-udevadm settle
+settle
 a=$(disk 0) b=$(disk 1)
 second=$(readlink -f "/dev/disk/by-path/ip-$PORTAL_2:3260-iscsi-$IQN-lun-0")
 [ -b "$second" ] && [ "$second" != "$a" ] || fail "no second path"

@@ -5,7 +5,7 @@ must iscsiadm -m iface -I node2 -o update -n iface.initiatorname -v iqn.2024-01.
 must iscsiadm -m discovery -t sendtargets -p "$PORTAL" -I default -I node2
 set_node "node.session.timeo.replacement_timeout" 20
 must iscsiadm -m node -T "$IQN" -p "$PORTAL" --login
-must udevadm settle
+settle
 of_session() { basename "$(ls -d /sys/class/iscsi_session/session*"$1"/device/target*/*:*:*:0/block/* | head -1)"; }
 session_of() { grep -lx "$1" /sys/class/iscsi_session/session*/initiatorname | grep -o 'session[0-9]*' | tail -1 | tr -dc 0-9; }
 node1=/dev/$(of_session "$(session_of iqn.2024-01.test.guest:initiator)")
@@ -53,7 +53,7 @@ done
 key1=c0de000${node1#/dev/sd} key2=c0de000${node2#/dev/sd}
 out --reserve --param-rk="$key1" --prout-type=5 "$node1"
 check "$node2" yes yes
-must udevadm settle # what udev reads would be among what is aborted
+settle # what udev reads would be among what is aborted
 in_flight() { [ "$(awk '{ print $1 + $2 }' "/sys/block/${node2#/dev/}/inflight")" -gt 0 ]; }
 for _ in $(seq 6); do (while dd if=/dev/zero of="$node2" bs=256k count=8 oflag=direct status=none 2>/dev/null; do :; done) & done
 until in_flight; do :; done

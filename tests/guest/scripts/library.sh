@@ -16,7 +16,29 @@ set_node() { must iscsiadm -m node -T "$IQN" -o update -n "$1" -v "$2"; }
 # the host that stalls is not what most tests are about.
 patient() { set_node node.session.timeo.replacement_timeout 120; }
 
-login() { must iscsiadm -m node -T "$IQN" -p "${1:-$PORTAL}" --login; must udevadm settle; }
+# in_udev: whether udev has done with each disk and optical drive that the scan has found
+in_udev() {
+  local device type number
+  for device in /sys/bus/scsi/devices/[0-9]*:*; do
+    read -r type 2>/dev/null <"$device/type" || continue # it has gone meanwhile
+    case $type in 0 | 5) ;; *) continue ;; esac
+    read -r number 2>/dev/null <"$(echo "$device"/block/*/dev)" && [ -e "/run/udev/data/b$number" ] || return 1
+  done
+}
+
+# Wait for what udev does. The driver looks at a disk after the scan has ended (sd probes asynchronously), so that
+# udev may have nothing to do yet when it is asked first.
+settle() {
+  local try
+  must udevadm settle
+  for try in $(seq 600); do
+    if in_udev; then must udevadm settle; return; fi
+    sleep 0.1
+  done
+  fail "udev does not know each disk: $(ls -d /sys/bus/scsi/devices/*/block/* /run/udev/data/b*)"
+}
+
+login() { must iscsiadm -m node -T "$IQN" -p "${1:-$PORTAL}" --login; settle; }
 logout() { must iscsiadm -m node -T "$IQN" --logout; }
 
 # disk LUN: the device of a LUN of the target, e.g. /dev/sda

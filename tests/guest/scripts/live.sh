@@ -14,7 +14,7 @@ eventually() { # eventually SECONDS COMMAND...
 told() { dmesg | grep -qi "$1"; }
 logged() { grep -qi "$1" /tmp/messages; }
 # The kernel does nothing about such unit attentions but log them: to look anew is the administrator's.
-rescan() { must iscsiadm -m node -T "$IQN" --rescan >/dev/null; must udevadm settle; }
+rescan() { must iscsiadm -m node -T "$IQN" --rescan >/dev/null; settle; }
 written() { # written DISK: a mebibyte that comes back as it was
   head -c 1M /dev/urandom >/tmp/random
   must dd if=/tmp/random of="$1" bs=256k oflag=direct status=none
@@ -27,7 +27,7 @@ must iscsiadm -m node -T "$MOVED" -p "$PORTAL" --login
 connection=$(echo /sys/class/iscsi_connection/connection*)
 [ "$(cat "$connection/persistent_address")" = "$PORTAL" ] || fail "did not begin where it was told to"
 [ "$(cat "$connection/address")" = "$ELSEWHERE" ] || fail "the redirection was not followed"
-must udevadm settle
+settle
 must sg_turs "$(readlink -f /dev/disk/by-path/ip-*-iscsi-"$MOVED"-lun-0)"
 must iscsiadm -m node -T "$MOVED" -p "$PORTAL" --logout
 

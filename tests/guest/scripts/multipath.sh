@@ -7,7 +7,7 @@ set_node node.session.timeo.replacement_timeout 2
 set_node 'node.conn[0].timeo.noop_out_interval' 1
 set_node 'node.conn[0].timeo.noop_out_timeout' 2
 must iscsiadm -m node -T "$IQN" --login
-must udevadm settle
+settle
 [ "$(lsscsi | grep -c BLOCKYRD)" = "$PATHS" ] || fail "not $PATHS paths: $(lsscsi)"
 multipathd -d -v2 >/tmp/multipathd.log 2>&1 &
 eventually() { # eventually SECONDS COMMAND...

@@ -1,7 +1,7 @@
 # What a new user does: pastes the lines for Linux that the server has printed, makes a file system and mounts it.
 echo "$PASTED"
 eval "$PASTED" || fail "what the server says to paste"
-udevadm settle
+settle
 sda=$(readlink -f /dev/disk/by-path/*-iscsi-*-lun-0)
 [ -b "$sda" ] || fail "there is no disk"
 must mkfs.ext4 -q -F "$sda"

@@ -78,7 +78,7 @@ for control in 0 1 2 3; do must sg_modes --control=$control --all "$sda"; done
 must sg_modes --maxlen=252 --six "$sda"
 must sg_wr_mode --page=8 --contents=0,0,0,0 --mask=0,0,4,0 --save "$sda" # WCE=0
 must sg_modes --page=8 --control=3 --hex "$sda"
-udevadm settle
+settle
 
 step "informational exceptions"
 must sg_wr_mode --page=1c --contents=0,0,4,6 --mask=0,0,c,f "$sda" # TEST, MRIE 6

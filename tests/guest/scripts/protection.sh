@@ -4,7 +4,6 @@ patient
 login
 disk=$(disk 0)
 generic=/dev/$(ls "/sys/block/$(basename "$disk")/device/scsi_generic")
-udevadm settle
 head -c 512 /dev/zero >/tmp/zeros # whose CRC is 0
 
 # block FILE GUARD TAG REFERENCE: zeros with protection information, in hexadecimal

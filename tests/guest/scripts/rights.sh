@@ -47,7 +47,7 @@ login_as() { # INTERFACE USER SECRET
     must iscsiadm -m node -T "$IQN" -I "$1" -o update -n "node.session.auth.${pair%%=*}" -v "${pair#*=}"
   done
   must iscsiadm -m node -T "$IQN" -p "$PORTAL" -I "$1" --login >/dev/null
-  must udevadm settle
+  settle
 }
 all_disks() { ls -d /sys/block/sd* 2>/dev/null | sed 's|/sys/block/|/dev/|' | sort; }
 

@@ -59,7 +59,6 @@ names=$(for lun in 0 1 2; do scsi_id --whitelisted --device="$(disk $lun)"; done
 [ "$names" = 3 ] || fail "three LUNs have $names names"
 first=$(scsi_id --whitelisted --device="$sda")
 login 192.168.78.1
-udevadm settle
 lsscsi
 [ "$(scsi_id --whitelisted --device="$(PORTAL=192.168.78.1 disk 0)")" = "$first" ] || fail "the other path shows another disk"
 

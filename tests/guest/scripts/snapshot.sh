@@ -23,7 +23,7 @@ begin_load /mnt/volume --size=16m --loops=200 --time_based --runtime=6 --fsync=6
 written
 mark "snapshot"
 must iscsiadm -m session --rescan
-must udevadm settle
+settle
 snapshot=$(disk 1)
 [ "$(blockdev --getro "$snapshot")" = 1 ] || fail "the snapshot can be written"
 was=$(image "$snapshot")
@@ -35,7 +35,7 @@ must umount /mnt/snapshot
 step "clone"
 mark "clone"
 must iscsiadm -m session --rescan
-must udevadm settle
+settle
 clone=$(disk 2)
 e2fsck -fy "$clone" >/tmp/e2fsck 2>&1
 [ $? -le 1 ] || fail "the clone cannot be mended: $(cat /tmp/e2fsck)"
