@@ -24,7 +24,7 @@ def test_what_there_is_and_what_is_used(tmp_path: Path) -> None:
     _device(sysfs, "nvme0n1", 4096, queue__rotational="0\n", holders__md0="")
     _device(sysfs, "loop0", 2048)
     _device(sysfs, "sdb", 0)
-    _device(sysfs, "sdc", 2048, ro="1\n")
+    _device(sysfs, "sdc", 2048, ro="1\n", dev="8:32\n")
     by_id = dev / "disk" / "by-id"
     by_id.mkdir(parents=True)
     for link in ("ata-TALL_DISK_1", "wwn-0x5000000000000001"):
@@ -32,12 +32,23 @@ def test_what_there_is_and_what_is_used(tmp_path: Path) -> None:
     (dev / "sda").touch()
     (proc / "self").mkdir(parents=True)
     (proc / "self" / "mountinfo").write_text(f"36 25 8:1 / /home rw shared:1 - ext4 {dev}/sda1 rw\n")
+    udev = tmp_path / "run" / "udev" / "data"
+    udev.mkdir(parents=True)
+    (udev / "b8:32").write_text("I:1\nE:ID_FS_TYPE=zfs_member\nE:ID_FS_USAGE=raid\n")
     (proc / "swaps").write_text(f"Filename Type Size Used Priority\n{dev}/sdc partition 1 0 -2\n")
-    found = {each.name: each for each in block_devices(sysfs, dev, proc)}
+    found = {each.name: each for each in block_devices(sysfs, dev, proc, tmp_path / "run")}
     assert list(found) == ["sda", "sdc", "sda1", "nvme0n1"]
     assert found["sda"] == BlockDevice(
-        str(by_id / "ata-TALL_DISK_1"), "sda", 1 << 20, "TALL DISK", True, False, "has partitions"
+        str(by_id / "ata-TALL_DISK_1"),
+        "sda",
+        1 << 20,
+        "TALL DISK",
+        True,
+        False,
+        "sda1 is mounted on /home",
+        "partitions",
     )
     assert (found["sda1"].model, found["sda1"].used) == ("TALL DISK", "mounted on /home")
     assert (found["nvme0n1"].used, found["nvme0n1"].rotational) == ("part of md0", False)
+    assert (found["sdc"].holds, found["sdc"].number) == ("zfs_member", (8, 32))
     assert (found["sdc"].read_only, found["sdc"].used) == (True, "used for swapping")

@@ -50,12 +50,17 @@ def detect(below: Device) -> str:
     """The format of a file, by what it begins or ends with; "raw" for what is none of the images that are known."""
     first, last = bytearray(min(SECTOR, below.size)), bytearray(SECTOR)
     below.preadv([memoryview(first)], 0)
+    below.preadv([memoryview(last)], below.size - SECTOR)
+    return format_of(bytes(first), bytes(last))
+
+
+def format_of(first: bytes, last: bytes) -> str:
+    """The same, by its first and its last sector."""
     if first.startswith(SIGNATURE):
         return VHDX
-    below.preadv([memoryview(last)], below.size - SECTOR)
     if first.startswith(b"conectix") or last.startswith(b"conectix"):
         return VHD
-    return foreign.looks_like(bytes(first)) or ("dmg" if last.startswith(b"koly") else RAW)
+    return foreign.looks_like(first) or ("dmg" if last.startswith(b"koly") else RAW)
 
 
 def format_of_name(path: str | os.PathLike[str]) -> str:

@@ -17,7 +17,7 @@ from blockyard.control.stacks import expanded
 from blockyard.worker.configuration import Configuration
 
 # In the state directory; the databases with what SQLite has beside them
-_OWN = ("state.db", "history.db", "secrets.key", "api.key", "api.crt", "api.sock", "control.lock")
+_OWN = ("state.db", "history.db", "secrets.key", "api.key", "api.crt", "api.sock", "control.lock", "control.sock")
 _OWN_DIRECTORIES = ("keys", "units", "workers", "acme")
 
 
@@ -73,12 +73,17 @@ def is_allowed(configuration: Configuration, path: str) -> bool:
 def check_not_own(state: Path, paths: Iterable[str]) -> None:
     """Raises VolumeError for a file that the server keeps things of its own in: whoever writes to it would make it useless."""
     for path in paths:
-        try:
-            below = Path(os.path.realpath(path)).relative_to(os.path.realpath(state)).parts
-        except ValueError:  # it is elsewhere
-            continue
-        if below and (below[0] in _OWN_DIRECTORIES or below[0].startswith(_OWN)):
+        if is_own(state, path):
             raise VolumeError(f"{path} is the server's own: name another file")
+
+
+def is_own(state: Path, path: str) -> bool:
+    """Whether the server keeps things of its own there, wherever links lead."""
+    try:
+        below = Path(os.path.realpath(path)).relative_to(os.path.realpath(state)).parts
+    except ValueError:  # it is elsewhere
+        return False
+    return bool(below) and (below[0] in _OWN_DIRECTORIES or below[0].startswith(_OWN))
 
 
 def _refusal(configuration: Configuration, path: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from blockyard.block.traces import LOOKED_AT, holds
 
 _SECTOR = 512  # what sysfs counts sizes in, whatever the device has
 _NOT_DISKS = ("ram", "zram", "loop", "nbd", "sr", "fd")  # loop devices are shown when something is behind them
@@ -23,10 +25,12 @@ class BlockDevice:
     rotational: bool
     read_only: bool
     used: str  # what by; "": nobody that the kernel knows of
+    holds: str = ""  # what somebody has left on it; "": nothing that is known
+    number: tuple[int, int] = (0, 0)  # major and minor
 
 
 def block_devices(
-    sysfs: Path = Path("/sys"), dev: Path = Path("/dev"), proc: Path = Path("/proc")
+    sysfs: Path = Path("/sys"), dev: Path = Path("/dev"), proc: Path = Path("/proc"), run: Path = Path("/run")
 ) -> list[BlockDevice]:
     """All that have a medium, by name."""
     lasting = dict(_lasting(dev / "disk" / "by-id"))
@@ -39,6 +43,8 @@ def block_devices(
         if not size or (directory.name.startswith(_NOT_DISKS) and not (directory / "loop").exists()):
             continue
         disk = directory.resolve().parent if (directory / "partition").exists() else directory
+        major, _, minor = _text(directory / "dev").partition(":")
+        used = busy.get(directory.name, "") or _held(directory) or _by_partitions(directory, busy)
         found.append(
             BlockDevice(
                 lasting.get(directory.name, str(dev / directory.name)),
@@ -47,7 +53,9 @@ def block_devices(
                 _text(disk / "device" / "model"),
                 _text(disk / "queue" / "rotational") == "1",
                 _text(directory / "ro") == "1",
-                busy.get(directory.name, "") or _held(directory),
+                used,
+                "partitions" if any(_partitions(directory)) else _holds(directory.name, f"{major}:{minor}", dev, run),
+                (int(major or 0), int(minor or 0)),
             )
         )
     return found
@@ -61,12 +69,38 @@ def _text(path: Path) -> str:
 
 
 def _held(directory: Path) -> str:
-    """By other devices, such as md and dm, or by its own partitions."""
+    """By other devices, such as md and dm."""
     holders = directory / "holders"
     names = sorted(each.name for each in holders.iterdir()) if holders.is_dir() else []
-    if names:
-        return f"part of {', '.join(names)}"
-    return "has partitions" if any((each / "partition").exists() for each in directory.iterdir()) else ""
+    return f"part of {', '.join(names)}" if names else ""
+
+
+def _partitions(disk: Path) -> Iterator[Path]:
+    return (each for each in sorted(disk.iterdir()) if (each / "partition").exists())
+
+
+def _by_partitions(disk: Path, busy: Mapping[str, str]) -> str:
+    """Whoever has a part of a disk would lose it with the whole."""
+    found = ((each.name, busy.get(each.name, "") or _held(each)) for each in _partitions(disk))
+    return next((f"{name} is {how}" for name, how in found if how), "")
+
+
+def _holds(name: str, number: str, dev: Path, run: Path) -> str:
+    """As udev has seen it; where there is no udev, as it looks now."""
+    known = _text(run / "udev" / "data" / f"b{number}").splitlines()
+    if known:
+        told = dict(line[2:].partition("=")[::2] for line in known if line.startswith("E:"))
+        return told.get("ID_FS_TYPE", "") or ("partitions" if told.get("ID_PART_TABLE_TYPE") else "")
+    try:
+        fd = os.open(dev / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return holds(os.pread(fd, LOOKED_AT, 0))
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
 
 
 def _lasting(directory: Path) -> Iterator[tuple[str, str]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import asdict
-
 from pydantic import BaseModel, Field
 
+from blockyard.api.aside import aside
 from blockyard.api.security import Here, Routes
 from blockyard.control.allowed import is_allowed
 from blockyard.control.devices import block_devices
 from blockyard.control.roles import Role
+from blockyard.control.uses import Uses
+from blockyard.worker.configuration import Configuration, Settled
 
 routes = Routes("devices")
 
@@ -23,20 +23,31 @@ class Device(BaseModel):
     rotational: bool
     read_only: bool
     used: str = Field(description="by what; empty: by nobody that is known of")
+    holds: str = Field(
+        description="what somebody has left on it, such as partitions or a file system; empty: nothing that is known"
+    )
 
 
 @routes.get("/devices", Role.ADMIN)
 async def list_devices(here: Here) -> list[Device]:
     """The disks and partitions that may be used (api.paths), and what of them is in use."""
-    configuration = here.server.configuration
-    taken = {
-        claim.what.removeprefix("file:"): name
-        for name, volume in here.server.settled.volumes.items()
-        for claim in volume.claims
-    }
-    found = [each for each in await asyncio.to_thread(block_devices) if is_allowed(configuration, each.path)]
-    told = [Device(**asdict(each)) for each in found]
-    for each in told:
-        volume = taken.get(each.path) or taken.get(f"/dev/{each.name}")
-        each.used = f"volume {volume}" if volume else each.used
-    return told
+    server = here.server
+    return await aside(lambda: _devices(server.configuration, server.settled))
+
+
+def _devices(configuration: Configuration, settled: Settled) -> list[Device]:
+    uses = Uses(settled)
+    return [
+        Device(
+            path=each.path,
+            name=each.name,
+            size=each.size,
+            model=each.model,
+            rotational=each.rotational,
+            read_only=each.read_only,
+            used=uses.of_device(each.path) or each.used,
+            holds=each.holds,
+        )
+        for each in block_devices()
+        if is_allowed(configuration, each.path)
+    ]
