@@ -122,3 +122,23 @@ def test_copies_of_cartridges_are_jobs(api: ApiFactory, tmp_path: Path) -> None:
     served.account("operator", Role.OPERATOR)
     with logged_in(served, "operator") as operator:
         assert operator.post(f"{where}/export-image", json={"file": "/x.tap"}).status_code == 403
+        assert operator.delete(where).status_code == 403
+        assert "in drive-1: move it" in problem(operator.post(f"{where}/label", json={"barcode": "B00001L8"}))
+        assert operator.post("/libraries/vault/move", json={"source": "A00001L8", "destination": "io-1"}).is_success
+        assert "is no barcode" in problem(operator.post(f"{where}/label", json={"barcode": "../x"}))
+        labelled = operator.post(f"{where}/label", json={"barcode": "B00001L8"})
+        assert (labelled.json()["barcode"], labelled.json()["element"]) == ("B00001L8", "io-1")
+        where = labelled.headers["Location"].removeprefix("/api/v1")
+        assert operator.get(where).json()["barcode"] == "B00001L8"
+    with served.local() as client:
+        seen = client.get(where).headers["ETag"]
+        assert client.post("/libraries/vault/move", json={"source": "io-1", "destination": "slot-2"}).is_success
+        assert client.delete(where, headers={"If-Match": seen}).status_code == 412
+        assert client.delete(where).status_code == 204
+        assert client.get(where).status_code == 404
+
+        def told() -> set[str]:
+            return {event["what"] for event in client.get("/events").json()}
+
+        wait_for(lambda: {"cartridge-labelled", "cartridge-deleted"} <= told(), "the events of that")
+        assert any('"request": "remove"' in entry["what"] for entry in client.get("/audit").json())

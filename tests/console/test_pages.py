@@ -314,6 +314,12 @@ def use_tapes(console: Console, directory: Path) -> None:
     console.press("Import: vault")
     fill(console, "Copy it", File=str(directory / "a.tap"), Barcode="B00002L8")
     cartridges.get_by_text("B00002L8").wait_for()
+    console.press("Label B00002L8")
+    fill(console, "Label it", Barcode="C00002L8")
+    cartridges.get_by_text("C00002L8").wait_for()
+    console.press("Delete C00002L8")
+    console.confirm("C00002L8", "Delete cartridge")
+    cartridges.get_by_text("C00002L8").wait_for(state="detached")
     assert console.barriers() == []
     removed(console, "vault", "library")
     cartridges.wait_for(state="detached")

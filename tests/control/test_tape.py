@@ -144,6 +144,28 @@ def test_what_makes_no_sense_is_told(target: TargetFactory, tape: Tape) -> None:
     assert "no cartridge B00001L8" in tape.fails("cartridge", "import", "vault", "B00001L8")
 
 
+def test_cartridges_are_labelled_and_thrown_away(target: TargetFactory, tape: Tape, tmp_path: Path) -> None:
+    serving = target(config=CONFIGURATION)
+    for barcode in ("A00001L8", "A00002L8", "A00003LY"):
+        tape("cartridge", "create", "vault", barcode, "--size", "16M")
+    assert tape("cartridge", "label", "vault", "A00001L8", "B00001L8") == "A00001L8 is B00001L8 now, and is in slot-1\n"
+    assert "LTO-7 has barcodes with L7" in tape.fails("cartridge", "create", "vault", "C1L8", "--generation", "LTO-7")
+    assert "LTO-8 WORM has barcodes with LY" in tape.fails("cartridge", "create", "vault", "C1L8", "--worm")
+    assert "LTO-8 WORM has barcodes with LY" in tape.fails("cartridge", "label", "vault", "A00003LY", "A00003L8")
+    tape("cartridge", "export", "vault", "A00002L8")
+    assert "on the shelf" in tape("cartridge", "label", "vault", "A00002L8", "B00002L8")
+    tape("move", "vault", "B00001L8", "drive-1")
+    assert "drive-1: move it" in tape.fails("cartridge", "label", "vault", "B00001L8", "C00001L8")
+    assert "drive-1: move it" in tape.fails("cartridge", "delete", "vault", "B00001L8", "--yes")
+    assert "say --yes" in tape.fails("cartridge", "delete", "vault", "B00002L8")
+    assert (
+        tape("cartridge", "delete", "vault", "B00002L8", "A00003LY", "--yes") == "B00002L8 is gone\nA00003LY is gone\n"
+    )
+    serving.restart()
+    assert list(json.loads(tape("cartridge", "list", "vault", "--json"))) == ["B00001L8"]
+    assert json.loads(tape("library", "status", "vault", "--json"))["drives"][0]["cartridge"] == "B00001L8"
+
+
 def test_a_killed_worker_comes_back_with_the_cartridge_in_its_drive(target: TargetFactory, tape: Tape) -> None:
     serving = target(config=CONFIGURATION)
     tape("cartridge", "create", "vault", "A00001L8", "--size", "16M")

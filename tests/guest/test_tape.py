@@ -24,13 +24,19 @@ library = "vault"
 
 def test_linux_uses_a_tape_library(target: TargetFactory, guest: Guest, network: Network, tmp_path: Path) -> None:
     serving = target(config=_CONFIGURATION, prefix=network.prefix, portals=[f"{HOST[0]}:3260"])
-    blockyard = [sys.executable, "-m", "blockyard", "tape", "cartridge", "create", "--state", str(tmp_path / "state-0")]
+    state = ["--state", str(tmp_path / "state-0")]
+    blockyard = [sys.executable, "-m", "blockyard", "tape", "cartridge"]
     sizes = {"A00001L8": "100M", "A00002L8": "100M", "S00001L8": "4M", "S00002L8": "4M", "S00003L8": "4M"}
     for barcode, size in sizes.items():
-        run([*blockyard, "vault", barcode, "--size", size])
+        run([*blockyard, "create", "vault", barcode, "--size", size, *state])
+
+    def label() -> None:
+        run([*blockyard, "label", "vault", "A00002L8", "B00002L8", *state])
+        run([*blockyard, "create", "vault", "S00004L8", "--size", "4M", *state])
+        run([*blockyard, "delete", "vault", "S00004L8", "--yes", *state])
 
     def crash() -> None:
         serving.kill()
         serving.restart()
 
-    guest("tape.sh", marks={"restart": serving.restart, "crash": crash}, seconds=220)
+    guest("tape.sh", marks={"label": label, "restart": serving.restart, "crash": crash}, seconds=220)

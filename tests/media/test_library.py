@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from blockyard.media import keeping
 from blockyard.media.elements import Element, Kind, element
 from blockyard.media.generations import GENERATIONS
 from blockyard.media.library import Library
@@ -279,6 +282,192 @@ def test_people_bring_cartridges_and_take_them_away(tmp_path: Path) -> None:
     vault.close()
 
 
+def test_a_cartridge_gets_another_barcode(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8", "A00002L8")
+    changer, drive, _ = hosts(vault)
+    changer.good(move(SLOT, DRIVE))
+    drive.ready()
+    drive.put(b"to be labelled")
+    with pytest.raises(ValueError, match="drive-1: move it to a slot first"):
+        vault.label("A00001L8", "B00001L8")
+    changer.good(move(DRIVE, SLOT + 4))
+    changer.good(move(SLOT + 1, IO))
+    assert vault.label("A00001L8", "B00001L8") == element("slot-5")
+    changed = (SenseKey.UNIT_ATTENTION, Asc.NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED)
+    assert changer.fails(bytes(6))[:2] == changed
+    assert vault.label("A00002L8", "B00002L8") == element("io-1")
+    assert changer.fails(bytes(6))[:2] == (SenseKey.UNIT_ATTENTION, Asc.IMPORT_OR_EXPORT_ELEMENT_ACCESSED)
+    assert {address: tag for address, tag in status(changer).items() if tag} == {SLOT + 4: "B00001L8", IO: "B00002L8"}
+    assert vault.sources["B00001L8"] == Element(Kind.DRIVE, 0), "where it came from is known as before"
+    vault.take_away("B00002L8")
+    changer.ready()
+    assert vault.label("B00002L8", "C00002L8") is None
+    assert changer.send(bytes(6)).status == Status.GOOD, "the shelf is nothing that hosts know of"
+    changer.good(move(SLOT + 4, DRIVE + 1))
+    second = hosts(vault)[2]
+    assert second.good(read(14)) == b"to be labelled"
+    barcode = second.good(struct.pack(">BBxxxxxxHIxx", 0x8C, 0, 0x0806, 255))  # READ ATTRIBUTE
+    assert barcode[9:41].decode().rstrip() == "B00001L8"
+    vault.close()
+    again = library(tmp_path)
+    assert again.barcodes() == ["B00001L8", "C00002L8"]
+    assert again.contents == {Element(Kind.DRIVE, 1): "B00001L8"}
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("barcode", "new", "problem"),
+    [
+        ("A00001L8", "b 1", "is no barcode"),
+        ("A00001L8", "A" * 33, "is no barcode"),
+        ("A00001L8", "A00002L8", "there is a cartridge A00002L8 in vault or on its shelf already"),
+        ("A00001L8", "A00003L8", "there is a cartridge A00003L8"),
+        ("A00001L8", "A00001L8", "already"),
+        ("A00001L8", "A00001L7", "LTO-8 has barcodes with L8"),
+        ("A00001L8", "A00001LY", "LTO-8 has barcodes with L8"),
+        ("W00001LY", "W00001L8", "LTO-8 WORM has barcodes with LY"),
+        ("A00001L8", "CLN001L8", "CLN are for cleaning cartridges alone"),
+        ("CLN00001", "A00004L8", "these have no others"),
+        ("Z00001L8", "Z00002L8", "there is no cartridge Z00001L8"),
+    ],
+)
+def test_barcodes_that_a_cartridge_cannot_have(tmp_path: Path, barcode: str, new: str, problem: str) -> None:
+    vault = filled(tmp_path, "A00001L8", "A00002L8", "A00003L8", "CLN00001")
+    vault.create("W00001LY", GENERATIONS["LTO-8"], worm=True)
+    vault.take_away("A00003L8")
+    before = dict(vault.contents)
+    with pytest.raises(ValueError, match=problem):
+        vault.label(barcode, new)
+    assert vault.contents == before
+    assert vault.label("A00001L8", "WITHOUT1") == element("slot-1"), "a barcode need not say anything"
+    vault.close()
+
+
+def test_what_a_host_has_locked_keeps_its_barcode_and_stays(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8", "A00002L8")
+    changer, _, _ = hosts(vault)
+    vault.take_away("A00002L8")
+    changer.ready()
+    changer.good(bytes([0x1E, 0, 0, 0, 1, 0]))
+    with pytest.raises(ValueError, match="locked"):
+        vault.label("A00001L8", "B00001L8")
+    with pytest.raises(ValueError, match="locked"):
+        vault.remove("A00001L8")
+    assert vault.label("A00002L8", "B00002L8") is None
+    vault.remove("B00002L8")
+    assert vault.barcodes() == ["A00001L8"]
+    vault.close()
+
+
+def test_a_cartridge_is_thrown_away(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8", "A00002L8")
+    changer, _, _ = hosts(vault)
+    changer.good(move(SLOT, DRIVE))
+    with pytest.raises(ValueError, match="drive-1: move it to a slot first"):
+        vault.remove("A00001L8")
+    (tmp_path / "cartridges" / "A00002L8" / "cartridge.description.json").write_bytes(b"damaged")
+    vault.remove("A00002L8")
+    assert changer.fails(bytes(6)).key == SenseKey.UNIT_ATTENTION
+    assert set(status(changer).values()) == {"", "A00001L8"}
+    assert [path.name for path in (tmp_path / "cartridges").iterdir()] == ["A00001L8"]
+    assert vault.create("A00002L8", GENERATIONS["LTO-8"]) == element("slot-1")
+    with pytest.raises(ValueError, match="there is no cartridge A00003L8"):
+        vault.remove("A00003L8")
+    vault.close()
+
+
+class PowerLoss(BaseException):
+    pass
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, number: int, failure: BaseException) -> None:
+    """Have the rename of this number, counted from now on and from 0, fail: each is a step that a crash leaves done or undone."""
+    real, calls = os.rename, iter(range(1000))
+
+    def rename(*arguments: Path) -> None:
+        if next(calls) == number:
+            raise failure
+        real(*arguments)
+
+    monkeypatch.setattr(os, "rename", rename)
+
+
+@pytest.mark.parametrize("shelf", [False, True])
+@pytest.mark.parametrize("step", range(4))
+def test_a_crash_while_a_cartridge_is_labelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, shelf: bool
+) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    if shelf:
+        vault.take_away("A00001L8")
+    with monkeypatch.context() as patched:
+        failing(patched, step, PowerLoss())
+        with pytest.raises(PowerLoss):
+            vault.label("A00001L8", "B00001L8")
+    vault.close()
+    for _ in range(2):
+        again = library(tmp_path)
+        barcode = "B00001L8" if step else "A00001L8"
+        assert again.barcodes() == [barcode]
+        assert again.describe(barcode).barcode == barcode
+        assert again.find(barcode) == (None if shelf else element("slot-1"))
+        again.close()
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_cartridge_that_cannot_be_labelled_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    barcode = "A00001L8"
+    with monkeypatch.context() as patched:
+        failing(patched, step, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        if step < 3:
+            with pytest.raises(OSError, match="No space left"):
+                vault.label("A00001L8", "B00001L8")
+        else:  # only that it was done cannot be written down
+            vault.label("A00001L8", "B00001L8")
+            barcode = "B00001L8"
+    for _ in range(2):
+        assert vault.contents == {Element(Kind.SLOT, 0): barcode}
+        assert vault.barcodes() == [vault.describe(barcode).barcode] == [barcode]
+        vault.close()
+        vault = library(tmp_path)
+    vault.close()
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_a_crash_while_a_cartridge_is_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    with monkeypatch.context() as patched:
+        failing(patched, step, PowerLoss())
+        patched.setattr("blockyard.media.library.rmtree", lambda path: os.rename(path, path))
+        with pytest.raises(PowerLoss):
+            vault.remove("A00001L8")
+    vault.close()
+    again = library(tmp_path)
+    assert (again.barcodes(), again.contents) == [
+        (["A00001L8"], {Element(Kind.SLOT, 0): "A00001L8"}),
+        (["A00001L8"], {}),
+        ([], {}),
+    ][step]
+    assert len(list((tmp_path / "cartridges").iterdir())) == len(again.barcodes()), (
+        "nothing takes space that nobody sees"
+    )
+    again.close()
+
+
+def test_what_is_left_of_a_cartridge_and_cannot_be_removed_harms_nothing(tmp_path: Path) -> None:
+    vault = filled(tmp_path, "A00001L8")
+    gone = keeping.discard(tmp_path / "cartridges", "A00001L8")
+    vault.close()
+    shutil.rmtree(gone)
+    gone.write_bytes(b"a file, which is no cartridge")
+    again = library(tmp_path)
+    assert (again.barcodes(), again.contents) == ([], {})
+    again.close()
+
+
 def test_a_directory_under_another_name_is_not_brought(tmp_path: Path) -> None:
     vault = filled(tmp_path, "A00001L8")
     vault.take_away("A00001L8")
@@ -493,12 +682,14 @@ def test_a_library_that_is_not_served_any_more_moves_nothing(tmp_path: Path) -> 
     vault.take_away("A00002L8")
     vault.close()
     there = (tmp_path / "library.elements.json").read_bytes()
-    late = (
+    late: tuple[Callable[[], object], ...] = (
         lambda: vault.move(Element(Kind.SLOT, 0), Element(Kind.DRIVE, 0)),
         lambda: vault.take_away("A00001L8"),
         lambda: vault.bring("A00002L8"),
         lambda: vault.create("A00003L8", GENERATIONS["LTO-8"], capacity=16 << 20),
         lambda: vault.protect("A00001L8", protected=True),
+        lambda: vault.label("A00001L8", "B00001L8"),
+        lambda: vault.remove("A00002L8"),
     )
     for each in late:
         with pytest.raises(OSError, match="not served here any more") as failure:

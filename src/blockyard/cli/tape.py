@@ -10,7 +10,7 @@ from typing import Any
 from blockyard.block.size import format_size
 from blockyard.cli import parsers, tape_files
 from blockyard.cli.nouns import LIBRARY, add_noun
-from blockyard.cli.output import show, table
+from blockyard.cli.output import confirm, show, table
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
 from blockyard.control.errors import UsageError
@@ -73,6 +73,16 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     _library(protect)
     protect.add_argument("barcode", metavar="BARCODE", help="the cartridge")
     protect.add_argument("--off", action="store_true", help="it can be written again")
+    label = _command(cartridge, "label", _label, "give a cartridge that is in no drive another barcode")
+    _library(label)
+    label.add_argument("barcode", metavar="BARCODE", help="the cartridge")
+    label.add_argument("to", metavar="NEW", help="the new barcode, whose end says the same of the cartridge")
+    delete = _command(
+        cartridge, "delete", _delete, "throw cartridges away that are in no drive, with all that is on them"
+    )
+    _library(delete)
+    delete.add_argument("barcodes", metavar="BARCODE", nargs="+", help="the cartridges")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
     move = _command(tape, "move", _move, "move a cartridge within a library, as an initiator would")
     _library(move)
     move.add_argument("source", metavar="FROM", help="an element (slot-3, drive-1, io-1) or a barcode")
@@ -192,6 +202,23 @@ def _export(directory: Path, options: argparse.Namespace) -> None:
 def _protect(directory: Path, options: argparse.Namespace) -> None:
     _ask(directory, options, "protect", barcode=options.barcode, protected=not options.off)
     print(f"{options.barcode} {'can be written' if options.off else 'is write-protected'}")
+
+
+def _label(directory: Path, options: argparse.Namespace) -> None:
+    found = _ask(directory, options, "label", barcode=options.barcode, to=options.to)
+    place = "on the shelf" if found["element"] is None else f"in {found['element']}"
+    print(f"{options.barcode} is {options.to} now, and is {place}")
+
+
+def _delete(directory: Path, options: argparse.Namespace) -> None:
+    barcodes = list(dict.fromkeys(options.barcodes))
+    which, name = f"the cartridge {barcodes[0]} will be gone, with all that is on it", barcodes[0]
+    if len(barcodes) > 1:
+        which, name = f"{len(barcodes)} cartridges will be gone, with all that is on them", options.library
+    confirm(options, name, which)
+    for barcode in barcodes:
+        _ask(directory, options, "remove", barcode=barcode)
+        print(f"{barcode} is gone")
 
 
 def _move(directory: Path, options: argparse.Namespace) -> None:

@@ -77,6 +77,10 @@ _KINDS = (
     Kind("console-login-failed", _WARNING, "Somebody could not log in to the console or the API.",
          "If it was nobody you know, see to who can get at the API (docs/api.md)."),
     Kind("users-changed", _INFO, "A CHAP user or group was made, changed or removed on the command line.", _NOTHING),
+    # tapes
+    Kind("cartridge-labelled", _INFO, "A cartridge of a tape library has got another barcode.",
+         "Have backup software take stock of the library again, if it does not by itself."),
+    Kind("cartridge-deleted", _INFO, "A cartridge of a tape library was deleted, with all that was on it.", _NOTHING),
     # pools
     Kind("pool-soft-threshold", _WARNING, "So little of a pool is free that its soft threshold is reached.",
          "Add a member (`blockyard pool add`), or delete volumes or snapshots."),

@@ -24,7 +24,18 @@ async def tape(server: Server, request: Request) -> dict[str, Any]:
     }
     if request.get("file") is not None:
         check_paths(server.configuration, [str(request["file"])])
-    return await server.supervisor.ask_library(name, arguments)
+    reply = await server.supervisor.ask_library(name, arguments)
+    _tell(server, name, request)
+    return reply
+
+
+def _tell(server: Server, library: str, request: Request) -> None:
+    """The events of what was done."""
+    events, who, cartridge = server.gate.events, request["who"], f"the cartridge {request.get('barcode')} of {library}"
+    if request["request"] == "label":
+        events.record("cartridge-labelled", f"{cartridge} is {request['to']} now, by {who}", who=who)
+    elif request["request"] == "remove":
+        events.record("cartridge-deleted", f"{cartridge} was deleted, by {who}", who=who)
 
 
 async def libraries(server: Server, request: Request) -> dict[str, Any]:
@@ -34,9 +45,11 @@ async def libraries(server: Server, request: Request) -> dict[str, Any]:
 
 
 def _role(request: Request) -> Role:
-    """Files are for admins: by their paths one could get at any."""
+    """Files are for admins: by their paths one could get at any. So is throwing cartridges away."""
     if request.get("request") in ("status", "cartridges"):
         return Role.VIEWER
+    if request.get("request") == "remove":
+        return Role.ADMIN
     return Role.OPERATOR if request.get("file") is None else Role.ADMIN
 
 

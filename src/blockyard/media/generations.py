@@ -47,3 +47,14 @@ def by_barcode(barcode: str) -> tuple[Generation, bool] | None:
         if barcode[-2:] in (generation.suffix, generation.worm_suffix):
             return generation, barcode.endswith(generation.worm_suffix)
     return None
+
+
+def check_barcode(barcode: str, generation: Generation, *, worm: bool) -> None:
+    """Raise ValueError where a barcode says that a cartridge is something else than it is: backup software goes by it."""
+    said = by_barcode(barcode)
+    if said not in (None, (generation, worm)):
+        right = generation.worm_suffix if worm else generation.suffix
+        raise ValueError(
+            f"the end of {barcode} does not say what the cartridge is: "
+            f"{generation.name}{' WORM' if worm else ''} has barcodes with {right}"
+        )

@@ -10,6 +10,7 @@ Where a cartridge is has been written down before a move ends, so that a restart
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -17,10 +18,12 @@ import os
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from threading import BoundedSemaphore, RLock
 from typing import Any
 
 from blockyard.media import cartridge as cartridges
+from blockyard.media import keeping
 from blockyard.media.cartridge import Description, describe
 from blockyard.media.changer import MediaChanger
 from blockyard.media.drive import TapeDrive
@@ -63,12 +66,14 @@ class Library:
         try:
             self._cartridges = directory / "cartridges"
             self._cartridges.mkdir(mode=0o700, exist_ok=True)
+            keeping.clear(self._cartridges)
             self._durable = Durable(directory, "library")
             self.lock = RLock()  # held while cartridges move; drives have locks of their own, which are taken after it
             self.askers = BoundedSemaphore(_ASKERS)  # for people, who wait for `lock` in a thread each
             # These are replaced whole: who only looks takes them once and needs no lock, as a move may wait for a drive
             self.contents: dict[Element, str] = {}
             self.sources: dict[str, Element] = {}  # where cartridges were before they were moved
+            self._labelling: tuple[str, str] | None = None  # a cartridge that is just getting another barcode
             self._load()
             self.changer = self._changer()
             self.drives = [self._drive(number, drive_model) for number in range(drives)]
@@ -121,11 +126,22 @@ class Library:
         document = self._durable.load(_KIND) or {"uuid": str(uuid.uuid4()), "places": {}}
         try:
             self.uuid = uuid.UUID(str(document["uuid"]))
+            self._finish_labelling(document.get("labelling"))
             for barcode, (place, source) in dict(document["places"]).items():
                 self._put_back(barcode, _element(place), None if source is None else _element(source))
         except (LookupError, TypeError, ValueError) as error:
             raise OSError(errno.EUCLEAN, f"The list of elements is damaged ({error})", str(self.directory)) from error
         self._save()
+
+    def _finish_labelling(self, labelling: list[str] | None) -> None:
+        """A crash has cut it short: places speak of the new barcode already."""
+        if labelling is None:
+            return
+        old, new = labelling
+        try:
+            keeping.relabel(self._cartridges, old, new)
+        except OSError as error:
+            log.warning("%s: the cartridge %s cannot be made %s: %s", self.name, old, new, error)
 
     def _put_back(self, barcode: str, place: Element, source: Element | None) -> None:
         if not (self._cartridges / barcode).is_dir():
@@ -142,7 +158,10 @@ class Library:
         for place, barcode in self.contents.items():
             source = self.sources.get(barcode)
             places[barcode] = [list(place), None if source is None else list(source)]
-        self._durable.save(_KIND, {"uuid": str(self.uuid), "places": places})
+        document = {"uuid": str(self.uuid), "places": places}
+        if self._labelling is not None:
+            document["labelling"] = list(self._labelling)
+        self._durable.save(_KIND, document)
 
     # ---- what hosts and people ask
 
@@ -283,28 +302,84 @@ class Library:
     def take_away(self, barcode: str) -> Element:
         """Put a cartridge on the shelf, from wherever it is but a drive. Raises ValueError, OSError."""
         with self.lock:
-            place = self.find(barcode)
+            place = self._in_no_drive(barcode)
             if place is None:
                 raise ValueError(f"the cartridge {barcode} is in no element of {self.name}")
-            if place.kind is Kind.DRIVE:
-                raise ValueError(f"the cartridge {barcode} is in {place}: move it to a slot first")
-            self._check_door(place)
-            after = {where: found for where, found in self.contents.items() if where != place}
-            self._change(after, self._sources_without(barcode))
+            self._take_away(barcode, place)
             self.changer.accessed(place)
             return place
 
     def protect(self, barcode: str, protected: bool) -> None:
         """Move the switch of a cartridge, which is in no drive. Raises ValueError, OSError."""
         with self.lock:
-            self._check_open()
-            if barcode not in self.barcodes():
-                raise ValueError(f"there is no cartridge {barcode} in {self.name} or on its shelf")
-            place = self.find(barcode)
-            if place is not None and place.kind is Kind.DRIVE:
-                raise ValueError(f"the cartridge {barcode} is in {place}: move it to a slot first")
+            self._in_no_drive(barcode)
             description = replace(self.describe(barcode), write_protected=protected)
             cartridges.save(self._cartridges / barcode, description)
+
+    def label(self, barcode: str, new: str) -> Element | None:
+        """Stick another barcode on a cartridge, which is in no drive: as if it was taken out for that, and put back.
+
+        Where it is. Raises ValueError, OSError.
+        """
+        with self.lock:
+            place = self._in_no_drive(barcode)
+            keeping.check_label(self.describe(barcode), new)
+            if new in self.barcodes():
+                raise ValueError(f"there is a cartridge {new} in {self.name} or on its shelf already")
+            if place is not None:
+                self._check_door(place)
+            self._label(barcode, new)
+            if place is not None:
+                self.changer.accessed(place)
+            return place
+
+    def _label(self, old: str, new: str) -> None:
+        """It has the new barcode where elements are listed first: so a crash finds what is to be done yet."""
+        contents, sources = self.contents, self.sources
+        self._labelling = old, new
+        self.contents = {place: new if found == old else found for place, found in contents.items()}
+        self.sources = {new if found == old else found: source for found, source in sources.items()}
+        try:
+            self._save()
+            keeping.relabel(self._cartridges, old, new)
+            self._labelling = None
+        except OSError:
+            self._labelling = None
+            self.contents, self.sources = contents, sources
+            with contextlib.suppress(OSError):
+                keeping.relabel(self._cartridges, new, old)
+                self._save()
+            raise
+        with contextlib.suppress(OSError):  # what stands there finds it done
+            self._save()
+
+    def remove(self, barcode: str) -> None:
+        """Throw a cartridge away, which is in no drive, with all that is on it. Raises ValueError, OSError."""
+        with self.lock:
+            place = self._in_no_drive(barcode)
+            if place is not None:
+                self._take_away(barcode, place)
+            try:
+                gone = keeping.discard(self._cartridges, barcode)
+            finally:
+                if place is not None:
+                    self.changer.accessed(place)
+        rmtree(gone)  # that takes its time, and nobody sees it any more
+
+    def _take_away(self, barcode: str, place: Element) -> None:
+        self._check_door(place)
+        after = {where: found for where, found in self.contents.items() if where != place}
+        self._change(after, self._sources_without(barcode))
+
+    def _in_no_drive(self, barcode: str) -> Element | None:
+        """Where a cartridge is that is to be handled; None: on the shelf. Raises ValueError; OSError where that is too late."""
+        self._check_open()
+        if barcode not in self.barcodes():
+            raise ValueError(f"there is no cartridge {barcode} in {self.name} or on its shelf")
+        place = self.find(barcode)
+        if place is not None and place.kind is Kind.DRIVE:
+            raise ValueError(f"the cartridge {barcode} is in {place}: move it to a slot first")
+        return place
 
     def _sources_without(self, barcode: str) -> dict[str, Element]:
         return {found: source for found, source in self.sources.items() if found != barcode}

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from blockyard.block.size import parse_size
 from blockyard.media.elements import Element, Kind, element
-from blockyard.media.generations import GENERATIONS, Generation, by_barcode
+from blockyard.media.generations import GENERATIONS, Generation, by_barcode, check_barcode
 from blockyard.media.library import Library
 from blockyard.scsi.sense import Asc, CheckCondition
 from blockyard.worker.handoff import Message
@@ -82,25 +82,25 @@ def _cartridge(library: Library, barcode: str) -> dict[str, Any]:
 def create(library: Library, request: Message) -> dict[str, Any]:
     """Make an empty cartridge and put it into a slot."""
     barcode = _field(request, "barcode", str)
-    generation, worm = _kind(library, barcode, request.get("generation"))
+    generation, worm = _kind(library, barcode, request.get("generation"), worm=bool(request.get("worm")))
     size = request.get("size")
     capacity = 0 if size is None else parse_size(str(size))
     if size is not None and capacity < _SMALLEST:
         raise ValueError(f"a cartridge has {_SMALLEST >> 20}M at least, not {size}")
-    place = library.create(
-        barcode, generation, capacity=capacity, worm=worm or bool(request.get("worm")), place=_place(request, "element")
-    )
+    place = library.create(barcode, generation, capacity=capacity, worm=worm, place=_place(request, "element"))
     return {"element": str(place)}
 
 
-def _kind(library: Library, barcode: str, wanted: object) -> tuple[Generation, bool]:
-    """The generation of a new cartridge, and whether its barcode says that it is WORM."""
+def _kind(library: Library, barcode: str, wanted: object, *, worm: bool) -> tuple[Generation, bool]:
+    """The generation of a new cartridge, and whether it is WORM: what was said, or else what its barcode says."""
     said = by_barcode(barcode)
-    if wanted is None:
-        return said or (library.drives[0].model.generation, False)
-    if not isinstance(wanted, str) or wanted not in GENERATIONS:
-        raise ValueError(f"there is no generation {wanted}; there are {', '.join(GENERATIONS)}")
-    return GENERATIONS[wanted], said is not None and said[1]
+    generation, worm = (library.drives[0].model.generation, worm) if said is None else (said[0], worm or said[1])
+    if wanted is not None:
+        if not isinstance(wanted, str) or wanted not in GENERATIONS:
+            raise ValueError(f"there is no generation {wanted}; there are {', '.join(GENERATIONS)}")
+        generation = GENERATIONS[wanted]
+    check_barcode(barcode, generation, worm=worm)
+    return generation, worm
 
 
 def bring(library: Library, request: Message) -> dict[str, Any]:
@@ -116,6 +116,18 @@ def take_away(library: Library, request: Message) -> dict[str, Any]:
 def protect(library: Library, request: Message) -> dict[str, Any]:
     """Move the write-protect switch of a cartridge."""
     library.protect(_field(request, "barcode", str), _field(request, "protected", bool))
+    return {}
+
+
+def label(library: Library, request: Message) -> dict[str, Any]:
+    """Give a cartridge another barcode."""
+    place = library.label(_field(request, "barcode", str), _field(request, "to", str))
+    return {"element": None if place is None else str(place)}
+
+
+def remove(library: Library, request: Message) -> dict[str, Any]:
+    """Throw a cartridge away."""
+    library.remove(_field(request, "barcode", str))
     return {}
 
 
@@ -140,6 +152,8 @@ TAPE_REQUESTS: dict[str, Callable[[Library, Message], dict[str, Any]]] = {
     "import": bring,
     "export": take_away,
     "protect": protect,
+    "label": label,
+    "remove": remove,
     "move": move,
 }
 

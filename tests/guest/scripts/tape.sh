@@ -41,6 +41,11 @@ must mtx -f "$changer" unload 2 1
 must mtx -f "$changer" transfer 2 7
 expect "Storage Element 7 IMPORT/EXPORT:Full :VolumeTag=A00002L8" mtx -f "$changer" status
 must mtx -f "$changer" transfer 7 2
+mark label # A00002L8 becomes B00002L8, in its slot
+[ "$(mtx -f "$changer" status | grep -o 'VolumeTag *= *[^ ]*' | tr -d ' ' | sort | xargs)" = \
+  "VolumeTag=A00001L8 VolumeTag=B00002L8 VolumeTag=S00001L8 VolumeTag=S00002L8 VolumeTag=S00003L8" ] || fail "$(mtx -f "$changer" status)"
+must mtx -f "$changer" inventory
+expect "Storage Element 2:Full :VolumeTag=B00002L8" mtx -f "$changer" status
 
 step "what the drive tells of itself"
 expect "Density code 0x5e" mt -f $tape status

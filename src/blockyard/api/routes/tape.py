@@ -82,6 +82,10 @@ class Switch(Input):
     write_protected: bool
 
 
+class Label(Input):
+    barcode: str = Field(min_length=1, max_length=32, description="the new one; its end says what the cartridge is")
+
+
 class TapeImage(Input):
     """A file at the server with what is on a tape (SIMH, .tap)."""
 
@@ -180,6 +184,26 @@ async def protect_cartridge(library: str, barcode: str, switch: Switch, here: He
     await _cartridge(here, library, barcode)
     await _command(here, who, library, "protect", barcode=barcode, protected=switch.write_protected)
     return await _cartridge(here, library, barcode)
+
+
+@routes.post("/libraries/{library}/cartridges/{barcode}/label", Role.OPERATOR)
+async def label_cartridge(
+    library: str, barcode: str, new: Label, here: Here, who: Who, response: Response
+) -> Cartridge:
+    """Give another barcode to one that is in no drive. It is found by that from now on."""
+    await _cartridge(here, library, barcode)
+    await _command(here, who, library, "label", barcode=barcode, to=new.barcode)
+    response.headers["Location"] = f"/api/v1/libraries/{library}/cartridges/{new.barcode}"
+    return await _cartridge(here, library, new.barcode)
+
+
+@routes.delete("/libraries/{library}/cartridges/{barcode}", Role.ADMIN, status_code=204)
+async def delete_cartridge(library: str, barcode: str, here: Here, who: Who, if_match: IfMatch = None) -> None:
+    """Throw one away that is in no drive, with all that is on it. With If-Match only from where it was seen."""
+    found = await _cartridge(here, library, barcode)
+    if if_match is not None:
+        etags.check(if_match, found.element)
+    await _command(here, who, library, "remove", barcode=barcode)
 
 
 @routes.post("/libraries/{library}/cartridges/{barcode}/export-image", Role.ADMIN, status_code=202)

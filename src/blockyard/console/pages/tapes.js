@@ -1,6 +1,6 @@
 // Tape libraries: their drives, and the cartridges with what can be done with them.
 import { html } from '../lib.js';
-import { get, patch, path, post, put } from '../api.js';
+import { get, patch, path, post, put, remove } from '../api.js';
 import { bytes, sizeOf } from '../format.js';
 import { useLive } from '../live.js';
 import { Button, Card, DeleteDialog, FormDialog, Input, Loaded, Pill, Select, Table, toast, useData, useDialog, useForm } from '../ui.js';
@@ -45,6 +45,11 @@ function Export({ where, barcode, onClose }) {
   return html`<${FormDialog} title=${`Copy ${barcode}`} form=${form} onClose=${onClose} action="Copy it"><${Input} label="To" help="A new file on the server, from / on: a tape image (.tap) of what is on the first partition." ...${form.bind('file')} required spellcheck="false" /></${FormDialog}>`;
 }
 
+function Label({ where, barcode, onClose, onDone }) {
+  const form = useForm({ barcode }, async (values) => { await post(`${where}/label`, values); toast('It has another barcode.'); onDone(); onClose(); });
+  return html`<${FormDialog} title=${`Label ${barcode}`} form=${form} onClose=${onClose} action="Label it"><${Input} label="Barcode" help="Its end says what the cartridge is, as before. Hosts see the new one when they take stock again." ...${form.bind('barcode')} required spellcheck="false" /></${FormDialog}>`;
+}
+
 /** What can be done with a cartridge. One in a drive can only be moved. */
 function Actions({ library, cartridge, me, open, onDone }) {
   const { barcode, element } = cartridge, where = path('libraries', library.name, 'cartridges', barcode), inDrive = element?.startsWith('drive-');
@@ -53,7 +58,9 @@ function Actions({ library, cartridge, me, open, onDone }) {
   return html`<span class="row">${element && button('Move', (close) => html`<${Move} library=${library} element=${element} cartridge=${barcode} onClose=${close} onDone=${onDone} />`)}
     ${element && !inDrive && now('Take out', 'It is outside.', () => post(`${where}/export`))}${!element && now('Put in', 'It is in.', () => post(`${where}/import`, {}))}
     ${!inDrive && !cartridge.error && now(cartridge.write_protected ? 'Allow writing' : 'Protect', cartridge.write_protected ? 'It can be written again.' : 'It cannot be written now.', () => patch(where, { write_protected: !cartridge.write_protected }))}
-    ${!inDrive && me.role === 'admin' && button('Copy', (close) => html`<${Export} where=${where} barcode=${barcode} onClose=${close} />`)}</span>`;
+    ${!inDrive && !cartridge.error && button('Label', (close) => html`<${Label} where=${where} barcode=${barcode} onClose=${close} onDone=${onDone} />`)}
+    ${!inDrive && me.role === 'admin' && button('Copy', (close) => html`<${Export} where=${where} barcode=${barcode} onClose=${close} />`)}
+    ${!inDrive && me.role === 'admin' && button('Delete', (close) => html`<${DeleteDialog} what="cartridge" name=${barcode} text="Its files are thrown away, with all that is on it." onDelete=${async () => { await remove(where); toast('It is gone.'); onDone(); }} onClose=${close} />`)}</span>`;
 }
 
 function flags(row) {
