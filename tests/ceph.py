@@ -16,7 +16,7 @@ from typing import Self
 
 POOL = "rbd"
 PACKAGES = "ceph-mon ceph-osd ceph-common"
-_START_SECONDS = 60.0
+_START_SECONDS = 180.0
 
 _CONFIGURATION = """
 [global]
@@ -154,7 +154,7 @@ def _stopped(thread: Path) -> bool:
     return thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "TZ"  # proc(5): stopped, or gone
 
 
-def eventually(what: Callable[[], object], seconds: float = 20.0) -> None:
+def eventually(what: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait until something is so. Raises AssertionError when it does not come to be."""
     end = time.monotonic() + seconds
     while not what():

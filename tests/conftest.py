@@ -45,7 +45,7 @@ def need(tool: str, package: str) -> str:
 def run(
     command: Sequence[str | Path],
     *,
-    seconds: float = 60,
+    seconds: float = 180,
     check: bool = True,
     stdin: bytes | None = None,
     environment: dict[str, str] | None = None,

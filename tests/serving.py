@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Self
 
 IQN = "iqn.2024-01.test.blockyard:disk"
-_START_SECONDS = 20.0
-_STOP_SECONDS = 20.0
+# Of a machine that has other things to do; who is late is found out by the stacks that ServeFailed carries.
+_START_SECONDS = 120.0
+_STOP_SECONDS = 120.0
+_STACK_SECONDS = 10.0
 # Below the ephemeral range, so that no client is given one by chance; each of several test processes has its own share.
 _PORTS = range(20000, 30000)
 _SHARES = 50
@@ -81,6 +83,19 @@ def workers_of(pid: int) -> list[int]:
     return [child for child in children(pid) if _is_worker(child)]
 
 
+def show_stacks(pid: int) -> None:
+    """A process that does not get on, and its workers, end, and leave the stacks of all threads in the log.
+
+    They have PYTHONFAULTHANDLER in their environment for it.
+    """
+    for process in reversed([pid, *workers_of(pid)]):
+        with contextlib.suppress(ProcessLookupError):
+            end = os.pidfd_open(process)
+            os.kill(process, signal.SIGABRT)
+            select.select([end], [], [], _STACK_SECONDS)
+            os.close(end)
+
+
 def _is_worker(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return b"blockyard.worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -131,7 +146,7 @@ class Serving:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,
-                env=os.environ | self._environment | {"NOTIFY_SOCKET": address},
+                env=os.environ | self._environment | {"NOTIFY_SOCKET": address, "PYTHONFAULTHANDLER": "1"},
                 start_new_session=True,  # a Ctrl-C at the test's terminal is not meant for it
             )
             try:
@@ -153,6 +168,7 @@ class Serving:
                     raise ServeFailed(f"`serve` ended with status {process.wait()} before it was ready\n{self.tail()}")
         finally:
             os.close(pidfd)
+        show_stacks(process.pid)
         raise ServeFailed(f"`serve` was not ready within {_START_SECONDS:.0f} s\n{self.tail()}")
 
     @property
@@ -180,6 +196,7 @@ class Serving:
         try:
             status = self.process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
+            show_stacks(self.pid)
             self.kill()
             raise ServeFailed(f"`serve` did not stop within {_STOP_SECONDS:.0f} s of SIGTERM\n{self.tail()}") from None
         if status:

@@ -23,7 +23,7 @@ pytest_plugins = ["pytester"]
 
 
 def run(*command: str, fails: bool = False) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert (done.returncode != 0) is fails, done.stdout + done.stderr
     return done.stdout + done.stderr
 

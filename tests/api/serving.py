@@ -18,7 +18,7 @@ from blockyard.control.state import State
 from tests.serving import Serving, free_port
 
 PASSWORD = "correct horse battery"  # noqa: S105
-LIMIT = 20.0  # seconds for anything
+LIMIT = 120.0  # seconds for anything: there are busy machines
 # Two targets, each with a volume of its own.
 TWO = """
 [volumes.a]

@@ -259,7 +259,7 @@ def _address_beyond_loopback() -> str:
 
 def _served_by(place: str) -> bytes:
     host, _, port = place.rpartition(":")
-    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port)), timeout=10))
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port)), timeout=120))
 
 
 def _der(path: Path) -> bytes:

@@ -134,7 +134,7 @@ def test_a_failed_open_keeps_nothing(path: Path) -> None:
 
 def test_the_lock_holds_between_processes(device: FileDevice, path: Path) -> None:
     script = f"from blockyard.block.file import FileDevice; FileDevice({str(path)!r})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 1
     assert f"in use by process {os.getpid()}" in done.stderr
 
@@ -225,7 +225,7 @@ def test_disk_full(path: Path) -> None:
         "except OSError as error:\n"
         "    print(error.errno)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180, check=True)
     assert int(done.stdout) == errno.EFBIG
 
 
@@ -499,23 +499,23 @@ def test_flushes_that_come_together_share_one(device: FileDevice, monkeypatch: p
     def slow(fd: int) -> None:
         calls.append(fd)
         began.set()
-        assert go_on.wait(10)
+        assert go_on.wait(120)
         real(fd)
 
     monkeypatch.setattr(os, "fdatasync", slow)
     first = threading.Thread(target=device.flush)
     first.start()
-    assert began.wait(10)
+    assert began.wait(120)
     others = [threading.Thread(target=device.flush) for _ in range(8)]
     for thread in others:
         thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while len(device._flushing._waiters) < len(others):  # type: ignore[attr-defined]
         assert time.monotonic() < deadline
         time.sleep(0.001)
     go_on.set()
     for thread in (first, *others):
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()
     assert len(calls) == 2
     device.flush()
@@ -555,6 +555,6 @@ def test_where_sysfs_may_not_be_looked_at(tmp_path: Path) -> None:
     )
     told = subprocess.run(
         ["unshare", "--mount", "sh", "-c", hide, "sh", sys.executable, "-c", script],
-        cwd=tmp_path, stdout=subprocess.PIPE, text=True, timeout=60, check=True,
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True, timeout=180, check=True,
     )  # fmt: skip
     assert int(told.stdout) == _SIZE

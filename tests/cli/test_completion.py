@@ -86,7 +86,7 @@ def test_zsh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         os.close(terminal)
 
 
-def read_until(terminal: int, wanted: bytes, seconds: float = 30) -> bytes:
+def read_until(terminal: int, wanted: bytes, seconds: float = 120) -> bytes:
     """What a program has written to its terminal, up to `wanted`."""
     seen, end = b"", time.monotonic() + seconds
     while wanted not in seen:

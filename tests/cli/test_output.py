@@ -41,7 +41,7 @@ def at_a_terminal(program: str, typed: bytes = b"") -> tuple[int, str]:
     process = subprocess.Popen([sys.executable, "-c", program], stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     os.write(ours, typed)
-    status = process.wait(60)
+    status = process.wait(120)
     reader.join()
     os.close(ours)
     return status, shown.decode()

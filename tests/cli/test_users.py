@@ -25,7 +25,7 @@ COMMAND = [sys.executable, "-m", "blockyard"]
 def run(tmp_path: Path) -> Run:
     def start(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, *words, "--state", str(tmp_path / "state")]
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=180)
 
     return start
 

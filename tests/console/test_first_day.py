@@ -39,7 +39,7 @@ def see_it_live(console: Console) -> None:
         "[...document.querySelectorAll('[aria-label=\"Busiest volumes\"] td.number')]"
         ".some((cell) => parseFloat(cell.textContent) > 0)"
     )
-    console.until("/Written [1-9]/.test(document.querySelector('.chart[aria-label^=Throughput]').ariaLabel)")
+    console.until("/Written [1-9]/.test(document.querySelector('.chart[aria-label^=Throughput]')?.ariaLabel)")
 
 
 def take_snapshot(console: Console) -> None:
@@ -74,7 +74,7 @@ def travel_by_keyboard(console: Console) -> None:
     now = handle.get_attribute("aria-valuetext")
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
-    assert handle.get_attribute("aria-valuetext") != now
+    console.until("(now) => document.querySelector('[aria-label=Moment]').getAttribute('aria-valuetext') !== now", now)
     page.get_by_text("can be opened").wait_for()
 
 

@@ -106,7 +106,7 @@ def look_back(console: Console, pool: str) -> None:
     button.focus()
     page.keyboard.press("Enter")
     page.get_by_role("img", name="Throughput, the last 60 days").wait_for()
-    assert button.get_attribute("aria-pressed") == "true"
+    console.until("document.activeElement.getAttribute('aria-pressed') === 'true'")
     page.get_by_text("In figures").focus()
     page.keyboard.press("Enter")
     figures = page.get_by_role("region", name="Figures, the last 60 days")
@@ -359,7 +359,7 @@ def test_a_mirror_is_made_loses_a_leg_and_gets_another(api: ApiFactory, tmp_path
         console.press("Make the volume")
         page.get_by_role("heading", name="pair").wait_for()
         console.go("/volumes/pair")
-        _rate(server, "2M")
+        _rate(server, "256K")  # minutes: the pages are looked at meanwhile
         page.get_by_role("button", name=f"Take a disk out: {tmp_path}/b.img").click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_role("button", name="Take a disk out").click()

@@ -309,7 +309,7 @@ def test_a_rename_that_a_crash_cuts_short_is_continued(site: Site) -> None:
     for number in range(1, 10):
         with subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **killer.environment}) as process:
             killer.arm(process.pid, number)
-            process.communicate(b"\n", timeout=30)
+            process.communicate(b"\n", timeout=120)
         left = [(site.folder / "isos" / name).exists() for name in names]
         cut.add(sum(left))
         if left[2]:

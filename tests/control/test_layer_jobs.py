@@ -24,7 +24,7 @@ def served(api: ApiFactory, tmp_path: Path) -> Api:  # noqa: F811
     for name in ("a.img", "b.img", "c.img", "away.img"):
         with (tmp_path / name).open("wb") as file:
             file.truncate(64 * MiB)
-    stack = f"raid1(rate=1M, {tmp_path}/a.img, {tmp_path}/b.img)"
+    stack = f"raid1(rate=256K, {tmp_path}/a.img, {tmp_path}/b.img)"
     create_layer(f"raid1({tmp_path}/a.img, {tmp_path}/b.img)")
     found = api(managed=True)
     with found.local() as client:
@@ -78,7 +78,7 @@ def test_jobs_of_layers(served: Api, tmp_path: Path) -> None:
         begun = _act(client, "scrub")
         (scrub,) = _jobs(client, "scrub")
         assert scrub["number"] == begun["job"]
-        assert (scrub["pool"], scrub["volume"], scrub["subject"]) == (None, "mirror", "mirror: raid1(rate=1M)")
+        assert (scrub["pool"], scrub["volume"], scrub["subject"]) == (None, "mirror", "mirror: raid1(rate=256K)")
         assert client.delete(f"/jobs/{scrub['id']}").status_code == 202
         wait_for(lambda: client.get(f"/jobs/{scrub['id']}").json()["state"] == "cancelled", "the scrub stops")
         _act(client, "fail", member=f"{tmp_path}/b.img")

@@ -52,7 +52,7 @@ class Site:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "blockyard", *words, "--state", str(self.state)],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
 
     def reload(self) -> list[str]:
@@ -62,7 +62,7 @@ class Site:
         return done.stdout.splitlines()
 
     def connect(self, target: str, lun: int = 0, portal: int = 0) -> Lun:
-        return connect(f"iscsi://{self.portals[portal]}/{target}/{lun}", timeout=20)
+        return connect(f"iscsi://{self.portals[portal]}/{target}/{lun}", timeout=120)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_volume_that_is_taken_out_ends_its_tasks_first_and_is_free(site: Site)
         thread.start()
         site.write(one("0 = 'a'"), volumes="a")
         site.reload()
-        thread.join(20)
+        thread.join(120)
         stop.set()
         assert failures[0].sense is not None
         assert failures[0].sense.asc == 0x25, "every write ended, the first one after by LOGICAL UNIT NOT SUPPORTED"
@@ -298,7 +298,7 @@ class Follower(threading.Thread):
 
     def stop(self) -> None:
         self._stopping.set()
-        self.join(20)
+        self.join(120)
 
 
 def follow_requests(luns: list[Lun]) -> list[Follower]:
@@ -329,7 +329,7 @@ def test_portals_come_and_go(site: Site) -> None:
         site.reload()
         with asking:
             assert asking.recv(1) == b"", "a discovery session by that portal is over too"
-        follower.join(20)
+        follower.join(120)
         assert time.monotonic() - began < 4, "an initiator that logs out is not waited for"
         with pytest.raises(OSError, match="refused"):
             site.connect(ONE, portal=1)
@@ -422,7 +422,7 @@ def test_sighup_reloads_and_a_restarted_worker_has_the_current_state(site: Site)
     with site.serve() as served:
         site.write(one("0 = 'a', 1 = 'b'"))
         served.process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while len(json.loads(site.run("status", "--json").stdout)["targets"][ONE]["luns"]) < 2:
             assert time.monotonic() < deadline
         (worker,) = workers_of(served.process.pid)

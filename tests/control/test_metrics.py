@@ -40,7 +40,7 @@ from tests.serving import IQN, Serving, free_port
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
 STRANGER = "iqn.2026-11.test:stranger"
 HOST = "iqn.2026-11.test:host"
-LIMIT = 20.0
+LIMIT = 120.0
 FAMILIES = [
     family
     for value in vars(measurements).values()

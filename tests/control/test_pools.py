@@ -93,7 +93,7 @@ def test_volumes_and_snapshots_are_disks(target: TargetFactory, tmp_path: Path) 
     assert len(set(identities)) == 3
     # the worker dies and is started again: all that was written is there
     os.kill(serving.workers[0], signal.SIGKILL)
-    with connect(urls[0], timeout=20) as vm, connect(urls[1], timeout=20) as now:
+    with connect(urls[0], timeout=120) as vm, connect(urls[1], timeout=120) as now:
         assert vm.read(2, 3) == bytes(512) + b"v" * 512 + bytes(512)
         assert now.read(3) == b"n" * 4096
     serving.restart()
@@ -211,7 +211,7 @@ def test_a_pool_that_cannot_be_opened_again_does_not_take_the_rest_with_it(
     fd = os.open(tmp_path / "fast", os.O_RDONLY)
     os.kill(serving.workers[0], signal.SIGKILL)
     fcntl.flock(fd, fcntl.LOCK_EX)  # quicker than the worker that takes its place
-    with connect(serving.url(target=TWO), timeout=20) as plain:
+    with connect(serving.url(target=TWO), timeout=120) as plain:
         assert plain.read(0) == b"p" * 512
         listed = run([*BLOCKYARD, "pool", "list", "--state", tmp_path / "state-0"])
         assert re.search(r"^fast +- +- +- +- +- +/", listed.stdout, re.MULTILINE)

@@ -77,7 +77,7 @@ def serve(files: Path) -> Iterator[Callable[[str], Serving]]:
 
 def run(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "blockyard", *arguments, "--state", str(state)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
 def blockyard(state: Path, *arguments: str) -> str:
@@ -287,7 +287,7 @@ class Load:
         """Wait until it has gone on for so many rounds."""
         with self._moved:
             end = self.rounds + rounds
-            assert self._moved.wait_for(lambda: self.rounds >= end or self.failure, 60)
+            assert self._moved.wait_for(lambda: self.rounds >= end or self.failure, 120)
         assert self.failure is None, self.failure
 
     def __enter__(self) -> Load:
@@ -365,12 +365,12 @@ def test_a_stack_that_is_gone_does_not_take_the_rest_with_it(files: Path, serve:
     with connect(server.url(), timeout=60) as lun:
         assert lun.read(0, 1) == b"\1" * 512
         assert status(files / "state")["volumes"]["b"]["size"] == 0
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while "b is not served, as it cannot be opened" not in blockyard(files / "state", "events"):
             assert time.monotonic() < end, "no event"  # they are written once a second
             time.sleep(0.2)
         (files / "away").rename(files / "b.img")
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not status(files / "state")["volumes"]["b"]["size"] and time.monotonic() < end:
             time.sleep(0.2)
     with connect(server.url(1)) as lun:

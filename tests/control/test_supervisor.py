@@ -39,7 +39,7 @@ def run(scene: Callable[[Supervisor], Awaitable[None]], volumes: list[Volume], c
     async def play() -> None:
         supervisor = Supervisor(configure(*volumes), count)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await scene(supervisor)
         finally:
             await supervisor.close()
@@ -48,7 +48,7 @@ def run(scene: Callable[[Supervisor], Awaitable[None]], volumes: list[Volume], c
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.01)
 

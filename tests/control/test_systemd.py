@@ -17,7 +17,7 @@ def test_what_is_told_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *
     name = f"\0blockyard-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(name)
-        sock.settimeout(5)
+        sock.settimeout(120)
         monkeypatch.setenv("NOTIFY_SOCKET", name.replace("\0", "@"))
         notify(READY="1", STATUS="Serving")
         assert sock.recv(4096) == b"READY=1\nSTATUS=Serving"
@@ -46,7 +46,7 @@ def test_signs_of_life(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(5)
+        sock.settimeout(120)
 
         async def live() -> None:
             watchdog = asyncio.create_task(keep_watchdog())

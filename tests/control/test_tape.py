@@ -177,7 +177,7 @@ def test_a_killed_worker_comes_back_with_the_cartridge_in_its_drive(target: Targ
         drive.execute(write(4), b"lost")
         killed = serving.workers
         os.kill(killed[0], signal.SIGKILL)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not set(serving.workers) - set(killed):
         assert time.monotonic() < end, "no new worker"
         time.sleep(0.02)

@@ -64,7 +64,7 @@ def test_killed_under_load(kills: int, target: TargetFactory, tmp_path: Path) ->
                 command(tmp_path, "snapshot", "create", f"fast/vm@{name}")
                 snapshots[name] = dict(contents)
         load.stdin.close()
-        assert load.wait(30) == 0
+        assert load.wait(120) == 0
     finally:
         load.kill()
         load.stdout.close()

@@ -27,7 +27,7 @@ def kill_worker(serving: Serving) -> None:
     """Returns once there is another one."""
     (worker,) = serving.workers
     os.kill(worker, signal.SIGKILL)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not set(serving.workers) - {worker}:
         assert time.monotonic() < end, "no new worker"
         time.sleep(0.02)
@@ -60,7 +60,7 @@ def test_a_sanitize_operation_goes_on_after_kill_9(kill: Callable[[Serving], Non
         kill(serving)
         with connect(serving.url()) as lun:
             assert _condition(lun) == SANITIZE_IN_PROGRESS
-            end = time.monotonic() + 30
+            end = time.monotonic() + 120
             while _condition(lun):
                 assert time.monotonic() < end
                 time.sleep(0.05)
@@ -76,13 +76,13 @@ def test_every_block_of_a_protected_disk_can_be_read_after_kill_9(kind: int, tmp
     chance = random.Random(kind)
     with Serving([tmp_path / "disk.img"], state=tmp_path / "state", log=tmp_path / "log", options=options) as serving:
         for _ in range(4):
-            with contextlib.suppress(InitiatorError, OSError), connect(serving.url(), timeout=10) as lun:
+            with contextlib.suppress(InitiatorError, OSError), connect(serving.url(), timeout=120) as lun:
                 for number in range(60):
                     if number == 40:
                         os.kill(serving.workers[0], signal.SIGKILL)
                     blocks = chance.randrange(1, 600)
                     lun.write(chance.randrange(SIZE // 512 - blocks), chance.randbytes(512 * blocks))
-            with connect(serving.url(), timeout=10) as lun:
+            with connect(serving.url(), timeout=120) as lun:
                 for lba in range(0, SIZE // 512, 1024):
                     data = lun.execute(struct.pack(">BBQIxx", 0x88, 0x20, lba, 1024), read_length=520 * 1024)
                     assert len(data) == 520 * 1024

@@ -71,7 +71,7 @@ def guest(network: Network) -> Guest:
 def _show_wire(network: Network) -> None:
     """Print what waits in the target's sockets, and what has passed the taps: whether it was the target that stood still."""
     for command in (["ss", "-tnpio"], ["ip", "-s", "link"]):
-        found = subprocess.run([*network.prefix, *command], capture_output=True, text=True, timeout=10, check=False)
+        found = subprocess.run([*network.prefix, *command], capture_output=True, text=True, timeout=180, check=False)
         print(found.stdout + found.stderr)  # noqa: T201  (pytest shows it)
 
 

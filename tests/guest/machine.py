@@ -59,7 +59,7 @@ class Result:
 def _kernel_version() -> str:
     """The package of Debian's current kernel, e.g. linux-image-6.1.0-56-amd64. Raises GuestFailed."""
     found = subprocess.run(
-        ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, timeout=60, check=False
+        ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, timeout=180, check=False
     )
     package = re.search(r"Depends: (linux-image-\d\S*)", found.stdout)
     if package is None:
@@ -136,7 +136,7 @@ def _qemu(directory: Path, root_disk: str, job: Path, control: Path) -> list[str
 def _save_state(directory: Path, network: Network) -> None:
     ready = directory / "ready.qcow2"
     subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "root.img", "-F", "raw", str(ready)], check=True, timeout=60
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "root.img", "-F", "raw", str(ready)], check=True, timeout=180
     )
     with tempfile.TemporaryDirectory(prefix="by-") as name:
         control = Path(name)
@@ -236,7 +236,7 @@ class _Monitor:
 
 
 def _connect(path: Path) -> socket.socket:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -295,7 +295,7 @@ def run_script(
 
 def _resume(monitor: _Monitor, process: subprocess.Popen[bytes]) -> None:
     """Wait until the state is loaded, and set the machine going: it was saved standing still."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while (status := monitor("query-status")["status"]) != "running":
         if process.poll() is not None or time.monotonic() > end:
             raise GuestFailed(f"the guest does not resume: {status}")

@@ -61,7 +61,7 @@ class Network:
 
 
 def _ip(*words: str) -> None:
-    result = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=10, check=False)
+    result = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=180, check=False)
     if result.returncode:
         said = result.stderr.strip() or f"status {result.returncode}"
         raise NetworkFailed(f"ip {' '.join(words)}: {said} (network namespaces and taps need root)")

@@ -25,12 +25,12 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MiB, of which 12 are taken by a file."""
     path = tmp_path / "small"
     path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(path)], check=True, timeout=10)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(path)], check=True, timeout=180)
     try:
         (path / "filler").write_bytes(bytes(12 << 20))
         yield path
     finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True, timeout=10)
+        subprocess.run(["umount", "--lazy", str(path)], check=True, timeout=180)
 
 
 def test_writers_go_on_when_space_has_come_back(

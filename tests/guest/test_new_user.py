@@ -58,7 +58,7 @@ def printed(clone: Path, network: Network, tmp_path: Path) -> Iterator[str]:
         finally:
             deadline.cancel()
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
+            process.wait(120)
 
 
 def _linux(printed: str) -> str:

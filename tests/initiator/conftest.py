@@ -14,7 +14,7 @@ import pytest
 from tests.serving import free_port
 
 SIZE = 64 << 20  # bytes of the disk
-_START_SECONDS = 10.0
+_START_SECONDS = 120.0
 
 
 class Tgtd:
@@ -68,7 +68,7 @@ class Tgtd:
 
     def _tgtadm(self, *arguments: str, check: bool = True) -> int:
         command = ["tgtadm", "-C", str(self.port), "--lld", "iscsi", *arguments]
-        return subprocess.run(command, check=check, capture_output=True, timeout=20).returncode
+        return subprocess.run(command, check=check, capture_output=True, timeout=180).returncode
 
     def require_chap(self, user: str, secret: bytes, target_user: str, target_secret: bytes) -> str:
         """Add a target that asks for CHAP, and proves itself when asked; its URL."""
@@ -87,7 +87,7 @@ class Tgtd:
 
     def stop(self) -> None:
         os.kill(self._process.pid, signal.SIGKILL)  # it ignores SIGTERM while a target is bound
-        self._process.wait(10)
+        self._process.wait(120)
         self._log.close()
 
 

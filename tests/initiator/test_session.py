@@ -137,7 +137,7 @@ def play() -> Iterator[Play]:
     sessions: list[Session] = []
 
     def start(
-        part: Part, *, target: Preferences | None = None, window: int = 16, timeout: float = 5, **options: Any
+        part: Part, *, target: Preferences | None = None, window: int = 16, timeout: float = 120, **options: Any
     ) -> Session:
         ours, theirs = socket.socketpair()
 
@@ -164,7 +164,7 @@ def play() -> Iterator[Play]:
     for session in sessions:
         session.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()
     assert not failures, failures
 
@@ -519,16 +519,18 @@ def test_text_both_ways_in_pieces(play: Play, segment: int) -> None:
 def test_silence_and_death(play: Play) -> None:
     def silent(player: Player) -> None:
         command = player.receive()
-        event.wait(5)
+        event.wait(120)
         player.complete(command)
         player.receive()
         raise EOFError  # the connection closes
 
     event = threading.Event()
-    session = play(silent, timeout=0.2)
+    session = play(silent, timeout=120)
     exchange = session.submit(0, READ)
+    session.timeout = 0.2
     with pytest.raises(TimeoutError, match=r"0\.2 s"):
         session.wait(exchange)
+    session.timeout = 120
     event.set()
     assert session.wait(exchange).status == 0
     with pytest.raises(SessionLost, match="closed the connection"):
@@ -562,10 +564,10 @@ def test_a_login_that_is_redirected() -> None:
         for thread in threads:
             thread.start()
         portal = PortalAddress("127.0.0.1", first.getsockname()[1])
-        with open_session(portal, TARGET, initiator_name=INITIATOR, timeout=5) as session:
+        with open_session(portal, TARGET, initiator_name=INITIATOR, timeout=120) as session:
             assert session.parameters.target_portal_group_tag == 1
         for thread in threads:
-            thread.join(5)
+            thread.join(120)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_every_way_of_sending_data(
         max_burst_length=bursts[1],
         max_recv_data_segment_length=segment,
     )
-    with connect(tgtd.url(), preferences=preferences, timeout=10) as lun:
+    with connect(tgtd.url(), preferences=preferences, timeout=120) as lun:
         parameters = lun.session.parameters
         assert (parameters.initial_r2t, parameters.immediate_data) == (initial_r2t, immediate_data)
         assert parameters.max_burst_length == bursts[1]

@@ -151,7 +151,7 @@ def test_who_may_not_is_told_why_and_recorded(serving: Serving, tmp_path: Path) 
 
 
 def blockyard(*words: str, stdin: str = "") -> None:
-    subprocess.run([sys.executable, "-m", "blockyard", *words], input=stdin, check=True, timeout=60, text=True)
+    subprocess.run([sys.executable, "-m", "blockyard", *words], input=stdin, check=True, timeout=180, text=True)
 
 
 def logs_in(serving: Serving, account: Account) -> bool:
@@ -163,7 +163,7 @@ def logs_in(serving: Serving, account: Account) -> bool:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.3)

@@ -29,7 +29,7 @@ def loop_device(tmp_path: Path) -> Iterator[Path]:
 def test_what_is_written_is_on_the_device(target: TargetFactory, loop_device: Path) -> None:
     serving = target(loop_device, size=None)
     commands = [word for text in ("write -P 7 0 1M", "discard 0 512k", "read -P 0 0 512k") for word in ("-c", text)]
-    run([need("qemu-io", "qemu-utils"), "-f", "raw", *commands, serving.url()], seconds=20)
+    run([need("qemu-io", "qemu-utils"), "-f", "raw", *commands, serving.url()])
     serving.stop()
     with loop_device.open("rb") as file:
         assert file.read(1 << 20) == bytes(512 << 10) + b"\7" * (512 << 10)

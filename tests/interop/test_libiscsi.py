@@ -18,7 +18,7 @@ _PACKAGE = "libiscsi-bin"
 
 def test_iscsi_ls_lists_targets_and_luns(target: TargetFactory) -> None:
     serving = target("a.img", "b.img")
-    output = run([need("iscsi-ls", _PACKAGE), "-s", f"iscsi://{serving.portals[0]}"], seconds=20).stdout
+    output = run([need("iscsi-ls", _PACKAGE), "-s", f"iscsi://{serving.portals[0]}"]).stdout
     assert f"Target:{IQN} Portal:{serving.portals[0]},1" in output
     # It multiplies the last LBA, not the number of blocks, by the block size.
     assert re.findall(r"Lun:(\d+) +Type:DIRECT_ACCESS \(Size:(\S+)\)", output) == [("0", "63M"), ("1", "63M")]
@@ -27,22 +27,22 @@ def test_iscsi_ls_lists_targets_and_luns(target: TargetFactory) -> None:
 def test_iscsi_inq_reads_standard_data_and_every_page(target: TargetFactory) -> None:
     url = target().url()
     inq = need("iscsi-inq", _PACKAGE)
-    standard = run([inq, url], seconds=20).stdout
+    standard = run([inq, url]).stdout
     assert "Peripheral Device Type:DIRECT_ACCESS" in standard
     assert "CmdQue:1" in standard
-    pages = re.findall(r"Page:0x([0-9a-f]+)", run([inq, "-e", "1", "-c", "0", url], seconds=20).stdout)
+    pages = re.findall(r"Page:0x([0-9a-f]+)", run([inq, "-e", "1", "-c", "0", url]).stdout)
     assert {"00", "80", "83", "86", "b0", "b1", "b2"} <= set(pages)
     for page in ("80", "83", "b0", "b1", "b2"):  # those that the tool can decode
-        assert run([inq, "-e", "1", "-c", str(int(page, 16)), url], seconds=20).stdout.strip()
+        assert run([inq, "-e", "1", "-c", str(int(page, 16)), url]).stdout.strip()
 
 
 def test_iscsi_readcapacity16_tells_size_and_provisioning(target: TargetFactory) -> None:
     tool = need("iscsi-readcapacity16", _PACKAGE)
-    small = run([tool, target("a.img").url()], seconds=20).stdout
+    small = run([tool, target("a.img").url()]).stdout
     assert re.search(r"RETURNED LOGICAL BLOCK ADDRESS:131071\b", small)
     assert re.search(r"LOGICAL BLOCK LENGTH IN BYTES:512\b", small)
     assert re.search(r"LBPME:1", small)
-    large = run([tool, target("b.img", options=["--block-size", "4096"]).url()], seconds=20).stdout
+    large = run([tool, target("b.img", options=["--block-size", "4096"]).url()]).stdout
     assert re.search(r"LOGICAL BLOCK LENGTH IN BYTES:4096\b", large)
 
 

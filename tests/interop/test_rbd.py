@@ -178,7 +178,7 @@ def test_a_second_server_takes_an_image_over(
         writing.start()
         assert "served here" in command(tmp_path / "state-1", "layer", "do", "disk", "take")(capsys)
         two.write(8, b"2" * 512)
-        assert fenced.wait(20)
+        assert fenced.wait(120)
         stop.set()
         writing.join()
         assert sense(one) == INTERVENTION

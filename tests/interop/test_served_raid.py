@@ -40,7 +40,7 @@ def test_members_go_and_come_while_qemu_verifies(
         return json.loads(do("layer", "show", "mail", "--json"))  # type: ignore[no-any-return]
 
     def settled() -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while (now := shown())["health"] != "ok" or "progress" in now:
             assert time.monotonic() < end, now
             time.sleep(0.05)

@@ -69,12 +69,12 @@ class Turnstile(MemoryDevice):
 
     def copy_from(self, source: Device, source_offset: int, offset: int, length: int, *, thin: bool = True) -> None:
         self.arrived.release()
-        assert self.let.acquire(timeout=20)
+        assert self.let.acquire(timeout=120)
         super().copy_from(source, source_offset, offset, length, thin=thin)
         self.copied += 1
 
     def await_piece(self) -> None:
-        assert self.arrived.acquire(timeout=20), "no piece was begun"
+        assert self.arrived.acquire(timeout=120), "no piece was begun"
 
 
 class Bench:

@@ -52,6 +52,6 @@ def test_the_image_serves(tmp_path: Path) -> None:
         listed = run([need("iscsi-ls", "libiscsi-bin"), "-s", f"iscsi://{portal}"])
         healthy = run([*inside, *image["Healthcheck"]["Test"][1:]])
         serving.send_signal(signal.SIGTERM)
-        serving.wait(60)
+        serving.wait(120)
     assert "Lun:0" in listed.stdout
     assert "demo.img" in healthy.stdout

@@ -139,7 +139,7 @@ def test_a_snapshot_waits_for_who_is_writing_in_place(pool: Pool) -> None:
         assert not taken.is_set()
     assert not taken.is_set()
     gate.leave()
-    assert taken.wait(30)
+    assert taken.wait(120)
     thread.join()
 
 

@@ -285,13 +285,13 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """A pool whose metadata and sparse member of 1 GiB are on a file system of 48 MiB."""
     path = tmp_path / "small"
     path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", str(path)], check=True, timeout=10)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", str(path)], check=True, timeout=180)
     try:
         create_file(path / "member", 1 << 30)
         create_pool(path, ["member"])
         yield path
     finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True, timeout=10)
+        subprocess.run(["umount", "--lazy", str(path)], check=True, timeout=180)
 
 
 def test_the_file_system_beneath_is_full_before_the_pool_is(small: Path) -> None:

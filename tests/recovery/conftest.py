@@ -58,7 +58,7 @@ def work(served: ServedTarget) -> Work:
         recover: bool,
         connections: int = 1,
         seed: int = 0,
-        timeout: float = 10.0,
+        timeout: float = 120.0,
         retry_after: float = 0.05,
     ) -> Run:
         preferences = replace(
@@ -75,7 +75,7 @@ def work(served: ServedTarget) -> Work:
         with Proxy(served.address, plan, digests=(True, True)) as proxy:
             session = open_session(
                 PortalAddress("127.0.0.1", proxy.port), TARGET, initiator_name=INITIATOR, preferences=preferences,
-                connections=connections, recover=recover, timeout=10.0, retry_after=retry_after,
+                connections=connections, recover=recover, timeout=120.0, retry_after=retry_after,
             )  # fmt: skip
             session.timeout = timeout  # how long it bears with silence; to log in may take longer
             assert session.recovery_level == level

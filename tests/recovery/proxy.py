@@ -146,7 +146,7 @@ class Proxy:
     def close(self) -> None:
         """Raises what went wrong in the thread."""
         os.eventfd_write(self._wake, 1)
-        self._thread.join(10)
+        self._thread.join(120)
         assert not self._thread.is_alive()
         os.close(self._wake)
         if self._failure is not None:

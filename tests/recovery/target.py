@@ -74,12 +74,12 @@ class ServedTarget:
 
         self._tasks.append(close)
         os.eventfd_write(self._wake, 1)
-        assert done.wait(10)
+        assert done.wait(120)
 
     def close(self) -> None:
         self._tasks.append(self._stop)
         os.eventfd_write(self._wake, 1)
-        self._thread.join(10)
+        self._thread.join(120)
         assert not self._thread.is_alive()
         self.loop.close()
         self._server.close()

@@ -22,7 +22,7 @@ CONNECTIONS = 3
 
 def session_on(served: ServedTarget, connections: int, **options: Any) -> Session:
     return open_session(
-        PortalAddress(*served.address), TARGET, initiator_name=INITIATOR, timeout=10, connections=connections,
+        PortalAddress(*served.address), TARGET, initiator_name=INITIATOR, timeout=120, connections=connections,
         **options,
     )  # fmt: skip
 

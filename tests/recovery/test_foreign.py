@@ -67,7 +67,7 @@ def listen_inside(network: Network) -> socket.socket:  # noqa: F811
 
     thread = threading.Thread(target=make)
     thread.start()
-    thread.join(10)
+    thread.join(120)
     return made[0]
 
 

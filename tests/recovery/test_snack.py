@@ -42,7 +42,7 @@ def lun(served: ServedTarget) -> Iterator[tuple[Lun, Proxy, list[Choice]]]:
     )
     with Proxy(served.address, plan, digests=(False, False)) as proxy:
         session = open_session(
-            PortalAddress("127.0.0.1", proxy.port), TARGET, initiator_name=INITIATOR, preferences=preferences, timeout=20,
+            PortalAddress("127.0.0.1", proxy.port), TARGET, initiator_name=INITIATOR, preferences=preferences, timeout=120,
             retry_after=5.0,
         )  # fmt: skip
         with Lun(session) as unit:

@@ -80,7 +80,7 @@ class HeldDevice(MemoryDevice):
         self._free.set()
 
     def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
-        assert self._free.wait(30), "a held read was never released"
+        assert self._free.wait(120), "a held read was never released"
         super().preadv(buffers, offset)
 
 

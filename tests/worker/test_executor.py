@@ -21,7 +21,7 @@ def executor() -> Iterator[ThreadExecutor]:
 
 def drain(executor: ThreadExecutor) -> None:
     while executor.busy:
-        assert select.select([executor.eventfd], [], [], 10)[0], "no completion came"
+        assert select.select([executor.eventfd], [], [], 120)[0], "no completion came"
         executor.complete()
 
 
@@ -42,7 +42,7 @@ def test_results_come_back_on_the_calling_thread(executor: ThreadExecutor) -> No
 
 
 def test_jobs_run_side_by_side_up_to_the_limit(executor: ThreadExecutor) -> None:
-    together = threading.Barrier(4, timeout=10)
+    together = threading.Barrier(4, timeout=120)
     results: list[int] = []
     for _ in range(8):
         executor.submit(together.wait, results.append)
@@ -76,7 +76,7 @@ def test_who_waits_in_a_branch_keeps_nobody_else_waiting(executor: ThreadExecuto
         branch.submit(gate.wait, lambda result: results.append("waited"))
     executor.submit(lambda: "quick", results.append)
     while results == [""]:
-        assert select.select([executor.eventfd], [], [], 10)[0], "no completion came"
+        assert select.select([executor.eventfd], [], [], 120)[0], "no completion came"
         executor.complete()
     assert results == ["", "quick"]
     assert executor.busy == 8

@@ -29,7 +29,7 @@ class Load(threading.Thread):
 
     def run(self) -> None:
         while not self.stop:
-            with contextlib.suppress(InitiatorError, OSError), connect(self._url, timeout=10) as lun:
+            with contextlib.suppress(InitiatorError, OSError), connect(self._url, timeout=120) as lun:
                 self.sessions += 1
                 while not self.stop:
                     data = os.urandom(4096)
@@ -37,7 +37,7 @@ class Load(threading.Thread):
                     assert lun.read(8 * (self.operations % 100), 8) == data
                     self.operations += 1
 
-    def runs_on(self, seconds: float = 15) -> bool:
+    def runs_on(self, seconds: float = 120) -> bool:
         """Whether it gets on with its work."""
         before, deadline = self.operations, time.monotonic() + seconds
         while self.operations < before + 20 and time.monotonic() < deadline:
@@ -64,7 +64,7 @@ def test_a_killed_worker_is_started_again_and_the_other_never_notices(tmp_path: 
         assert loads[1].sessions == 1, "the other target's session was lost"
         for load in loads:
             load.stop = True
-            load.join(20)
+            load.join(120)
         serving.stop()
 
 
@@ -82,7 +82,7 @@ def test_initiators_are_asked_to_log_out_when_serving_ends(tmp_path: Path) -> No
     with Serving(
         [tmp_path / "disk.img"], state=tmp_path / "s", log=tmp_path / "log", options=["--size", "8M"]
     ) as serving:
-        lun = connect(serving.url(), timeout=10)
+        lun = connect(serving.url(), timeout=120)
         lun.write(0, bytes(4096))
         stopping = threading.Thread(target=serving.stop)
         stopping.start()
@@ -90,7 +90,7 @@ def test_initiators_are_asked_to_log_out_when_serving_ends(tmp_path: Path) -> No
             while True:
                 lun.session.poll()
                 time.sleep(0.02)
-        stopping.join(20)
+        stopping.join(120)
         assert not stopping.is_alive()
         assert serving.process.returncode == 0
 
@@ -98,7 +98,7 @@ def test_initiators_are_asked_to_log_out_when_serving_ends(tmp_path: Path) -> No
 def test_a_file_that_shrinks_beneath_gives_read_errors_and_the_session_lives(tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
     with Serving([disk], state=tmp_path / "state", log=tmp_path / "log", options=["--size", "8M"]) as serving:
-        with connect(serving.url(), timeout=10) as lun:
+        with connect(serving.url(), timeout=120) as lun:
             os.truncate(disk, 4 << 20)
             with pytest.raises(ScsiError) as error:
                 lun.read(8192 + 100, 8)
@@ -116,7 +116,7 @@ def test_no_space_below_gives_the_thin_provisioning_sense_and_the_session_lives(
     with Serving(
         [disk], state=tmp_path / "state", log=tmp_path / "log", prefix=["prlimit", f"--fsize={16 << 20}"]
     ) as serving:
-        with connect(serving.url(), timeout=10) as lun:
+        with connect(serving.url(), timeout=120) as lun:
             for _ in range(3):
                 with pytest.raises(ScsiError) as error:
                     lun.write((32 << 20) // 512, bytes(4096))
@@ -133,11 +133,11 @@ def test_a_target_that_is_not_there(tmp_path: Path, name: str) -> None:
         [tmp_path / "d.img"], state=tmp_path / "state", log=tmp_path / "log", options=["--size", "8M"]
     ) as serving:
         with pytest.raises(LoginError) as error:
-            connect(serving.url(target=name), timeout=10)
+            connect(serving.url(target=name), timeout=120)
         assert error.value.status == 0x0203
-        with connect(serving.url(target=IQN), timeout=10) as lun:
+        with connect(serving.url(target=IQN), timeout=120) as lun:
             assert lun.read(0, 1) == bytes(512)
-        with connect(serving.url(7), timeout=10) as lun, pytest.raises(ScsiError) as missing:
+        with connect(serving.url(7), timeout=120) as lun, pytest.raises(ScsiError) as missing:
             lun.test_unit_ready()
         assert missing.value.sense is not None
         assert missing.value.sense.asc == 0x25

@@ -27,7 +27,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.control, theirs = pair()
-        self.control.settimeout(20)
+        self.control.settimeout(120)
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "blockyard.worker", str(theirs.fileno())], pass_fds=[theirs.fileno()]
@@ -69,7 +69,7 @@ def worker() -> Iterator[Worker]:
     worker = Worker()
     yield worker
     worker.control.close()
-    assert worker.process.wait(20) in (0, 1)
+    assert worker.process.wait(120) in (0, 1)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_from_start_to_stop(worker: Worker, disk: Path) -> None:
     }
     worker.send(type="stop", grace=0)
     assert worker.receive() == {"type": "stopped"}
-    assert worker.process.wait(20) == 0
+    assert worker.process.wait(120) == 0
 
 
 def test_targets_have_limits_of_their_own(worker: Worker, disk: Path) -> None:
@@ -166,10 +166,10 @@ def test_a_disk_that_cannot_be_opened_is_reported(worker: Worker, tmp_path: Path
     answer = worker.start(missing)
     assert answer["type"] == "failed"
     assert str(missing) in answer["error"]
-    assert worker.process.wait(20) == 1
+    assert worker.process.wait(120) == 1
 
 
 def test_a_worker_without_control_ends(worker: Worker, disk: Path) -> None:
     assert worker.start(disk) == {"type": "ready"}
     worker.control.close()
-    assert worker.process.wait(20) == 0
+    assert worker.process.wait(120) == 0

@@ -97,7 +97,7 @@ def test_the_thread_writes_back_when_its_time_has_come(pair: Pair) -> None:
     cache = pair.open(SsdOptions(mode="back", delay=0.1), origin)
     origin.flush = lambda: (flush(), done.set())  # type: ignore[method-assign,assignment,func-returns-value]
     cache.pwritev([b"a" * LINE], 0)
-    assert done.wait(30)
+    assert done.wait(120)
     assert origin_bytes(pair, 0, LINE) == b"a" * LINE
     cache.close()
 

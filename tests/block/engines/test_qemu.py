@@ -73,7 +73,7 @@ def ended(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        assert select.select([pidfd], (), (), 20)[0], "it goes on"
+        assert select.select([pidfd], (), (), 120)[0], "it goes on"
     finally:
         os.close(pidfd)
 
@@ -111,7 +111,7 @@ def test_what_was_acknowledged_survives_the_engine(format: str, tmp_path: Path) 
         device.pwritev([data], offset)
         if number % 15 == 14:
             os.kill(engine_of(device), signal.SIGKILL)
-            while events.get(timeout=20) != "server-back":
+            while events.get(timeout=120) != "server-back":
                 pass
     assert read(device) == content
     device.close()
@@ -291,7 +291,7 @@ def test_what_an_engine_says_is_told(tmp_path: Path) -> None:
     device = open_stack(f"nbdkit(sh, parameters=[{script}])", Opening(notify=lambda *event: said.put(event)))
     with pytest.raises(OSError, match=r"broken|error"):
         read(device)
-    severity, what, text = said.get(timeout=10)
+    severity, what, text = said.get(timeout=120)
     assert (severity, what) == ("warning", "server-says")
     assert "it is broken" in text
     device.close()

@@ -41,7 +41,7 @@ class Server:
         while True:
             try:
                 with socket.socket(socket.AF_UNIX) as sock:
-                    sock.settimeout(10)
+                    sock.settimeout(120)
                     sock.connect(str(self.socket))
                     assert sock.recv(8) == b"NBDMAGIC"
                     return
@@ -51,7 +51,7 @@ class Server:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(120)
 
 
 @contextmanager

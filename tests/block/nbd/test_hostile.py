@@ -35,7 +35,7 @@ def answered(answer: Callable[[socket.socket], None]) -> Iterator[socket.socket]
 
     thread = threading.Thread(target=run)
     thread.start()
-    ours.settimeout(5)
+    ours.settimeout(120)
     try:
         yield ours
     finally:

@@ -62,9 +62,9 @@ def test_writes_go_on_while_the_server_is_killed_again_and_again(name: str, dire
             thread.start()
         for _ in range(5):
             server.kill()
-            assert events.get(timeout=10)[1] == "server-lost"
+            assert events.get(timeout=120)[1] == "server-lost"
             server.start()
-            assert events.get(timeout=10)[1] == "server-back"
+            assert events.get(timeout=120)[1] == "server-back"
         stop.set()
         for thread in threads:
             thread.join()
@@ -87,7 +87,9 @@ def test_what_a_server_forgets_is_written_once_more(directory: Path, events: Eve
         expected[4096 : 3 * 4096] = bytes(8192)
         expected[3 * 4096 : 3 * 4096 + 3072] = b"new" * 1024
         server.kill()
+        assert events.get(timeout=120) == ("error", "server-lost")
         server.start()
+        assert events.get(timeout=120) == ("info", "server-back")
         found = bytearray(1 << 20)
         device.preadv([memoryview(found)], 0)
         assert found == expected
@@ -105,9 +107,9 @@ def test_without_a_server_requests_fail_soon_and_then_at_once(directory: Path, e
                 device.preadv([buffer], 0)
             assert refused.value.errno == errno.ENOTCONN
         assert tree(device)["health"] == "failed"
-        assert events.get(timeout=1) == ("error", "server-lost")
+        assert events.get(timeout=120) == ("error", "server-lost")
         server.start()
-        assert events.get(timeout=15) == ("info", "server-back")
+        assert events.get(timeout=120) == ("info", "server-back")
         device.preadv([buffer], 0)
         assert buffer == b"a" * SECTOR
         assert tree(device)["health"] == "ok"
@@ -123,7 +125,7 @@ def test_a_server_that_hangs_is_given_up_and_taken_again(directory: Path, events
         with pytest.raises(OSError, match="cannot be reached") as refused:
             device.pwritev([b"b" * SECTOR], 0)
         assert refused.value.errno == errno.ENOTCONN
-        assert events.get(timeout=1) == ("error", "server-lost")
+        assert events.get(timeout=120) == ("error", "server-lost")
         server.process.send_signal(signal.SIGCONT)
         assert events.get(timeout=30) == ("info", "server-back")
         device.pwritev([b"c" * SECTOR], 0)
@@ -149,8 +151,8 @@ def test_closing_does_not_wait_for_a_server_that_is_gone(directory: Path) -> Non
     with serving(SERVERS["nbdkit"], directory) as server:
         device = open_stack(f"nbd({server.uri}, timeout=1)")
         server.kill()
-        began = threading.active_count()
+        keepers = [thread for thread in threading.enumerate() if thread.name.startswith("to ")]
         with pytest.raises(OSError, match="cannot be reached"):
             device.flush()
         device.close()
-        assert threading.active_count() == began - 1
+        assert not keepers[-1].is_alive()

@@ -62,7 +62,7 @@ def at_once(array: Array, *, quick: bool = False) -> list[Writer]:
 
 def ended(array: Array, writers: list[Writer]) -> None:
     for writer in writers:
-        writer.join(60)
+        writer.join(120)
         assert not writer.is_alive(), "somebody waits for ever"
         if writer.error is not None:
             raise writer.error
@@ -74,7 +74,7 @@ def ended(array: Array, writers: list[Writer]) -> None:
 def settled(array: Array) -> None:
     """All that the background has to do is done."""
     done = threading.Event()
-    for _ in range(6000):
+    for _ in range(12000):
         members = array.members
         if members.complete and array.reshaping is None and not members.bitmap.distrusted and members.heir is None:
             return
