@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
+import pytest
 
-from blockyard.api.hub import MAX_EACH, Subscription
+from blockyard.api import hub
+from blockyard.api.context import Context
+from blockyard.api.hub import MAX_EACH, Hub, Subscription
 from blockyard.control.roles import Identity, Role
 from blockyard.initiator import connect
 from tests.api.conftest import ApiFactory
@@ -81,6 +85,34 @@ def test_a_slow_reader_is_let_go_of() -> None:
     for number in range(1000):
         subscription.put(b"%d" % number)
     assert subscription._queue.qsize() < 100
+
+
+def test_a_fault_in_one_look_does_not_end_the_stream(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty(Hub):
+        looks = 0
+
+        def _newest(self) -> int:
+            return 0
+
+        async def _look(self) -> None:
+            self.looks += 1
+            if self.looks < 3:
+                raise KeyError("what nobody has thought of")
+            self._tell_all("sessions", [])
+
+    async def main() -> None:
+        faulty = Faulty(cast("Context", None))
+        subscription = faulty.subscribe(Identity("a", Role.VIEWER), None)
+        assert subscription is not None
+        messages = aiter(subscription)
+        assert [await anext(messages), await anext(messages)] == [b"retry: 2000\n\n", b"event: sessions\ndata: []\n\n"]
+        faulty.close()
+
+    monkeypatch.setattr(hub, "PERIOD", 0.001)
+    asyncio.run(main())
+    assert len([record for record in caplog.records if record.name == "blockyard.api.hub"]) == 1, "told once"
 
 
 def test_who_may_not_watch_any_more_is_let_go_of(api: ApiFactory) -> None:

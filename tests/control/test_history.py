@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import signal
@@ -10,13 +11,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blockyard.cli.history import sparkline
-from blockyard.control.history.recorder import span
+from blockyard.control.history import recorder
+from blockyard.control.history.recorder import History, span
 from blockyard.control.history.sampling import Look, Point, Sampler, Values, look
 from blockyard.control.history.series import COLUMNS, MOST, RESOLUTIONS, SeriesName, parse
 from blockyard.control.history.store import ASIDE, NAME, Store
@@ -185,6 +188,30 @@ def test_who_is_killed_loses_nothing_that_was_written(tmp_path: Path) -> None:
         found = store.read(SeriesName("volume", "v199"), FINE, NOON, 1e12)
         assert [values[9] for _, values in found[: written + 1]] == list(range(written + 1))
         store.close()
+
+
+def test_a_fault_in_one_look_does_not_end_the_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = 0
+
+    async def gather() -> list[dict[str, Any] | None]:
+        nonlocal looks
+        looks += 1
+        if looks < 4:
+            raise KeyError("what nobody has thought of")
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        history = History(tmp_path, gather, _refuse)
+        with pytest.raises(asyncio.CancelledError):
+            await history.run()
+        history.close()
+
+    monkeypatch.setattr(recorder, "TICK", 0.01)
+    asyncio.run(main())
+    assert looks == 4
+    assert [record.getMessage() for record in caplog.records] == ["the history cannot be written"], "told once"
 
 
 def _overwritten(path: Path) -> None:

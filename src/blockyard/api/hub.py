@@ -120,11 +120,16 @@ class Hub:
     # ---- what is told
 
     async def _run(self) -> None:
+        trouble = ""
         while self._subscriptions:
             try:
                 await self._look()
             except (ControlError, OSError) as error:  # a worker is just being started again
                 log.debug("the stream has nothing to tell now: %s", error)
+            except Exception as error:  # a fault of ours in one look must not leave all who watch in the dark
+                if repr(error) != trouble:
+                    log.exception("the stream has nothing to tell now")
+                    trouble = repr(error)
             await asyncio.sleep(PERIOD)
         self._task = None
 

@@ -71,6 +71,10 @@ class History:
                 if str(error) != self._trouble:
                     log.warning("the history cannot be written: %s", error)
                     self._trouble = str(error)
+            except Exception as error:  # a fault of ours in one look must not end the history
+                if repr(error) != self._trouble:
+                    log.exception("the history cannot be written")
+                    self._trouble = repr(error)
 
     def _record(self, replies: list[dict[str, Any] | None]) -> None:
         now = time.time()
