@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import random
 import struct
 from pathlib import Path
@@ -195,6 +196,52 @@ def test_session_at_once_goes_by_its_cue_sheet(tmp_path: Path) -> None:
     assert one.ok(read(0, 400)) == _DATA
     assert one.ok(read_cd(400, 450, 0xF8)) == sound
     assert one.ok(read_cd(400, 1, 0, sub_channel=2))[1:3] == b"\x02\x00"  # its pregap is index 0
+
+
+def _q_of(raw: bytes) -> bytes:
+    """The Q sub-channel of 96 bytes with all of them."""
+    return int("".join(str(byte >> 6 & 1) for byte in raw), 2).to_bytes(12, "big")
+
+
+def test_codes_and_indexes_of_a_cue_sheet_are_in_the_sub_channel(tmp_path: Path) -> None:
+    path = tmp_path / "x.iso"
+    one = burner(path, "cd-r")
+    parameters(one, write_type=SESSION_AT_ONCE)
+
+    def code(adr: int, track: int, text: bytes) -> bytes:
+        return b"".join(bytes([adr, track]) + text[at : at + 6].ljust(6, b"\0") for at in (0, 6))
+
+    codes = b"\x021234567" + b"\x02890123\0" + code(0x03, 1, b"DEABC2600001") + code(0x03, 2, b"DEZ092600002")
+    cdb, sheet = cue_sheet(
+        (0x01, 0, 0, 0x00, msf(-150)), (0x01, 1, 0, 0x00, msf(-150)), (0x01, 1, 1, 0x00, msf(0)),
+        (0x01, 2, 0, 0x00, msf(300)), (0x01, 2, 1, 0x00, msf(450)), (0x01, 2, 2, 0x00, msf(500)),
+        (0x01, 0xAA, 1, 0x00, msf(600)),
+    )  # fmt: skip
+    sheet = codes + sheet
+    one.ok(cdb[:6] + len(sheet).to_bytes(3, "big") + cdb[9:], sheet)
+    for lba in range(-150, 600, 150):
+        one.ok(write(lba, 150), bytes(150 * 2352))
+    one.ok(SYNCHRONIZE)
+    one.ok(EJECT)
+    reader = host(drive(path))
+    raw = reader.ok(read_cd(0, 600, 0, sub_channel=1))
+    seen = [_q_of(raw[at : at + 96]) for at in range(0, len(raw), 96)]
+    position = reader.ok(read_cd(0, 600, 0, sub_channel=2))
+    for lba, q in enumerate(seen):
+        assert int.from_bytes(q[10:], "big") == ~binascii.crc_hqx(q[:10], 0) & 0xFFFF
+        assert q[9] == position[16 * lba + 9], "the frame stands in all of them"
+        if q[0] == 1:
+            assert q == position[16 * lba :][:12]
+        else:
+            isrc = "5154524c26000010" if lba < 300 else "515a802426000020"
+            assert q[1:9].hex() == {2: "1234567890123000", 3: isrc}[q[0]]
+    for adr in (2, 3):
+        assert all(any(q[0] == adr for q in seen[at : at + 100]) for at in range(501))
+    starts = [0, *(lba for lba in range(1, 600) if position[16 * lba + 1 :][:2] != position[16 * lba - 15 :][:2])]
+    assert starts == [0, 300, 450, 500]
+    assert all(seen[lba][0] == 1 for lba in starts)
+    told = reader.ok(struct.pack(">BBBBxxBHx", 0x42, 0, 0x40, 3, 2, 24))
+    assert (told[5], told[8:21]) == (0x30, b"\x80DEZ092600002")
 
 
 def test_a_cue_sheet_that_makes_no_sense_is_refused(tmp_path: Path) -> None:

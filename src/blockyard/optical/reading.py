@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from blockyard.optical.kinds import BLOCK, lba_of
-from blockyard.optical.sectors import SectorType, q_channel, raw_sub_channels, sector, select
+from blockyard.optical.sectors import SectorType, q_as_recorded, q_channel, raw_sub_channels, sector, select
 from blockyard.scsi import limits
 from blockyard.scsi.sense import Asc, CheckCondition, ReadFailure, SenseKey, invalid_field
 
@@ -121,22 +121,22 @@ def _whole_sectors(disc: Disc, lba: int, count: int, fields: dict[str, int]) -> 
                 raise CheckCondition(SenseKey.ILLEGAL_REQUEST, Asc.ILLEGAL_MODE_FOR_THIS_TRACK)
             found += select(whole, parts if whole.kind is not SectorType.AUDIO or not parts else _USER_DATA)
             if sub is not None:
-                found += sub(track, at)
+                found += sub(disc, track, at)
     except OSError as error:
         raise _located(disc, error, lba, count) from error
     return found
 
 
-def _raw(track: Track, lba: int) -> bytes:
-    return raw_sub_channels(q_channel(track, lba), paused=lba < track.start)
+def _raw(disc: Disc, track: Track, lba: int) -> bytes:
+    return raw_sub_channels(q_as_recorded(track, lba, disc.text.catalog), paused=lba < track.start)
 
 
-def _position(track: Track, lba: int) -> bytes:
+def _position(disc: Disc, track: Track, lba: int) -> bytes:
     """Q, and P in the last bit (MMC-6, formatted Q sub-channel)."""
     return q_channel(track, lba) + bytes([0, 0, 0, (lba < track.start) << 7])
 
 
-def _r_to_w(track: Track, lba: int) -> bytes:
+def _r_to_w(disc: Disc, track: Track, lba: int) -> bytes:
     """Nothing is in these channels."""
     return bytes(96)
 

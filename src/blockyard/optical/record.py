@@ -142,7 +142,12 @@ def cut(record: Record, files: list[FileDevice]) -> None:
 
 
 def _track_document(track: Track) -> dict[str, Any]:
-    return {"form": track.form.value, "file": track.file, **{name: getattr(track, name) for name in _TRACK}}
+    return {
+        "form": track.form.value,
+        "file": track.file,
+        "indexes": list(track.indexes),
+        **{name: getattr(track, name) for name in _TRACK},
+    }
 
 
 def _record(found: dict[str, Any]) -> Record:
@@ -165,7 +170,8 @@ def _record(found: dict[str, Any]) -> Record:
         tracks = []
         for document in session["tracks"]:
             track = _track(number, document)
-            if not at <= track.first <= track.start <= track.end <= track.limit <= capacity:
+            places = [at, track.first, track.start, *track.indexes, track.limit, capacity]
+            if places != sorted(places) or not track.start <= track.end <= track.limit:
                 raise ValueError(f"track {number} lies where it cannot")
             tracks.append(track)
             number, at = number + 1, track.limit
@@ -182,6 +188,7 @@ def _track(number: int, document: dict[str, Any]) -> Track:
     for name in ("start", "end", "control", "stride", "first", "fixed_packet"):
         if type(getattr(track, name)) is not int:
             raise ValueError(f"{name} of track {number} is no number")
+    track.indexes = tuple(map(int, document.get("indexes", ())))  # discs of old had none
     if track.file not in (IMAGE, AUDIO) or track.stride not in (BLOCK, 2336, WHOLE):
         raise ValueError(f"track {number} is in no file of a disc")
     track.position = place(track.file, track.first)

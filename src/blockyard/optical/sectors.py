@@ -6,6 +6,7 @@ An image may have the user data alone; the rest follows from that: synchronisati
 from __future__ import annotations
 
 import binascii
+import re
 import struct
 from enum import IntEnum
 from typing import NamedTuple
@@ -29,6 +30,10 @@ class SectorType(IntEnum):
 _HEADER, _SUB_HEADER, _MODE_2_DATA = 4, 8, 2336
 _FORM_BIT = 0x20  # of the submode byte: form 2
 _FORM_1 = b"\0\0\x08\0" * 2  # sub-header of data in form 1, twice
+
+_CODE_EVERY = 50  # sectors: so there is one in a hundred, even where one has to stand back for an index
+_ISRC_AT, _CATALOG_AT = 2, 27  # which of these
+_CATALOG, _ISRC = re.compile(r"[0-9]{13}\Z"), re.compile(r"[0-9A-Z]{5}[0-9]{7}\Z")
 
 SYNC = b"\0" + b"\xff" * 10 + b"\0"
 _MODE_1 = 1
@@ -167,13 +172,44 @@ def select(whole: Sector, fields: int) -> bytes:
     return b"".join(part for bit, part in parts if fields & bit)
 
 
+def _q(mode: int, track: Track, data: bytes) -> bytes:
+    """CONTROL and ADR, what is told, and the CRC of both (ECMA-130 22.3)."""
+    q = bytes([track.control << 4 | mode]) + data
+    return q + (~binascii.crc_hqx(q, 0) & 0xFFFF).to_bytes(2, "big")
+
+
 def q_channel(track: Track, lba: int) -> bytes:
-    """The Q sub-channel of a sector, with its position (ADR 1): ten bytes, and their CRC (ECMA-130 22.3)."""
+    """The Q sub-channel of a sector, with its position (ADR 1): ten bytes, and their CRC."""
     index = 0 if lba < track.start else 1 + sum(lba >= begin for begin in track.indexes)
     relative = abs(lba - track.start) - (lba < track.start)
     places = bytes(map(bcd, msf(relative - PREGAP))) + b"\0" + bytes(map(bcd, msf(lba)))
-    q = bytes([track.control << 4 | 0x1, bcd(track.number), bcd(index)]) + places
-    return q + (~binascii.crc_hqx(q, 0) & 0xFFFF).to_bytes(2, "big")
+    return _q(1, track, bytes([bcd(track.number), bcd(index)]) + places)
+
+
+def q_as_recorded(track: Track, lba: int, catalog: str) -> bytes:
+    """The Q sub-channel as it is on the disc: one sector of a hundred at least has a code in the place of its position.
+
+    These are the media catalog number (ADR 2) and, in audio tracks and their pregaps, the ISRC (ADR 3; IEC 60908). Where an index
+    begins, the position stands in any case, as whoever looks for it goes by that. The ISRC comes soon after: programs that read
+    some sectors twice ascribe to a track what they see first.
+    """
+    at = (lba - track.first) % _CODE_EVERY
+    frame = bytes([bcd(msf(lba)[2])])
+    if lba in (track.start, *track.indexes):
+        return q_channel(track, lba)
+    if at == _CATALOG_AT and _CATALOG.match(catalog):
+        return _q(2, track, bytes.fromhex(catalog + "000") + frame)
+    if at == _ISRC_AT and not track.form.is_data and _ISRC.match(track.isrc):
+        return _q(3, track, _isrc(track.isrc) + frame)
+    return q_channel(track, lba)
+
+
+def _isrc(text: str) -> bytes:
+    """Five characters of six bits, two zeros, seven decimals of four bits, four zeros."""
+    value = 0
+    for character in text[:5]:
+        value = value << 6 | ord(character) - ord("0")
+    return (value << 34 | int(text[5:], 16) << 4).to_bytes(8, "big")
 
 
 def raw_sub_channels(q: bytes, *, paused: bool) -> bytes:

@@ -50,7 +50,7 @@ def _isrc(disc: Disc, number: int) -> bytes:
     if not 1 <= number <= len(disc.tracks):
         raise invalid_field(6)
     track = disc.tracks[number - 1]
-    return _code(_ISRC, 0x10 | track.control, number, track.isrc, 15)
+    return _code(_ISRC, _ISRC << 4 | track.control, number, track.isrc, 15)
 
 
 def _code(kind: int, control: int, number: int, text: str, width: int) -> bytes:
