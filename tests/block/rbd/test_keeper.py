@@ -99,6 +99,25 @@ def test_accesses_that_overlap_end_too(still: Ceph) -> None:
     device.close()
 
 
+def test_beginning_an_access_waits_for_nothing(still: Ceph) -> None:
+    """Of more accesses than librados has under way by default (1024) none holds up the loop, which begins them."""
+    device = opened(still, still.image("begun", "4M"), ", timeout=120")
+    device.pwritev([b"b" * BLOCK], 0)  # there is an object, so that the OSD is asked
+    outcomes: list[bytearray | OSError] = []
+    still.stop_osd()
+    for _ in range(1200):
+        device.overlap.read(0, BLOCK, outcomes.append)
+    still.continue_osd()  # comes in time for all of them, only if none has waited
+
+    def reap() -> bool:
+        device.overlap.reap()
+        return len(outcomes) == 1200
+
+    eventually(reap, 120)
+    assert outcomes == [bytearray(b"b" * BLOCK)] * 1200
+    device.close()
+
+
 def test_closing_does_not_wait_for_a_dead_cluster(still: Ceph) -> None:
     device = opened(still, still.image("closed", "4M"), ", timeout=1")
     still.stop_osd()

@@ -92,6 +92,11 @@ class Cluster:
             # One image keeps one messenger busy; with more of them each access wakes another one. Of librados_thread_count
             # there have to be two: operations on snapshots wait for each other in those threads.
             self._set("ms_async_op_threads", "1")
+            # librbd would begin each access in a thread of its own, which has to be woken. Where the loop does that, it must not
+            # be made to wait: librados gets no limit of what is under way, as sessions have one (scsi/limits.py).
+            self._set("rbd_non_blocking_aio", "false")
+            for name in ("objecter_inflight_ops", "objecter_inflight_op_bytes"):
+                self._set(name, "0")
             for name in ("rados_osd_op_timeout", "rados_mon_op_timeout", "client_mount_timeout"):
                 self._set(name, str(timeout))
             call("rados_connect", self._handle, what=f"the cluster of {where}")

@@ -102,7 +102,6 @@ _RBD: dict[str, tuple[Any, ...]] = {
     "rbd_aio_writesame": (c_int, _IMAGE, c_uint64, c_size_t, _BUFFER, c_size_t, _COMPLETION, c_int),
     "rbd_poll_io_events": (c_int, _IMAGE, POINTER(_COMPLETION), c_int),
     "rbd_aio_get_return_value": (c_ssize_t, _COMPLETION),
-    "rbd_aio_get_arg": (c_void_p, _COMPLETION),
     "rbd_aio_release": (None, _COMPLETION),
     # the exclusive lock
     "rbd_is_exclusive_lock_owner": (c_int, _IMAGE, POINTER(c_int)),

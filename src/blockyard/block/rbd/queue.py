@@ -1,7 +1,7 @@
 """Accesses to an image that go on beside each other, for the event loop: begun by a call, ended when `reap` finds them done.
 
 librbd writes to an eventfd when something is done, and hands out by `rbd_poll_io_events` what that is: no thread of its comes
-into the interpreter. What is under way stands in a table by number, which librbd keeps for it.
+into the interpreter. What is under way stands in a table by the address of librbd's completion.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ class Queue:
         self._reference = byref(self._completion)
         self._found = (c_void_p * _BATCH)()
         self._under_way: dict[int, tuple[Ended, Any]] = {}
-        self._number = 0
         self._create = held().rbd_aio_create_completion
-        self._result, self._argument = held().rbd_aio_get_return_value, held().rbd_aio_get_arg
+        self._result = held().rbd_aio_get_return_value
         self._release = held().rbd_aio_release
         self._poll = functions().rbd_poll_io_events
         self._read, self._write = functions().rbd_aio_read, functions().rbd_aio_write
@@ -65,27 +64,27 @@ class Queue:
         )
 
     def _begin(self, ended: Ended, kept: object) -> None:
-        self._number = number = self._number % 0xFFFFFFFF + 1  # not 0, which ctypes takes for no argument
-        self._create(number, None, self._reference)
-        self._under_way[number] = ended, kept
+        self._create(None, None, self._reference)
+        self._under_way[self._completion.value or 0] = ended, kept
 
     def _started(self, result: int) -> None:
         """What was refused at once ends like all else: by way of the loop."""
         if result < 0:
             self._release(self._completion)
-            ended, _ = self._under_way.pop(self._number)
+            ended, _ = self._under_way.pop(self._completion.value or 0)
             ended(result)
 
     def reap(self) -> None:
         """Tell those whose accesses are done."""
-        found, result, argument, release = self._found, self._result, self._argument, self._release
+        found, result, release = self._found, self._result, self._release
         while self._under_way:
             count = self._poll(self._image, found, _BATCH)
             for at in range(count):
-                completion = found[at]
-                number, outcome = argument(completion), result(completion)
-                release(completion)
-                self._under_way.pop(number)[0](outcome)
+                completion = found[at] or 0
+                outcome = result(completion)
+                ended, _ = self._under_way.pop(completion)
+                release(completion)  # from now on another one may have its address
+                ended(outcome)
             if count < _BATCH:
                 return
 
