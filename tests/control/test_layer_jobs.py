@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from blockyard.block.building import create_layer
+from blockyard.cli.main import main
 from tests.api.conftest import (
     ApiFactory,
     api,  # noqa: F401  (a fixture)
@@ -73,7 +74,7 @@ def test_stacks(served: Api, tmp_path: Path) -> None:
         assert "layer move" in client.get("/audit").text
 
 
-def test_jobs_of_layers(served: Api, tmp_path: Path) -> None:
+def test_jobs_of_layers(served: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with served.local() as client:
         begun = _act(client, "scrub")
         (scrub,) = _jobs(client, "scrub")
@@ -85,12 +86,9 @@ def test_jobs_of_layers(served: Api, tmp_path: Path) -> None:
         _act(client, "add", device=f"{tmp_path}/c.img", force=True)
         assert client.get("/volumes/mirror").json()["health"] == "degraded"
         (rebuild,) = _jobs(client, "rebuild")
-        assert rebuild["number"] is None
-        assert not rebuild["can_cancel"]
+        assert (rebuild["number"], rebuild["can_cancel"], rebuild["can_pause"]) == (None, True, True)
         assert 0 <= rebuild["done"] < rebuild["total"]
-        told = client.delete(f"/jobs/{rebuild['id']}")
-        assert told.status_code == 409, told.text
-        assert "goes on by itself" in told.json()["detail"]
+        _check_rest(served, client, f"/jobs/{rebuild['id']}")
         _act(client, "rate", rate="1G")
         wait_for(lambda: not _jobs(client, "rebuild"), "the rebuild is done")
         assert client.get("/volumes/mirror").json()["health"] == "ok"
@@ -101,3 +99,65 @@ def test_jobs_of_layers(served: Api, tmp_path: Path) -> None:
         assert client.delete(f"/jobs/{move['id']}").status_code == 202
         wait_for(lambda: _jobs(client, "move")[0]["state"] == "cancelled", "the move is given up")
         assert "cancelled: move of mirror" in client.get("/audit").json()[-1]["what"]
+        told = client.post(f"/jobs/{move['id']}/pause")
+        assert (told.status_code, "cannot be paused" in told.json()["detail"]) == (409, True)
+        _check_reshape(served, client, tmp_path, capsys)
+
+
+def _check_rest(served: Api, client: httpx.Client, job: str) -> None:
+    """A rebuild that is stopped rests, the array stays degraded and says so, and it goes on when somebody says so."""
+    assert client.delete(job).json()["state"] == "paused"
+    told = client.get("/volumes/mirror").json()
+    assert told["health"] == "degraded"
+    assert "paused" in client.get("/stacks/mirror").json()["text"]
+    assert client.post(f"{job}/pause").status_code == 409, "it rests already"
+    assert main(["layer", "resume", "--state", str(served.state), job.rpartition(":")[2]]) == 0
+    assert client.get(job).json()["state"] == "running"
+    assert client.post(f"{job}/pause").json()["can_resume"]
+    assert client.post(f"{job}/resume").json()["state"] == "running"
+    assert client.post(f"{job}/resume").status_code == 409
+    wait_for(lambda: _pauses(client) == ["raid-paused", "raid-resumed"] * 2, "events tell of it")
+
+
+def _pauses(client: httpx.Client) -> list[str]:
+    """What events tell of them."""
+    told = [event["what"] for event in client.get("/events?last=50").json()]
+    return [what for what in told if what in ("raid-paused", "raid-resumed")]
+
+
+def _check_reshape(served: Api, client: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It can be paused, and never be stopped."""
+    names = [tmp_path / f"five-{number}.img" for number in range(4)]
+    for name in names:
+        with name.open("wb") as file:
+            file.truncate(16 * MiB)
+    disks = ", ".join(map(str, names[:3]))
+    create_layer(f"raid5({disks})")
+    for where, body in (
+        ("/volumes/five", {"stack": f"raid5(rate=64K, {disks})"}),
+        ("/targets/iqn.2024-01.com.example:five", {"luns": {"0": "five"}}),
+    ):
+        assert client.put(where, json=body).is_success
+    grow: dict[str, Any] = {
+        "request": "act",
+        "layer": "five",
+        "action": "grow",
+        "options": {"devices": f"[{names[3]}]"},
+    }
+    answer = client.post("/commands/layer", json=grow)
+    assert answer.is_success, answer.text
+    (reshape,) = _jobs(client, "reshape")
+    assert (reshape["can_cancel"], reshape["can_pause"]) == (False, True)
+    told = client.delete(f"/jobs/{reshape['id']}")
+    assert told.status_code == 409
+    assert "cannot be undone" in told.json()["detail"]
+    name = reshape["id"].removeprefix("layers:")
+    assert main(["layer", "pause", "--state", str(served.state), name]) == 0
+    assert main(["layer", "jobs", "--state", str(served.state)]) == 0
+    assert f"{name}  reshape" in capsys.readouterr().out
+    paused = client.get(f"/jobs/{reshape['id']}").json()
+    assert paused["state"] == "paused"
+    assert client.post(f"/jobs/{reshape['id']}/resume").json()["state"] == "running"
+    grow["action"], grow["options"] = "rate", {"rate": "1G"}
+    assert client.post("/commands/layer", json=grow).is_success
+    wait_for(lambda: not _jobs(client, "reshape"), "the reshape is done")

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from blockyard.block.building import open_stack
 from blockyard.cli.main import main
 from blockyard.control import making
 from blockyard.control.roles import Role
@@ -19,7 +20,7 @@ from tests.api.conftest import (
     ApiFactory,
     api,  # noqa: F401  (a fixture)
 )
-from tests.api.serving import Api
+from tests.api.serving import Api, wait_for
 from tests.conftest import need
 
 MiB = 1 << 20
@@ -169,7 +170,50 @@ def test_a_cache_on_a_volume_of_a_pool(api: ApiFactory, tmp_path: Path, capsys: 
         for where in (f"/targets/{IQN}", "/volumes/made"):
             assert client.delete(where, headers={"If-Match": "*"}).is_success
         assert client.delete("/pools/fast", headers={"If-Match": "*"}).is_success
+    _check_long_work(served, tmp_path, road, capsys)
     _check_that_only_what_is_allowed_is_used(served, tmp_path)
+
+
+def _check_long_work(served: Api, tmp_path: Path, road: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What takes long is a job, which leaves nothing when it is stopped."""
+    slow, quick, more = tmp_path / "slow.img", tmp_path / "quick.img", tmp_path / "more.img"
+    on = f"concat(throttle(iops=10, {slow}))"
+    new = {"kind": "compressed", "on": [on], "size": 1 << 30, "options": {"size": "1G"}, "wait": 0}
+    with served.local() as client:
+        begun = client.post("/layers", json={**new, "name": "packed"})
+        assert begun.status_code == 202, begun.text
+        where = _begun(client, begun)
+        assert where == f"/jobs/{begun.json()['job']}"
+        job = client.get(where).json()
+        assert (job["kind"], job["state"], job["unit"], job["total"]) == ("create", "running", "bytes", 1 << 30)
+        assert job["can_cancel"]
+        assert client.post(f"{where}/pause").status_code == 409
+        assert client.delete(where).status_code == 202
+        wait_for(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
+        assert not slow.exists()
+        assert client.get("/layers/packed").status_code == 404
+        slow.write_bytes(b"")
+        os.truncate(slow, 1 << 30)
+        where = _begun(client, client.post("/layers", json=new))
+        assert main(["layer", "cancel", "--state", str(served.state), where.rpartition(":")[2]]) == 0
+        wait_for(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
+        with pytest.raises(OSError, match="is no compressed disk"):
+            open_stack(f"compressed({slow})")
+        capsys.readouterr()
+        stack = f"compressed(size=1G, {quick})"
+        assert main([*road, "layer", "create", "--no-wait", "--size", "256M", stack]) == 0
+        assert "job control." in capsys.readouterr().out
+        wait_for(lambda: client.get("/jobs").json()[-1]["state"] == "done", "it is made")
+        open_stack(f"compressed({quick})").close()
+        answer = client.post("/layers", json={**new, "on": [str(more)], "size": 64 * MiB, "wait": 30, "name": "more"})
+        assert (answer.status_code, client.get("/layers/more").status_code) == (201, 200), answer.text
+
+
+def _begun(client: httpx.Client, answer: httpx.Response) -> str:
+    """Where the job is asked for that an answer tells of, when something of it is done."""
+    where = answer.headers["location"].removeprefix("/api/v1")
+    wait_for(lambda: client.get(where).json()["done"] > 0, "it is begun")
+    return where
 
 
 def _token(served: Api, path: Path) -> Path:

@@ -15,11 +15,14 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from blockyard.block import kinds, records
+from blockyard.block.actions import Progress, unwatched
 from blockyard.block.device import Device
 from blockyard.block.layers import MANY, Absent, Kind, Opening
 from blockyard.block.stack import DEPTH, Call, StackError, Value, Word, Written, parse
 
 log = logging.getLogger(__name__)
+
+HERE = "."  # the place of the layer at the top
 
 _WORSE = ("ok", "degraded", "failed")  # and what is none of these is as if it were ok
 
@@ -329,13 +332,14 @@ def creation(text: str, declared: Mapping[str, Written] | None = None) -> Layer:
     return layer
 
 
-def make(layer: Layer, opening: Opening) -> str:
-    """Make what `creation` has understood. Returns what there is to say to people. Raises OSError or StackError."""
+def make(layer: Layer, opening: Opening, progress: Progress = unwatched) -> str:
+    """Make what `creation` has understood. Returns what there is to say to people. Raises OSError or StackError, and what
+    `progress` raises to stop it; then nothing is there that could be opened."""
     assert layer.kind.create is not None
     with contextlib.ExitStack() as undo:
         children = [_child(layer, child, opening, Reuse(), undo) for child in layer.children]
         try:
-            return layer.kind.create(children, layer.options, opening)
+            return layer.kind.create(children, layer.options, opening, progress)
         except StackError:
             raise
         except ValueError as error:
@@ -375,11 +379,13 @@ def tree(device: Device) -> dict[str, Any]:
 
 
 def found(device: Device, path: str) -> Device:
-    """A layer beneath (or at) `device`: "" for itself, "1/0" by places, "raid5" or "raid5/0" by the kind that is there once.
+    """A layer beneath (or at) `device`: "" or "." for itself, "1/0" by places, "raid5" or "raid5/0" by a kind that is there once.
 
     Raises OSError (ENOENT) where there is none, or more than one.
     """
     for part in filter(None, path.split("/")):
+        if part == HERE:
+            continue
         if part.isdecimal():
             at = int(part)
             if at >= len(device.children):
@@ -409,6 +415,13 @@ def walk(device: Device) -> Iterator[Device]:
     yield device
     for child in device.children:
         yield from walk(child)
+
+
+def places(device: Device, at: str = HERE) -> Iterator[tuple[str, Device]]:
+    """The same, each with its place, as `found` takes it."""
+    yield at, device
+    for number, child in enumerate(device.children):
+        yield from places(child, str(number) if at == HERE else f"{at}/{number}")
 
 
 def _kind_of(device: Device) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from blockyard.block.actions import NoOptions
+from blockyard.block.actions import NoOptions, Progress
 from blockyard.block.device import Device, ReadOnly
 from blockyard.block.sharing import Shared
 
@@ -81,9 +81,11 @@ class Kind:
     # is written alike in several such places is open once
     part: Callable[[Any], tuple[int, int]] | None = None
     # What `blockyard layer create` does, where that is needed: put marks on children, which stay open; returns what there is to
-    # say to people. Raises OSError or ValueError, for what holds something already, too, unless the options say otherwise
-    create: Callable[[Sequence[Device], Any, Opening], str] | None = None
+    # say to people. Raises OSError or ValueError, for what holds something already, too, unless the options say otherwise. It
+    # tells how far it is; what that raises it lets pass, with nothing left that could be opened: what it is known by comes last
+    create: Callable[[Sequence[Device], Any, Opening, Progress], str] | None = None
     creation: type = NoOptions  # what there is to choose then
+    unit: str = "bytes"  # of the progress of `create`
     example: str = ""  # of a stack, for the documentation
 
 

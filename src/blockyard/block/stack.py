@@ -85,6 +85,16 @@ def parse(text: str) -> Written:
     return stack
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """The words of a list, as options have it: [a, b]; of anything else, that alone. Raises StackError."""
+    if not text.startswith("["):
+        return (text,)
+    call = parse(f"list(of={text})")
+    assert isinstance(call, Call)
+    ((_, words),) = call.options
+    return tuple(word.text for word in words) if isinstance(words, tuple) else (words.text,)
+
+
 class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text

@@ -69,8 +69,13 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     finish.add_argument("volume", metavar="VOLUME", help="its name")
     jobs = _command(layer, "jobs", _jobs, "show what goes on in layers, and what has been done of late")
     jobs.add_argument("--json", action="store_true", help="as JSON")
-    cancel = _command(layer, "cancel", _cancel, "have a job of a layer stop")
-    cancel.add_argument("job", metavar="JOB", type=int, help="its number, as `blockyard layer jobs` shows it")
+    for name, what in (
+        ("cancel", "have a job of a layer stop; what an array does by itself is paused"),
+        ("pause", "let a rebuild, reshape or resync of an array rest; the array stays as it is meanwhile"),
+        ("resume", "let what was paused go on"),
+    ):
+        job = _command(layer, name, globals()[f"_{name}"], what)
+        job.add_argument("job", metavar="JOB", help="as `blockyard layer jobs` shows it")
     make = _command(layer, "create", _create, "make a layer that keeps marks on what it stands on; a server is needed only "
                     "for what stands on volumes of pools, and with --url that one makes it")  # fmt: skip
     make.add_argument(
@@ -84,6 +89,9 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         type=Path,
         help="of an encrypted disk that a server makes: its first line, which the server keeps (else: key_file=, secret= …)",
+    )
+    make.add_argument(
+        "--no-wait", action="store_true", help="where a server makes it and it takes long: do not wait until it is done"
     )
 
     again = parsers.command(
@@ -218,13 +226,13 @@ def _do(directory: Path, options: argparse.Namespace) -> None:
     if "job" not in reply:
         print(reply["said"])
     elif options.no_wait:
-        print(f"job {reply['job']} has begun: `blockyard layer jobs` shows it")
+        print(f"job {reply['name']} has begun: `blockyard layer jobs` shows it")
     else:
-        print(watch_layer_job(directory, reply["job"]))
+        print(watch_layer_job(directory, reply["name"]))
 
 
 def _move(directory: Path, options: argparse.Namespace) -> None:
-    job = ask(directory, "layer move", volume=options.volume, stack=options.stack)["job"]
+    job = ask(directory, "layer move", volume=options.volume, stack=options.stack)["name"]
     if options.no_wait:
         print(
             f"job {job} has begun: `blockyard layer jobs` shows it, `blockyard layer finish {options.volume}` ends it"
@@ -238,10 +246,10 @@ def _finish(directory: Path, options: argparse.Namespace) -> None:
     print(ask(directory, "layer finish", volume=options.volume)["said"])
 
 
-def watch_layer_job(directory: Path, number: int) -> str:
+def watch_layer_job(directory: Path, name: str) -> str:
     """Show how far a job is until it is over; what it has said then. Raises ControlError when it has failed."""
-    stop = f"`blockyard layer jobs` shows it, `blockyard layer cancel {number}` stops it"
-    return watch_job(lambda: ask(directory, "layer jobs")["jobs"], number, stop)
+    stop = f"`blockyard layer jobs` shows it, `blockyard layer cancel {name}` stops it"
+    return watch_job(lambda: ask(directory, "layer jobs")["jobs"], name, stop)
 
 
 def _jobs(directory: Path, options: argparse.Namespace) -> None:
@@ -251,6 +259,14 @@ def _jobs(directory: Path, options: argparse.Namespace) -> None:
 def _cancel(directory: Path, options: argparse.Namespace) -> None:
     ask(directory, "layer cancel", job=options.job)
     print(f"job {options.job} is told to stop")
+
+
+def _pause(directory: Path, options: argparse.Namespace) -> None:
+    print(ask(directory, "layer pause", job=options.job)["said"])
+
+
+def _resume(directory: Path, options: argparse.Namespace) -> None:
+    print(ask(directory, "layer resume", job=options.job)["said"])
 
 
 # ---- making
@@ -263,8 +279,9 @@ def _create(directory: Path, options: argparse.Namespace) -> None:
         if pools or options.passphrase_file is not None or REMOTE.get() is not None:
             _have_created(directory, options)
             return
+        bar = Bar(f"making {layer.kind.name}")
         with missing_files(files_of(layer), options.size):
-            print(make(layer, Opening(secret=_secret)))
+            print(make(layer, Opening(secret=_secret), lambda done, total: bar.show(done, total, layer.kind.unit)))
     except StackError as error:
         raise UsageError(str(error)) from None
     except OSError as error:
@@ -279,8 +296,16 @@ def _have_created(directory: Path, options: argparse.Namespace) -> None:
             more["passphrase"] = read_secret(options.passphrase_file).decode()
         except (CredentialsError, UnicodeDecodeError) as error:
             raise UsageError(str(error)) from None
+    if options.no_wait:
+        more["wait"] = 0
     made = ask(directory, "layer create", stack=options.stack, **more)
-    print(made["said"], f"it is opened by the stack {made['stack']}", sep="\n")
+    if "job" not in made:
+        said = made["said"]
+    elif options.no_wait:
+        said = f"job {made['name']} has begun: `blockyard layer jobs` shows it; when it is done,"
+    else:
+        said = watch_layer_job(directory, made["name"])
+    print(said, f"it is opened by the stack {made['stack']}", sep="\n")
 
 
 def _replay(directory: Path, options: argparse.Namespace) -> None:

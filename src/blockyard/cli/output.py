@@ -90,12 +90,17 @@ def progress(job: dict[str, Any]) -> str:
     return f"{done} of {amount(job['total'], job['unit'])}" if job["total"] else done
 
 
+def job_name(job: dict[str, Any]) -> str:
+    """What a job goes by: the name that it has where several processes number theirs, or its number."""
+    return str(job.get("name", job["number"]))
+
+
 def show_jobs(options: argparse.Namespace, jobs: list[dict[str, Any]]) -> None:
     """Print what goes on and what is over, as workers tell it (worker/jobs.py)."""
     head = ("JOB", "WHAT", "OF", "STATE", "PROGRESS", "BEGAN", "RESULT")
     rows = [
         (
-            "-" if job["number"] is None else str(job["number"]),  # what goes on by itself
+            job_name(job),
             job["kind"],
             job["subject"],
             job["state"],
@@ -133,7 +138,7 @@ def watch(what: str, look: Callable[[], tuple[int, int, str] | None]) -> None:
         bar.end()
 
 
-def watch_job(jobs: Callable[[], list[dict[str, Any]]], number: int, stop: str) -> str:
+def watch_job(jobs: Callable[[], list[dict[str, Any]]], name: str | int, stop: str) -> str:
     """Show how far a job is until it is over; what it has said then. Raises ControlError when it has failed.
 
     `jobs` tells of all of its kind; `stop` is what somebody is told who does not want to wait any more.
@@ -141,16 +146,16 @@ def watch_job(jobs: Callable[[], list[dict[str, Any]]], number: int, stop: str) 
     last: dict[str, Any] = {}
 
     def look() -> tuple[int, int, str] | None:
-        found = next((job for job in jobs() if job["number"] == number), None)
+        found = next((job for job in jobs() if job_name(job) == str(name)), None)
         if found is None:
-            raise ControlError(f"job {number} is not known any more: its worker was started anew meanwhile")
+            raise ControlError(f"job {name} is not known any more: its worker was started anew meanwhile")
         last.update(found)
         return (last["done"], last["total"], last["unit"]) if last["state"] == "running" else None
 
     try:
-        watch(f"job {number}", look)
+        watch(f"job {name}", look)
     except KeyboardInterrupt:
-        print(f"job {number} goes on: {stop}")
+        print(f"job {name} goes on: {stop}")
         raise
     if last["state"] != "done":
         raise ControlError(last["result"] or f"{last['kind']} of {last['subject']} was stopped")

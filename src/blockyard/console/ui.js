@@ -60,7 +60,7 @@ export function Button({ kind = '', onClick, children, ...more }) {
   return html`<button type="button" class=${kind} disabled=${busy} onClick=${click} ...${more}>${children}</button>`;
 }
 
-const MOODS = { ok: 'good', running: 'good', done: 'good', info: '', failed: 'bad', error: 'bad', unreachable: 'bad', degraded: 'warn', rebuilding: 'warn', warning: 'warn', cancelled: 'warn', soft: 'warn', hard: 'bad' };
+const MOODS = { ok: 'good', running: 'good', done: 'good', info: '', failed: 'bad', error: 'bad', unreachable: 'bad', degraded: 'warn', rebuilding: 'warn', warning: 'warn', cancelled: 'warn', paused: 'warn', soft: 'warn', hard: 'bad' };
 
 export function Pill({ state, mood, children }) {
   return html`<span class=${`pill ${mood ?? MOODS[state] ?? ''}`}>${children ?? state}</span>`;

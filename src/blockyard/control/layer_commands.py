@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ from blockyard.block.building import understood
 from blockyard.block.stack import StackError
 from blockyard.control.allowed import check_layer
 from blockyard.control.command import Command
-from blockyard.control.errors import UsageError
-from blockyard.control.making import check_devices, create
+from blockyard.control.errors import ControlError, UsageError
+from blockyard.control.making import CONTROL, check_devices, create
 from blockyard.control.roles import Role
 from blockyard.control.stacks import check_claims, identity_key, on_stack
 from blockyard.control.state import State
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from blockyard.control.administration import Request
     from blockyard.control.server import Server
 
+Job = dict[str, Any]
 _ROLES = {"show": Role.VIEWER, "actions": Role.VIEWER}  # an action may open files
 
 
@@ -32,7 +34,16 @@ async def layer(server: Server, request: Request) -> dict[str, Any]:
     arguments = {key: request.get(key) for key in ("request", "action", "options")}
     if isinstance(arguments["options"], dict):
         check_devices(server, arguments["options"])
-    return _plain(await server.supervisor.ask_volume(volume, {**arguments, "path": path}))
+    return _begun(server, volume, await server.supervisor.ask_volume(volume, {**arguments, "path": path}))
+
+
+def _begun(server: Server, volume: str, reply: dict[str, Any]) -> dict[str, Any]:
+    """What a worker replies, with the name of the job that it has begun, if it has."""
+    found = _plain(reply)
+    if "job" in found:
+        worker = next(each.number for each in server.supervisor.workers if volume in each.configuration.volumes)
+        found["name"] = f"{worker}.{found['job']}"
+    return found
 
 
 def _named(server: Server, request: Request) -> tuple[str, str]:
@@ -56,7 +67,7 @@ async def jobs(server: Server, request: Request) -> dict[str, Any]:
     """The jobs of all layers, and what they do by themselves; how each stack is that is open."""
     told = await looked(server)
     return {
-        "jobs": [job for found in told.values() for job in jobs_in(found)],
+        "jobs": jobs_of(server, told),
         "stacks": {name: stack for found in told.values() for name, stack in found["stacks"].items()},
     }
 
@@ -68,36 +79,82 @@ async def looked(server: Server) -> dict[int, dict[str, Any]]:
     return {worker.number: reply for worker, reply in zip(workers, told, strict=True) if reply is not None}
 
 
-def jobs_in(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Jobs, each with its volume; work that goes on by itself has no number, as it is not to be stopped."""
-    for job in told["jobs"]:
-        yield {**job, "volume": job["subject"].partition(": ")[0]}
-    for volume, stack in told["stacks"].items():
+def jobs_of(server: Server, told: dict[int, dict[str, Any]]) -> list[Job]:
+    """All jobs of layers, each with its volume and with a name, as workers count by themselves; then what goes on by itself,
+    which has no number. What a worker makes is told of by the job of this process that waits for it."""
+    found = [{**job.describe(), "volume": None, "name": f"{CONTROL}.{job.number}"} for job in server.making]
+    for worker, each in told.items():
+        found += [
+            {**job, "volume": job["subject"].partition(": ")[0], "name": f"{worker}.{job['number']}"}
+            for job in each["jobs"]
+            if (worker, job["number"]) not in server.making.lent
+        ]
+        found += _by_themselves(worker, each["stacks"])
+    return found
+
+
+def _by_themselves(worker: int, stacks: dict[str, Any]) -> Iterator[Job]:
+    for volume, stack in stacks.items():
         for work in stack["work"]:
+            number = zlib.crc32(f"{volume}: {work['place']} {work['layer']}".encode())
             yield {
                 "number": None, "kind": work["kind"], "subject": f"{volume}: {work['layer']}", "volume": volume,
-                "unit": work["unit"], "done": work["done"], "total": work["total"], "state": "running", "result": "",
+                "name": f"{worker}.{work['kind']}-{number:08x}", "place": work["place"],
+                "unit": work["unit"], "done": work["done"], "total": work["total"],
+                "state": "paused" if work.get("paused") else "running",
+                "result": "paused: it goes on when somebody says so" if work.get("paused") else "",
                 "details": None, "began": None, "ended": None,
             }  # fmt: skip
 
 
-async def cancel(server: Server, request: Request) -> None:
-    """Have a job of a layer stop. Workers count by themselves: `worker` says whose it is, where several have that number."""
-    number = request.get("job")
-    having = [
-        worker
-        for worker, told in (await looked(server)).items()
-        if request.get("worker") in (None, worker) and any(job["number"] == number for job in told["jobs"])
-    ]
+async def _job(server: Server, request: Request) -> Job:
+    """One of them, by its name; by its number where only one has that. Raises UsageError."""
+    asked, worker = str(request.get("job")), request.get("worker")
+    name = asked if worker is None or "." in asked else f"{worker}.{asked}"
+    there = jobs_of(server, await looked(server))
+    having = [job for job in there if job["name"] == name or (worker is None and str(job["number"]) == asked)]
     if not having:
-        raise UsageError(f"there is no job {number}: `blockyard layer jobs` lists them")
+        raise UsageError(f"there is no job {asked}: `blockyard layer jobs` lists them")
     if len(having) > 1:
-        raise UsageError(
-            f"several workers have a job {number}: say `worker`, which is one of {', '.join(map(str, having))}"
+        raise UsageError(f"there are several jobs {asked}: say which, of {', '.join(job['name'] for job in having)}")
+    return having[0]
+
+
+async def cancel(server: Server, request: Request) -> None:
+    """Have a job of a layer stop. What an array does by itself it still has to do: that is paused, and can be resumed."""
+    job = await _job(server, request)
+    if job["kind"] == "reshape":
+        raise ControlError(
+            "a reshape cannot be undone or left halfway: it can be paused (`blockyard layer pause`), and goes on later"
         )
+    if job["number"] is None:
+        await _rest(server, job, "pause")
+        return
+    home = job["name"].partition(".")[0]
+    if home == CONTROL:
+        server.making.find(job["number"]).cancel()
     for worker in server.supervisor.workers:
-        if worker.number == having[0]:
-            await worker.ask({"name": "cancel layer job", "job": number})
+        if str(worker.number) == home:
+            await worker.ask({"name": "cancel layer job", "job": job["number"]})
+
+
+async def pause(server: Server, request: Request) -> dict[str, str]:
+    """Have what an array does by itself rest until it is resumed."""
+    return await _rest(server, await _job(server, request), "pause")
+
+
+async def resume(server: Server, request: Request) -> dict[str, str]:
+    """Go on with what was paused."""
+    return await _rest(server, await _job(server, request), "resume")
+
+
+async def _rest(server: Server, job: Job, action: str) -> dict[str, str]:
+    if job["number"] is not None:
+        raise ControlError(
+            f"{job['kind']} of {job['subject']} cannot be paused, only stopped: rebuilds, reshapes and resyncs can"
+        )
+    asked = {"request": "act", "action": action, "options": {}, "path": job["place"]}
+    return _plain(await server.supervisor.ask_volume(job["volume"], asked))
 
 
 async def move(server: Server, request: Request) -> dict[str, Any]:
@@ -113,7 +170,7 @@ async def move(server: Server, request: Request) -> dict[str, Any]:
     stack = str(wanted.written)
     settled = server.settled.volumes
     await asyncio.to_thread(check_claims, {**settled, f"{volume} moved": on_stack(settled[volume], stack)})
-    return _plain(await server.supervisor.ask_volume(volume, {"request": "move", "stack": stack}))
+    return _begun(server, volume, await server.supervisor.ask_volume(volume, {"request": "move", "stack": stack}))
 
 
 async def finish(server: Server, request: Request) -> dict[str, str]:
@@ -149,4 +206,6 @@ LAYER_COMMANDS = {
     "layer": Command(layer, lambda request: _ROLES.get(str(request.get("request")), Role.ADMIN)),
     "layer jobs": Command(jobs, Role.VIEWER),
     "layer cancel": Command(cancel, Role.OPERATOR),
+    "layer pause": Command(pause, Role.OPERATOR),
+    "layer resume": Command(resume, Role.OPERATOR),
 }

@@ -1,7 +1,9 @@
 """Layers are made: what keeps marks on what it stands on (arrays, caches, encrypted and compressed disks) gets them.
 
-It is done in this process, in a thread, so that no worker waits for it; only what stands on volumes of pools is made by the
-worker that has those open. Files that are missing are made with the size that is asked for, and are gone again when it fails.
+It is a job of this process, in a thread of its own, so that no worker waits for it; only what stands on volumes of pools is made
+by the worker that has those open, as a job that the one here follows. Whoever asks gets the result when it is there within a
+moment, else the job. Files that are missing are made with the size that is asked for, and are gone again, as is the key, when it
+fails or is stopped. A layer that was not made whole has no mark that it could be opened by.
 """
 
 from __future__ import annotations
@@ -10,43 +12,124 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from blockyard.block import building
 from blockyard.block.building import Layer
 from blockyard.block.file import create as create_file
 from blockyard.block.file import sync_directory
 from blockyard.block.layers import Opening
+from blockyard.block.records import RecordError
 from blockyard.block.size import MAX_VOLUME, Size
-from blockyard.block.stack import Call, StackError, Word, parse
+from blockyard.block.stack import Call, StackError, Word, listed, parse
 from blockyard.control.allowed import check_layer, check_not_own, check_paths, files_of
+from blockyard.control.consistency import checked
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.stacks import check_claims, on_stack
 from blockyard.pool.names import check_volume_name
-from blockyard.worker.configuration import Volume
+from blockyard.worker.configuration import Configuration, Volume
+from blockyard.worker.declared import DeclaredLayer
+from blockyard.worker.jobs import Cancelled, Job, Jobs
 
 if TYPE_CHECKING:
     from blockyard.control.administration import Request
     from blockyard.control.server import Server
 
+_T = TypeVar("_T")
+_OnLoop = Callable[[Coroutine[Any, Any, dict[str, Any]]], dict[str, Any]]
+CONTROL = "control"  # for the number of a worker, in the names of jobs that this process does itself
+QUICK, PATIENT = 2.0, 60.0  # seconds that whoever asks is kept waiting for a result, and at most
+_SOON, _LOOK = 0.01, 0.2  # seconds between two looks at what a worker makes: at first, and at last
 _KEYS = "keys"  # in the state directory: passphrases that somebody has typed, for opening the disks again
 
 
-async def create(server: Server, request: Request) -> dict[str, str]:
-    """Make the layer at the top of `stack`, with files of `size` where there are none yet; what there is to say, and the stack
-    that opens it. `passphrase` is for encrypted disks: the server keeps it, under `name` if there is one."""
-    size = _size(request.get("size"))
-    with _key(server, request) as text:
+class Making(Jobs):
+    """The layers that are being made."""
+
+    def __init__(self) -> None:
+        super().__init__("blockyard layer jobs", (ControlError, StackError))
+        self.lent: set[tuple[int, int]] = set()  # worker and number of the jobs there that ones of these follow
+
+
+async def create(server: Server, request: Request) -> dict[str, Any]:
+    """Make the layer at the top of `stack`, with files of `size` where there are none yet. What there is to say, and the stack
+    that opens it; or the job, where that takes longer. `passphrase` is for encrypted disks: the server keeps it, under `name`
+    if there is one. With `declare`, the layer is declared under that when it is there. After `wait` seconds it is a job."""
+    size, name = _size(request.get("size")), request.get("name") if request.get("declare") else None
+    wait = _seconds(request.get("wait"))
+    if name is not None and server.managed is None:
+        raise ControlError(server.elsewhere())
+    if name in server.configuration.layers:
+        raise ControlError(f"there is a layer {name!r} already")
+    with contextlib.ExitStack() as undo:
+        text = undo.enter_context(_key(server, request))
         layer = _understood(server, text)
         check_layer(server.configuration, layer)
         check_not_own(server.options.state, files_of(layer))
         await asyncio.to_thread(_check_free, server, layer)
-        with missing_files(files_of(layer), size):
-            said = await _make(server, layer)
-        return {"said": said, "stack": str(opening(text, layer))}
+        stack = opening(text, layer)
+        if name is not None:
+            _check_name(server, str(name), stack)
+        undo.enter_context(missing_files(files_of(layer), size))
+        job = _begin(server, layer, stack, name and str(name), str(request.get("who", "layer create")), undo.pop_all())
+    await asyncio.to_thread(job.wait, wait)
+    if job.state == "running":
+        return {"job": job.number, "name": f"{CONTROL}.{job.number}", "stack": str(stack)}
+    if job.error is not None:
+        raise job.error
+    if job.state != "done":
+        raise ControlError(f"{job.kind} of {job.subject} was stopped")
+    return {"said": job.result, "stack": str(stack)}
+
+
+def _seconds(given: object) -> float:
+    if given is None:
+        return QUICK
+    if not isinstance(given, (int, float)) or isinstance(given, bool) or not 0 <= given <= PATIENT:
+        raise UsageError(f"wait: from 0 to {PATIENT:.0f} seconds")
+    return given
+
+
+def _begin(server: Server, layer: Layer, stack: Call, name: str | None, who: str, undo: contextlib.ExitStack) -> Job:
+    """The job; `undo` takes back what was made for it, when it fails."""
+    loop = asyncio.get_running_loop()
+
+    def on_loop(work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    def work(job: Job) -> str:
+        job.unit, job.details = layer.kind.unit, {"stack": str(stack)}
+        with undo:
+            said = _made(server, layer, job, on_loop)
+            if name is not None:
+                on_loop(_declare(server, name, stack, who))
+            return said
+
+    try:
+        return server.making.start("create", str(stack), work)
+    except ValueError as error:
+        undo.close()
+        raise ControlError(str(error)) from None
+
+
+def _check_name(server: Server, name: str, stack: Call) -> None:
+    """Before anything is made. Raises UsageError."""
+    try:
+        checked(_declaring(server.configuration, name, stack))
+    except RecordError as error:
+        raise UsageError(str(error)) from None
+
+
+def _declaring(configuration: Configuration, name: str, stack: Call) -> Configuration:
+    return replace(configuration, layers={**configuration.layers, name: DeclaredLayer(name, stack)})
+
+
+async def _declare(server: Server, name: str, stack: Call, who: str) -> None:
+    await server.change(lambda configuration: _declaring(configuration, name, stack), expected=None, who=who)
 
 
 def opening(text: str, layer: Layer) -> Call:
@@ -64,14 +147,14 @@ def _understood(server: Server, text: str) -> Layer:
         raise UsageError(str(error)) from None
 
 
-async def _make(server: Server, layer: Layer) -> str:
+def _made(server: Server, layer: Layer, job: Job, on_loop: _OnLoop) -> str:
     pools = {
         claim.what.partition(":")[2].partition("/")[0] for claim in layer.claims() if claim.what.startswith("pool:")
     }
     if pools:
-        return await _made_by_worker(server, layer, pools)
+        return _made_by_worker(server, layer, pools, job, on_loop)
     try:
-        return await asyncio.to_thread(building.make, layer, Opening())
+        return building.make(layer, Opening(), job)
     except StackError as error:
         raise UsageError(str(error)) from None
     except OSError as error:
@@ -79,14 +162,33 @@ async def _make(server: Server, layer: Layer) -> str:
         raise ControlError(f"{where}{error.strerror or error}") from None
 
 
-async def _made_by_worker(server: Server, layer: Layer, pools: set[str]) -> str:
+def _made_by_worker(server: Server, layer: Layer, pools: set[str], job: Job, on_loop: _OnLoop) -> str:
     having = [worker for worker in server.supervisor.workers if pools & worker.configuration.pools.keys()]
     if len(having) > 1:
         raise UsageError(
             f"the pools {', '.join(sorted(pools))} are served by {len(having)} processes: make it of one of them"
         )
-    reply = await server.supervisor.ask_pool(min(pools), {"name": "make layer", "stack": str(layer.written)})
-    return str(reply["said"])
+
+    def ask(name: str, **more: object) -> dict[str, Any]:
+        return on_loop(server.supervisor.ask_pool(min(pools), {"name": name, **more}))
+
+    number = ask("make layer", stack=str(layer.written))["job"]
+    lent = (having[0].number, number) if having else None
+    if lent:
+        server.making.lent.add(lent)
+    pause = _SOON
+    while (told := ask("layer job", job=number)["found"])["state"] == "running":
+        try:
+            job(told["done"], told["total"])
+        except Cancelled:
+            ask("cancel layer job", job=number)
+        time.sleep(pause)
+        pause = min(2 * pause, _LOOK)
+    if told["state"] == "cancelled":
+        raise Cancelled
+    if told["state"] == "failed":
+        raise ControlError(told["result"])
+    return str(told["result"])
 
 
 def _check_free(server: Server, layer: Layer) -> None:
@@ -179,10 +281,10 @@ def _with_key(text: str, path: Path) -> Call:
 def check_devices(server: Server, options: dict[str, Any]) -> None:
     """That what an action of a layer takes in may be used. Raises UsageError."""
     for name in ("device", "devices", "by"):
-        given = options.get(name, ())
-        for text in (given,) if isinstance(given, str) else given:
-            if isinstance(text, str) and text.startswith("/"):
-                check_paths(server.configuration, [text])
-            elif isinstance(text, str) and text:
-                with contextlib.suppress(StackError):  # the layer says what is wrong with it
+        given = options.get(name) or []
+        with contextlib.suppress(StackError):  # the layer says what is wrong with it
+            for text in map(str, given) if isinstance(given, list) else listed(str(given)):
+                if text.startswith("/"):
+                    check_paths(server.configuration, [text])
+                else:
                     check_layer(server.configuration, building.understood(text, server.configuration.declared))

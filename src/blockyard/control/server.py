@@ -26,6 +26,7 @@ from blockyard.control.difference import differences
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.gate import Gate
 from blockyard.control.history.recorder import History
+from blockyard.control.making import Making
 from blockyard.control.managed import Adjust, Edit, Managed
 from blockyard.control.measurements import ask, measure
 from blockyard.control.metrics import Endpoint
@@ -81,6 +82,7 @@ class Server:
         self._orphans: list[
             Orphan
         ] = []  # workers that were there before this process; until they have been told what to serve
+        self.making = Making()
         self.restarting = False  # it ends so that another one can take over
         self.began = time.time()
         self._found = Found(Settled(), {})
@@ -204,6 +206,7 @@ class Server:
                 self._exports.configure(self.configuration.telemetry)
                 gate.events.record("server-started", f"serving {_count(len(self.settled.targets), 'target')}")
                 await signals.wait()
+                await asyncio.to_thread(self.making.close)  # while there are workers that could have begun some of it
             if self.restarting:
                 await self._make_way(acceptor)
                 return

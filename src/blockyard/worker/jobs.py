@@ -25,7 +25,9 @@ class Cancelled(Exception):
 class Job:
     """One job. `work` gets it, and tells it how far it is by calling it; the result is what it returns, for people."""
 
-    def __init__(self, number: int, kind: str, subject: str, work: Callable[[Job], str]) -> None:
+    def __init__(
+        self, number: int, kind: str, subject: str, work: Callable[[Job], str], known: tuple[type[Exception], ...] = ()
+    ) -> None:
         self.number = number
         self.kind = kind
         self.subject = subject  # POOL, POOL/VOLUME …
@@ -35,10 +37,12 @@ class Job:
         self.state = "running"
         self.result = ""
         self.details: Any = None  # the result, for programs
+        self.error: Exception | None = None  # why it has failed
         self.began = time.time()
         self.ended: float | None = None
         self._cancelled = False
         self._work = work
+        self._known = known  # failures that say all in a line, besides OSError
         self._thread = threading.Thread(target=self._run, name=f"job-{number}", daemon=True)
 
     def start(self) -> None:
@@ -53,8 +57,9 @@ class Job:
     def cancel(self) -> None:
         self._cancelled = True
 
-    def wait(self) -> None:
-        self._thread.join()
+    def wait(self, seconds: float | None = None) -> None:
+        """Until it is over, or so many seconds."""
+        self._thread.join(seconds)
 
     def _run(self) -> None:
         try:
@@ -63,10 +68,9 @@ class Job:
         except Cancelled:
             self.state = "cancelled"
         except Exception as error:  # whatever went wrong with it is for whoever asks: nobody else waits for it
-            self.state, self.result = "failed", _said(error)
-            log.error(
-                "%s of %s has failed: %s", self.kind, self.subject, error, exc_info=not isinstance(error, OSError)
-            )
+            self.state, self.result, self.error = "failed", _said(error), error
+            known = isinstance(error, (OSError, *self._known))
+            log.error("%s of %s has failed: %s", self.kind, self.subject, error, exc_info=not known)
         self.ended = time.time()
 
     def describe(self) -> dict[str, Any]:
@@ -87,8 +91,11 @@ class Jobs:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, listing: str = "blockyard pool jobs") -> None:
+    def __init__(
+        self, listing: str = "blockyard pool jobs", known: tuple[type[Exception], ...] = (ValueError,)
+    ) -> None:
         self._listing = listing
+        self._known = known
         self._jobs: dict[int, Job] = {}
 
     def start(self, kind: str, subject: str, work: Callable[[Job], str]) -> Job:
@@ -99,7 +106,7 @@ class Jobs:
         over = [number for number, job in self._jobs.items() if job.state != "running"]
         for number in over[: max(0, len(over) - REMEMBERED + 1)]:
             del self._jobs[number]
-        job = Job(next(self._numbers), kind, subject, work)
+        job = Job(next(self._numbers), kind, subject, work, self._known)
         self._jobs[job.number] = job
         job.start()
         return job

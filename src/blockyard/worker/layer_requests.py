@@ -5,14 +5,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from blockyard.block.actions import Action, unwatched
-from blockyard.block.building import build, creation, found, health, make, options_from, tree, understood, walk, written
+from blockyard.block.building import (
+    build,
+    creation,
+    found,
+    health,
+    make,
+    options_from,
+    places,
+    tree,
+    understood,
+    walk,
+    written,
+)
 from blockyard.block.device import Device
 from blockyard.block.moving import MovingDevice
 from blockyard.block.records import RecordError
-from blockyard.block.stack import Word
+from blockyard.block.stack import Value, Word, listed
 from blockyard.scsi.unit import LogicalUnit
 from blockyard.worker.asking import number_in, text_in
 from blockyard.worker.configuration import Volume
@@ -71,10 +83,19 @@ def action_options(action: Action, given: object) -> Any:
     """Raises ValueError."""
     if not isinstance(given, dict):
         raise ValueError("options are a table")
+    lists = {name for name, hint in get_type_hints(action.options).items() if get_origin(hint) is tuple}
     try:
-        return options_from(action.options, {str(name): Word(_text(value)) for name, value in given.items()})
+        return options_from(
+            action.options, {str(name): _value(value, of_many=name in lists) for name, value in given.items()}
+        )
     except RecordError as error:
         raise ValueError(str(error)) from None
+
+
+def _value(value: object, *, of_many: bool) -> Value:
+    if not of_many:
+        return Word(_text(value))
+    return tuple(Word(each, True) for each in (map(str, value) if isinstance(value, list) else listed(_text(value))))
 
 
 def _text(value: object) -> str:
@@ -97,9 +118,19 @@ def _described(action: Action) -> dict[str, Any]:
 
 
 def make_layer(inventory: Inventory, request: Message) -> Answer:
-    """Make a layer that stands on volumes of pools (Kind.create)."""
+    """Make a layer that stands on volumes of pools (Kind.create): a job, which control waits for."""
     layer, opening = creation(text_in(request, "stack")), inventory.opening_for(Volume("what is to be made"))
-    return Later(lambda: make(layer, opening), lambda said: {"said": said})
+
+    def work(job: Job) -> str:
+        job.unit = layer.kind.unit
+        return make(layer, opening, job)
+
+    return {"job": inventory.jobs.start("create", str(layer.written), work).number}
+
+
+def one_job(inventory: Inventory, request: Message) -> Message:
+    """One of the jobs of layers. Raises LookupError."""
+    return {"found": inventory.jobs.find(number_in(request, "job")).describe()}
 
 
 def move(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
@@ -179,13 +210,13 @@ def jobs(inventory: Inventory, request: Message) -> Message:
 def condition(device: Device) -> Message:
     """How a stack is, why it is not well, and the work that goes on in it until it is done."""
     troubles, work = [], []
-    for each in walk(device):
+    for place, each in places(device):
         report: dict[str, Any] = each.report()
         if report.get("health", "ok") != "ok" and report.get("text"):
             troubles.append(str(report["text"]))
         if "work" in report:
             done, total = report["progress"]
-            work.append({"layer": each.label, "done": done, "total": total, **report["work"]})
+            work.append({"layer": each.label, "place": place, "done": done, "total": total, **report["work"]})
     return {"health": health(device), "text": "; ".join(dict.fromkeys(troubles)), "work": work}
 
 

@@ -21,7 +21,7 @@ from blockyard.worker.check_requests import CHECK_REQUESTS
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import Answer, Later
-from blockyard.worker.layer_requests import cancel, jobs, layer, make_layer, refresh
+from blockyard.worker.layer_requests import cancel, jobs, layer, make_layer, one_job, refresh
 from blockyard.worker.media_jobs import CARTRIDGE_JOBS, DISC_JOBS
 from blockyard.worker.member_requests import MEMBER_REQUESTS
 from blockyard.worker.optical_requests import OPTICAL_REQUESTS
@@ -190,6 +190,7 @@ REQUESTS: dict[str, Callable[[Inventory, Message], Answer]] = {
     "layer": layer,
     "layer jobs": jobs,
     "make layer": make_layer,
+    "layer job": one_job,
     "cancel layer job": cancel,
     "media jobs": media_jobs.jobs,
     "cancel media job": media_jobs.cancel,

@@ -20,7 +20,13 @@ routes = new_routes()
 SERVICE = ("TaskService",)
 _TASKS, _MONITORS = (*SERVICE, "Tasks"), (*SERVICE, "TaskMonitors")
 _TASK, _MONITOR = "/v1/TaskService/Tasks/{task}", "/v1/TaskService/TaskMonitors/{task}"
-_STATES = {"running": "Running", "done": "Completed", "failed": "Exception", "cancelled": "Cancelled"}
+_STATES = {
+    "running": "Running",
+    "paused": "Suspended",
+    "done": "Completed",
+    "failed": "Exception",
+    "cancelled": "Cancelled",
+}
 
 
 @routes.get("/v1/TaskService", Role.VIEWER, name="redfish_task_service")
@@ -54,7 +60,7 @@ async def cancel_task(task: str, request: Request, here: Here, who: Who) -> Resp
 async def task_monitor(task: str, request: Request, here: Here) -> Response:
     """202 as long as it goes on, then how it has ended."""
     job = await get_job(task, here)
-    if job.state == "running":
+    if job.state in ("running", "paused"):
         return _go_on(request, job)
     if job.state != "done":
         raise Told(HTTPStatus.CONFLICT, "GeneralError", f"{job.kind} of {job.subject} {job.state}: {job.result}")

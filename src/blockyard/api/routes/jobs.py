@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from blockyard.api.context import Context
 from blockyard.api.problems import not_found
 from blockyard.api.security import Here, Routes, Who
-from blockyard.control.jobs import all_jobs, cancel
+from blockyard.control.jobs import all_jobs, cancel, pause, resume
 from blockyard.control.roles import Role
 
 routes = Routes("jobs")
@@ -21,7 +21,7 @@ routes = Routes("jobs")
 class Job(BaseModel):
     """What goes on, or has been done of late: in a pool, in the layers of a volume, with discs or cartridges."""
 
-    id: str = Field(description="POOL.NUMBER, layers:WORKER.NUMBER, drive:NAME.NUMBER or library:NAME.NUMBER")
+    id: str = Field(description="POOL.NUMBER, layers:WORKER.NUMBER, drive:NAME.NUMBER, library:NAME.NUMBER or the like")
     pool: str | None = Field(None, description="that it is of")
     volume: str | None = Field(None, description="whose layers it is about")
     drive: str | None = Field(None, description="the optical drive whose server copies a disc")
@@ -32,12 +32,14 @@ class Job(BaseModel):
     unit: str = Field(description="what is counted: bytes, chunks …")
     done: int
     total: int = Field(description="0: nobody knows")
-    state: str = Field(description="running, done, failed or cancelled")
+    state: str = Field(description="running, paused, done, failed or cancelled")
     result: str = Field(description="for people")
     details: Any = Field(description="the result, for programs")
     began: float | None = Field(description="seconds since 1970; none for what goes on by itself")
     ended: float | None
     can_cancel: bool
+    can_pause: bool
+    can_resume: bool
 
 
 class Started(BaseModel):
@@ -60,10 +62,31 @@ async def get_job(job: str, here: Here) -> Job:
 
 @routes.delete("/jobs/{job}", Role.OPERATOR, status_code=202)
 async def cancel_job(job: str, here: Here, who: Who) -> Job:
-    """Have it stop; it says in its state when it has."""
+    """Have it stop; it says in its state when it has.
+
+    A rebuild or resync of an array is paused by that, and goes on by POST /jobs/{job}/resume. A reshape can only be paused.
+    """
     found = await _job(here, job)
     await cancel(here.server, found)
     here.record(who, f"job {job} cancelled: {found['kind']} of {found['subject']}", None, None)
+    return Job(**await _job(here, job))
+
+
+@routes.post("/jobs/{job}/pause", Role.OPERATOR)
+async def pause_job(job: str, here: Here, who: Who) -> Job:
+    """Let a rebuild, reshape or resync of an array rest: it stays as it is, until it is resumed or opened again."""
+    found = await _job(here, job)
+    await pause(here.server, found)
+    here.record(who, f"job {job} paused: {found['kind']} of {found['subject']}", None, None)
+    return Job(**await _job(here, job))
+
+
+@routes.post("/jobs/{job}/resume", Role.OPERATOR)
+async def resume_job(job: str, here: Here, who: Who) -> Job:
+    """Let it go on."""
+    found = await _job(here, job)
+    await resume(here.server, found)
+    here.record(who, f"job {job} resumed: {found['kind']} of {found['subject']}", None, None)
     return Job(**await _job(here, job))
 
 

@@ -13,8 +13,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 from blockyard.api import schemas
-from blockyard.api.configured import Table, add_routes, change, described, replaced
-from blockyard.api.context import Context
+from blockyard.api.configured import Table, add_routes, described
 from blockyard.api.models import Input
 from blockyard.api.problems import Refused, not_found
 from blockyard.api.security import Here, Routes, Who
@@ -22,8 +21,8 @@ from blockyard.block import kinds
 from blockyard.block.layers import MANY, Kind
 from blockyard.block.size import MAX_VOLUME
 from blockyard.block.stack import Call, StackError, Value, Word, Written, parse
-from blockyard.control.roles import Identity, Role
-from blockyard.worker.configuration import Configuration
+from blockyard.control.making import PATIENT, QUICK
+from blockyard.control.roles import Role
 from blockyard.worker.declared import DeclaredLayer
 from blockyard.worker.layer_requests import described_options
 
@@ -69,12 +68,14 @@ class NewLayer(Input):
         description="of an encrypted disk; the server keeps it, to open the disk again",
     )
     name: str | None = Field(None, min_length=1, max_length=64, description="that it is declared under")
+    wait: float = Field(QUICK, ge=0, le=PATIENT, description="seconds; what takes longer is answered with its job")
 
 
 class MadeLayer(BaseModel):
-    text: str = Field(description="for people")
+    text: str | None = Field(description="for people; none for a job")
+    job: str | None = Field(None, description="its id, where it takes longer: GET /jobs/{id}")
     stack: str = Field(description="what opens it")
-    name: str | None = Field(description="that it was declared under")
+    name: str | None = Field(description="that it is declared under, when it is there")
 
 
 @routes.get("/layers", Role.VIEWER)
@@ -98,45 +99,31 @@ async def list_layer_kinds() -> list[LayerKind]:
     return list(await asyncio.to_thread(_kinds))
 
 
-@routes.post("/layers", Role.ADMIN, status_code=201)
+@routes.post(
+    "/layers", Role.ADMIN, status_code=201, responses={202: {"model": MadeLayer, "description": "begun, as a job"}}
+)
 async def create_layer(new: NewLayer, here: Here, who: Who, response: Response) -> MadeLayer:
     """Make a layer that keeps marks on what it stands on: an array, a cache, an encrypted or compressed disk.
 
     What that holds is lost. With a name, it is declared under that, so that stacks can have it; a volume is made of it by
-    PUT /volumes/{volume} with its stack.
+    PUT /volumes/{volume} with its stack. What takes longer becomes a job; one that is stopped leaves nothing that could be
+    opened.
     """
-    if new.name is not None:
-        _check_new(here, new.name)
     stack = Call(new.kind, tuple(map(_part, new.on)), tuple((key, _value(value)) for key, value in new.options.items()))
-    asked = {"stack": str(stack), "size": new.size, "name": new.name}
+    asked = {"stack": str(stack), "size": new.size, "name": new.name, "declare": new.name is not None, "wait": new.wait}
     if new.passphrase is not None:
         asked["passphrase"] = new.passphrase
     made = await here.command(who, "layer create", **asked)
-    if new.name is not None:
-        await _declare(here, who, new.name, made["stack"])
+    job = f"layers:{made['name']}" if "job" in made else None
+    if job is not None:
+        response.status_code = 202
+        response.headers["Location"] = f"/api/v1/jobs/{job}"
+    elif new.name is not None:
         response.headers["Location"] = f"/api/v1/layers/{quote(new.name, safe='')}"
-    return MadeLayer(text=made["said"], stack=made["stack"], name=new.name)
+    return MadeLayer(text=made.get("said"), job=job, stack=made["stack"], name=new.name)
 
 
 add_routes(routes, TABLE)
-
-
-async def _declare(here: Context, who: Identity, name: str, stack: str) -> None:
-    written = parse(stack)
-    assert isinstance(written, Call)
-
-    def edit(configuration: Configuration) -> Configuration:
-        return replaced(configuration, "layers", {**configuration.layers, name: DeclaredLayer(name, written)})
-
-    await change(here, who, edit)
-
-
-def _check_new(here: Context, name: str) -> None:
-    """Before anything is made. Raises Refused."""
-    if here.server.managed is None:
-        raise Refused(HTTPStatus.CONFLICT, here.server.elsewhere())
-    if name in here.server.configuration.layers:
-        raise Refused(HTTPStatus.CONFLICT, f"there is a layer {name!r} already")
 
 
 def _part(text: str) -> Written:

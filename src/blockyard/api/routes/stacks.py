@@ -32,6 +32,7 @@ class Work(BaseModel):
     unit: str
     done: int
     total: int
+    paused: bool = Field(False, description="until somebody lets it go on")
 
 
 class Stack(BaseModel):

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from fastcrc.crc32 import iscsi as crc32c
 
+from blockyard.block.actions import Progress, unwatched
 from blockyard.block.cache.layout import (
     CLEAN_ENTRY,
     CLOSED,
@@ -46,10 +47,13 @@ from blockyard.block.layers import Absent, Kind, Opening
 from blockyard.block.size import format_size
 
 _LOOK = 1 << 20  # bytes of a device that have to be zeros for it to be empty
+_STEP = 16 << 20  # bytes of a table that are emptied at a time
 _READ = 256  # pages of a table that are read at a time
 
 
-def create_cache(children: Sequence[Device], options: SsdCreation, opening: Opening) -> str:
+def create_cache(
+    children: Sequence[Device], options: SsdCreation, opening: Opening, progress: Progress = unwatched
+) -> str:
     """Make the second device the cache of the first. What is on the first stays."""
     origin, device = children
     slots = slots_of(device.size, options.block)
@@ -61,17 +65,33 @@ def create_cache(children: Sequence[Device], options: SsdCreation, opening: Open
             raise CacheError(
                 "The origin has a cache already: detach that, or say force=true to forget what is only in it"
             )
+    before = origin.size
     size = _place_for_mark(origin, options)
-    if size < options.block:
-        raise CacheError(f"The origin is too small: it has {origin.size} bytes, of which {MARK_SIZE} are for the mark")
-    superblock = Superblock(uuid.uuid4(), uuid.uuid4(), options.block, slots, size)
-    device.discard(0, superblock.data_at)
-    device.flush()
+    try:
+        if size < options.block:
+            raise CacheError(f"The origin is too small: it has {before} bytes, and {MARK_SIZE} more are for the mark")
+        superblock = Superblock(uuid.uuid4(), uuid.uuid4(), options.block, slots, size)
+        _empty(device, superblock.data_at, progress)
+    except BaseException:
+        if origin.size > before:
+            origin.truncate(before)
+        raise
     for _ in range(2):
         superblock = write_superblock(device, superblock)
     device.flush()
     write_mark(origin, size, Mark(superblock.origin, superblock.cache))
     return f"a cache of {format_size(slots * options.block)} in blocks of {options.block} bytes for {format_size(size)}"
+
+
+def _empty(device: Device, length: int, progress: Progress) -> None:
+    """No superblock first, then no table: of a large cache that is gigabytes."""
+    for at in range(0, length, _STEP):
+        progress(at, length)
+        device.discard(at, min(_STEP, length - at))
+        if not at:
+            device.flush()
+    progress(length, length)
+    device.flush()
 
 
 def _want_empty(device: Device, superblock: Superblock | None) -> None:

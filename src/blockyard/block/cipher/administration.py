@@ -6,13 +6,14 @@ first, then both copies of the header one after the other, and only then is the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 
-from blockyard.block.actions import Action, Progress
+from blockyard.block.actions import Action, Progress, unwatched
 from blockyard.block.cipher.device import CipherDevice
 from blockyard.block.cipher.keys import PBKDF2, LuksError, Slot, new_kdf
 from blockyard.block.cipher.luks1 import Luks1, read_luks1
@@ -181,7 +182,9 @@ def _unlocked(below: Device, header: Header, options: Encryption, opening: Openi
     raise LuksError(f"The key from {options} fits none of the {count} key slots", errno.ENOKEY)
 
 
-def create_cipher(children: Sequence[Device], options: Formatting, opening: Opening) -> str:
+def create_cipher(
+    children: Sequence[Device], options: Formatting, opening: Opening, progress: Progress = unwatched
+) -> str:
     """Make a LUKS2 header; what is behind it stays as it is, and reads as noise."""
     (below,) = children
     if below.size < DATA_AT + options.sector:
@@ -197,8 +200,15 @@ def create_cipher(children: Sequence[Device], options: Formatting, opening: Open
     if options.force:
         below.discard(0, DATA_AT)
         below.flush()
-    write_slot(header, 0, options, passphrase, volume_key)
-    header.write()
+    try:
+        progress(0, 2)
+        write_slot(header, 0, options, passphrase, volume_key)
+        progress(1, 2)
+        header.write()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            below.write_zeroes(0, DATA_AT)  # nothing is found there, by whoever tries again
+        raise
     weak = " (a passphrase that people can remember wants argon2id)" if options.kdf == PBKDF2 else ""
     return f"LUKS2 {header.uuid} with {options.kdf}{weak}; who loses the key loses the data"
 
@@ -212,6 +222,7 @@ KINDS = (
         paths=("key_file",),
         create=create_cipher,
         creation=Formatting,
+        unit="steps",
         example="luks(key_file=/etc/blockyard/disk.key, /srv/disk.img)",
     ),
 )

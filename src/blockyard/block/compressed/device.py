@@ -285,7 +285,9 @@ class Compressing:
             raise ValueError("size is a multiple of 512")
 
 
-def create_compressed(children: Sequence[Device], options: Compressing, opening: Opening) -> str:
+def create_compressed(
+    children: Sequence[Device], options: Compressing, opening: Opening, progress: Progress = unwatched
+) -> str:
     (below,) = children
     _want_zstd()
     data = bytearray(min(1 << 20, below.size))
@@ -296,7 +298,9 @@ def create_compressed(children: Sequence[Device], options: Compressing, opening:
         below.truncate(SEGMENT)
     superblock = Superblock(uuid.UUID(bytes=os.urandom(16), version=4), options.size, options.chunk, options.level)
     below.write_zeroes(0, 2 * PAGE)
+    below.flush()  # what was there before is none any more, before it is harmed
     for at in range(SEGMENT, below.size, SEGMENT):
+        progress(at, below.size)
         below.write_zeroes(at, min(TABLE, below.size - at))
     below.flush()
     for _ in range(2):

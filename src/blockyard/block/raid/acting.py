@@ -91,12 +91,16 @@ def actions(array: Array) -> Mapping[str, Action]:
                        lambda options, progress: _fail(array, options), Chosen),
         "grow": Action("Spread the array over more devices, in the background; of RAID 1, have more copies.",
                        lambda options, progress: _grow(array, options), Grown),
+        "pause": Action("Let a rebuild, reshape or resync rest until `resume`; the array stays as it is meanwhile.",
+                        lambda options, progress: array.background.pause(), NoOptions),
         "rate": Action("Set how quickly rebuilds, reshapes and scrubs go on.",
                        lambda options, progress: _rate(array, options), Rate),
         "remove": Action("Let go of a spare, or of a member that has failed or was left out.",
                          lambda options, progress: _remove(array, options), Chosen),
         "replace": Action("Copy a member to another device, which takes its place when that is done.",
                           lambda options, progress: _replace(array, options), Replaced),
+        "resume": Action("Go on with what was paused.",
+                         lambda options, progress: array.background.resume(), NoOptions),
         "retry": Action("Go on now with what could not be done in the background.",
                         lambda options, progress: _retry(array), NoOptions),
         "scrub": Action("Read everything and compare copies and parity; mend what differs.",
@@ -357,18 +361,19 @@ def _scrub(array: Array, options: Scrubbed, progress: Progress) -> str:
     if not array.members.identity.level:
         raise ValueError("RAID 0 has nothing that could be compared")
     repair = options.repair and not array.read_only
-    total, found = array.members.bitmap.size, 0
-    for at in range(0, total, STEP):
-        begun = time.monotonic()
-        end = min(at + STEP, total)
-        if array.members.bitmap.trusts(at, end):
-            found += array.check(at, end, repair=repair)
-        array.background.pace(end - at, begun)
-        progress(end, total)
-    array.mismatches += found
+    total, before = array.members.bitmap.size, array.mismatches
+    try:
+        for at in range(0, total, STEP):
+            begun = time.monotonic()
+            end = min(at + STEP, total)
+            if array.members.bitmap.trusts(at, end):
+                array.mismatches += array.check(at, end, repair=repair)
+            array.background.rest(end - at, begun, lambda end=end: progress(end, total))  # type: ignore[misc]
+    finally:  # what one has found that was stopped counts, too
+        found = array.mismatches - before
+        if found:
+            text = f"array {array.name}: {found} blocks of 4 KiB differed between members"
+            array.opening.notify("warning", "raid-mismatch", text)
     if not found:
         return "everything is in line"
-    array.opening.notify(
-        "warning", "raid-mismatch", f"array {array.name}: {found} blocks of 4 KiB differed between members"
-    )
     return f"{found} blocks of 4 KiB differed" + (", and were mended" if repair else "")

@@ -30,6 +30,7 @@ from blockyard.block.raid.work import Background
 if TYPE_CHECKING:
     from blockyard.block.actions import Action
     from blockyard.block.raid.engine import Engine
+    from blockyard.block.raid.reporting import Work
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -286,6 +287,12 @@ class Array(Device):
     @property
     def name(self) -> str:
         return self.members.identity.name or str(self.members.identity.array)
+
+    def work(self) -> Work | None:
+        """What is to be done in the background, and how far it is; of several things that which is done first."""
+        from blockyard.block.raid.reporting import work  # noqa: PLC0415
+
+        return work(self)
 
     def report(self) -> dict[str, object]:
         from blockyard.block.raid.reporting import report  # noqa: PLC0415

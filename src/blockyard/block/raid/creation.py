@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from blockyard.block.actions import Progress, unwatched
 from blockyard.block.device import Device
 from blockyard.block.raid import superblock
 from blockyard.block.raid.assembly import examine, label_of
@@ -54,8 +55,18 @@ class Plan:
             raise ValueError("a name has at most 31 bytes")
 
 
-def create(devices: Sequence[Device], plan: Plan, *, spares: Sequence[Device] = (), force: bool = False) -> Members:
-    """Make an array of `devices`; what they hold is lost. Raises ValueError, OSError (FileExistsError if they hold anything)."""
+def create(
+    devices: Sequence[Device],
+    plan: Plan,
+    *,
+    spares: Sequence[Device] = (),
+    force: bool = False,
+    progress: Progress = unwatched,
+) -> Members:
+    """Make an array of `devices`; what they hold is lost. Raises ValueError, OSError (FileExistsError if they hold anything).
+
+    What `progress` raises ends it before anything is written.
+    """
     count = len(devices)
     if not LEAST[plan.level] <= count <= superblock.MAX_DEVICES - len(spares):
         raise ValueError(f"RAID {plan.level} has at least {LEAST[plan.level]} members, not {count}")
@@ -65,11 +76,13 @@ def create(devices: Sequence[Device], plan: Plan, *, spares: Sequence[Device] = 
         raise ValueError("RAID 0 has nothing that a spare could be made of")
     if plan.level in (5, 6) and count - (plan.level - 4) > 255:
         raise ValueError("RAID 5 and 6 have at most 255 members for data")
-    for device in (*devices, *spares):
+    for number, device in enumerate((*devices, *spares)):
+        progress(number, count + len(spares))
         if not force:
             check_empty(device)
     members = _members(devices, spares, plan)
     zero = all(_reads_as_zeros(member) for member in members.all if member.slot >= 0)
+    progress(count + len(spares), count + len(spares))
     if not zero and plan.level:
         members.clean = False
         members.bitmap.fill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from blockyard.block.actions import Progress
 from blockyard.block.device import Device
 from blockyard.block.layers import MANY, Kind, Opening
 from blockyard.block.raid.array import Array
@@ -59,8 +60,8 @@ class RaidCreation:
             raise ValueError("there are no fewer than no spares")
 
 
-def _maker(level: int) -> Callable[[Sequence[Device], RaidCreation, Opening], str]:
-    def make(children: Sequence[Device], options: RaidCreation, opening: Opening) -> str:
+def _maker(level: int) -> Callable[[Sequence[Device], RaidCreation, Opening, Progress], str]:
+    def make(children: Sequence[Device], options: RaidCreation, opening: Opening, progress: Progress) -> str:
         plan = Plan(
             level,
             options.name,
@@ -71,7 +72,7 @@ def _maker(level: int) -> Callable[[Sequence[Device], RaidCreation, Opening], st
             options.region,
         )
         count = len(children) - options.spares
-        made = create(children[: max(0, count)], plan, spares=children[count:], force=options.force)
+        made = create(children[: max(0, count)], plan, spares=children[count:], force=options.force, progress=progress)
         identity = made.identity
         size = geometry(level, count, identity.chunk, identity.layout, identity.used).size
         text = f"array {identity.array}: RAID {level} of {count} members, {format_size(size)}"
@@ -84,7 +85,7 @@ def _kind(level: int, text: str, members: str) -> Kind:
     name = f"raid{level}"
     return Kind(
         name, text, _opener(level), RaidOptions, (1, MANY), absent=True, create=_maker(level), creation=RaidCreation,
-        example=f"{name}({members})",
+        example=f"{name}({members})", unit="members",
     )  # fmt: skip
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from blockyard.block.raid.assembly import label_of
 from blockyard.block.raid.member import Member, State
 
 if TYPE_CHECKING:
     from blockyard.block.raid.array import Array
+
+
+class Work(NamedTuple):
+    """What an array does by itself until it is done."""
+
+    kind: str  # "reshape", "rebuild" or "resync"
+    unit: str
+    done: int
+    total: int
 
 
 def report(array: Array) -> dict[str, object]:
@@ -36,10 +45,10 @@ def report(array: Array) -> dict[str, object]:
             "rate": background.rate,
         },
     }
-    work = _work(array)
-    if work is not None:
-        kind, unit, done, total = work
-        found |= {"progress": (done, total), "work": {"kind": kind, "unit": unit}}
+    under_way = work(array)
+    if under_way is not None:
+        kind, unit, done, total = under_way
+        found |= {"progress": (done, total), "work": {"kind": kind, "unit": unit, "paused": background.paused}}
     return found
 
 
@@ -56,6 +65,8 @@ def _health(array: Array) -> tuple[str, str]:
     words += [f"{member.label} is being rebuilt" for member in members.all if member.state is State.RECOVERING]
     if members.bitmap.distrusted:
         words.append("what was being written when it was left is brought in line")
+    if background.paused and words:
+        words.append("that is paused: `blockyard layer resume` lets it go on")
     if background.trouble:
         words.append(f"that does not get on: {background.trouble}")
     return "ok" if members.complete else "degraded", "; ".join(words)
@@ -76,14 +87,14 @@ def _member(array: Array, member: Member) -> dict[str, object]:
     return found
 
 
-def _work(array: Array) -> tuple[str, str, int, int] | None:
-    """What is done in the background, and how far it is; of several things that which is done first."""
+def work(array: Array) -> Work | None:
+    """See Array.work."""
     members = array.members
     if array.reshaping is not None:
-        return "reshape", "bytes", array.reshaping.position, array.reshaping.total
+        return Work("reshape", "bytes", array.reshaping.position, array.reshaping.total)
     recovering = members.recovering
     if recovering is not None:
-        return "rebuild", "bytes", recovering.position, members.identity.used
+        return Work("rebuild", "bytes", recovering.position, members.identity.used)
     if members.bitmap.distrusted:
-        return "resync", "regions", members.bitmap.count - len(members.bitmap.distrusted), members.bitmap.count
+        return Work("resync", "regions", members.bitmap.count - len(members.bitmap.distrusted), members.bitmap.count)
     return None

@@ -1,14 +1,17 @@
 """What an array does by itself, in a thread of its own: reshapes, rebuilds, and bringing in line what a crash has left.
 
 One thing at a time, step by step, at most at the rate that is set. How far a rebuild is stands in the superblocks now and then;
-what is done again after a crash does no harm.
+what is done again after a crash does no harm. It can be paused, for as long as the array is open: when that is opened again it
+goes on, as an array that lacks a member because somebody has forgotten to let it go on is worse than one that is slow.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from blockyard.block.raid.member import Member, MembersFailed, State, each
@@ -21,6 +24,7 @@ log = logging.getLogger(__name__)
 STEP = 1 << 20  # bytes of each member
 RATE = 200 << 20  # bytes a second of each member
 _QUIET = 5.0  # seconds between two looks at the bitmap
+_LOOK = 0.2  # seconds between two looks whether somebody wants it to stop
 _SAVE = 5.0  # seconds of a rebuild that a crash may cost
 _AGAIN = 60.0  # seconds until what could not be done is tried again
 
@@ -34,6 +38,7 @@ class Background:
         self.trouble = ""  # why it does not get on
         self.quiet = _QUIET
         self.busy = ""  # with what
+        self.paused = False  # until somebody lets it go on, or there is nothing to do any more
         self._stirred = threading.Event()
         self._ended = False
         self._thread: threading.Thread | None = None
@@ -47,6 +52,28 @@ class Background:
         """There may be something to do."""
         self.trouble = ""
         self._stirred.set()
+
+    def pause(self) -> str:
+        """Do nothing by itself from now on, after the step that is under way. What was paused, for people."""
+        what = self._array.work()
+        if what is None:
+            raise ValueError("there is nothing under way that could be paused")
+        if self.paused:
+            raise OSError(errno.EALREADY, f"The {what.kind} is paused already")
+        self.paused = True
+        self._stirred.set()
+        text = f"the {what.kind} is paused: `blockyard layer resume` lets it go on, and so does opening the array again"
+        self._array.opening.notify("warning", "raid-paused", f"array {self._array.name}: {text}")
+        return text
+
+    def resume(self) -> str:
+        """Go on with what was paused."""
+        if not self.paused:
+            raise OSError(errno.EALREADY, "Nothing is paused: it goes on, or is done")
+        self.paused = False
+        self.stir()
+        self._array.opening.notify("info", "raid-resumed", f"array {self._array.name} goes on with what was paused")
+        return "it goes on"
 
     def close(self) -> None:
         """End after the step that is under way."""
@@ -85,6 +112,13 @@ class Background:
         if wait > 0 and not self._ended:
             self._stirred.wait(wait)
 
+    def rest(self, amount: int, begun: float, look: Callable[[], None]) -> None:
+        """The same for others than this thread; `look`, now and then, raises what ends it."""
+        look()
+        while (wait := amount / self.rate - (time.monotonic() - begun)) > 0 and not self._ended:
+            time.sleep(min(wait, _LOOK))
+            look()
+
     # ---- steps
 
     def step(self) -> bool:
@@ -94,6 +128,9 @@ class Background:
             return False
         members = array.members
         member = members.recovering
+        if self.paused and array.work() is not None:
+            return self._keep_still(member)
+        self.paused = False
         if array.reshaping is not None:
             self.busy = "the reshape"
             done = array.reshaping.step()
@@ -111,6 +148,13 @@ class Background:
             return False
         self.pace(done, begun)
         return True
+
+    def _keep_still(self, member: Member | None) -> bool:
+        """It is paused: what was reached is written down once."""
+        if self.busy and member is not None:
+            self._note(member)
+        self.busy = ""
+        return False
 
     def _rebuild(self, member: Member) -> int:
         array, used = self._array, self._array.members.identity.used
@@ -185,7 +229,7 @@ class Background:
         try:
             with array.gate.shared():
                 for at in range(start, end, STEP):
-                    if self._ended or array.gate.shut:
+                    if self._ended or self.paused or array.gate.shut:
                         return at - start
                     begun = time.monotonic()
                     array.engine.resync(at, min(at + STEP, end))

@@ -1,8 +1,9 @@
 // A volume on layers, from the disks up: chosen on the left, drawn on the right, made step by step.
 import { html, useState } from '../lib.js';
 import { get, path, post, put } from '../api.js';
-import { bytes, parseSize, plural, sizeOf } from '../format.js';
-import { Card, Check, Head, Input, Loaded, Select, toast, useData, useForm } from '../ui.js';
+import { bytes, parseSize, percent, plural, sizeOf } from '../format.js';
+import { Card, Check, Head, Input, Loaded, Meter, Select, toast, useData, useForm } from '../ui.js';
+import { amount, JobButtons } from './copies.js';
 import { nameLike } from './targets.js';
 
 // Level → name, least number of disks, what may fail, the part of the smallest disk times n that is left.
@@ -48,6 +49,17 @@ function layersOf(values, disks) {
   return { layers, bottom: parts[0] ?? '' };
 }
 
+/** Until a job is over; `tell` gets it now and then. */
+async function over(id, tell) {
+  for (;;) {
+    const job = await get(path('jobs', id));
+    if (job.state === 'done') return;
+    if (job.state !== 'running') throw new Error(job.result || 'It was stopped, and nothing is left of this layer.');
+    tell(job);
+    await new Promise((resolve) => { setTimeout(resolve, 500); });
+  }
+}
+
 /** Make one layer after the other; `done` has what was made before something went wrong, so that one can go on. */
 async function build(values, disks, done, tell) {
   const { layers, bottom } = layersOf(values, disks);
@@ -59,7 +71,9 @@ async function build(values, disks, done, tell) {
     const key = JSON.stringify([layer.kind, on, layer.options]);
     if (!done.has(key)) {
       const size = layer.kind === 'ssd-cache' ? sizeOf(values.fastSize) : sizeOf(values.fileSize);
-      done.set(key, await post('/layers', { kind: layer.kind, on, options: layer.options, size, ...(layer.secret ? { passphrase: layer.secret } : {}) }));
+      const made = await post('/layers', { kind: layer.kind, on, options: layer.options, size, ...(layer.secret ? { passphrase: layer.secret } : {}) });
+      if (made.job) await over(made.job, (job) => tell(at, job));
+      done.set(key, made);
     }
     below = layer.write ? layer.write(below) : done.get(key).stack;
   }
@@ -110,14 +124,16 @@ function Form({ devices, volumes, targets, taken }) {
   const [disks, setDisks] = useState([{ kind: 'file', where: '' }, { kind: 'file', where: '' }]);
   const [done] = useState(new Map());
   const [active, setActive] = useState(null);
+  const [job, setJob] = useState(null); // that makes it, where that takes long
   const form = useForm(FIRST, async (values) => {
     if (values.lock === 'passphrase' && values.passphrase !== values.again) throw new Error('The two passphrases are not the same.');
     if (taken.includes(values.name)) throw new Error(`There is a volume ${values.name} already.`);
     try {
-      const stack = await build(values, disks, done, setActive);
+      const stack = await build(values, disks, done, (at, making) => { setActive(at); setJob(making ?? null); });
       setActive(ALL);
+      setJob(null);
       await put(path('volumes', values.name), stack.startsWith('"') ? { path: JSON.parse(stack), ...(disks[0].kind === 'file' ? { size: sizeOf(values.fileSize) } : {}) } : { stack });
-    } finally { setActive(null); }
+    } finally { setActive(null); setJob(null); }
     if (values.show) await put(path('targets', nameLike(targets, values.name)), { luns: { 0: values.name } });
     toast(`The volume ${values.name} is there.`);
     location.hash = values.show ? `#/targets/${encodeURIComponent(nameLike(targets, values.name))}` : `#/volumes/${encodeURIComponent(values.name)}`;
@@ -155,7 +171,8 @@ function Form({ devices, volumes, targets, taken }) {
       ${form.problem && html`<div class="alert" role="alert">${form.problem.message}${done.size > 0 && ' What was made already stays, and is used when you go on.'}</div>`}
       <div><button type="submit" class="primary" disabled=${form.busy}>${form.busy ? 'One moment …' : 'Make the volume'}</button></div></div></${Card}></div>
     <div class="span4 beside"><${Card} title="What it becomes"><div class="stack"><${Cake} values=${values} disks=${disks} active=${active} />
-      <p class="note" role="status">${form.busy && active !== null ? active === ALL ? 'It is made, and being opened …' : `Being made: ${layersOf(values, disks).layers[active].title} …` : size ? html`About <b>${bytes(size)}</b> for hosts. ${LEVELS[values.level][2](disks.length - Number(isArray(values) ? values.spares : 0))}` : 'Name the disks, and it shows what comes out.'}</p></div></${Card}></div></form>`;
+      <p class="note" role="status">${form.busy && active !== null ? active === ALL ? 'It is made, and being opened …' : `Being made: ${layersOf(values, disks).layers[active].title} …` : size ? html`About <b>${bytes(size)}</b> for hosts. ${LEVELS[values.level][2](disks.length - Number(isArray(values) ? values.spares : 0))}` : 'Name the disks, and it shows what comes out.'}</p>
+      ${job && html`<div class="stack"><${Meter} mood="plain" label="Progress of the layer" value=${percent(job.done, job.total)} /><div class="row between"><span class="note">${amount(job, job.done)} of ${amount(job, job.total)}</span><${JobButtons} job=${job} /></div></div>`}</div></${Card}></div></form>`;
 }
 
 export function Build({ me }) {

@@ -1,12 +1,20 @@
 // Copies of discs and cartridges: how far each is, and a button to stop it.
 import { html } from '../lib.js';
-import { path, remove } from '../api.js';
+import { path, post, remove } from '../api.js';
 import { bytes, count, percent } from '../format.js';
 import { Button, Meter, Pill, Table, toast } from '../ui.js';
 
 const SHOWN = 4;
 
 export const amount = (job, value) => (job.unit === 'bytes' ? bytes(value) : `${count(value)} ${job.unit}`);
+
+// What can be done with a job that is under way.
+export const JobButtons = ({ job }) => {
+  const told = (text, ask) => html`<${Button} kind="small" onClick=${async () => { toast(await ask()); }}>${text}</${Button}>`;
+  if (job.can_resume) return told('Resume', async () => { await post(`${path('jobs', job.id)}/resume`, {}); return 'It goes on.'; });
+  if (job.can_pause) return told('Pause', async () => { await post(`${path('jobs', job.id)}/pause`, {}); return 'It rests until it is resumed.'; });
+  return job.can_cancel && told('Cancel', async () => { await remove(path('jobs', job.id)); return 'It is asked to stop.'; });
+};
 
 export function Copies({ jobs, of, canCancel }) {
   if (!jobs.length) return null;

@@ -57,11 +57,11 @@ function Stacks({ volumes }) {
   const { jobs } = useLive('jobs');
   const stacks = volumes.filter((volume) => volume.kind === 'stack');
   if (!stacks.length) return null;
-  const busy = (name) => jobs.filter((job) => job.volume === name && job.state === 'running');
+  const busy = (name) => jobs.filter((job) => job.volume === name && (job.state === 'running' || job.state === 'paused'));
   return html`<${Card} title="Arrays and other layers" span="span12"><${Table} label="Arrays and other layers" rows=${stacks} keyOf=${(row) => row.name} columns=${[
     ['Volume', (row) => html`<a class="wrap" href=${`#/volumes/${encodeURIComponent(row.name)}`}>${row.name}</a>`], ['Made of', (row) => html`<span class="wrap">${outline(row.source)}</span>`, { extra: true }],
     ['Health', (row) => (row.health ? html`<${Pill} state=${row.health} />` : html`<${Pill}>not open</${Pill}>`)],
-    ['Under way', (row) => busy(row.name).map((job) => html`<div key=${job.id}><div class="row between"><span>${job.kind}</span><span class="note">${percent(job.done, job.total).toFixed(0)} %</span></div><${Meter} mood="plain" label=${`Progress of ${job.kind} of ${row.name}`} value=${percent(job.done, job.total)} /></div>`)]]} /></${Card}>`;
+    ['Under way', (row) => busy(row.name).map((job) => html`<div key=${job.id}><div class="row between"><span>${job.kind}${job.state === 'paused' && ' (paused)'}</span><span class="note">${percent(job.done, job.total).toFixed(0)} %</span></div><${Meter} mood="plain" label=${`Progress of ${job.kind} of ${row.name}`} value=${percent(job.done, job.total)} /></div>`)]]} /></${Card}>`;
 }
 
 export function Dashboard({ me }) {

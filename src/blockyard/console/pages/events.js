@@ -1,10 +1,10 @@
 // What has happened, and what is under way.
 import { html, useState } from '../lib.js';
-import { get, isOperator, path, remove } from '../api.js';
+import { get, isOperator } from '../api.js';
 import { ago, percent, when } from '../format.js';
 import { useLive } from '../live.js';
-import { Button, Card, Head, Loaded, Meter, Pill, Select, Table, toast, useData } from '../ui.js';
-import { amount } from './copies.js';
+import { Card, Head, Loaded, Meter, Pill, Select, Table, useData } from '../ui.js';
+import { amount, JobButtons } from './copies.js';
 
 export function Events() {
   const [severity, set] = useState('all');
@@ -24,7 +24,7 @@ export function Jobs({ me }) {
   const { jobs } = useLive('jobs');
   return html`<${Head} title="Jobs" sub="Work that takes its time." /><${Card}><${Table} label="Jobs" rows=${[...jobs].reverse()} keyOf=${(row) => row.id} columns=${[
     ['Job', (row) => html`${row.kind} <span class="note wrap">${row.volume ? html`<a href=${`#/volumes/${encodeURIComponent(row.volume)}`}>${row.volume}</a>${row.subject.slice(row.volume.length)}` : row.subject}</span>`], ['State', (row) => html`<${Pill} state=${row.state} />`],
-    ['Progress', (row) => (row.state === 'running' && row.total ? html`<${Meter} mood="plain" label=${`Progress of ${row.kind}`} value=${percent(row.done, row.total)} /><span class="note">${amount(row, row.done)} of ${amount(row, row.total)}</span>` : html`<span class="wrap">${row.result || '–'}</span>`)],
-    ['Began', (row) => (row.began ? ago(row.began) : '–'), { extra: true }], ['', (row) => row.can_cancel && isOperator(me) && html`<${Button} kind="small" onClick=${async () => { await remove(path('jobs', row.id)); toast('It is asked to stop.'); }}>Cancel</${Button}>`],
+    ['Progress', (row) => ((row.state === 'running' || row.state === 'paused') && row.total ? html`<${Meter} mood="plain" label=${`Progress of ${row.kind}`} value=${percent(row.done, row.total)} /><span class="note">${amount(row, row.done)} of ${amount(row, row.total)}</span>` : html`<span class="wrap">${row.result || '–'}</span>`)],
+    ['Began', (row) => (row.began ? ago(row.began) : '–'), { extra: true }], ['', (row) => isOperator(me) && html`<${JobButtons} job=${row} />`],
   ]} empty="Nothing is under way." /></${Card}>`;
 }

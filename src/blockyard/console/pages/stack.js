@@ -3,6 +3,7 @@ import { html } from '../lib.js';
 import { get, isOperator, path, post, remove } from '../api.js';
 import { bytes, count, percent } from '../format.js';
 import { useLive } from '../live.js';
+import { JobButtons } from './copies.js';
 import { Button, Card, Check, Facts, FormDialog, Input, Loaded, Meter, Pill, Table, toast, useData, useDialog, useForm } from '../ui.js';
 
 const TROUBLE = { failed: 'bad', degraded: 'warn' };
@@ -96,8 +97,8 @@ function Layer({ of, at, onAct }) {
 function Work({ jobs, canCancel }) {
   return html`<${Table} label="Jobs of layers" rows=${[...jobs].reverse().slice(0, 5)} keyOf=${(row) => row.id} columns=${[
     ['Job', (row) => row.kind], ['State', (row) => html`<${Pill} state=${row.state} />`],
-    ['Progress', (row) => (row.state === 'running' ? html`<${Meter} mood="plain" label=${`Progress of ${row.kind}`} value=${percent(row.done, row.total)} />` : html`<span class="wrap">${row.result || '–'}</span>`)],
-    ['', (row) => canCancel && row.can_cancel && html`<${Button} kind="small" onClick=${async () => { await remove(path('jobs', row.id)); toast('It is asked to stop.'); }}>Cancel</${Button}>`]]} />`;
+    ['Progress', (row) => (row.state === 'running' || row.state === 'paused' ? html`<${Meter} mood="plain" label=${`Progress of ${row.kind}`} value=${percent(row.done, row.total)} />` : html`<span class="wrap">${row.result || '–'}</span>`)],
+    ['', (row) => canCancel && html`<${JobButtons} job=${row} />`]]} />`;
 }
 
 function Moved({ name, tree, isAdmin, onDone }) {
@@ -112,7 +113,7 @@ export function Stack({ name, me }) {
   const { jobs } = useLive('jobs');
   const [dialog, open] = useDialog();
   const isAdmin = me.role === 'admin';
-  const mine = jobs.filter((job) => job.volume === name && job.number !== null);
+  const mine = jobs.filter((job) => job.volume === name);
   const act = async (layer, label, action, member) => {
     const actions = await get(`${path('stack-actions', name)}?layer=${encodeURIComponent(layer)}`);
     open((close) => html`<${Act} volume=${name} layer=${layer} label=${label} name=${action} action=${actions[action]} member=${member} onClose=${close} onDone=${found.reload} />`);
