@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -109,6 +110,12 @@ def test_a_cartridge_is_copied_to_a_file_and_made_of_it(target: TargetFactory, t
     with connect(serving.url(1)) as drive:
         ready(drive)
         assert drive.execute(read(6), read_length=6) == b"served"
+    said = tape("cartridge", "import", "vault", "C00001L8", "--file", file, "--element", "slot-4", "--no-wait")
+    assert re.fullmatch(r"job library:vault\.\d+ has begun: `blockyard optical jobs` shows it\n", said)
+    end = time.monotonic() + 30
+    while json.loads(tape("library", "status", "vault", "--json"))["elements"].get("slot-4") != "C00001L8":
+        assert time.monotonic() < end, "no cartridge comes"
+        time.sleep(0.02)
 
 
 def test_the_switch_of_a_cartridge_protects_it(target: TargetFactory, tape: Tape) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.optical.disc import Disc
+from blockyard.optical.keeping import rename
 from blockyard.optical.kinds import msf
 from blockyard.scsi.sense import Asc, SenseKey
 from tests.optical.burners import (
@@ -174,6 +175,12 @@ def test_audio_tracks_are_written_and_read_with_their_sub_channel(tmp_path: Path
     assert bytes(int("".join(str(byte >> 6 & 1) for byte in raw[at : at + 8]), 2) for at in range(0, 96, 8)) == q[:12]
     assert one.ok(read_cd(450, 2, 0x10)) == _DATA[:4096]
     assert path.with_name("x.iso.audio").read_bytes() == sound
+    one.ok(EJECT)
+    path.with_name("x.iso.audio").rename(tmp_path / "y.iso.audio")  # a crash, when it was to become y
+    with pytest.raises(FileNotFoundError, match="give it the name that it was to have"):
+        rename(path, "z")
+    assert rename(path, "y") == tmp_path / "y.iso"
+    assert host(drive(rename(tmp_path / "y.iso", "z"))).ok(read_cd(0, 300, 0xF8)) == sound
 
 
 def test_session_at_once_goes_by_its_cue_sheet(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from blockyard.block.size import format_size
 from blockyard.cli import parsers
-from blockyard.cli.output import confirm, show, show_jobs, watch_job
+from blockyard.cli.media_jobs import add_no_wait, all_jobs, follow
+from blockyard.cli.output import confirm, show, show_jobs
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
 from blockyard.control.errors import UsageError
@@ -57,20 +58,20 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     _disc(export)
     export.add_argument("file", metavar="FILE", help="a new file: .iso, or .cue for a CD with audio tracks")
-    _no_wait(export)
+    add_no_wait(export)
     bring = _command(optical, "import", _import, "copy an image into the jukebox of a drive")
     bring.add_argument("drive", metavar="DRIVE", help="the drive whose jukebox it is to be in")
     bring.add_argument("file", metavar="FILE", help="an image, a cue sheet, or a disc that was burned")
     bring.add_argument(
         "image", metavar="DISC", help="its name in the jukebox: .iso, or .cue for a CD with audio tracks"
     )
-    _no_wait(bring)
+    add_no_wait(bring)
     convert = _command(
         optical, "convert", _convert, "copy a disc under another name: an image of a cue sheet, or the other way round"
     )
     _disc(convert)
     convert.add_argument("name", metavar="NAME", help="the new one, in the jukebox: .iso, or .cue")
-    _no_wait(convert)
+    add_no_wait(convert)
     rename = _command(optical, "rename", _rename, "give a disc that is in no drive another name")
     _disc(rename)
     rename.add_argument("name", metavar="NAME", help="the new one")
@@ -170,24 +171,9 @@ def _convert(directory: Path, options: argparse.Namespace) -> None:
     _copy(directory, options, "convert", image=_image(options), to=options.name)
 
 
-def _no_wait(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--no-wait", action="store_true", help="do not wait: `blockyard optical jobs` shows how far it is"
-    )
-
-
 def _copy(directory: Path, options: argparse.Namespace, request: str, **arguments: object) -> None:
-    number, owner = _ask(directory, options, request, **arguments)["job"], f"drive:{options.drive}"
-    if options.no_wait:
-        print(f"job {owner}.{number} has begun: `blockyard optical jobs` shows it")
-        return
-    stop = f"`blockyard optical jobs` shows it, `blockyard optical cancel {owner}.{number}` stops it"
-    print(watch_job(lambda: [job for job in _all(directory) if job["owner"] == owner], number, stop))
-
-
-def _all(directory: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = ask(directory, "media jobs")["jobs"]
-    return found
+    number = _ask(directory, options, request, **arguments)["job"]
+    follow(directory, options, f"drive:{options.drive}", number)
 
 
 def _rename(directory: Path, options: argparse.Namespace) -> None:
@@ -202,7 +188,7 @@ def _remove(directory: Path, options: argparse.Namespace) -> None:
 
 
 def _jobs(directory: Path, options: argparse.Namespace) -> None:
-    jobs = _all(directory)
+    jobs = all_jobs(directory)
     show_jobs(options, jobs if options.json else [{**job, "number": f"{job['owner']}.{job['number']}"} for job in jobs])
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from blockyard.block.size import format_size
-from blockyard.cli import parsers, tape_files
+from blockyard.cli import parsers
+from blockyard.cli.media_jobs import add_no_wait, follow
 from blockyard.cli.nouns import LIBRARY, add_noun
 from blockyard.cli.output import confirm, show, table
 from blockyard.cli.parsers import Action, Subparsers, family
 from blockyard.control.administration import ask
-from blockyard.control.errors import UsageError
 from blockyard.media.generations import GENERATIONS
 
 _EXIT_STATUS = """\
@@ -56,17 +57,17 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
     _library(bring)
     bring.add_argument("barcode", metavar="BARCODE", help="the cartridge")
     bring.add_argument("--element", metavar="ELEMENT", help="slot-N or io-N (default: the first free io)")
-    bring.add_argument("--file", metavar="FILE", type=Path, help="a tape image (SIMH) that becomes this new cartridge")
+    bring.add_argument("--file", metavar="FILE", help="a tape image (SIMH) that becomes this new cartridge")
     bring.add_argument("--size", metavar="SIZE", help="with --file: its capacity (default: that of its generation)")
+    add_no_wait(bring)
     away = _command(
         cartridge, "export", _export, "take a cartridge out of a library, on the shelf; or copy what is on it to a file"
     )
     _library(away)
     away.add_argument("barcode", metavar="BARCODE", help="the cartridge")
-    away.add_argument(
-        "--file", metavar="FILE", type=Path, help="the new tape image (SIMH); the cartridge stays in its place"
-    )
+    away.add_argument("--file", metavar="FILE", help="the new tape image (SIMH); the cartridge stays in its place")
     away.add_argument("--partition", metavar="N", type=int, default=0, help="with --file: which one (default: 0)")
+    add_no_wait(away)
     protect = _command(
         cartridge, "protect", _protect, "move the write-protect switch of a cartridge that is in no drive"
     )
@@ -167,11 +168,6 @@ def _row(cartridge: dict[str, Any]) -> tuple[str, ...]:
     return where, cartridge["generation"], *sizes, str(cartridge["loads"]), flags or "-"
 
 
-def _shelf(directory: Path, options: argparse.Namespace) -> Path:
-    """Where the cartridges of a library are, on this host."""
-    return Path(_ask(directory, options, "status")["directory"]) / "cartridges"
-
-
 def _create(directory: Path, options: argparse.Namespace) -> None:
     found = _ask(
         directory, options, "create", barcode=options.barcode, size=options.size, generation=options.generation,
@@ -182,21 +178,27 @@ def _create(directory: Path, options: argparse.Namespace) -> None:
 
 def _import(directory: Path, options: argparse.Namespace) -> None:
     if options.file is not None:
-        tape_files.restore(_shelf(directory, options), options.file, options.barcode, options.size)
+        wanted = {"element": options.element, "size": options.size}
+        _copy(
+            directory, options, "import image", **{name: value for name, value in wanted.items() if value is not None}
+        )
+        return
     found = _ask(directory, options, "import", barcode=options.barcode, element=options.element)
     print(f"{options.barcode} is in {found['element']}")
 
 
 def _export(directory: Path, options: argparse.Namespace) -> None:
     if options.file is not None:
-        known = _ask(directory, options, "cartridges")["cartridges"].get(options.barcode, {})
-        if str(known.get("element")).startswith("drive-"):
-            raise UsageError(f"the cartridge {options.barcode} is in {known['element']}: move it to a slot first")
-        count = tape_files.export(_shelf(directory, options) / options.barcode, options.partition, options.file)
-        print(f"{options.file} has {count} blocks and filemarks")
+        _copy(directory, options, "export image", partition=options.partition)
         return
     found = _ask(directory, options, "export", barcode=options.barcode)
     print(f"{options.barcode} was in {found['element']}, and is on the shelf")
+
+
+def _copy(directory: Path, options: argparse.Namespace, request: str, **arguments: object) -> None:
+    file = os.path.abspath(options.file)
+    number = _ask(directory, options, request, barcode=options.barcode, file=file, **arguments)["job"]
+    follow(directory, options, f"library:{options.library}", number)
 
 
 def _protect(directory: Path, options: argparse.Namespace) -> None:

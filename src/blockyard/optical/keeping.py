@@ -8,7 +8,7 @@ from pathlib import Path
 
 from blockyard.block.file import FileDevice, sync_directory
 from blockyard.optical import cuesheet
-from blockyard.optical.record import audio_file, record_file
+from blockyard.optical.record import audio_file, load, record_file
 
 
 def rename(image: Path, name: str) -> Path:
@@ -27,12 +27,26 @@ def rename(image: Path, name: str) -> Path:
     for _, target in moves:
         if target.exists():
             raise OSError(errno.EEXIST, "There is a disc of that name", os.fspath(target))
+    _check_whole(image, new)
     if image.exists():
         FileDevice(image, least=0).close()  # EBUSY where it is in a drive
     for source, target in moves:
         source.rename(target)
         sync_directory(image.parent)
     return new
+
+
+def _check_whole(image: Path, new: Path) -> None:
+    """Raise FileNotFoundError where a file of the disc has neither name: a crash has left it under a third one."""
+    try:
+        found = load(image)
+    except OSError:  # what is damaged may be called as anybody likes
+        return
+    for path, moved in () if found is None else zip(found.files(image), found.files(new), strict=True):
+        if not path.exists() and not moved.exists():
+            raise FileNotFoundError(
+                errno.ENOENT, "Renaming the disc was cut short: give it the name that it was to have", os.fspath(path)
+            )
 
 
 def remove(image: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blockyard.block.size import format_size, parse_size
 from blockyard.media import image as tape_image
-from blockyard.media.elements import Kind
+from blockyard.media.elements import Kind, element
 from blockyard.media.generations import by_barcode
 from blockyard.media.library import Library
 from blockyard.optical.disc import Disc
@@ -124,6 +124,8 @@ def export_image(library: Library, jobs: Jobs, request: Message) -> Job:
 def import_image(library: Library, jobs: Jobs, request: Message) -> Job:
     """Make a cartridge of a tape image, and bring it in. Raises ValueError."""
     barcode, source, size = text_in(request, "barcode"), Path(text_in(request, "file")), request.get("size")
+    where = request.get("element")
+    wanted = None if where is None else element(str(where))
     kind = by_barcode(barcode)
     if kind is None:
         raise ValueError(
@@ -136,7 +138,7 @@ def import_image(library: Library, jobs: Jobs, request: Message) -> Job:
         tape_image.restore(
             source, library.directory / "cartridges", barcode, kind[0], capacity=capacity, worm=kind[1], progress=job
         )
-        return f"{barcode} is in {library.bring(barcode)}"
+        return f"{barcode} is in {library.bring(barcode, wanted)}"
 
     return jobs.start("import", barcode, work)
 

@@ -99,6 +99,7 @@ class CopyOut(TapeImage):
 class CopyIn(TapeImage):
     barcode: str = _BARCODE
     size: int | None = Field(None, ge=1 << 20, le=1 << 60, description="bytes; nothing: that of its generation")
+    element: str | None = _ELEMENT
 
 
 class Place(Input):
