@@ -204,6 +204,21 @@ def test_a_damaged_index_is_made_anew_and_told(tmp_path: Path, caplog: pytest.Lo
         caplog.clear()
 
 
+def test_where_the_next_block_was_is_forgotten_when_it_is_written_over(tmp_path: Path) -> None:
+    partition = made(tmp_path)
+    for number in range(3):
+        partition.append(bytes([number]) * 100)
+    room = memoryview(bytearray(HEADER_LENGTH + 100))
+    assert partition.read_at_once(0, room) == crc32c(bytes(100))
+    assert room[HEADER_LENGTH:] == bytes(100)
+    partition.truncate(0)
+    partition.append(b"a")
+    partition.append(b"b")  # the record of the block before stands where it was, behind these
+    assert partition.read_at_once(1, room) is None
+    assert partition.read(1) == b"b"
+    partition.close()
+
+
 def test_what_only_can_be_read_needs_no_index(tmp_path: Path) -> None:
     _closed(tmp_path)
     (tmp_path / "0.index").unlink()

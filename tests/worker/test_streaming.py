@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockyard.iscsi.node import TargetNode
-from blockyard.media.cartridge import create
+from blockyard.media.cartridge import create, describe, save
 from blockyard.media.drive import TapeDrive
 from blockyard.media.generations import GENERATIONS
 from blockyard.media.record import FIRST
@@ -20,13 +21,14 @@ from blockyard.scsi.target import Target
 from blockyard.scsi.taskset import TaskSet
 from tests.media import drives
 from tests.media.scratch import scratch
+from tests.scsi.host import mode_select_6, mode_sense_6
 from tests.wire import TARGET, Rig
 from tests.worker.test_fastpath import FIRST_BURST, play_on
 
 _CAPACITY = 1 << 20  # bytes: with 64 KiB for early warning
 _SIZES = (4, 512, 512, 512, 4096, 30000, 65536, 65537)
 _READY = (bytes(16), False, 0)
-Move = Callable[[Stream, memoryview], bool]
+Move = Callable[..., bool | int | None]
 Script = list[tuple[bytes, bool, int]]
 
 
@@ -111,35 +113,74 @@ def test_the_short_cut_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _counting(real: Move, done: dict[str, int], name: str) -> Move:
-    def counted(self: Stream, data: memoryview) -> bool:
-        found = real(self, data)
-        done[name] += found
+    def counted(self: Stream, *data: object) -> bool | int | None:
+        found = real(self, *data)
+        done[name] += found is not None and found is not False
         return found
 
     return counted
 
 
+def _written(tape: drives.TapeHost) -> bool:
+    found = take_stream(tape.drive, tape.nexus)
+    assert found is not None
+    try:
+        return found.write(memoryview(bytes(1000)), None)
+    finally:
+        found.close()
+
+
 def test_what_has_to_be_told_or_done_goes_the_long_way(tmp_path: Path) -> None:
     tape = drives.loaded(tmp_path)
-    block = memoryview(bytes(1000))
-
-    def written() -> bool:
-        found = take_stream(tape.drive, tape.nexus)
-        assert found is not None
-        try:
-            return found.write(block)
-        finally:
-            found.close()
-
-    assert written()
+    assert _written(tape)
     assert tape.position() == (0, 1, 0)
     tape.good(drives.REWIND)
-    assert not written()  # something would be written over
+    assert not _written(tape)  # something would be written over
     tape.good(drives.space(3))
-    for name, unusual, usual in (("buffered", 0, 1), ("compression", True, False)):
-        setattr(tape.drive, name, unusual)
-        assert not written()
-        setattr(tape.drive, name, usual)
-    assert written()
+    compression = bytes([0x0F, 14, 0xC0, 0x80, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0])
+    for unusual, usual in (
+        (bytes(4), bytes([0, 0, 0x10, 0])),  # BUFFERED MODE
+        (bytes([0, 0, 0x10, 0]) + compression, bytes([0, 0, 0x10, 0, 0x0F, 14, 0x40]) + compression[3:]),
+    ):
+        assert _written(tape)
+        tape.good(mode_select_6(len(unusual)), unusual)
+        assert not _written(tape)
+        tape.good(mode_select_6(len(usual)), usual)
+        assert _written(tape)
+    tape.nexus.read_only = True
+    assert not _written(tape)
+    tape.nexus.read_only = False
+    tape.good(drives.space(3))
+    assert _written(tape)
     tape.good(drives.UNLOAD)
     assert take_stream(tape.drive, tape.nexus) is None
+
+
+def test_another_cartridge_is_another_stream(tmp_path: Path) -> None:
+    """Without a command in between: the library moves it."""
+    tape = drives.loaded(tmp_path)
+    assert _written(tape)
+    tape.drive.take_out()
+    assert take_stream(tape.drive, tape.nexus) is None
+    create(tmp_path, "A00002L8", GENERATIONS["LTO-8"], capacity=_CAPACITY)
+    tape.drive.insert(tmp_path / "A00002L8")
+    assert _written(tape)
+    loaded = tape.drive.tape
+    assert loaded is not None
+    assert (loaded.directory.name, loaded.partition.objects) == ("A00002L8", 1)
+    create(tmp_path, "A00003L8", GENERATIONS["LTO-8"], capacity=_CAPACITY)
+    save(tmp_path / "A00003L8", replace(describe(tmp_path / "A00003L8"), write_protected=True))
+    tape.drive.take_out()
+    tape.drive.insert(tmp_path / "A00003L8")
+    assert not _written(tape)
+
+
+def test_a_reset_ends_a_stream(tmp_path: Path) -> None:
+    tape = drives.loaded(tmp_path)
+    page = bytearray(tape.good(mode_sense_6(0x10))[12:])
+    protected = bytes(page[:10]) + bytes([page[10] | 0x04]) + bytes(page[11:])  # SWP
+    for flags, each in ((0x11, protected), (0x10, bytes(page))):  # the one is saved, the other not
+        tape.good(mode_select_6(4 + len(page), flags), bytes([0, 0, 0x10, 0]) + each)
+    assert _written(tape)
+    tape.drive.reset()
+    assert not _written(tape)

@@ -19,6 +19,7 @@ from blockyard.media.cartridge import CLEANINGS, Description, describe, save
 from blockyard.media.encryption import Encryption
 from blockyard.media.generations import GENERATIONS
 from blockyard.media.models import DriveModel
+from blockyard.media.streaming import Stream
 from blockyard.media.tape import Tape
 from blockyard.media.tape_commands import TAPE_COMMANDS
 from blockyard.media.transfer import MAX_BLOCK, at_once
@@ -65,6 +66,7 @@ class TapeDrive(MediaUnit):
         self.lock = RLock()
         self.inserted: Path | None = None  # the cartridge that is in the drive, loaded or not
         self.tape: Tape | None = None  # it, when it is loaded
+        self.streaming: Stream | None = None  # what goes without a detour, until something else is done
         self.trouble: Asc | None = None  # why what is in the drive cannot be loaded
         self.block_size = 0
         self.buffered = _BUFFERED
@@ -98,6 +100,7 @@ class TapeDrive(MediaUnit):
             self.lock.release()
 
     def _run(self, task: Task, command: Command) -> Result:
+        self.streaming = None
         try:
             self._check_medium(task, command)
         except CheckCondition as error:
@@ -207,6 +210,7 @@ class TapeDrive(MediaUnit):
     def load(self, by: Nexus | None = None) -> None:
         """Load what is in the drive, or wind it to its beginning. Failures show in `trouble`: there is nobody to tell."""
         with self.lock:
+            self.streaming = None
             if self.tape is not None:
                 self.tape.sync()
                 self.tape.locate(0, 0)
@@ -274,7 +278,7 @@ class TapeDrive(MediaUnit):
             self.lock.release()
 
     def _let_go(self) -> None:
-        tape, self.tape = self.tape, None
+        tape, self.tape, self.streaming = self.tape, None, None
         if tape is not None:
             self.encryption.demounted()
             self.update()
@@ -353,9 +357,11 @@ class TapeDrive(MediaUnit):
 
     def detach(self, nexus: Nexus) -> None:
         super().detach(nexus)
+        self.streaming = None
         self.encryption.forget(nexus)
 
     def reset(self) -> None:
+        self.streaming = None
         self.encryption.reset()
         self.block_size = 0
         self.buffered = _BUFFERED

@@ -16,7 +16,7 @@ from fastcrc.crc32 import iscsi as crc32c
 from blockyard.media.files import write_all
 
 _NUMBER, _PLACE, _CHECKSUM = struct.Struct("<Q"), struct.Struct("<QQ"), struct.Struct("<I")
-_NUMBERED = struct.Struct("<QQQ")  # the number, and the place
+_NUMBERED = struct.Struct("<QQQ").pack  # the number, and the place
 _ENTRY = struct.Struct("<QQI")
 _BUFFER = 4096 * _ENTRY.size  # bytes of entries that are kept back to be written together
 _CHUNK = 64  # entries that are read together
@@ -69,8 +69,8 @@ class Index:
         return entries
 
     def append(self, offset: int, filemarks: int) -> None:
-        numbered = _NUMBERED.pack(self._written + len(self._kept) // _ENTRY.size, offset, filemarks)
-        self._kept += numbered[_NUMBER.size :] + _CHECKSUM.pack(crc32c(numbered))
+        number = self._written + len(self._kept) // _ENTRY.size
+        self._kept += _ENTRY.pack(offset, filemarks, crc32c(_NUMBERED(number, offset, filemarks)))
 
     @property
     def full(self) -> bool:

@@ -37,6 +37,7 @@ from blockyard.media.record import (
     Record,
     Sealed,
     Superblock,
+    checksum_of_plain,
     header,
 )
 from blockyard.scsi.sense import ReadFailure
@@ -44,6 +45,7 @@ from blockyard.scsi.sense import ReadFailure
 log = logging.getLogger(__name__)
 
 _TRY = bytearray(1)
+_NOT_KNOWN = (-1, 0, 0)
 _INDEX = ".index"
 # encrypts: codec, what it has made of the block, length of the block and its number → what to store
 Seal = Callable[[int, bytes | bytearray | memoryview, int, int], bytes]
@@ -84,6 +86,9 @@ class Partition:
         self.index_damaged = False  # it had to be made anew: not all was as it had been written
         self._doubted = False  # it was made anew because of a record that was not where it said
         self._read_flags = os.RWF_NOWAIT  # of what must not wait for a disk
+        self._next = (
+            _NOT_KNOWN  # the object behind the one that was read last: its number, where it is, how long that was
+        )
         try:
             self._recover()
         except BaseException:
@@ -167,26 +172,33 @@ class Partition:
         record = Record.decode(read_all(self._fd, HEADER_LENGTH, offset, self._path))
         return record if record is not None and record.number == number else None
 
-    def read_at_once(self, number: int, buffer: memoryview) -> bool:
-        """Read a block that fills the buffer and is stored as it is, if that waits for no disk; for all else there is `read`."""
-        place = self.place(number)
-        if place is None or place[1] - place[0] != HEADER_LENGTH + len(buffer):
-            return False
-        head = bytearray(HEADER_LENGTH)
+    def read_at_once(self, number: int, buffer: memoryview) -> int | None:
+        """Read a record that fills the buffer, of a block that is stored as it is, if that waits for no disk.
+
+        Returns the checksum of the block; None for all else, for which there is `read`.
+        """
+        size = len(buffer)
+        following, offset, length = self._next
+        if (
+            following != number or length != size
+        ):  # blocks of one length stand one behind the other: no look at the index
+            place = self.place(number)
+            if place is None or place[1] - place[0] != size:
+                return None
+            offset = place[0]
         try:
-            if os.preadv(self._fd, (head, buffer), place[0], self._read_flags) != HEADER_LENGTH + len(buffer):
-                return False
+            if os.preadv(self._fd, (buffer,), offset, self._read_flags) != size:
+                return None
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP or not self._read_flags:
-                return False
+                return None
             self._read_flags = 0  # tmpfs has no cold data
             return self.read_at_once(number, buffer)
-        record = Record.decode(head)
-        if record is None or (record.number, record.kind, record.codec, record.cipher) != (
-            number, BLOCK, codec.PLAIN, OPEN,
-        ):  # fmt: skip
-            return False
-        return record.stored == len(buffer) and crc32c(buffer) == record.checksum
+        checksum = checksum_of_plain(buffer, number, size - HEADER_LENGTH)
+        if checksum is None or crc32c(buffer[HEADER_LENGTH:]) != checksum:
+            return None
+        self._next = number + 1, offset + size, size
+        return checksum
 
     def at_hand(self, number: int) -> bool:
         """Whether the page cache has an object, as a look at its end shows, or stands for a disk that there is not."""
@@ -206,24 +218,33 @@ class Partition:
         kind, stored = codec.compress(data) if compress else (codec.PLAIN, data)
         if seal is not None:
             stored = seal(kind, stored, len(data), self.objects)
-        self._append(BLOCK, kind, OPEN if seal is None else SEALED, len(data), stored)
+        self._append(BLOCK, kind, OPEN if seal is None else SEALED, len(data), stored, crc32c(stored))
         return len(stored)
+
+    def append_at_once(self, data: memoryview, checksum: int) -> None:
+        """Likewise a block that is stored as it is, and whose checksum is known. Raises OSError."""
+        self._append(BLOCK, codec.PLAIN, OPEN, len(data), data, checksum)
 
     def append_filemark(self) -> None:
         """Write a filemark behind all else. Raises OSError; then there is none."""
-        self._append(FILEMARK, codec.PLAIN, OPEN, 0, b"")
+        self._append(FILEMARK, codec.PLAIN, OPEN, 0, b"", 0)
         self.filemarks += 1
 
-    def _append(self, kind: int, codec: int, cipher: int, length: int, data: bytes | bytearray | memoryview) -> None:
-        self._check_sound()
-        if self._index.full:
-            self._index.write()
-        stored = len(data)
-        head = header(kind, codec, cipher, length, stored, self._superblock.epoch, self.objects, crc32c(data))
-        write_all(self._fd, (head, data), self.end)
-        self._index.append(self.end, self.filemarks)
+    def _append(
+        self, kind: int, codec: int, cipher: int, length: int, data: bytes | bytearray | memoryview, checksum: int
+    ) -> None:
+        if self._failure is not None:
+            self._check_sound()
+        index, end, stored = self._index, self.end, len(data)
+        if index.full:
+            index.write()
+        head = header(kind, codec, cipher, length, stored, self._superblock.epoch, self.objects, checksum)
+        size = HEADER_LENGTH + stored
+        if os.pwritev(self._fd, (head, data), end) != size:
+            write_all(self._fd, (head, data), end)
+        index.append(end, self.filemarks)
         self._dirty = True
-        self.end += HEADER_LENGTH + stored
+        self.end = end + size
         self.objects += 1
 
     def truncate(self, number: int) -> None:
@@ -236,6 +257,7 @@ class Partition:
         end, filemarks = self._entry(number)
         self._save(number, end, filemarks, self._epoch + 1)
         self.objects, self.end, self.filemarks = number, end, filemarks
+        self._next = _NOT_KNOWN
         self._index.truncate(number)
 
     def trim(self) -> None:

@@ -17,7 +17,8 @@ _MAGIC = b"BLKYTAPE"
 _SUPERBLOCK = struct.Struct("<8sII16s5QI")
 _RECORD_MAGIC = b"BYTR"
 _RECORD = struct.Struct("<4sBBBxIIQQI")  # and the checksum of these
-HEADER_LENGTH = _RECORD.size + 4
+_HEADER = struct.Struct(_RECORD.format + "I")
+HEADER_LENGTH = _HEADER.size
 MAX_BLOCK = 0xFFFFFF  # bytes: what the length field of WRITE (6) can say
 
 BLOCK, FILEMARK = 1, 2
@@ -100,6 +101,14 @@ class Record(NamedTuple):
             return None
         added = MAX_SEALING if record.cipher else 0
         return record if record.stored - added <= record.length <= MAX_BLOCK else None
+
+
+def checksum_of_plain(data: memoryview, number: int, length: int) -> int | None:
+    """The block's checksum, of the header of one with this number and length that is stored as it is; None for all else."""
+    magic, kind, codec, cipher, size, stored, _, found, checksum, own = _HEADER.unpack_from(data)
+    if (magic, kind, codec, cipher, size, stored, found) != (_RECORD_MAGIC, BLOCK, 0, OPEN, length, length, number):
+        return None
+    return checksum if crc32c(data[: _RECORD.size]) == own else None
 
 
 def header(

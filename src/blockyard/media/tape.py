@@ -96,13 +96,14 @@ class Tape:
             self.read_bytes += data.length if isinstance(data, Sealed) else len(data)
         return data
 
-    def read_at_once(self, buffer: memoryview) -> bool:
-        """Read the next block into a buffer, if it is just as long, stored as it is, and waits for no disk."""
-        if self.position >= self.partition.objects or not self.partition.read_at_once(self.position, buffer):
-            return False
-        self.position += 1
-        self.read_bytes += len(buffer)
-        return True
+    def read_at_once(self, buffer: memoryview) -> int | None:
+        """Read the next record, if it is as long as the buffer and Partition.read_at_once does it; the block's checksum then."""
+        partition, position = self.partition, self.position
+        if position >= partition.objects or (checksum := partition.read_at_once(position, buffer)) is None:
+            return None
+        self.position = position + 1
+        self.read_bytes += len(buffer) - HEADER_LENGTH
+        return checksum
 
     def peek(self) -> bytes | Sealed | None:
         """The object that comes next, as `read`; None where there is none too. Raises OSError."""
@@ -141,8 +142,17 @@ class Tape:
         self.position += 1
         self.written += len(data)
 
+    def append_at_once(self, data: memoryview, checksum: int) -> None:
+        """Likewise, a block that is stored as it is, and whose checksum is known. Raises OSError."""
+        length = len(data)
+        self.overwrite = None
+        self.partition.append_at_once(data, checksum)
+        self.stored += length
+        self.position += 1
+        self.written += length
+
     def write_filemark(self) -> None:
-        """Likewise."""
+        """A filemark; all that was behind the position is gone. Raises OSError."""
         self.cut()
         self.partition.append_filemark()
         self.position += 1

@@ -11,14 +11,17 @@ from blockyard.iscsi.connection import Connection, State
 from blockyard.iscsi.pdu import BHS_LENGTH
 from blockyard.iscsi.transmit import MAX_INLINE_READ, SEND_THRESHOLD, TransmitBuffer
 from blockyard.media.drive import TapeDrive
+from blockyard.media.record import HEADER_LENGTH
 from blockyard.media.streaming import Stream, stream
 from blockyard.worker.buffers import ReceiveBuffer
 from blockyard.worker.plain import (
     ANSWER,
     COMMAND_6,
     DATA_IN_STATUS,
+    DIGEST,
     MASK,
     NO_TAG,
+    PACK_DIGEST,
     PLAIN_WRITES,
     READS_6,
     RESPONSE,
@@ -56,6 +59,7 @@ def _answer(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer, found
     buffer, view, at, end = rx.memory, rx.view, rx.start, rx.end
     out, out_view, to = tx.memory, tx.view, tx.end
     header_digest, data_digest = connection.header_digest, connection.data_digest
+    digests = header_digest or data_digest
     header_length = 52 if header_digest else 48
     largest = min(connection.peer_segment, connection.max_burst, MAX_INLINE_READ)
     immediate_limit = session.parameters.first_burst_length if session.parameters.immediate_data else 0
@@ -69,18 +73,20 @@ def _answer(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer, found
             after, start = data, to + header_length
             if head not in (SIMPLE_READ, UNTAGGED_READ) or length > largest:
                 break
-            if not intact(buffer, view, at, data, data, header_digest, data_digest=False):
+            if header_digest and not intact(buffer, view, at, data, data, header_digest, data_digest=False):
                 break
-            if not found.read(out_view[start : start + length]):
+            checksum = found.read(out_view[start - HEADER_LENGTH : start + length])  # its header, where ours comes
+            if checksum is None:
                 break
             answer, ttt, answered = DATA_IN_STATUS | length, NO_TAG, start + length
         elif code == WRITE_6:
             after, start = data + length + (4 if data_digest else 0), to + header_length
             if head - length not in PLAIN_WRITES or length > immediate_limit or after > end:
                 break
-            if not intact(buffer, view, at, data, data + length, header_digest, data_digest):
+            if digests and not intact(buffer, view, at, data, data + length, header_digest, data_digest):
                 break
-            if not found.write(view[data : data + length]):
+            checksum = DIGEST(buffer, data + length)[0] if data_digest else None  # is that of a record too
+            if not found.write(view[data : data + length], checksum):
                 break
             answer, ttt, answered = RESPONSE, 0, start
         else:
@@ -88,8 +94,12 @@ def _answer(connection: Connection, rx: ReceiveBuffer, tx: TransmitBuffer, found
         session.exp_cmd_sn = (cmd_sn + 1) & MASK
         ANSWER(out, to, answer, tag, ttt, connection.stat_sn, session.exp_cmd_sn, session.max_cmd_sn)
         connection.stat_sn = (connection.stat_sn + 1) & MASK
-        to = add_digests(out, out_view, to, start, answered, header_digest, data_digest and answered > start)
-        at = after
+        if header_digest:
+            add_digests(out, out_view, to, start, start, header_digest, data_digest=False)
+        if data_digest and answered > start:
+            PACK_DIGEST(out, answered, checksum)
+            answered += 4
+        to, at = answered, after
         done += 1
     rx.start, tx.end = at, to
     return done
