@@ -436,6 +436,23 @@ def test_a_cartridge_that_cannot_be_labelled_is_as_it_was(
     vault.close()
 
 
+def test_a_barcode_that_another_cartridge_gets_meanwhile_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = filled(tmp_path, "A00001L8", "B00001L8")
+    vault.take_away("B00001L8")
+    with monkeypatch.context() as patched:  # as a copy does that makes one of a file
+        patched.setattr(vault, "barcodes", lambda: ["A00001L8"])
+        with pytest.raises(OSError, match="not empty"):
+            vault.label("A00001L8", "B00001L8")
+    for _ in range(2):
+        assert vault.contents == {Element(Kind.SLOT, 0): "A00001L8"}
+        assert [vault.describe(barcode).barcode for barcode in vault.barcodes()] == ["A00001L8", "B00001L8"]
+        vault.close()
+        vault = library(tmp_path)
+    vault.close()
+
+
 @pytest.mark.parametrize("step", range(3))
 def test_a_crash_while_a_cartridge_is_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     vault = filled(tmp_path, "A00001L8")

@@ -33,9 +33,12 @@ def check_label(description: Description, barcode: str) -> None:
 
 
 def relabel(parent: Path, old: str, new: str) -> None:
-    """Have a cartridge be called `new`. Called again after a crash it does what is left. On stable storage. Raises OSError."""
+    """Have a cartridge be called `new`. Called again after a crash it does what is left. On stable storage.
+
+    Raises OSError; ENOTEMPTY where another cartridge has come to be called so meanwhile.
+    """
     directory = parent / new
-    if not directory.is_dir():
+    if (parent / old).is_dir():
         (parent / old).rename(directory)
         sync_directory(parent)
     description = describe(directory)

@@ -348,6 +348,7 @@ class Library:
             self.contents, self.sources = contents, sources
             with contextlib.suppress(OSError):
                 keeping.relabel(self._cartridges, new, old)
+            with contextlib.suppress(OSError):
                 self._save()
             raise
         with contextlib.suppress(OSError):  # what stands there finds it done
