@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.block.building import create_layer
+from blockyard.block.formats import create_image
 from blockyard.control import totp
 from blockyard.control.history.sampling import Point, Values
 from blockyard.control.history.series import RESOLUTIONS
@@ -20,7 +21,7 @@ from tests.api.conftest import (
     api,  # noqa: F401  (a fixture)
 )
 from tests.api.serving import Api
-from tests.console.browser import PASSWORD, PHONE, Console, chromium
+from tests.console.browser import DESK, PASSWORD, PHONE, Console, chromium
 
 PAGES = [
     ("/", "Dashboard"),
@@ -133,7 +134,59 @@ def test_every_page(api: ApiFactory, tmp_path: Path, dark: bool) -> None:  # noq
         console.page.get_by_text("this console, the API and the command line").wait_for()
         console.go("/volumes/demo.img")
         look_back(console, "/pools/fast")
+        choose_a_file(console, tmp_path)
         assert console.wrong == []
+
+
+def choose_a_file(console: Console, directory: Path) -> None:
+    """A disk is made of a file that is found with the keyboard, and not of one that is in use."""
+    page = console.page
+    (directory / "images").mkdir()
+    create_image(directory / "images" / "mail.vhd", "vhd", 16 << 20)
+    console.go("/volumes")
+    console.press("New volume")
+    dialog = page.get_by_role("dialog", name="New volume")
+    dialog.get_by_label("What it is made of").select_option("file")
+    dialog.get_by_label("Name").fill("mail")
+    dialog.get_by_role("button", name="Browse").press("Enter")
+    chooser = page.get_by_role("dialog", name="Path on the server: choose")
+    chooser.get_by_text("free here").wait_for()  # wherever it begins
+    page.keyboard.press("Escape")
+    chooser.wait_for(state="detached")
+    dialog.get_by_role("button", name="Browse").press("Enter")
+    chooser.get_by_text("free here").wait_for()
+    path, options = chooser.get_by_role("combobox"), chooser.get_by_role("option")
+    path.fill(f"{directory}/A.im")
+    taken = options.filter(has_text="in use: volume mirror")
+    taken.wait_for()
+    assert taken.get_attribute("aria-disabled") == "true"
+    path.press("Enter")  # which does nothing
+    assert console.barriers() == []
+    path.fill(f"{directory}/images/new.img")
+    chooser.get_by_label("Size of the new file").fill("32M")
+    assert chooser.get_by_role("button", name=f"Use {directory}/images/new.img").is_enabled()
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    console.wait_until_it_fits()
+    assert console.barriers() == []
+    chooser.get_by_role("button", name="Disks of the server").click()
+    chooser.get_by_role("button", name="Disks of the server", pressed=True).wait_for()
+    assert console.barriers() == []
+    page.set_viewport_size(DESK)  # type: ignore[arg-type]
+    path.fill(f"{directory}/ima")
+    options.filter(has_text="images/").wait_for()
+    path.press("Enter")
+    options.filter(has_text="VHD").wait_for()
+    path.press("ArrowDown")
+    path.press("Enter")
+    chooser.wait_for(state="detached")
+    field = dialog.get_by_label("Path on the server")
+    assert field.input_value() == f"{directory}/images/mail.vhd"
+    console.until("document.activeElement.value.endsWith('mail.vhd')")
+    assert dialog.get_by_label("Format").input_value() == "vhd"
+    dialog.get_by_role("button", name="Make it").click()
+    dialog.wait_for(state="detached")
+    page.get_by_role("link", name="mail", exact=True).click()
+    page.get_by_text("16 MiB").first.wait_for()
 
 
 def look_at(console: Console, where: str, heading: str) -> None:

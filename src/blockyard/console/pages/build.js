@@ -2,6 +2,7 @@
 import { html, useState } from '../lib.js';
 import { get, path, post, put } from '../api.js';
 import { bytes, parseSize, percent, plural, sizeOf } from '../format.js';
+import { PathField } from '../paths.js';
 import { Card, Check, Head, Input, Loaded, Meter, Select, toast, useData, useForm } from '../ui.js';
 import { amount, JobButtons } from './copies.js';
 import { nameLike } from './targets.js';
@@ -80,13 +81,11 @@ async function build(values, disks, done, tell) {
   return below;
 }
 
-function Disk({ at, disk, devices, volumes, onChange, onRemove }) {
-  const free = devices.filter((each) => !each.used && !each.read_only);
-  const kinds = [['file', 'A file'], ...(free.length ? [['device', 'A block device']] : []), ...(volumes.length ? [['pool', 'A volume of a pool']] : [])];
-  const other = (kind) => onChange({ kind, where: kind === 'device' ? free[0].path : kind === 'pool' ? volumes[0].id : '' });
+function Disk({ at, disk, volumes, size, onChange, onRemove }) {
+  const kinds = [['file', 'A file or device'], ...(volumes.length ? [['pool', 'A volume of a pool']] : [])];
+  const other = (kind) => onChange({ kind, where: kind === 'pool' ? volumes[0].id : '' });
   return html`<div class="disk"><${Select} label=${`Disk ${at + 1}`} options=${kinds} value=${disk.kind} onInput=${other} />
-    ${disk.kind === 'file' && html`<${Input} label="Path on the server" value=${disk.where} onInput=${(where) => onChange({ ...disk, where })} required pattern="/.+" placeholder=${`/srv/disks/${at + 1}.img`} spellcheck="false" />`}
-    ${disk.kind === 'device' && html`<${Select} label="Device" options=${free.map((each) => [each.path, `${each.name}, ${bytes(each.size)}${each.model ? `, ${each.model}` : ''}`])} value=${disk.where} onInput=${(where) => onChange({ ...disk, where })} />`}
+    ${disk.kind === 'file' && html`<${PathField} label="Path on the server" create="file" size=${size} value=${disk.where} onInput=${(where) => onChange({ kind: 'file', where })} onPick=${(entry) => entry && onChange({ kind: 'file', where: entry.path, size: entry.size })} required pattern="/.+" placeholder=${`/srv/disks/${at + 1}.img`} />`}
     ${disk.kind === 'pool' && html`<${Select} label="Volume" options=${volumes.map((each) => [each.id, `${each.id}, ${bytes(each.size)}`])} value=${disk.where} onInput=${(where) => onChange({ ...disk, where })} />`}
     <button type="button" class="quiet" aria-label=${`Leave out disk ${at + 1}`} onClick=${onRemove} disabled=${!onRemove}>Remove</button></div>`;
 }
@@ -107,20 +106,22 @@ function Cake({ values, disks, active }) {
     <li class="disks">${disks.map((disk, at) => html`<span key=${at}>${disk.where.split('/').pop() || `disk ${at + 1}`}</span>`)}</li></ol>`;
 }
 
-function sizeOfDisk(disk, values, devices, volumes) {
-  if (disk.kind === 'device') return devices.find((each) => each.path === disk.where)?.size;
-  return disk.kind === 'pool' ? volumes.find((each) => each.id === disk.where)?.size : parseSize(values.fileSize);
+const isMissing = (disk) => disk.kind === 'file' && disk.size === undefined && !disk.where.startsWith('/dev/');
+
+/** That of one which is there is known when it was chosen. */
+function sizeOfDisk(disk, values, volumes) {
+  return disk.kind === 'pool' ? volumes.find((each) => each.id === disk.where)?.size : disk.size ?? parseSize(values.fileSize);
 }
 
-function usable(values, disks, devices, volumes) {
-  const sizes = disks.map((disk) => sizeOfDisk(disk, values, devices, volumes));
+function usable(values, disks, volumes) {
+  const sizes = disks.map((disk) => sizeOfDisk(disk, values, volumes));
   if (sizes.some((each) => !(each > 0))) return null;
   if (values.packed && parseSize(values.packedSize) > 0) return parseSize(values.packedSize);
   if (values.level === 'concat') return sizes.reduce((a, b) => a + b, 0);
   return Math.min(...sizes) * LEVELS[values.level][3](disks.length - (isArray(values) ? Number(values.spares) : 0));
 }
 
-function Form({ devices, volumes, targets, taken }) {
+function Form({ volumes, targets, taken }) {
   const [disks, setDisks] = useState([{ kind: 'file', where: '' }, { kind: 'file', where: '' }]);
   const [done] = useState(new Map());
   const [active, setActive] = useState(null);
@@ -132,7 +133,7 @@ function Form({ devices, volumes, targets, taken }) {
       const stack = await build(values, disks, done, (at, making) => { setActive(at); setJob(making ?? null); });
       setActive(ALL);
       setJob(null);
-      await put(path('volumes', values.name), stack.startsWith('"') ? { path: JSON.parse(stack), ...(disks[0].kind === 'file' ? { size: sizeOf(values.fileSize) } : {}) } : { stack });
+      await put(path('volumes', values.name), stack.startsWith('"') ? { path: JSON.parse(stack), ...(isMissing(disks[0]) ? { size: sizeOf(values.fileSize) } : {}) } : { stack });
     } finally { setActive(null); setJob(null); }
     if (values.show) await put(path('targets', nameLike(targets, values.name)), { luns: { 0: values.name } });
     toast(`The volume ${values.name} is there.`);
@@ -145,11 +146,11 @@ function Form({ devices, volumes, targets, taken }) {
     const [, least, , , most] = LEVELS[values.level];
     if (next.length < least || next.length > (most ?? 1e4)) put1({ level: next.length === 1 ? 'single' : 'raid1' });
   };
-  const size = usable(values, disks, devices, volumes);
+  const size = usable(values, disks, volumes);
   return html`<form class="grid" onSubmit=${form.submit}><div class="span8 stack"><${Card} title="1. The disks"><div class="stack">
-      ${disks.map((disk, at) => html`<${Disk} key=${at} at=${at} disk=${disk} devices=${devices} volumes=${volumes} onChange=${(next) => setDisks(disks.map((each, other) => (other === at ? next : each)))} onRemove=${disks.length > 1 ? () => resize(disks.filter((_, other) => other !== at)) : null} />`)}
+      ${disks.map((disk, at) => html`<${Disk} key=${at} at=${at} disk=${disk} volumes=${volumes} size=${bind('fileSize')} onChange=${(next) => setDisks(disks.map((each, other) => (other === at ? next : each)))} onRemove=${disks.length > 1 ? () => resize(disks.filter((_, other) => other !== at)) : null} />`)}
       <div><button type="button" class="small" onClick=${() => resize([...disks, { kind: 'file', where: '' }])}>Add a disk</button></div>
-      ${disks.some((disk) => disk.kind === 'file') && html`<${Input} label="Size of files that are missing" help="They are made, and take space as they are written to." ...${bind('fileSize')} required />`}
+      ${disks.some(isMissing) && html`<${Input} label="Size of files that are missing" help="They are made, and take space as they are written to." ...${bind('fileSize')} required />`}
       <${Levels} value=${values.level} count=${disks.length} onChange=${(level) => put1({ level })} />
       ${isArray(values) && values.level !== 'raid0' && html`<${Select} label="Spares" help="So many of the disks, the last ones, wait to take the place of one that fails." options=${['0', '1', '2'].filter((each) => disks.length - Number(each) >= LEVELS[values.level][1])} ...${bind('spares')} />`}
       ${isArray(values) && html`<details class="more"><summary>More settings</summary><div class="stack"><div class="inline">${values.level !== 'raid1' && html`<${Select} label="Chunk" help="What goes to one disk before the next." options=${CHUNKS} ...${bind('chunk')} />`}
@@ -159,13 +160,13 @@ function Form({ devices, volumes, targets, taken }) {
     <${Card} title="2. What else it does"><div class="stack">
       <${Select} label="Encryption" options=${[['none', 'None'], ['passphrase', 'With a passphrase, which the server keeps'], ['file', 'With a key in a file on the server']]} ...${bind('lock')} />
       ${values.lock === 'passphrase' && html`<div class="inline"><${Input} label="Passphrase" type="password" help="To be able to open the disks elsewhere, keep it yourself, too." ...${bind('passphrase')} required autocomplete="new-password" /><${Input} label="Passphrase again" type="password" ...${bind('again')} required autocomplete="new-password" /></div>`}
-      ${values.lock === 'file' && html`<${Input} label="Key file" help="It has to be there whenever the server starts." ...${bind('keyFile')} required pattern="/.+" spellcheck="false" />`}
+      ${values.lock === 'file' && html`<${PathField} label="Key file" help="It has to be there whenever the server starts." kinds=${['file']} reads ...${bind('keyFile')} required pattern="/.+" />`}
       <${Check} label="Compressed" help="For what is seldom written: it takes less room, and more time." value=${values.packed} onInput=${(packed) => put1({ packed })} />
       ${values.packed && html`<${Input} label="Size for hosts" help="It may be larger than the disks are." ...${bind('packedSize')} required />`}
       <${Select} label="Cache" options=${[['none', 'None'], ['ram', 'In memory'], ['ssd', 'On a fast disk']]} ...${bind('cache')} />
       ${values.cache === 'ram' && html`<${Input} label="Memory" ...${bind('ram')} required />`}
-      ${values.cache === 'ssd' && html`<div class="inline"><${Input} label="Fast disk" help="A file or block device; it is for this alone." ...${bind('fast')} required pattern="/.+" spellcheck="false" list="fast-disks" /><${Input} label="Its size, if it is a file that is missing" ...${bind('fastSize')} />
-        <${Select} label="Writes" options=${[['through', 'go to the disks at once'], ['back', 'go to the cache first']]} ...${bind('mode')} /></div><datalist id="fast-disks">${devices.filter((each) => !each.used && !each.rotational).map((each) => html`<option value=${each.path}>${bytes(each.size)}</option>`)}</datalist>`}</div></${Card}>
+      ${values.cache === 'ssd' && html`<div class="inline"><${PathField} label="Fast disk" help="A file or block device; it is for this alone." create="file" size=${bind('fastSize')} ...${bind('fast')} required pattern="/.+" /><${Input} label="Its size, if it is a file that is missing" ...${bind('fastSize')} />
+        <${Select} label="Writes" options=${[['through', 'go to the disks at once'], ['back', 'go to the cache first']]} ...${bind('mode')} /></div>`}</div></${Card}>
     <${Card} title="3. For hosts"><div class="stack"><${Input} label="Name of the volume" help="Letters, digits, dots, dashes." ...${bind('name')} required />
       <${Check} label="Make a target that shows it" value=${values.show} onInput=${(show) => put1({ show })} />
       ${form.problem && html`<div class="alert" role="alert">${form.problem.message}${done.size > 0 && ' What was made already stays, and is used when you go on.'}</div>`}
@@ -177,11 +178,11 @@ function Form({ devices, volumes, targets, taken }) {
 
 export function Build({ me }) {
   const found = useData(async () => {
-    const [devices, pools, volumes, targets] = await Promise.all([get('/devices'), get('/pools'), get('/volumes'), get('/targets')]);
+    const [pools, volumes, targets] = await Promise.all([get('/pools'), get('/volumes'), get('/targets')]);
     const lists = await Promise.all(pools.map((pool) => get(path('pools', pool.name, 'volumes'))));
     const used = new Set(volumes.filter((each) => each.pool).map((each) => `${each.pool}/${each.volume}`));
     const inPools = pools.flatMap((pool, at) => lists[at].map((each) => ({ id: `${pool.name}/${each.name}`, size: each.size }))).filter((each) => !used.has(each.id));
-    return { devices, targets, volumes: inPools, taken: volumes.map((each) => each.name) };
+    return { targets, volumes: inPools, taken: volumes.map((each) => each.name) };
   }, [], []);
   return html`<${Head} title="New volume on layers" crumbs=${[['Volumes', '#/volumes']]} sub="Disks put together, encrypted, compressed or cached, as one volume." />
     ${me.role !== 'admin' ? html`<div class="alert warn">Only an admin can make volumes of disks.</div>` : html`<${Loaded} of=${found}>${(all) => html`<${Form} ...${all} />`}</${Loaded}>`}`;

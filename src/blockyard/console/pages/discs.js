@@ -3,6 +3,7 @@ import { html, useState } from '../lib.js';
 import { get, path, post, put } from '../api.js';
 import { bytes, plural } from '../format.js';
 import { useLive } from '../live.js';
+import { PathField } from '../paths.js';
 import { Button, Card, Check, DeleteDialog, Facts, FormDialog, Input, Loaded, Pill, Select, Table, toast, useData, useDialog, useForm } from '../ui.js';
 import { Copies } from './copies.js';
 import { NEW_TARGET, showDrive, takeOut } from './shown.js';
@@ -19,13 +20,13 @@ export function NewDrive({ targets, onClose, onDone }) {
     toast('The drive is there.'); onDone(); onClose();
   });
   return html`<${FormDialog} title="New optical drive" form=${form} onClose=${onClose} action="Make it"><${Input} label="Name" ...${form.bind('name')} required spellcheck="false" />
-    <${Input} label="Jukebox" help="A directory on the server, from / on, with the images that can be put in by name." ...${form.bind('jukebox')} spellcheck="false" />
+    <${PathField} label="Jukebox" help="A directory on the server, from / on, with the images that can be put in by name." kinds=${['directory']} ...${form.bind('jukebox')} />
     <${Select} label="Shown by" options=${[[NEW_TARGET, 'a new target'], ...targets.filter((each) => !each.library).map((each) => [each.name, each.name])]} ...${form.bind('target')} /></${FormDialog}>`;
 }
 
-function Insert({ drive, images, first, onClose, onDone }) {
+function Insert({ drive, images, first, admin, onClose, onDone }) {
   const form = useForm({ image: first ?? images[0]?.name ?? '', force: false }, async ({ image, force }) => { await post(`${path('drives', drive.name)}/insert`, { image, force }); toast('It is in the drive.'); onDone(); onClose(); });
-  return html`<${FormDialog} title=${`A disc for ${drive.name}`} form=${form} onClose=${onClose} action="Insert"><${Input} label="Image" help=${images.length ? 'A name in the jukebox, or a path on the server.' : 'A path on the server.'} ...${form.bind('image')} required spellcheck="false" />
+  return html`<${FormDialog} title=${`A disc for ${drive.name}`} form=${form} onClose=${onClose} action="Insert"><${PathField} label="Image" help=${images.length ? `A name in the jukebox${admin ? ', or a path on the server' : ''}.` : 'A path on the server.'} kinds=${['file']} reads browse=${admin} ...${form.bind('image')} required />
     ${drive.locked_by.length > 0 && html`<${Check} label="Even where a host keeps the disc in" help=${`${drive.locked_by.join(', ')} keeps it: it is asked to eject, and loses the disc with this.`} value=${form.values.force} onInput=${form.bind('force').onInput} />`}</${FormDialog}>`;
 }
 
@@ -37,7 +38,7 @@ function Blank({ drive, onClose, onDone }) {
 
 function Import({ drive, onClose }) {
   const form = useForm({ file: '', image: '' }, async (values) => { await post(`${path('drives', drive.name)}/import-disc`, values); begun(); onClose(); });
-  return html`<${FormDialog} title="Copy an image into the jukebox" form=${form} onClose=${onClose} action="Copy it"><${Input} label="File" help="A path on the server, from / on: an image, or a cue sheet." ...${form.bind('file')} required spellcheck="false" />
+  return html`<${FormDialog} title="Copy an image into the jukebox" form=${form} onClose=${onClose} action="Copy it"><${PathField} label="File" help="A path on the server, from / on: an image, or a cue sheet." kinds=${['file']} reads ...${form.bind('file')} required />
     <${Input} label="Name" help="In the jukebox; with .cue at its end for a CD with sound." ...${form.bind('image')} required spellcheck="false" /></${FormDialog}>`;
 }
 
@@ -47,7 +48,7 @@ function Copy({ drive, image, admin, onClose }) {
     await post(`${path('drives', drive.name)}/${out ? 'export' : 'convert'}-disc`, { image, [out ? 'file' : 'name']: to });
     begun(); onClose();
   });
-  return html`<${FormDialog} title=${`Copy ${image}`} form=${form} onClose=${onClose} action="Copy it"><${Input} label="To" help=${`A name in the jukebox${admin ? ', or a new file on the server, from / on' : ''}: .iso, or .cue for a CD with sound.`} ...${form.bind('to')} required spellcheck="false" /></${FormDialog}>`;
+  return html`<${FormDialog} title=${`Copy ${image}`} form=${form} onClose=${onClose} action="Copy it"><${PathField} label="To" help=${`A name in the jukebox${admin ? ', or a new file on the server, from / on' : ''}: .iso, or .cue for a CD with sound.`} kinds=${[]} create="file" browse=${admin} ...${form.bind('to')} required /></${FormDialog}>`;
 }
 
 function Rename({ drive, image, onClose, onDone }) {
@@ -60,7 +61,7 @@ function Actions({ drive, image, images, me, open, onDone }) {
   const { name, kind, state } = image, admin = me.role === 'admin', inside = drive.image?.endsWith(`/${name}`);
   const act = (what, said) => async () => { await post(`${path('drives', drive.name)}/${what}-disc`, { image: name }); toast(said); onDone(); };
   const button = (text, make) => html`<button type="button" class="small" aria-label=${`${text} ${name}`} onClick=${() => open(make)}>${text}</button>`;
-  return html`<span class="row">${!inside && button('Insert', (close) => html`<${Insert} drive=${drive} images=${images} first=${name} onClose=${close} onDone=${onDone} />`)}
+  return html`<span class="row">${!inside && button('Insert', (close) => html`<${Insert} drive=${drive} images=${images} first=${name} admin=${admin} onClose=${close} onDone=${onDone} />`)}
     ${!inside && state === 'appendable' && html`<${Button} kind="small" aria-label=${`Close ${name}`} onClick=${act('close', 'Nothing can be added to it now.')}>Close</${Button}>`}
     ${!inside && BLANKED.includes(kind) && state !== 'blank' && button('Blank', (close) => html`<${DeleteDialog} what="what is on" name=${name} text="The disc is blank after this." onDelete=${act('blank', 'It is blank.')} onClose=${close} />`)}
     ${state !== 'blank' && button('Copy', (close) => html`<${Copy} drive=${drive} image=${name} admin=${admin} onClose=${close} />`)}
@@ -89,7 +90,7 @@ export function Drive({ drive, me, onDone }) {
   const done = () => { images.reload(); onDone(); };
   const eject = async () => { await post(`${where}/eject`, {}); toast('It is out.'); done(); };
   const button = (text, make) => html`<button type="button" class="small" aria-label=${`${text}: ${drive.name}`} onClick=${() => open(make)}>${text}</button>`;
-  const actions = me.role !== 'viewer' && html`${!hidden && button('Insert', (close) => html`<${Insert} drive=${drive} images=${images.data ?? []} onClose=${close} onDone=${done} />`)}
+  const actions = me.role !== 'viewer' && html`${!hidden && button('Insert', (close) => html`<${Insert} drive=${drive} images=${images.data ?? []} admin=${me.role === 'admin'} onClose=${close} onDone=${done} />`)}
     ${(drive.image || drive.state === 'open') && html`<${Button} kind="small" aria-label=${`Eject: ${drive.name}`} onClick=${eject}>Eject</${Button}>`}
     ${!hidden && drive.jukebox && button('New blank disc', (close) => html`<${Blank} drive=${drive} onClose=${close} onDone=${done} />`)}
     ${me.role === 'admin' && !hidden && drive.jukebox && button('Import', (close) => html`<${Import} drive=${drive} onClose=${close} />`)}

@@ -4,6 +4,7 @@ import { edit, get, path, post, put } from '../api.js';
 import { bytes, sizeOf, percent, plural } from '../format.js';
 import { History } from '../history.js';
 import { useLive } from '../live.js';
+import { PathField } from '../paths.js';
 import { Button, Card, Check, DeleteDialog, Facts, FormDialog, Head, Input, Loaded, Meter, Pill, Table, toast, useData, useDialog, useForm } from '../ui.js';
 
 export function NewPool({ onClose, onDone }) {
@@ -12,7 +13,7 @@ export function NewPool({ onClose, onDone }) {
     toast(`The pool ${name} is there.`); onDone(); onClose();
   });
   return html`<${FormDialog} title="New pool" form=${form} onClose=${onClose} action="Make it">
-    <${Input} label="Name" ...${form.bind('name')} required /><${Input} label="Directory on the server" help="It is made when it is missing. Data and metadata go there." ...${form.bind('directory')} required />
+    <${Input} label="Name" ...${form.bind('name')} required /><${PathField} label="Directory on the server" help="It is made when it is missing. Data and metadata go there." kinds=${['directory']} create="directory" ...${form.bind('directory')} required />
     <${Input} label="Size" help="It may grow to this; more can be added later. The file takes space only as it is filled." ...${form.bind('size')} />
     <${Check} label="Show each volume as a target of its own" help="New volumes can be used at once. Without it you decide which target shows what." ...${form.bind('exported')} /></${FormDialog}>`;
 }
@@ -39,7 +40,7 @@ function NewVolume({ pool, onClose, onDone }) {
 
 function AddMember({ pool, onClose, onDone }) {
   const form = useForm({ path: '', size: '' }, async ({ path: where, size }) => { await post(path('pools', pool, 'members'), { path: where, ...(size ? { size: sizeOf(size) } : {}) }); toast('The pool has grown.'); onDone(); onClose(); });
-  return html`<${FormDialog} title=${`More space for ${pool}`} form=${form} onClose=${onClose} action="Add"><${Input} label="File, directory or block device" ...${form.bind('path')} required /><${Input} label="Size" help="Of a file that is made; empty: all that is there." ...${form.bind('size')} /></${FormDialog}>`;
+  return html`<${FormDialog} title=${`More space for ${pool}`} form=${form} onClose=${onClose} action="Add"><${PathField} label="File, directory or block device" kinds=${['file', 'device', 'directory']} create="file" size=${form.bind('size')} ...${form.bind('path')} required /><${Input} label="Size" help="Of a file that is made; empty: all that is there." ...${form.bind('size')} /></${FormDialog}>`;
 }
 
 function Thresholds({ pool, onClose, onDone }) {

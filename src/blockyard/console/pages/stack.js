@@ -3,6 +3,7 @@ import { html } from '../lib.js';
 import { get, isOperator, path, post, remove } from '../api.js';
 import { bytes, count, percent } from '../format.js';
 import { useLive } from '../live.js';
+import { PathField } from '../paths.js';
 import { JobButtons } from './copies.js';
 import { Button, Card, Check, Facts, FormDialog, Input, Loaded, Meter, Pill, Table, toast, useData, useDialog, useForm } from '../ui.js';
 
@@ -11,6 +12,7 @@ const DANGER = ['fail', 'remove', 'detach', 'remove-key'];
 const VERBS = { add: 'Add a disk', grow: 'Spread over more disks', replace: 'Replace a disk', fail: 'Take a disk out', remove: 'Remove a disk', retry: 'Try again', 'add-key': 'Add a key', 'change-key': 'Change a key', 'remove-key': 'Remove a key' };
 const OF_MEMBERS = ['fail', 'remove', 'replace']; // offered at each member
 const FIRST = ['scrub', 'add', 'grow', 'flush', 'compact']; // what one looks for; the rest is folded away
+const DISKS = { by: 'By', device: 'Device', devices: 'Devices' }; // options of actions that are paths
 const words = (name) => name.replaceAll('_', ' ');
 const verb = (name) => VERBS[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll('-', ' ');
 
@@ -46,7 +48,8 @@ function Act({ volume, layer, label, name, action, member, onClose, onDone }) {
   return html`<${FormDialog} title=${`${verb(name)}: ${member === undefined ? plain(label) : plain(member)}`} form=${form} onClose=${onClose} action=${verb(name)} danger=${DANGER.includes(name)}>
     <p>${action.text}</p>${fields.map(([key, option]) => (option.type === 'bool'
       ? html`<${Check} key=${key} label=${key === 'force' ? 'Though it holds something, which is lost' : words(key)} value=${form.values[key]} onInput=${form.bind(key).onInput} />`
-      : html`<${Input} key=${key} label=${{ by: 'By', device: 'Device', devices: 'Devices', member: 'Disk' }[key] ?? words(key)} help=${['by', 'device'].includes(key) ? 'A path on the server, or a stack.' : key === 'devices' ? 'Paths on the server, with commas between them.' : option.default === undefined ? '' : 'What is not changed stays.'} ...${form.bind(key)} required=${option.default === undefined} spellcheck="false" autocomplete="off" />`))}
+      : DISKS[key] ? html`<${PathField} key=${key} label=${DISKS[key]} help=${key === 'devices' ? 'Paths on the server, with commas between them.' : 'A path on the server, or a stack.'} many=${key === 'devices'} ...${form.bind(key)} required=${option.default === undefined} />`
+      : html`<${Input} key=${key} label=${key === 'member' ? 'Disk' : words(key)} help=${option.default === undefined ? '' : 'What is not changed stays.'} ...${form.bind(key)} required=${option.default === undefined} spellcheck="false" autocomplete="off" />`))}
   </${FormDialog}>`;
 }
 
@@ -54,7 +57,7 @@ function Move({ name, onClose, onDone }) {
   const form = useForm({ stack: '' }, async ({ stack }) => { await post(`/moves/${encodeURIComponent(name)}`, { stack }); toast('It has begun: hosts go on meanwhile.'); onDone(); onClose(); });
   return html`<${FormDialog} title=${`Move ${name} to other disks`} form=${form} onClose=${onClose} action="Move">
     <p>All is copied while hosts use it; what they write goes to both. When that is done, you let go of the old disks.</p>
-    <${Input} label="Where to" help="A path, or a stack such as raid1(/dev/sdc, /dev/sdd); as large as it is now at least." ...${form.bind('stack')} required spellcheck="false" autocomplete="off" /></${FormDialog}>`;
+    <${PathField} label="Where to" help="A path, or a stack such as raid1(/dev/sdc, /dev/sdd); as large as it is now at least." ...${form.bind('stack')} required /></${FormDialog}>`;
 }
 
 function MemberActions({ of, row, onAct }) {

@@ -3,6 +3,7 @@ import { html } from '../lib.js';
 import { get, patch, path, post, put, remove } from '../api.js';
 import { bytes, sizeOf } from '../format.js';
 import { useLive } from '../live.js';
+import { PathField } from '../paths.js';
 import { Button, Card, DeleteDialog, FormDialog, Input, Loaded, Pill, Select, Table, toast, useData, useDialog, useForm } from '../ui.js';
 import { Copies } from './copies.js';
 import { showLibrary, takeOut } from './shown.js';
@@ -16,7 +17,7 @@ export function NewLibrary({ onClose, onDone }) {
     toast('The library is there.'); onDone(); onClose();
   });
   return html`<${FormDialog} title="New tape library" form=${form} onClose=${onClose} action="Make it"><${Input} label="Name" ...${form.bind('name')} required spellcheck="false" />
-    <${Input} label="Directory" help="On the server, from / on, for its cartridges; it is made when it is missing." ...${form.bind('directory')} required spellcheck="false" />
+    <${PathField} label="Directory" help="On the server, from / on, for its cartridges; it is made when it is missing." kinds=${['directory']} create="directory" ...${form.bind('directory')} required />
     <${Input} label="Model" help="What it gives itself out for: blockyard, ibm-ts3500, ibm-ts3200, hpe-msl, stk-l700 or quantum-i500." ...${form.bind('model')} required spellcheck="false" />
     <div class="inline"><${Input} label="Drives" type="number" min="1" ...${form.bind('drives')} required /><${Input} label="Slots" type="number" min="1" ...${form.bind('slots')} required /></div></${FormDialog}>`;
 }
@@ -37,12 +38,12 @@ function NewCartridge({ library, onClose, onDone }) {
 
 function Import({ library, onClose }) {
   const form = useForm({ barcode: '', file: '' }, async (values) => { await post(`${path('libraries', library.name)}/import-image`, values); begun(); onClose(); });
-  return html`<${FormDialog} title="Make a cartridge of a file" form=${form} onClose=${onClose} action="Copy it"><${Input} label="File" help="A path on the server, from / on: a tape image (.tap)." ...${form.bind('file')} required spellcheck="false" /><${Input} label="Barcode" ...${form.bind('barcode')} required spellcheck="false" /></${FormDialog}>`;
+  return html`<${FormDialog} title="Make a cartridge of a file" form=${form} onClose=${onClose} action="Copy it"><${PathField} label="File" help="A path on the server, from / on: a tape image (.tap)." kinds=${['file']} reads ...${form.bind('file')} required /><${Input} label="Barcode" ...${form.bind('barcode')} required spellcheck="false" /></${FormDialog}>`;
 }
 
 function Export({ where, barcode, onClose }) {
   const form = useForm({ file: '' }, async ({ file }) => { await post(`${where}/export-image`, { file }); begun(); onClose(); });
-  return html`<${FormDialog} title=${`Copy ${barcode}`} form=${form} onClose=${onClose} action="Copy it"><${Input} label="To" help="A new file on the server, from / on: a tape image (.tap) of what is on the first partition." ...${form.bind('file')} required spellcheck="false" /></${FormDialog}>`;
+  return html`<${FormDialog} title=${`Copy ${barcode}`} form=${form} onClose=${onClose} action="Copy it"><${PathField} label="To" help="A new file on the server, from / on: a tape image (.tap) of what is on the first partition." kinds=${[]} create="file" ...${form.bind('file')} required /></${FormDialog}>`;
 }
 
 function Label({ where, barcode, onClose, onDone }) {

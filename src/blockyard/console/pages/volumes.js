@@ -3,8 +3,12 @@ import { html } from '../lib.js';
 import { get, path, post, put } from '../api.js';
 import { bytes, count, sizeOf } from '../format.js';
 import { useLive } from '../live.js';
+import { PathField } from '../paths.js';
 import { outline } from './stack.js';
 import { FormDialog, Head, Card, Input, Loaded, Pill, Select, Table, toast, useData, useDialog, useForm } from '../ui.js';
+
+const IMAGES = ['vhd', 'vhdx', 'qcow2', 'vmdk', 'vdi'];
+const FORMATS = ['raw', ...IMAGES, 'auto'];
 
 /** Where a volume's page is: of one in a pool, that of the pool. */
 export function pageOf(volume) {
@@ -32,13 +36,14 @@ export function NewVolume({ pools, onClose, onDone }) {
     onClose();
   });
   const { where } = form.values;
+  const pick = (entry) => { if (entry) form.set((before) => ({ ...before, size: '', format: IMAGES.includes(entry.format) ? entry.format : 'raw' })); };
   return html`<${FormDialog} title="New volume" form=${form} onClose=${onClose} action="Make it">
     <${Select} label="What it is made of" options=${kinds} ...${form.bind('where')} />
     <${Input} label="Name" help="Letters, digits, dots, dashes." ...${form.bind('name')} required />
-    ${where === 'file' && html`<${Input} label="Path on the server" help="A file is made when it is missing." ...${form.bind('path')} required />`}
+    ${where === 'file' && html`<${PathField} label="Path on the server" help="A file is made when it is missing." create="file" size=${form.bind('size')} onPick=${pick} ...${form.bind('path')} required />`}
     ${where === 'stack' && html`<${Input} label="Stack" help=${html`For example cache(ram=1G, raid1(/srv/a.img, /srv/b.img)). <a href="#/build">Put one together</a>`} ...${form.bind('stack')} required />`}
     ${where !== 'stack' && html`<${Input} label="Size" help=${where === 'file' ? 'Like 10G; empty for what is there already.' : 'Like 10G or 2T. Space is taken only as it is written.'} ...${form.bind('size')} />`}
-    ${where === 'file' && html`<${Select} label="Format" options=${['raw', 'vhd', 'vhdx', 'auto']} ...${form.bind('format')} />`}
+    ${where === 'file' && html`<${Select} label="Format" options=${FORMATS} ...${form.bind('format')} />`}
   </${FormDialog}>`;
 }
 

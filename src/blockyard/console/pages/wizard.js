@@ -2,6 +2,7 @@
 import { html, useState } from '../lib.js';
 import { get, path, post, put } from '../api.js';
 import { sizeOf } from '../format.js';
+import { PathField } from '../paths.js';
 import { Card, Check, Head, Input, Loaded, Select, toast, useData, useForm } from '../ui.js';
 import { Connect, nameLike } from './targets.js';
 
@@ -34,7 +35,7 @@ function Form({ pools, targets, onDone }) {
   const { pool } = form.values;
   return html`<${Card}><form class="stack" onSubmit=${form.submit}>
     <h2>1. Where its data goes</h2><${Select} label="Pool" options=${[...pools.map((each) => [each.name, each.name]), [NEW, 'A new pool']]} ...${form.bind('pool')} />
-    ${pool === NEW && html`<div class="inline"><${Input} label="Name of the pool" ...${form.bind('poolName')} required /><${Input} label="Directory on the server" help="Like /srv/blockyard; it is made when it is missing." ...${form.bind('directory')} required /></div>
+    ${pool === NEW && html`<div class="inline"><${Input} label="Name of the pool" ...${form.bind('poolName')} required /><${PathField} label="Directory on the server" help="Like /srv/blockyard; it is made when it is missing." kinds=${['directory']} create="directory" ...${form.bind('directory')} required /></div>
       <${Input} label="Size of the pool" help="It may grow to this; more can be added later. The file takes space only as it is filled." ...${form.bind('poolSize')} required />`}
     <h2>2. The disk</h2><div class="inline"><${Input} label="Name of the disk" help="Letters, digits, dashes." ...${form.bind('name')} required /><${Input} label="Size" help="Space is taken only as it is written." ...${form.bind('size')} required /></div>
     <${Check} label="Protect every write" help="For a day, any moment can be opened again." ...${form.bind('protect')} />
