@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -31,7 +31,7 @@ class Context:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.hosts: tuple[str, ...] = ()  # names that it goes by, besides its address
+        self._hosts: tuple[str, ...] = ()
         self.logins = Logins(lambda: self.state)
         self.limits = LoginLimits()
         self.rates = Rates()
@@ -39,9 +39,20 @@ class Context:
         self.totp_secrets: dict[str, bytes] = {}  # of accounts that are just turning one-time passwords on
         self.setup_code = secrets.token_hex(8)  # for whoever makes the first account from elsewhere
         self._shared: dict[str, tuple[float, asyncio.Future[Any]]] = {}  # what was asked, and when
-        self._connections = 0
+        self._seen = 0  # of the changes, when that was asked
+        self._changes = 0  # that were made by requests
         self._state: State | None = None
         self._accounts: Accounts | None = None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names that it goes by, besides its address."""
+        return self._hosts
+
+    @hosts.setter
+    def hosts(self, names: tuple[str, ...]) -> None:
+        self._hosts = names
+        self.forget()  # who has asked by another name has to be looked at again
 
     @property
     def state(self) -> State:
@@ -67,6 +78,10 @@ class Context:
         Each question takes time of the workers' loops, and with it of the data path: so how many are asked does not
         depend on how many ask. Raises what `ask` does.
         """
+        changes = self.changes()
+        if changes != self._seen:  # what was told before is not good for anybody who asks from now on
+            self._seen = changes
+            self._shared.clear()
         now = time.monotonic()
         asked, told = self._shared.get(what, (0.0, None))
         if told is None or (told.done() and now - asked >= SHARED):
@@ -77,17 +92,24 @@ class Context:
 
     def forget(self) -> None:
         """Something has changed: what workers have told is not good for anybody who asks from now on."""
-        self._shared.clear()
+        self._changes += 1
+
+    def changes(self) -> int:
+        """Grows with each change that is known of here: by requests and commands, by initiators that come, and by events."""
+        supervisor = self.server.supervisor
+        if supervisor.handing_over:  # an initiator may be logged in by now
+            self._changes += 1
+        return self._changes + self.server.changes + supervisor.handed_over
+
+    def good_until(self, of: Collection[str]) -> float:
+        """When an answer is too old that was made just now of what is shared under these names, in time.monotonic."""
+        return min([time.monotonic(), *(self._shared[what][0] for what in of if what in self._shared)]) + SHARED
 
     async def statistics(self) -> dict[str, Any]:
         """Counters of "volumes" and "drives" by their names, and "sessions"; none from before an initiator came last.
 
         Raises ControlError.
         """
-        connections = sum(worker.connections for worker in self.server.supervisor.workers)
-        if connections != self._connections:
-            self._connections = connections
-            self.forget()
         return await self.shared("statistics", self._ask)
 
     async def _ask(self) -> dict[str, Any]:

@@ -4,7 +4,8 @@ uvicorn's own server would take the signals of the process and a loop for itself
 client has so many seconds for its handshake and for the head of a request, and so many bytes; and of too many clients the one
 that has been idle longest goes.
 
-Requests are parsed by httptools (llhttp, the parser of Node): in Python that took as long as all that an answer needs.
+Requests are parsed by httptools (llhttp, the parser of Node): in Python that took as long as all that an answer needs. One that
+has come before may not need even that (repeats.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import socket
 import ssl
 import struct
 import sys
-from functools import partial
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -27,6 +28,8 @@ from httptools import HttpParserInvalidMethodError
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from blockyard.api.repeats import LONGEST, Repeat, Repeats
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,12 @@ _LAST = 0.2  # seconds in which a request may come then that was on its way
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
+    repeats: Repeats | None = None  # of the door that it has come by
+    _user = ""  # who is at the other end, where the kernel knows
+    _repeat: Repeat | None = None  # the request that is being answered, if it has come alone and as a whole
+    _messages = 0  # requests that have begun
+    _resting = True  # no request has begun to come and not come yet
+    _answered = 0.0  # when the last request that had come before was answered, in the loop's time
     _deadline: asyncio.TimerHandle | None = None
     _unknown = 0  # bytes that have come since anything of a request was complete
     _begun = b""  # what has come last
@@ -55,7 +64,8 @@ class Protocol(HttpToolsProtocol):
         sock = transport.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
             self.client = _peer(sock)
-        self.transport = _Together(transport, self.loop)  # type: ignore[assignment]
+            self._user = self.client[0]
+        self.transport = self._together = _Together(transport, self.loop)  # type: ignore[assignment]
         if len(self.connections) > MAX_CLIENTS:
             self._make_room()
         self._deadline = self.loop.call_later(PATIENCE, self._late)
@@ -73,9 +83,21 @@ class Protocol(HttpToolsProtocol):
         return self._deadline.when() if self._deadline is not None else 0.0
 
     def data_received(self, data: bytes) -> None:
+        fresh = self._resting and (self.cycle is None or self.cycle.response_complete) and len(data) <= LONGEST
+        if fresh and self.repeats is not None and not self.last:
+            now = self.loop.time()
+            answer = self.repeats.answer(self._user, data, now)
+            if answer is not None and self._together.sent(answer):
+                self._answered = now
+                if self.timeout_keep_alive_task is None:  # it is the first one here
+                    self._quiet()
+                return
+        self._repeat, before = None, self._messages
         self._unknown += len(data)
         self._begun = data
         super().data_received(data)
+        if fresh and self._resting and self._messages == before + 1 and self.repeats is not None:
+            self._repeat = self.cycle.scope["repeat"] = self.repeats.begin(self._user, data)  # type: ignore[typeddict-unknown-key]
         if self._unknown > _HEAD:
             self.send_400_response(f"the head of a request has at most {_HEAD} bytes")
         if self.busy and self._deadline is not None:
@@ -84,9 +106,32 @@ class Protocol(HttpToolsProtocol):
         elif not self.busy and self._deadline is None:  # a head that comes in pieces
             self._deadline = self.loop.call_later(PATIENCE, self._late)
 
+    # ---- requests that have come before
+
+    def on_response_complete(self) -> None:
+        repeat, self._repeat = self._repeat, None
+        if repeat is not None and self.repeats is not None and self.cycle.keep_alive:
+            self.repeats.keep(repeat, self._together.kept())
+        super().on_response_complete()
+
+    def _quiet(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self.timeout_keep_alive_task = self.loop.call_later(IDLE, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        left = self._answered + IDLE - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
     # ---- what the parser finds; what is raised here is answered with 400
 
     def on_message_begin(self) -> None:
+        self._resting = False
+        self._messages += 1
         self._fields = 0
         super().on_message_begin()
 
@@ -113,6 +158,7 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._resting = True
         self._unknown = 0
         super().on_message_complete()
 
@@ -162,6 +208,17 @@ class _Together:
             self._loop.call_soon(self._flush)
         self._kept.append(data)
 
+    def kept(self) -> bytes:
+        """What is going to be sent: an answer from its beginning, if it was written in one turn."""
+        return b"".join(self._kept)
+
+    def sent(self, data: bytes) -> bool:
+        """Send it now, unless something else is to be sent before."""
+        if self._kept or self._transport.get_write_buffer_size():
+            return False
+        self._transport.write(data)
+        return True
+
     def _flush(self) -> None:
         if self._kept:
             data = b"".join(self._kept)
@@ -200,8 +257,10 @@ class _Marked:
 class Site:
     """An application, and what it is reached by: a TCP socket, and a unix socket for who may administer anyhow."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, repeats: Callable[[], Repeats] | None = None) -> None:
+        """`repeats` makes the memory of a door; without, there is none."""
         self._app = app
+        self._repeats = repeats
         self._states: list[ServerState] = []
         self._tcp: tuple[socket.socket, asyncio.Server, ServerState] | None = None
         self._local: asyncio.Server | None = None
@@ -239,7 +298,14 @@ class Site:
         config.load()
         state = ServerState()
         self._states.append(state)
-        return state, partial(Protocol, config=config, server_state=state, app_state={})
+        repeats = None if self._repeats is None else self._repeats()
+
+        def make() -> Protocol:
+            protocol = Protocol(config=config, server_state=state, app_state={})
+            protocol.repeats = repeats
+            return protocol
+
+        return state, make
 
     def cease(self) -> None:
         """Listen on the TCP socket no more; answers that have begun are given."""

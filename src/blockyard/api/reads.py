@@ -37,6 +37,7 @@ class _Read:
     path: Mapping[str, TypeAdapter[Any]]  # by the names in the path
     query: Mapping[str, TypeAdapter[Any]]  # by the names in the query
     returned: TypeAdapter[Any]
+    of: tuple[str, ...] | None  # see Route
 
     def arguments(self, found: Mapping[str, str], query: bytes) -> dict[str, Any] | None:
         """Those that the client has sent; None where they are FastAPI's affair."""
@@ -102,6 +103,7 @@ class Reads:
         request, response = Request(scope, receive), None
         try:
             state = scope["state"]
+            changes = state["context"].changes()
             check(read.rule, state["identity"], request)
             for name, what in read.taken.items():
                 if what == "request":
@@ -114,6 +116,8 @@ class Reads:
         except Exception as error:
             await (await problems.answer_to(request, error))(scope, receive, send)
             return True
+        if read.of is not None and "repeat" in scope:
+            scope["repeat"].allow(state["identity"], changes, state["context"].good_until(read.of))
         headers = [(b"content-length", b"%d" % len(content)), _JSON]
         if response is not None:
             headers += [pair for pair in response.raw_headers if pair[0] != b"content-length"]
@@ -140,7 +144,7 @@ def _read(route: Route) -> _Read | None:
     path, query = (
         {name: TypeAdapter(hints[name]) for name, kind in kinds.items() if kind == where} for where in ("path", "query")
     )
-    return _Read(route.rule, route.function, taken, path, query, TypeAdapter(returned))
+    return _Read(route.rule, route.function, taken, path, query, TypeAdapter(returned), route.of)
 
 
 def _kind(hint: Any, *, in_path: bool) -> str | None:

@@ -111,6 +111,9 @@ class Route:
     rule: Rule
     function: Callable[..., Any]
     plain: bool  # what its function returns is what is told, as JSON
+    of: (
+        tuple[str, ...] | None
+    )  # all that its answer is made of, besides the configuration (Context.shared); None: it is not said
     told: dict[str, Any]  # what FastAPI has to know
 
 
@@ -145,7 +148,7 @@ class Routes:
         async def checked(request: Request) -> None:
             check(rule, identity(request), request)
 
-        told, text = more.pop("responses", {}), more.pop("text", None)
+        told, text, of = more.pop("responses", {}), more.pop("text", None), more.pop("of", None)
         body, media = more.pop("body", None), more.pop("media", "application/json")
         problems = [400, 408, 413, 421, 422, 429, 503] + ([] if rule.role is None else [401]) + [403]
         if "{" in path:
@@ -171,7 +174,7 @@ class Routes:
             rules = {"dependencies": [Depends(checked)], "openapi_extra": extra}
             told_too = {"responses": {**responses(*problems), **told}, "tags": [self._tag]}
             whole = {"methods": [method], **described, **rules, **told_too, **more}
-            self.added.append(Route(method, path, rule, function, not more, whole))
+            self.added.append(Route(method, path, rule, function, not more, of, whole))
             return function
 
         return add

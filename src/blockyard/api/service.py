@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -255,6 +256,7 @@ def _build(server: Server) -> tuple[Site, Context]:
     from blockyard.api.app import build  # noqa: PLC0415
     from blockyard.api.context import Context  # noqa: PLC0415
     from blockyard.api.http import Site  # noqa: PLC0415
+    from blockyard.api.repeats import Repeats  # noqa: PLC0415
 
     context = Context(server)
-    return Site(build(context)), context
+    return Site(build(context), partial(Repeats, context)), context

@@ -148,12 +148,26 @@ class Accounts:
         if match is None:
             return None
         self._look()
-        token = self._tokens.get(match[1])
-        if token is None or not hmac.compare_digest(self._digests[match[1]], _digest(match[2])):
+        digest = self._digests.get(match[1])
+        if digest is None or not hmac.compare_digest(digest, _digest(match[2])):
             return None
+        return self._holder(match[1], now)
+
+    def of_token_id(self, number: str) -> Identity | None:
+        """Who the token with this ID stands for, after somebody has proved to have it."""
+        self._look()
+        return self._holder(number)
+
+    def _holder(self, number: str, now: float | None = None) -> Identity | None:
         now = time.time() if now is None else now
-        account = self.find(token.account)
-        if account is None or (token.expires is not None and now >= token.expires):
+        token = self._tokens.get(number)
+        account = None if token is None else self._accounts.get(token.account)
+        if (
+            token is None
+            or account is None
+            or not account.enabled
+            or (token.expires is not None and now >= token.expires)
+        ):
             return None
         if token.used is None or now - token.used > _USED:
             with contextlib.suppress(StateError):  # a full disk is no reason to let nobody in

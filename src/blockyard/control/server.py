@@ -85,6 +85,7 @@ class Server:
         self.making = Making()
         self.restarting = False  # it ends so that another one can take over
         self.began = time.time()
+        self.changes = 0  # of what is served, commands that may have changed something else, and events
         self._found = Found(Settled(), {})
         self._groups: dict[int, PortalGroup] = {}  # with the ports that they really have
         self._socket: ControlSocket | None = None
@@ -167,7 +168,7 @@ class Server:
         self.gate = gate = Gate(state, self.settled)
         tell = partial(_from_thread, asyncio.get_running_loop(), gate)
         self._deliveries = Deliveries(options.state, tell)
-        gate.events.written = self._deliveries.wake
+        gate.events.written = self._events_written
         self._exports = Exports(partial(measure, self), tell)
         self.history = History(options.state, lambda: ask(self.supervisor.workers), tell)
         self.supervisor = supervisor = Supervisor(
@@ -247,6 +248,10 @@ class Server:
             raise UsageError("with --linger 0 workers end with the control process: stop it and start it again")
         self.restarting = True
         self._signals.stop()
+
+    def _events_written(self) -> None:
+        self.changes += 1
+        self._deliveries.wake()
 
     def _status(self) -> str:
         return f"Serving {_count(len(self.settled.targets), 'target')}"
@@ -329,6 +334,7 @@ class Server:
         await self._apply(grown, grow=True)
         if not wanted.size:
             self.configuration = before
+            self.changes += 1
 
     async def look_again(self, pool: str) -> None:
         """Volumes of a pool have come, gone or changed their sizes: serve what is to be served now. Raises ControlError."""
@@ -368,6 +374,7 @@ class Server:
                 raise
             before = self.settled
             self._found, self.configuration, self._groups = found, configuration, groups
+            self.changes += 1
             gone = self._places.commit(opened)
             await self._places.start()
             for sock, _ in opened.portals.new.values():
@@ -426,7 +433,10 @@ class Server:
 
     async def _carry_out(self, request: Request) -> object:
         """What comes by the control socket."""
-        return await carry_out(self, request)
+        try:
+            return await carry_out(self, request)
+        finally:
+            self.changes += 1
 
 
 async def _refresh(gate: Gate, supervisor: Supervisor) -> None:

@@ -51,6 +51,8 @@ class Supervisor:
         if not self.adopted:
             self.workers = list(self._divided(configuration))
         self._owners: dict[str, Worker] = {}
+        self.handed_over = 0  # connections
+        self.handing_over = 0  # that a worker may have already, and has not told so
         self._take_over()
 
     def _divided(self, configuration: Settled) -> dict[Worker, Settled]:
@@ -177,7 +179,12 @@ class Supervisor:
         worker = self._owners.get(target)
         if worker is None:  # it is just moving
             raise WorkerUnavailable
-        await worker.hand_over(message, fd)
+        self.handing_over += 1
+        try:
+            await worker.hand_over(message, fd)
+            self.handed_over += 1
+        finally:
+            self.handing_over -= 1
 
 
 async def _ask(owner: Worker, what: str, request: Message) -> Message:

@@ -69,7 +69,6 @@ class Worker:
         self.configuration = configuration
         self.pid: int | None = None  # while it runs
         self.restarts = 0
-        self.connections = 0  # that its processes have been given
         self._home = home
         self._listening = {} if listening is None else listening
         self._orphan = orphan
@@ -113,7 +112,6 @@ class Worker:
                     await self._ready.wait()
                 with contextlib.suppress(OSError):  # it has just died: wait for the next
                     if await self._exchange(message, (fd,)) is not None:
-                        self.connections += 1
                         return
                 await asyncio.sleep(0.01)
         except TimeoutError:

@@ -42,7 +42,7 @@ async def list_kinds() -> list[Kind]:
     return [Kind(**kind.as_dict()) for kind in CATALOGUE.values()]
 
 
-@routes.get("/events", Role.VIEWER, Owners.THEIRS)
+@routes.get("/events", Role.VIEWER, Owners.THEIRS, of=())
 async def list_events(
     here: Here,
     who: Who,

@@ -48,7 +48,7 @@ class Started(BaseModel):
     job: str = Field(description="its id: GET /jobs/{id} tells how far it is, DELETE stops it")
 
 
-@routes.get("/jobs", Role.VIEWER)
+@routes.get("/jobs", Role.VIEWER, of=("jobs",))
 async def list_jobs(here: Here) -> list[Job]:
     """All of them, the oldest first; what goes on by itself, last."""
     return [Job(**job) for job in await here.shared("jobs", partial(all_jobs, here.server))]

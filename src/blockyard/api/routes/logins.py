@@ -106,7 +106,7 @@ async def log_out(request: Request, response: Response, here: Here) -> None:
     response.delete_cookie(COOKIE)
 
 
-@routes.get("/me", Role.VIEWER, Owners.THEIRS)
+@routes.get("/me", Role.VIEWER, Owners.THEIRS, of=())
 async def get_me(request: Request, here: Here, who: Who) -> Me:
     """Who asks, and as what."""
     login: Login | None = request.state.login

@@ -99,7 +99,7 @@ class Pool(BaseModel):
         return self.model_dump(include={"directory", "exported", "target", "soft", "hard"})
 
 
-@routes.get("/pools", Role.VIEWER)
+@routes.get("/pools", Role.VIEWER, of=("pools",))
 async def list_pools(here: Here) -> list[Pool]:
     """All pools that are served."""
     return await here.shared("pools", partial(_pools, here))

@@ -54,7 +54,7 @@ class CommandDescription(BaseModel):
     role: str = Field(description="who may ask for it; where it depends on the arguments, 'depends'")
 
 
-@routes.get("/status", Role.VIEWER, Owners.THEIRS)
+@routes.get("/status", Role.VIEWER, Owners.THEIRS, of=("statistics",))
 async def get_status(here: Here, who: Who) -> Status:
     """How it goes, and how much there is; for an owner, of what is theirs."""
     server = here.server

@@ -35,13 +35,13 @@ class Session(BaseModel):
     connections: list[Connection]
 
 
-@routes.get("/sessions", Role.VIEWER, Owners.THEIRS)
+@routes.get("/sessions", Role.VIEWER, Owners.THEIRS, of=("statistics",))
 async def list_sessions(here: Here, who: Who) -> list[Session]:
     """Who is logged in now; for an owner, to their targets."""
     return [session for session in await _sessions(here) if who.everywhere or session.target in who.targets]
 
 
-@routes.get("/targets/{target}/sessions", Role.VIEWER, Owners.TARGET)
+@routes.get("/targets/{target}/sessions", Role.VIEWER, Owners.TARGET, of=("statistics",))
 async def list_sessions_of_target(target: str, here: Here) -> list[Session]:
     """Who is logged in to a target."""
     if target not in here.server.settled.targets:

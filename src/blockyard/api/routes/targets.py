@@ -68,13 +68,13 @@ class Target(BaseModel):
     configuration: dict[str, Any] | None = schemas.field(Configured)
 
 
-@routes.get("/targets", Role.VIEWER, Owners.THEIRS)
+@routes.get("/targets", Role.VIEWER, Owners.THEIRS, of=("statistics",))
 async def list_targets(here: Here, who: Who) -> list[Target]:
     """All targets; for an owner, theirs."""
     return [target for target in await _targets(here) if who.everywhere or target.name in who.targets]
 
 
-@routes.get("/targets/{target}", Role.VIEWER, Owners.TARGET)
+@routes.get("/targets/{target}", Role.VIEWER, Owners.TARGET, of=("statistics",))
 async def get_target(target: str, here: Here, response: Response) -> Target:
     """One of them."""
     return find(await _targets(here), TABLE, target, response)

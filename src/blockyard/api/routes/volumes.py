@@ -41,14 +41,14 @@ class Volume(BaseModel):
     configuration: dict[str, Any] | None = schemas.field(Configured)
 
 
-@routes.get("/volumes", Role.VIEWER, Owners.THEIRS)
+@routes.get("/volumes", Role.VIEWER, Owners.THEIRS, of=("statistics", "layers"))
 async def list_volumes(here: Here, who: Who) -> list[Volume]:
     """All volumes that are configured, and those of pools that are exported; for an owner, those that their targets show."""
     found = await _volumes(here)
     return [volume for volume in found if who.everywhere or who.owns(volume.targets)]
 
 
-@routes.get("/volumes/{volume:path}", Role.VIEWER, Owners.VOLUME)
+@routes.get("/volumes/{volume:path}", Role.VIEWER, Owners.VOLUME, of=("statistics", "layers"))
 async def get_volume(volume: str, here: Here, response: Response) -> Volume:
     """One of them."""
     return find(await _volumes(here), TABLE, volume, response)
