@@ -8,6 +8,7 @@ import functools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,12 +27,18 @@ from blockyard.block.layers import Kind, Opening
 from blockyard.block.raid.work import Background
 from blockyard.block.restack import Failed, common, plan
 from blockyard.block.stack import StackError
+from tests.block.files import File, Image
+from tests.block.nbd.servers import serving
 from tests.block.raid.disks import Disk, read
 
 BLOCK = 4096
 _SIZE = 1 << 20
 _WINDOW = 48  # blocks of a device that are looked at
+_CACHED = 64  # results of what takes long; a run has a few
+_SECTOR = 512  # what a file is torn at
 _DISKS: list[Disk] = []
+_IMAGES: list[Image] = []
+_SERVED: list[Served] = []
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,16 @@ def _disk(children: Sequence[Device], options: _Options, opening: Opening) -> De
     return _DISKS[options.number]
 
 
-KINDS = (Kind("disk", "A disk of the tests.", _disk, _Options, (0, 0), "number",
-              claims=lambda options: [f"disk:{options.number}"]),)  # fmt: skip
+def _image(children: Sequence[Device], options: _Options, opening: Opening) -> Device:
+    return _IMAGES[options.number].open(read_only=opening.read_only)
+
+
+KINDS = (
+    Kind("disk", "A disk of the tests.", _disk, _Options, (0, 0), "number",
+         claims=lambda options: [f"disk:{options.number}"]),
+    Kind("image", "An image of the tests.", _image, _Options, (0, 0), "number",
+         claims=lambda options: [f"image:{options.number}"]),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,6 +72,7 @@ def disks_and_no_threads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     key.write_bytes(b"the key")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(kinds.MODULES, "disk", __name__)
+        patch.setitem(kinds.MODULES, "image", __name__)
         patch.setitem(_OPTIONS, "luks", f"key_file={key}, ")
         for worker in (
             Background,
@@ -65,14 +81,43 @@ def disks_and_no_threads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         ):  # what goes on behind would go on after the power is lost
             patch.setattr(worker, "start", lambda self: None)
         # the same header is opened again and again: what takes long by design is worked out once
-        patch.setattr(Kdf, "derive", functools.cache(Kdf.derive))
-        patch.setattr(keys, "merge", functools.cache(keys.merge))
+        patch.setattr(Kdf, "derive", functools.lru_cache(_CACHED)(Kdf.derive))
+        patch.setattr(keys, "merge", functools.lru_cache(_CACHED)(keys.merge))
         yield
 
 
-def _leaf(size: int = _SIZE) -> str:
+def _leaf(chance: random.Random, size: int = _SIZE) -> str:
+    if _SERVED and chance.random() < 0.5:
+        return _SERVED[-1].disk(size)
+    if chance.random() < 0.4:
+        _IMAGES.append(Image(chance, size))
+        return f"image({len(_IMAGES) - 1})"
     _DISKS.append(Disk(size))
     return f"disk({len(_DISKS) - 1})"
+
+
+@dataclass
+class Served:
+    """Disks of an NBD server, which shows each file of a directory."""
+
+    socket: Path
+    directory: Path
+    count: int = 0
+
+    def disk(self, size: int) -> str:
+        self.count += 1
+        with (self.directory / f"disk{self.count}").open("xb") as file:
+            file.truncate(size)
+        return f'nbd("nbd+unix:///disk{self.count}?socket={self.socket}")'
+
+    def forget(self) -> None:
+        for path in self.directory.iterdir():
+            path.unlink()
+
+
+def _forget() -> None:
+    _DISKS.clear()
+    _IMAGES.clear()
 
 
 def _size(text: str) -> int:
@@ -90,7 +135,7 @@ _RAID = {"raid0": 2, "raid1": 2, "raid10": 3, "raid5": 3, "raid6": 4}  # members
 def _made(chance: random.Random, depth: int) -> str:
     """The text of a stack; what is to be created for it has been."""
     if not depth:
-        return _leaf()
+        return _leaf(chance)
     choice = chance.choice((*_OTHERS, *_RAID))
     if choice in _RAID:
         members = ", ".join(_made(chance, depth - 1 if number == 0 else 0) for number in range(_RAID[choice]))
@@ -102,14 +147,14 @@ def _made(chance: random.Random, depth: int) -> str:
         if choice in ("raid5", "raid6") and chance.random() < 0.5:
             made += ", journal=true"
         try:
-            create_layer(f"{choice}({made}, {members})")
+            create_layer(f"{choice}({made}, force=true, {members})")
         except StackError:  # what is below has become too small for it
-            return _leaf()
+            return _leaf(chance)
         return f"{choice}({members})"
     if choice == "concat":
         return f"concat({', '.join(_made(chance, depth - 1 if number == 0 else 0) for number in range(chance.randint(1, 3)))})"
     if choice == "moving":
-        return f"moving({_leaf()}, {_leaf()})"
+        return f"moving({_leaf(chance)}, {_leaf(chance)})"
     below = _made(chance, depth - 1)
     if choice in _WITH_HEADERS:
         return _WITH_HEADERS[choice](chance, below)
@@ -121,9 +166,9 @@ def _made(chance: random.Random, depth: int) -> str:
 
 
 def _ssd_cache(chance: random.Random, below: str) -> str:
-    fast = _leaf(2 << 20)
+    fast = _leaf(chance, 2 << 20)
     try:
-        create_layer(f"ssd-cache({below}, {fast})")
+        create_layer(f"ssd-cache(force=true, {below}, {fast})")
     except OSError as error:  # what is being moved gets no longer, which the mark would need; or it is too small
         if error.errno != errno.EBUSY and not isinstance(error, CacheError):
             raise
@@ -133,15 +178,15 @@ def _ssd_cache(chance: random.Random, below: str) -> str:
 
 def _luks(chance: random.Random, below: str) -> str:
     """Its header and keys take 16 MiB, which another disk has."""
-    whole = f"concat({_leaf(16 << 20)}, {below})"
-    create_layer(f"luks({_OPTIONS['luks']}kdf=pbkdf2, time=1000, {whole})")
+    whole = f"concat({_leaf(chance, 16 << 20)}, {below})"
+    create_layer(f"luks({_OPTIONS['luks']}kdf=pbkdf2, time=1000, force=true, {whole})")
     return f"luks({_OPTIONS['luks']}{whole})"
 
 
 def _compressed(chance: random.Random, below: str) -> str:
     """It is in pieces of 8 MiB; the first has to be whole."""
-    whole = f"concat({below}, {_leaf(16 << 20)})"
-    create_layer(f"compressed(size={_SIZE}, chunk=16K, level=1, {whole})")
+    whole = f"concat({below}, {_leaf(chance, 16 << 20)})"
+    create_layer(f"compressed(size={_SIZE}, chunk=16K, level=1, force=true, {whole})")
     return f"compressed({whole})"
 
 
@@ -181,7 +226,14 @@ class Model:
 
     def check_after_power_loss(self, device: Device) -> None:
         for block, contents in enumerate(self.may):
-            assert self._read(device, block) in contents, f"block {block}"
+            found = self._read(device, block)
+            assert found in contents or (_IMAGES and _torn(found, contents)), f"block {block}"
+
+
+def _torn(found: bytes, contents: set[bytes]) -> bool:
+    """Whether each sector is of one of the contents: those that files are torn at are smaller than blocks."""
+    parts = range(0, len(found), _SECTOR)
+    return all(any(found[at : at + _SECTOR] == each[at : at + _SECTOR] for each in contents) for at in parts)
 
 
 def _act(chance: random.Random, device: Device, model: Model) -> None:
@@ -211,14 +263,20 @@ def _act(chance: random.Random, device: Device, model: Model) -> None:
 
 def _lose_power(chance: random.Random) -> None:
     _DISKS[:] = [disk.after_power_loss(chance) for disk in _DISKS]
+    for image in _IMAGES:
+        image.lose_power(chance)
+
+
+def _files() -> list[Disk | File]:
+    return [*_DISKS, *(image.file for image in _IMAGES)]
 
 
 def _run(seed: int, depth: int) -> None:
     chance = random.Random(seed)
-    _DISKS.clear()
+    _forget()
     text = _made(chance, depth)
-    for disk in _DISKS:
-        disk.flush()
+    for each in _files():
+        each.flush()
     device = open_stack(text)
     model = Model(device, chance)
     for _ in range(chance.randint(0, 25)):
@@ -232,8 +290,8 @@ def _run(seed: int, depth: int) -> None:
         if left < 0:
             raise PowerLost
 
-    for disk in _DISKS:
-        disk.before_write = disk.before_flush = count
+    for each in _files():
+        each.before_write = each.before_flush = count
     with contextlib.suppress(PowerLost):
         while left >= 0:
             _act(chance, device, model)
@@ -257,16 +315,48 @@ def test_power_is_lost(seed: int, depth: int) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
 def test_power_is_lost_very_often() -> None:
     for seed in range(20_000):
         _run(seed, 1 + seed % 4)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
+def test_disks_of_an_nbd_server(tmp_path: Path) -> None:
+    """nbdkit is the one that has them; power is not lost, as what it has is not ours to lose."""
+    (directory := tmp_path / "disks").mkdir()
+    with serving(("nbdkit", "-f", "-U", "$", "file", f"dir={directory}"), tmp_path) as server:
+        _SERVED.append(Served(server.socket, directory))
+        try:
+            for seed in range(500):
+                _run_in_peace(seed, 1 + seed % 4)
+                _SERVED[-1].forget()
+        finally:
+            _SERVED.pop()
+
+
+def _run_in_peace(seed: int, depth: int) -> None:
+    chance = random.Random(seed)
+    _forget()
+    text = _made(chance, depth)
+    device = open_stack(text)
+    model = Model(device, chance)
+    for _ in range(3):
+        for _ in range(20):
+            _act(chance, device, model)
+        model.check(device)
+        device.close()
+        device = open_stack(text)
+    model.check(device)
+    device.close()
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 1 << 32))
 def test_stacks_change_while_they_are_in_use(seed: int) -> None:
     chance = random.Random(seed)
-    _DISKS.clear()
+    _forget()
     device = open_stack(_made(chance, 2))
     model = Model(device, chance)
     for _ in range(6):

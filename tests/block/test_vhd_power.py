@@ -168,6 +168,21 @@ class Images(Sectors):
         self.the_power_fails(seed, density)
 
 
+def test_a_part_of_the_length_was_lost_with_the_power() -> None:
+    """Behind the last block is the beginning of one that nothing leads to: it is free, and shorter than a block."""
+    disk = Disk()
+    write_vhdx(disk, "image", 8 << 20, "dynamic", block_size=1 << 20, sector_size=0, parent=None)
+    disk.pwritev([b"x" * SECTOR], (disk.size + (1 << 19)) & -SECTOR)
+    for byte in b"ab":
+        image = open_vhdx(disk, "image", no_parent)
+        image.pwritev([bytes([byte]) * SECTOR], (byte - ord("a")) << 20)
+        image.close()
+    image = open_vhdx(disk, "image", no_parent)
+    data = bytearray(1 << 20)
+    image.preadv([memoryview(data)], 0)
+    assert data == b"a" * SECTOR + bytes((1 << 20) - SECTOR)
+
+
 class DynamicVhd(Images):
     pass
 

@@ -259,6 +259,8 @@ class Vhdx(BlockImage):
     def _allocate(self) -> int:
         place = self._free.take()
         if place is not None:
+            if place + self.block_size > self.below.size:  # when power was lost, so was a part of the file's length
+                self.below.truncate(place + self.block_size)
             self.below.discard(place, self.block_size)
             self._flush_below()
             return place
