@@ -130,9 +130,14 @@ def test_copies_of_cartridges_are_jobs(api: ApiFactory, tmp_path: Path) -> None:
         assert (labelled.json()["barcode"], labelled.json()["element"]) == ("B00001L8", "io-1")
         where = labelled.headers["Location"].removeprefix("/api/v1")
         assert operator.get(where).json()["barcode"] == "B00001L8"
+        new = {"barcode": "C09L8", "count": 3, "size": 1 << 20}
+        done = _finished(operator, operator.post("/libraries/vault/create-cartridges", json=new))
+        assert (done["state"], done["done"], done["total"], done["unit"]) == ("done", 3, 3, "cartridges")
+        made = {each["barcode"]: each["element"] for each in operator.get("/libraries/vault/cartridges").json()}
+        assert made == {"B00001L8": "io-1", "C09L8": "slot-1", "C10L8": "slot-2", "C11L8": "slot-3"}
     with served.local() as client:
         seen = client.get(where).headers["ETag"]
-        assert client.post("/libraries/vault/move", json={"source": "io-1", "destination": "slot-2"}).is_success
+        assert client.post("/libraries/vault/move", json={"source": "io-1", "destination": "slot-9"}).is_success
         assert client.delete(where, headers={"If-Match": seen}).status_code == 412
         assert client.delete(where).status_code == 204
         assert client.get(where).status_code == 404

@@ -373,6 +373,9 @@ def use_tapes(console: Console, directory: Path) -> None:
     console.press("Delete C00002L8")
     console.confirm("C00002L8", "Delete cartridge")
     cartridges.get_by_text("C00002L8").wait_for(state="detached")
+    console.press("New cartridge: vault")
+    fill(console, "Make it", Barcode="D00001L8", How_many="2", Size="64M")
+    cartridges.get_by_text("D00002L8").wait_for()
     assert console.barriers() == []
     removed(console, "vault", "library")
     cartridges.wait_for(state="detached")

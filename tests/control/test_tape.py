@@ -159,6 +159,18 @@ def test_cartridges_are_labelled_and_thrown_away(target: TargetFactory, tape: Ta
     assert "LTO-7 has barcodes with L7" in tape.fails("cartridge", "create", "vault", "C1L8", "--generation", "LTO-7")
     assert "LTO-8 WORM has barcodes with LY" in tape.fails("cartridge", "create", "vault", "C1L8", "--worm")
     assert "LTO-8 WORM has barcodes with LY" in tape.fails("cartridge", "label", "vault", "A00003LY", "A00003L8")
+    said = tape("cartridge", "create", "vault", "D099L8", "--count", "2", "--size", "16M")
+    assert said == "D099L8 to D100L8 are in vault\n"
+    assert tape("cartridge", "delete", "vault", "D099L8", "D100L8", "--yes")
+    for words, problem in (
+        (("A00001L8", "--count", "2"), "there is a cartridge A00002L8 in vault"),
+        (("D9L8", "--count", "2"), "2 barcodes cannot be counted from D9L8 on: its number has 1 digits"),
+        (("DL8", "--count", "2"), "its number has 0 digits"),
+        (("D01L8", "--count", "3"), "vault has room for 2 cartridges, not for 3"),
+        (("D1L8", "--count", "0"), "10000 cartridges can be made at a time, not 0"),
+        (("D1L8", "--count", "2", "--worm"), "LTO-8 WORM has barcodes with LY"),
+    ):
+        assert problem in tape.fails("cartridge", "create", "vault", *words)
     tape("cartridge", "export", "vault", "A00002L8")
     assert "on the shelf" in tape("cartridge", "label", "vault", "A00002L8", "B00002L8")
     tape("move", "vault", "B00001L8", "drive-1")

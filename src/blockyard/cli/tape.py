@@ -50,7 +50,12 @@ def add_commands(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--generation", metavar="LTO-N", choices=list(GENERATIONS), help="instead of what the barcode says"
     )
     create.add_argument("--worm", action="store_true", help="what is written stays (also by barcodes with LV to LZ)")
-    create.add_argument("--element", metavar="ELEMENT", help="slot-N or io-N (default: the first free slot)")
+    place = create.add_mutually_exclusive_group()
+    place.add_argument("--element", metavar="ELEMENT", help="slot-N or io-N (default: the first free slot)")
+    place.add_argument(
+        "--count", metavar="N", type=int, help="so many: A00001L8, A00002L8 and so on, each in the first free slot"
+    )
+    add_no_wait(create)
     bring = _command(
         cartridge, "import", _import, "put a cartridge from the shelf, or made of a file, into an import/export element"
     )
@@ -169,10 +174,13 @@ def _row(cartridge: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _create(directory: Path, options: argparse.Namespace) -> None:
-    found = _ask(
-        directory, options, "create", barcode=options.barcode, size=options.size, generation=options.generation,
-        worm=options.worm, element=options.element,
-    )  # fmt: skip
+    names = ("barcode", "size", "generation", "worm", "element", "count")
+    arguments = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.count is not None:
+        number = _ask(directory, options, "create many", **arguments)["job"]
+        follow(directory, options, f"library:{options.library}", number)
+        return
+    found = _ask(directory, options, "create", **arguments)
     print(f"{options.barcode} is in {found['element']}")
 
 

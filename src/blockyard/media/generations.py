@@ -58,3 +58,13 @@ def check_barcode(barcode: str, generation: Generation, *, worm: bool) -> None:
             f"the end of {barcode} does not say what the cartridge is: "
             f"{generation.name}{' WORM' if worm else ''} has barcodes with {right}"
         )
+
+
+def series(first: str, count: int) -> list[str]:
+    """So many barcodes from one on: A00001L8, A00002L8 … Raises ValueError where that has no number, or runs out of digits."""
+    stem, end = (first[:-2], first[-2:]) if by_barcode(first) else (first, "")
+    prefix = stem.rstrip("0123456789")
+    digits = stem[len(prefix) :]
+    if not digits or len(str(int(digits) + count - 1)) > len(digits):
+        raise ValueError(f"{count} barcodes cannot be counted from {first} on: its number has {len(digits)} digits")
+    return [f"{prefix}{number:0{len(digits)}}{end}" for number in range(int(digits), int(digits) + count)]

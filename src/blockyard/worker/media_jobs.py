@@ -1,4 +1,4 @@
-"""Discs and cartridges that are copied: jobs of the drive or the tape library whose server does it."""
+"""Discs and cartridges that are copied, and cartridges made in numbers: jobs of a drive or a tape library, done by its server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from blockyard.block.size import format_size, parse_size
 from blockyard.media import image as tape_image
 from blockyard.media.elements import Kind, element
-from blockyard.media.generations import by_barcode
+from blockyard.media.generations import by_barcode, series
 from blockyard.media.library import Library
 from blockyard.optical.disc import Disc
 from blockyard.optical.export import check, export
@@ -22,6 +22,10 @@ from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.jobs import Job, Jobs
 from blockyard.worker.later import Answer, Later
+from blockyard.worker.tape_requests import wanted
+
+_ROOM = (Kind.SLOT, Kind.IMPORT_EXPORT)  # where new cartridges come to
+_MOST = 10_000  # cartridges that are made at a time: as many slots as a library has at most
 
 
 def of(inventory: Inventory, owner: str) -> Jobs:
@@ -125,7 +129,7 @@ def import_image(library: Library, jobs: Jobs, request: Message) -> Job:
     """Make a cartridge of a tape image, and bring it in. Raises ValueError."""
     barcode, source, size = text_in(request, "barcode"), Path(text_in(request, "file")), request.get("size")
     where = request.get("element")
-    wanted = None if where is None else element(str(where))
+    place_wanted = None if where is None else element(str(where))
     kind = by_barcode(barcode)
     if kind is None:
         raise ValueError(
@@ -138,12 +142,40 @@ def import_image(library: Library, jobs: Jobs, request: Message) -> Job:
         tape_image.restore(
             source, library.directory / "cartridges", barcode, kind[0], capacity=capacity, worm=kind[1], progress=job
         )
-        return f"{barcode} is in {library.bring(barcode, wanted)}"
+        return f"{barcode} is in {library.bring(barcode, place_wanted)}"
 
     return jobs.start("import", barcode, work)
+
+
+def create_cartridges(library: Library, jobs: Jobs, request: Message) -> Job:
+    """Make empty cartridges and put them into slots. Those that are made when it is stopped stay. Raises ValueError."""
+    first, count = text_in(request, "barcode"), number_in(request, "count")
+    if not 1 <= count <= _MOST:
+        raise ValueError(f"{_MOST} cartridges can be made at a time, not {count}")
+    barcodes, new = series(first, count), wanted(library, request, first)
+    there = set(library.barcodes()).intersection(barcodes)
+    if there:
+        raise ValueError(f"there is a cartridge {min(there)} in {library.name} or on its shelf already")
+
+    room = sum(
+        library.counts[kind] - len([place for place in library.contents if place.kind is kind]) for kind in _ROOM
+    )
+    if count > room:
+        raise ValueError(f"{library.name} has room for {room} cartridges, not for {count}")
+
+    def work(job: Job) -> str:
+        job.unit = "cartridges"
+        for number, barcode in enumerate(barcodes):
+            job(number, count)
+            library.create(barcode, **new)
+        job.done = job.total
+        return f"{first} to {barcodes[-1]} are in {library.name}"
+
+    return jobs.start("create", first, work)
 
 
 CARTRIDGE_JOBS: Mapping[str, Callable[[Library, Jobs, Message], Job]] = {
     "export image": export_image,
     "import image": import_image,
+    "create many": create_cartridges,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from blockyard.block.size import parse_size
 from blockyard.media.elements import Element, Kind, element
@@ -82,25 +82,32 @@ def _cartridge(library: Library, barcode: str) -> dict[str, Any]:
 def create(library: Library, request: Message) -> dict[str, Any]:
     """Make an empty cartridge and put it into a slot."""
     barcode = _field(request, "barcode", str)
-    generation, worm = _kind(library, barcode, request.get("generation"), worm=bool(request.get("worm")))
+    place = library.create(barcode, place=_place(request, "element"), **wanted(library, request, barcode))
+    return {"element": str(place)}
+
+
+class Wanted(TypedDict):
+    """What a new cartridge is to be."""
+
+    generation: Generation
+    worm: bool
+    capacity: int
+
+
+def wanted(library: Library, request: Message, barcode: str) -> Wanted:
+    """What is said in a request, or else by the barcode. Raises ValueError."""
     size = request.get("size")
     capacity = 0 if size is None else parse_size(str(size))
     if size is not None and capacity < _SMALLEST:
         raise ValueError(f"a cartridge has {_SMALLEST >> 20}M at least, not {size}")
-    place = library.create(barcode, generation, capacity=capacity, worm=worm, place=_place(request, "element"))
-    return {"element": str(place)}
-
-
-def _kind(library: Library, barcode: str, wanted: object, *, worm: bool) -> tuple[Generation, bool]:
-    """The generation of a new cartridge, and whether it is WORM: what was said, or else what its barcode says."""
-    said = by_barcode(barcode)
+    said, name, worm = by_barcode(barcode), request.get("generation"), bool(request.get("worm"))
     generation, worm = (library.drives[0].model.generation, worm) if said is None else (said[0], worm or said[1])
-    if wanted is not None:
-        if not isinstance(wanted, str) or wanted not in GENERATIONS:
-            raise ValueError(f"there is no generation {wanted}; there are {', '.join(GENERATIONS)}")
-        generation = GENERATIONS[wanted]
+    if name is not None:
+        if not isinstance(name, str) or name not in GENERATIONS:
+            raise ValueError(f"there is no generation {name}; there are {', '.join(GENERATIONS)}")
+        generation = GENERATIONS[name]
     check_barcode(barcode, generation, worm=worm)
-    return generation, worm
+    return {"generation": generation, "worm": worm, "capacity": capacity}
 
 
 def bring(library: Library, request: Message) -> dict[str, Any]:

@@ -24,6 +24,10 @@ TABLE = Table("libraries", Configured, "library", "/libraries/{library}", "libra
 
 _ELEMENT = Field(None, max_length=32, description="slot-3, io-1 …; nothing: the first that is free")
 _BARCODE = Field(min_length=1, max_length=32)
+_GENERATION = Field(
+    None, json_schema_extra={"enum": [*GENERATIONS, None]}, description="nothing: what the barcode says"
+)
+_SIZE = Field(None, ge=1 << 20, le=1 << 60, description="bytes; nothing: that of its generation")
 
 
 class TapeDrive(BaseModel):
@@ -70,12 +74,20 @@ class Cartridge(BaseModel):
 
 class NewCartridge(Input):
     barcode: str = _BARCODE
-    generation: str | None = Field(
-        None, json_schema_extra={"enum": [*GENERATIONS, None]}, description="nothing: what the barcode says"
-    )
-    size: int | None = Field(None, ge=1 << 20, le=1 << 60, description="bytes; nothing: that of its generation")
+    generation: str | None = _GENERATION
+    size: int | None = _SIZE
     worm: bool = False
     element: str | None = _ELEMENT
+
+
+class NewCartridges(Input):
+    barcode: str = Field(
+        min_length=1, max_length=32, description="of the first: those after it count up, A00001L8, A00002L8 …"
+    )
+    count: int = Field(ge=1, le=10_000)
+    generation: str | None = _GENERATION
+    size: int | None = _SIZE
+    worm: bool = False
 
 
 class Switch(Input):
@@ -98,7 +110,7 @@ class CopyOut(TapeImage):
 
 class CopyIn(TapeImage):
     barcode: str = _BARCODE
-    size: int | None = Field(None, ge=1 << 20, le=1 << 60, description="bytes; nothing: that of its generation")
+    size: int | None = _SIZE
     element: str | None = _ELEMENT
 
 
@@ -151,6 +163,13 @@ async def create_cartridge(library: str, new: NewCartridge, here: Here, who: Who
     await _command(here, who, library, "create", **new.model_dump(exclude_none=True))
     response.headers["Location"] = f"/api/v1/libraries/{library}/cartridges/{new.barcode}"
     return await _cartridge(here, library, new.barcode)
+
+
+@routes.post("/libraries/{library}/create-cartridges", Role.OPERATOR, status_code=202)
+async def create_cartridges(library: str, new: NewCartridges, here: Here, who: Who, response: Response) -> Started:
+    """Make empty ones in numbers, and put them into slots: a job. Those that are made when it is stopped stay."""
+    told = await _command(here, who, library, "create many", **new.model_dump(exclude_none=True))
+    return started(response, f"library:{library}", told["job"])
 
 
 @routes.get("/libraries/{library}/cartridges/{barcode}", Role.VIEWER)

@@ -32,8 +32,13 @@ function Move({ library, element, cartridge, onClose, onDone }) {
 }
 
 function NewCartridge({ library, onClose, onDone }) {
-  const form = useForm({ barcode: '', size: '' }, async ({ barcode, size }) => { await post(`${path('libraries', library.name)}/cartridges`, { barcode, ...(size ? { size: sizeOf(size) } : {}) }); toast('The cartridge is there.'); onDone(); onClose(); });
-  return html`<${FormDialog} title="New cartridge" form=${form} onClose=${onClose} action="Make it"><${Input} label="Barcode" help="Its label: like A00001L8, whose end says that it is of LTO-8." ...${form.bind('barcode')} required spellcheck="false" /><${Input} label="Size" help="Empty: that of its generation." ...${form.bind('size')} /></${FormDialog}>`;
+  const form = useForm({ barcode: '', count: '1', size: '' }, async ({ barcode, count, size }) => {
+    const what = { barcode, ...(size ? { size: sizeOf(size) } : {}) }, where = path('libraries', library.name);
+    if (Number(count) > 1) { await post(`${where}/create-cartridges`, { ...what, count: Number(count) }); begun(); } else { await post(`${where}/cartridges`, what); toast('The cartridge is there.'); }
+    onDone(); onClose();
+  });
+  return html`<${FormDialog} title="New cartridge" form=${form} onClose=${onClose} action="Make it"><${Input} label="Barcode" help="Its label: like A00001L8, whose end says that it is of LTO-8." ...${form.bind('barcode')} required spellcheck="false" />
+    <div class="inline"><${Input} label="How many" help="The others count up from it." type="number" min="1" max="10000" ...${form.bind('count')} required /><${Input} label="Size" help="Empty: that of its generation." ...${form.bind('size')} /></div></${FormDialog}>`;
 }
 
 function Import({ library, onClose }) {
