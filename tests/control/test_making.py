@@ -169,6 +169,7 @@ def test_a_cache_on_a_volume_of_a_pool(api: ApiFactory, tmp_path: Path, capsys: 
         assert "done on this machine" in capsys.readouterr().err
         for where in (f"/targets/{IQN}", "/volumes/made"):
             assert client.delete(where, headers={"If-Match": "*"}).is_success
+        _check_that_a_worker_stops(client)
         assert client.delete("/pools/fast", headers={"If-Match": "*"}).is_success
     _check_long_work(served, tmp_path, road, capsys)
     _check_that_only_what_is_allowed_is_used(served, tmp_path)
@@ -207,6 +208,17 @@ def _check_long_work(served: Api, tmp_path: Path, road: list[str], capsys: pytes
         open_stack(f"compressed({quick})").close()
         answer = client.post("/layers", json={**new, "on": [str(more)], "size": 64 * MiB, "wait": 30, "name": "more"})
         assert (answer.status_code, client.get("/layers/more").status_code) == (201, 200), answer.text
+
+
+def _check_that_a_worker_stops(client: httpx.Client) -> None:
+    """It is the one that makes what stands on a volume of a pool; there is one job all the same."""
+    stack = "concat(throttle(iops=4, pool(fast/slow)))"
+    new = {"kind": "compressed", "on": [stack], "options": {"size": "1G", "force": True}, "wait": 0}
+    where = _begun(client, client.post("/layers", json=new))
+    running = [job["id"] for job in client.get("/jobs").json() if job["state"] == "running"]
+    assert [f"/jobs/{job}" for job in running] == [where]
+    assert client.delete(where).status_code == 202
+    wait_for(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
 
 
 def _begun(client: httpx.Client, answer: httpx.Response) -> str:

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockyard.block.raid.acting import Added, Grown, Replaced, Scrubbed
+from blockyard.block.actions import NoOptions
+from blockyard.block.raid.acting import Added, Chosen, Grown, Replaced, Scrubbed
 from blockyard.block.raid.array import Array
+from blockyard.block.raid.member import State
 from tests.block.raid.disks import PLANS, SECTOR, SIZE, Disk, made, opened, read, work
 
 REDUNDANT = [name for name in PLANS if name != "raid0"]
@@ -157,6 +159,79 @@ def test_scrub_finds_and_mends_what_a_disk_has_falsified(level: str) -> None:
     assert counters["mismatches"] == 2
     if plan.level == 6 or level == "raid1 of three":  # where it can be told who is wrong
         assert read(array, 0, array.size) == model
+
+
+def test_a_scrub_that_is_stopped_tells_what_it_has_found() -> None:
+    plan, count, _ = PLANS["raid1"]
+    disks = made(plan, count)
+    array = opened(disks)
+    array.pwritev([random.Random(1).randbytes(array.size)], 0)
+    disks[1].now[array.members.all[0].data_offset] ^= 1
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        array.actions()["scrub"].run(Scrubbed(), stop)
+    assert array.report()["counters"] == {"corrected": 0, "mismatches": 1}
+    assert do(array, "scrub", Scrubbed()) == "everything is in line"
+
+
+@pytest.mark.parametrize("level", REDUNDANT)
+def test_a_rebuild_rests_and_goes_on(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When somebody says so, or where it was when the array is opened again, even after a loss of power."""
+    monkeypatch.setattr("blockyard.block.raid.work.STEP", 16 * SECTOR)
+    plan, count, _ = PLANS[level]
+    disks = made(plan, count)
+    array = opened(disks)
+    model = bytearray(random.Random(1).randbytes(array.size))
+    array.pwritev([bytes(model)], 0)
+    with pytest.raises(ValueError, match="nothing under way"):
+        do(array, "pause", NoOptions())
+    with pytest.raises(OSError, match="Nothing is paused"):
+        do(array, "resume", NoOptions())
+    do(array, "fail", Chosen("1"))
+    fresh = Disk(SIZE, "/fresh")
+    object.__setattr__(array.opening, "open", lambda text: fresh)
+    do(array, "add", Added("/fresh"))
+    assert array.background.step()
+    assert "is paused" in do(array, "pause", NoOptions())
+    with pytest.raises(OSError, match="paused already"):
+        do(array, "pause", NoOptions())
+    assert not array.background.step()
+    told = array.report()
+    assert told["health"] == "degraded"
+    assert "that is paused" in str(told["text"])
+    assert told["work"] == {"kind": "rebuild", "unit": "bytes", "paused": True}
+    array.pwritev([bytes(SECTOR)], 0)
+    model[:SECTOR] = bytes(SECTOR)
+    array.flush()
+    left = [disk.after_power_loss(random.Random(3)) for disk in (disks[0], *disks[2:], fresh)]
+    assert "goes on" in do(array, "resume", NoOptions())
+    assert array.background.step()
+    again = opened(left)
+    (member,) = [member for member in again.members.all if member.state is State.RECOVERING]
+    assert member.position == 16 * SECTOR, "what was reached was written down when it was paused"
+    work(again)
+    assert again.members.complete
+    assert read(again, 0, len(model)) == model
+    assert again.check(0, again.members.bitmap.size, repair=False) == 0
+
+
+def test_a_pause_ends_with_what_was_paused() -> None:
+    plan, count, _ = PLANS["raid1"]
+    array = opened(made(plan, count))
+    array.pwritev([b"x" * SECTOR], 0)
+    do(array, "fail", Chosen("1"))
+    spares = iter([Disk(SIZE, "/first"), Disk(SIZE, "/second")])
+    object.__setattr__(array.opening, "open", lambda text: next(spares))
+    do(array, "add", Added("/first"))
+    do(array, "pause", NoOptions())
+    do(array, "fail", Chosen("/first"))
+    assert not array.background.step()
+    do(array, "add", Added("/second"))
+    work(array)
+    assert array.members.complete
 
 
 def test_what_administrators_may_not_do() -> None:
