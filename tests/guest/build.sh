@@ -133,11 +133,11 @@ settings() {
 iscsid.startup = /usr/sbin/iscsid
 node.startup = manual
 node.leading_login = No
-node.session.timeo.replacement_timeout = 5
+node.session.timeo.replacement_timeout = 120
 node.conn[0].timeo.login_timeout = 15
-node.conn[0].timeo.logout_timeout = 15
-node.conn[0].timeo.noop_out_interval = 5
-node.conn[0].timeo.noop_out_timeout = 5
+node.conn[0].timeo.logout_timeout = 60
+node.conn[0].timeo.noop_out_interval = 30
+node.conn[0].timeo.noop_out_timeout = 30
 node.session.err_timeo.abort_timeout = 15
 node.session.err_timeo.lu_reset_timeout = 30
 node.session.err_timeo.tgt_reset_timeout = 30

@@ -13,6 +13,8 @@ from tests.guest import machine
 from tests.guest.network import HOST, Network
 from tests.serving import IQN
 
+SECONDS = 600.0  # many times what any script takes where nobody else computes
+
 
 class Guest(Protocol):
     """See the fixture `guest`."""
@@ -21,7 +23,7 @@ class Guest(Protocol):
         self,
         script: str,
         *,
-        seconds: float = 180,
+        seconds: float = SECONDS,
         variables: Mapping[str, str] | None = None,
         marks: Mapping[str, Callable[[], object]] | None = None,
     ) -> str: ...
@@ -47,7 +49,7 @@ def guest(network: Network) -> Guest:
     def run(
         script: str,
         *,
-        seconds: float = 180,
+        seconds: float = SECONDS,
         variables: Mapping[str, str] | None = None,
         marks: Mapping[str, Callable[[], object]] | None = None,
     ) -> str:

@@ -28,7 +28,7 @@ def session(address: str, port: int, target: str, level: int, connections: int) 
         initiator_name=name,
         preferences=preferences,
         connections=connections,
-        timeout=20,
+        timeout=120,
     )
     assert opened.recovery_level == level
     assert len(opened.connections) == connections

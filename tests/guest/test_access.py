@@ -58,7 +58,6 @@ def test_iscsiadm_proves_itself_and_has_the_target_prove_itself(
             "USER": user.name, "SECRET": "secret of linux!", "TARGET_USER": "disks", "TARGET_SECRET": "proof for linux!",
             "SCOUT": "scout", "SCOUT_SECRET": "secret of scout!", "HIDDEN": HIDDEN,
         },
-        seconds=280,
     )  # fmt: skip
 
 
@@ -96,7 +95,6 @@ def test_users_share_a_target_with_luns_and_rights_of_their_own(
         "rights.sh",
         variables=variables,
         marks={name: partial(look, name) for name in ("before", "after")},
-        seconds=280,
     )
     look("in the end")
     assert len(set(seen.values())) == 1, "virtual writes have changed the volume"

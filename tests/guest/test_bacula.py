@@ -48,4 +48,4 @@ def test_bacula(
     for number in range(1, cartridges + 1):
         run([*create, "vault", f"B0000{number}L8", "--size", size])
     advised = {"STORAGE": _advised("bacula-sd.conf"), "DIRECTOR": _advised("bacula-dir.conf")}
-    guest(script, variables=advised, marks={"restart": serving.restart}, seconds=600)
+    guest(script, variables=advised, marks={"restart": serving.restart})

@@ -23,7 +23,7 @@ def test_reservations_and_fencing(target: TargetFactory, network: Network, guest
         serving.kill()
         serving.restart()
 
-    guest("fencing.sh", marks={"restart": die_and_come_back}, seconds=280)
+    guest("fencing.sh", marks={"restart": die_and_come_back})
 
 
 def _configuration(directory: Path, ports: list[int], preferred: str) -> Path:
@@ -88,7 +88,7 @@ def _register(network: Network, directory: Path, key: int) -> None:
         "--out",
         data,
     ]
-    run([*network.prefix, *raw, "--initiator-name", "iqn.2024-01.test:rival"], seconds=30)
+    run([*network.prefix, *raw, "--initiator-name", "iqn.2024-01.test:rival"])
 
 
 @pytest.mark.parametrize(
@@ -115,5 +115,4 @@ def test_multipath(
             "back": lambda: _set_states(tmp_path, "active/optimized", "active/non-optimized"),
             "rival": lambda: _register(network, tmp_path, 2),
         },
-        seconds=280,
     )

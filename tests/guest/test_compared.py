@@ -12,7 +12,7 @@ from tests.guest.network import HOST, Network
 
 def test_where_the_two_differ_and_why_is_known(target: TargetFactory, guest: Guest, network: Network) -> None:
     target("disk.img", size="64M", prefix=network.prefix, portals=[f"{address}:3260" for address in HOST])
-    found = statuses(guest("compared.sh", seconds=240))
+    found = statuses(guest("compared.sh"))
     assert found["lio"].keys() == found["ours"].keys()
     assert len(found["ours"]) > 85
     differing = {

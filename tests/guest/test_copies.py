@@ -17,7 +17,7 @@ from tests.guest.network import HOST, Network
 def test_copies_and_provisioning(target: TargetFactory, network: Network, guest: Guest) -> None:
     portals = [f"{address}:3260" for address in HOST]
     target("a.img", "b.img", size="32M", prefix=network.prefix, portals=portals)
-    guest("copies.sh", variables={"PORTAL_2": HOST[1]}, seconds=280)
+    guest("copies.sh", variables={"PORTAL_2": HOST[1]})
 
 
 @pytest.fixture
@@ -38,4 +38,4 @@ def test_writers_go_on_when_space_has_come_back(
 ) -> None:
     serve = partial(target, prefix=network.prefix, portals=[f"{address}:3260" for address in HOST])
     serve("small/disk.img", size="64M")
-    guest("out_of_space.sh", marks={"full": (small / "filler").unlink}, seconds=240)
+    guest("out_of_space.sh", marks={"full": (small / "filler").unlink})

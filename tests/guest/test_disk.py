@@ -43,7 +43,6 @@ def test_file_systems_live_on_the_disk_and_fstrim_makes_holes(
         "file_systems.sh",
         variables={"BLOCK_SIZE": str(block_size)},
         marks={name: lambda name=name: weigh(name) for name in names},  # type: ignore[misc]
-        seconds=240,
     )
     for kind in ("ext4", "xfs"):
         assert sizes[f"filled-{kind}"] >= 40 << 20
@@ -80,7 +79,6 @@ def test_a_killed_worker_is_replaced_and_the_file_system_stays_intact(serve: Tar
         "outage.sh",
         variables={"OUTAGES": "1 2"},
         marks={"outage-1": kill, "outage-2": kill},
-        seconds=240,
     )
     assert len(set(killed)) == 2
     assert serving.process.poll() is None
@@ -92,5 +90,4 @@ def test_a_target_that_is_restarted_goes_on_where_it_was(serve: TargetFactory, g
         "outage.sh",
         variables={"OUTAGES": "1"},
         marks={"outage-1": serving.restart},
-        seconds=240,
     )

@@ -16,8 +16,8 @@ def test_several_connections_and_data_that_is_sent_again(network: Network, guest
 
     def work() -> None:
         command = [*network.prefix, sys.executable, "-m", "tests.guest.lio_client", GUEST[0], IQN]
-        output.append(run(command, seconds=60).stdout)
+        output.append(run(command, seconds=300).stdout)
 
-    guest("lio.sh", variables={"ADDRESS": GUEST[0]}, marks={"ready": work}, seconds=240)
+    guest("lio.sh", variables={"ADDRESS": GUEST[0]}, marks={"ready": work})
     assert "several connections: right" in output[0]
     assert "damaged data: right" in output[0]

@@ -63,6 +63,5 @@ def test_live_changes(target: TargetFactory, network: Network, guest: Guest, tmp
             "portal-comes": lambda: change(left, portals=[FIRST, SECOND]),
             "portal-goes": lambda: change(left, portals=[FIRST]),
         },
-        seconds=280,
     )
     assert serving.workers == workers, "nothing of this takes another process"

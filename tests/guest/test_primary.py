@@ -21,7 +21,7 @@ def serve(target: TargetFactory, network: Network) -> TargetFactory:
 
 def test_tools_find_everything_in_order(serve: TargetFactory, guest: Guest) -> None:
     serving = serve("disk.img", size="64M")
-    output = guest("primary_commands.sh", marks={"restart": serving.restart}, seconds=180)
+    output = guest("primary_commands.sh", marks={"restart": serving.restart})
     for page in ("0x00", "0x02", "0x03", "0x05", "0x06", "0x0d", "0x0e", "0x10", "0x15", "0x19", "0x2f"):
         assert f"-- log page {page}" in output
     complaints = re.findall(r"(?i)[^\n]*(?:malformed|too short|truncat|unexpected|unable to decode|bad )[^\n]*", output)

@@ -87,7 +87,6 @@ def test_linux_runs_our_arrays_and_stands_on_them(
 
     output = guest(
         "raid.sh",
-        seconds=280,
         variables={"LEVEL": str(level), "SUM": hashlib.sha256(data).hexdigest()},
         marks={
             "ours": ours,

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from blockyard.cli.main import main
-from tests.ceph import Ceph
+from tests.ceph import Ceph, eventually
 from tests.conftest import TargetFactory
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
 from tests.serving import IQN, free_port
 
-STILL = 5.0  # seconds: longer than the timeout of the image, so that commands fail and Linux tries them again
+STILL = 3.0  # seconds: longer than the timeout of the image, so that commands fail and Linux tries them again
 
 
 def test_a_file_system_outlives_a_cluster_that_stands_still(
@@ -25,19 +25,23 @@ def test_a_file_system_outlives_a_cluster_that_stands_still(
         image = ceph.image("guest", "96M")
 
         def stand_still() -> None:
+            """Until the load has had to do with it, and a moment more: Linux tries again what has failed."""
             ceph.stop_osd()
+            eventually(lambda: "rbd-away" in told())
             time.sleep(STILL)
             ceph.continue_osd()
+
+        def told() -> set[str]:
+            capsys.readouterr()
+            assert main(["events", "--json", "--state", str(tmp_path / "state-0")]) == 0
+            return {json.loads(line)["what"] for line in capsys.readouterr().out.splitlines()}
 
         stack = f"rbd({image}, conf={ceph.conf}, timeout=2)"
         configuration = f"[volumes.disk]\nstack = '{stack}'\n[targets.'{IQN}']\nluns = {{0 = 'disk'}}\n"
         portals = f"portal_groups.1.portals = ['{HOST[0]}:3260']\n"
         serving = target(config=portals + configuration, portals=[], prefix=network.prefix)
         guest("rbd.sh", marks={"still": stand_still})
-        capsys.readouterr()
-        main(["events", "--json", "--state", str(tmp_path / "state-0")])
-        events = [json.loads(line)["what"] for line in capsys.readouterr().out.splitlines()]
-        assert {"rbd-away", "rbd-ready"} <= set(events)
+        eventually(lambda: "rbd-ready" in told())
         serving.stop()
         assert int(json.loads(ceph.rbd("du", image, "--format", "json"))["images"][0]["used_size"]) < 64 << 20
         ceph.rbd("export", "--no-progress", image, tmp_path / "exported")

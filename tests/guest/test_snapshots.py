@@ -49,4 +49,4 @@ def test_a_snapshot_is_mounted_while_its_volume_is_written(
     target(config=_configuration(), portals=[], prefix=network.prefix)
     run("volume", "create", "fast/vm", "128M")
     show("vm")
-    guest("snapshot.sh", marks={"snapshot": snapshot, "clone": clone}, seconds=240)
+    guest("snapshot.sh", marks={"snapshot": snapshot, "clone": clone})

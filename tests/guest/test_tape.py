@@ -39,4 +39,4 @@ def test_linux_uses_a_tape_library(target: TargetFactory, guest: Guest, network:
         serving.kill()
         serving.restart()
 
-    guest("tape.sh", marks={"label": label, "restart": serving.restart, "crash": crash}, seconds=220)
+    guest("tape.sh", marks={"label": label, "restart": serving.restart, "crash": crash})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from blockyard.cli.main import main
@@ -9,6 +12,10 @@ from tests.conftest import TargetFactory
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
 from tests.serving import IQN
+
+
+def next_second() -> str:
+    return f"{datetime.fromtimestamp(math.ceil(time.time()), UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def test_a_deleted_file_is_taken_back(target: TargetFactory, network: Network, guest: Guest, tmp_path: Path) -> None:
@@ -23,5 +30,4 @@ def test_a_deleted_file_is_taken_back(target: TargetFactory, network: Network, g
     volume = f"[volumes.vm]\npool = 'fast'\n[targets.'{IQN}']\nluns = {{0 = 'vm'}}\n"
     (tmp_path / "serve-0.toml").write_text(pool + volume)
     run("reload")
-    output = guest("time_travel.sh", seconds=240)
-    assert f"login to {IQN}@-" in output
+    guest("time_travel.sh", marks={"there": next_second})

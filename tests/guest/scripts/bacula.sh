@@ -34,7 +34,7 @@ echo 'Director { Name = guest-dir; Address = 127.0.0.1; DIR Port = 9101; Passwor
 
 # console EXPECTED < commands: what it prints is in $printed, and has a line like this
 console() {
-  printed=$(timeout 150 bconsole -c /tmp/bconsole.conf) || fail "status $? of bconsole: $printed"
+  printed=$(timeout 500 bconsole -c /tmp/bconsole.conf) || fail "status $? of bconsole: $printed"
   echo "$printed"
   grep -q -- "$1" <<<"$printed" || fail "no '$1'"
 }
@@ -48,6 +48,8 @@ step "label"
 must bacula-sd -c /tmp/sd.conf
 must bacula-fd -c /tmp/fd.conf
 must bacula-dir -c /tmp/dir.conf
+listening() { ss -ltn | grep -q ':9101 ' && ss -ltn | grep -q ':9102 ' && ss -ltn | grep -q ':9103 '; }
+eventually listening
 console "B00003L8.*successfully created" <<C
 label barcodes storage=Vault pool=Tapes drive=0 slots=1-3
 yes

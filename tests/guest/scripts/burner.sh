@@ -1,7 +1,6 @@
 # Discs of every kind are burned with the programs that people use, in six drives at the same time (LUN 0 to 5): most of it is waiting.
 # Each is read back in another drive (LUN 6).
 discover
-patient
 login
 reader=$(disk 6)
 export MKISOFS=genisoimage
@@ -23,8 +22,6 @@ Artist Name = Somebody
 Track 01 Title = The first of two
 Track 02 Title = The other
 T
-
-until_ready() { for _ in $(seq 200); do sg_turs "$1" 2>/dev/null && return; sleep 0.1; done; fail "$1 does not get ready"; }
 
 # burn NUMBER KIND FUNCTION: a blank disc in that drive, and in the background what burns it
 burners=()
@@ -65,6 +62,7 @@ wodim_session_at_once() { wodim dev="$1" gracetime=2 -v -sao -data /tmp/one.iso;
 wodim_rewritable() {
   wodim dev="$1" gracetime=2 -v -dummy -tao -data /tmp/one.iso
   wodim dev="$1" gracetime=2 -v -tao -data /tmp/two/second
+  until_ready "$1"
   wodim dev="$1" gracetime=2 -v blank=fast
   wodim dev="$1" gracetime=2 -v -tao -data /tmp/one.iso
 }
@@ -72,6 +70,7 @@ cdrskin_track_at_once() { cdrskin dev="$1" -v -tao /tmp/one.iso; }
 cdrskin_audio() { cdrskin dev="$1" -v -sao input_sheet_v07t=/tmp/titles -swab -audio /tmp/1.raw /tmp/2.raw; }
 xorriso_two_sessions() {
   xorriso -dev "$1" -close off -map /tmp/one / -commit
+  until_ready "$1"
   xorriso -dev "$1" -close on -map /tmp/two / -commit
 }
 growisofs_two_sessions() {

@@ -11,7 +11,6 @@ echo 1 >"$lio_group/enable" || fail "the portal group cannot be enabled"
 must iscsiadm -m discovery -t sendtargets -p 127.0.0.1
 must iscsiadm -m node -T $lio -p 127.0.0.1 --login
 discover
-patient
 login
 reference=$(readlink -f /dev/disk/by-path/ip-127.0.0.1:3260-iscsi-$lio-lun-0)
 ours=$(disk 0)

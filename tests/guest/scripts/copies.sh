@@ -1,7 +1,6 @@
 # Copies within the target, as sg3_utils and ddpt ask for them; provisioning; COMPARE AND WRITE from two nexuses at once.
 # LUN 0 and 1 are disks of 32 MiB, with one portal on each of the two networks.
 discover
-patient
 must iscsiadm -m node -T "$IQN" --login
 settle
 a=$(disk 0) b=$(disk 1)
@@ -98,7 +97,7 @@ must sg_modes --page=0x1c,2 "$a"
 must sg_wr_mode --page=0x1c,2 --contents=5c,2,0,1c,0,0,0,0,0,0,0,0,0,0,0,0,0,1,0,0,0,0,0,0,81,2,0,0,0,0,0,8 "$a"
 dmesg -C
 must dd if=/tmp/data of="$a" bs=1M count=12 oflag=direct status=none
-for _ in $(seq 50); do
+for _ in $(seq 500); do
   [ "$(dmesg | grep -c "thin provisioning soft threshold")" -ge 2 ] && break
   for path in "$a" "$second"; do dd if="$path" of=/dev/null bs=512 count=1 iflag=direct status=none; done
   sleep 0.1

@@ -1,6 +1,5 @@
 # Every combination of digests, and of what else is negotiated about data: logged in, loaded under verification.
 discover
-patient
 mkdir -p /mnt/disk
 made=
 

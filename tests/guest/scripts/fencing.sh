@@ -75,10 +75,8 @@ out --preempt --param-rk="$key1" --param-sark="$key2" --prout-type=5 "$node1"
 
 step "the target dies and comes back"
 mark restart
-for _ in $(seq 300); do
-  sg_turs "$node1" 2>/dev/null && sg_turs "$node2" 2>/dev/null && break
-  sleep 0.1
-done
+both_ready() { sg_turs "$node1" 2>/dev/null && sg_turs "$node2" 2>/dev/null; }
+eventually both_ready
 check "$node1" yes yes
 check "$node2" no yes
 out --release --param-rk="$key1" --prout-type=5 "$node1"

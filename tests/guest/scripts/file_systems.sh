@@ -1,6 +1,5 @@
 # Both file systems on a disk: made, filled under verification, checked; and fstrim gives the space back.
 discover
-patient
 login
 sda=$(disk 0)
 step "logged in: $sda"

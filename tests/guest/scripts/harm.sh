@@ -2,7 +2,8 @@
 must iscsiadm -m node -o new -T "$IQN" -p "$PORTAL"
 set_node "node.conn[0].iscsi.HeaderDigest" CRC32C
 set_node "node.conn[0].iscsi.DataDigest" CRC32C
-patient
+set_node "node.conn[0].timeo.noop_out_interval" 5
+set_node "node.conn[0].timeo.noop_out_timeout" 5
 login
 sda=$(disk 0)
 echo 120 >/sys/block/"$(basename "$sda")"/device/timeout

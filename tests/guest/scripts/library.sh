@@ -12,34 +12,52 @@ discover() { must iscsiadm -m discovery -t sendtargets -p "${1:-$PORTAL}"; }
 # set_node KEY VALUE: of the target's record, before login
 set_node() { must iscsiadm -m node -T "$IQN" -o update -n "$1" -v "$2"; }
 
-# Wait for a target that is silent for a while, as Linux does by default, instead of failing its I/O after 5 seconds: a disk of
-# the host that stalls is not what most tests are about.
-patient() { set_node node.session.timeo.replacement_timeout 120; }
+# eventually COMMAND...: wait until it succeeds, for as long as a busy machine may take
+eventually() {
+  local end=$((SECONDS + 120))
+  until "$@"; do
+    [ $SECONDS -lt $end ] || { explain; fail "not so: $*"; }
+    sleep 0.2
+  done
+}
+explain() { lsscsi -g; } # what helps to understand why something does not come about; scripts may know more
 
-# in_udev: whether udev has done with each disk and optical drive that the scan has found
+# in_udev: whether udev has done with each device that the scan has found, under the name that it is used by
 in_udev() {
-  local device type number
+  local device type name kind number
   for device in /sys/bus/scsi/devices/[0-9]*:*; do
     read -r type 2>/dev/null <"$device/type" || continue # it has gone meanwhile
-    case $type in 0 | 5) ;; *) continue ;; esac
-    read -r number 2>/dev/null <"$(echo "$device"/block/*/dev)" && [ -e "/run/udev/data/b$number" ] || return 1
+    case $type in
+    0 | 5) name=block/* kind=b ;;
+    1) name='scsi_tape/nst[0-9]' kind=c ;;
+    8) name=scsi_changer/* kind=c ;;
+    *) continue ;;
+    esac
+    read -r number 2>/dev/null <"$(echo "$device"/$name/dev)" && [ -e "/run/udev/data/$kind$number" ] || return 1
   done
 }
 
 # Wait for what udev does. The driver looks at a disk after the scan has ended (sd probes asynchronously), so that
 # udev may have nothing to do yet when it is asked first.
 settle() {
-  local try
   must udevadm settle
-  for try in $(seq 600); do
-    if in_udev; then must udevadm settle; return; fi
-    sleep 0.1
-  done
-  fail "udev does not know each disk: $(ls -d /sys/bus/scsi/devices/*/block/* /run/udev/data/b*)"
+  eventually in_udev
+  must udevadm settle
 }
 
+has_session() { cat /sys/class/iscsi_session/*/targetname 2>/dev/null | grep -qxF "$1"; }
+without_session() { ! has_session "$1"; }
+
 login() { must iscsiadm -m node -T "$IQN" -p "${1:-$PORTAL}" --login; settle; }
-logout() { must iscsiadm -m node -T "$IQN" --logout; }
+logout() { must iscsiadm -m node -T "$IQN" --logout; eventually without_session "$IQN"; must udevadm settle; }
+
+# until_ready DRIVE: until a medium can be used. Who opens the drive has the kernel ask for what has happened to it: the second
+# time, nothing is left that udev would look at, which takes the drive for itself meanwhile (cdrom_id opens with O_EXCL).
+until_ready() {
+  eventually sg_turs "$1" 2>/dev/null
+  must sg_turs "$1"
+  must udevadm settle
+}
 
 # disk LUN: the device of a LUN of the target, e.g. /dev/sda
 disk() { readlink -f /dev/disk/by-path/ip-"$PORTAL":3260-iscsi-"$IQN"-lun-"$1"; }

@@ -10,14 +10,7 @@ must iscsiadm -m node -T "$IQN" --login
 settle
 [ "$(lsscsi | grep -c BLOCKYRD)" = "$PATHS" ] || fail "not $PATHS paths: $(lsscsi)"
 multipathd -d -v2 >/tmp/multipathd.log 2>&1 &
-eventually() { # eventually SECONDS COMMAND...
-  local end=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    [ $SECONDS -lt $end ] || { multipath -ll; tail -20 /tmp/multipathd.log; fail "not so: $*"; }
-    sleep 0.5
-  done
-}
+explain() { multipath -ll; tail -20 /tmp/multipathd.log; }
 half=$((PATHS / 2))
 D=/dev/mapper/mpatha
 # sd_of TAG: the disks that are reached through a portal group
@@ -33,10 +26,11 @@ at() {
   [ "$(for d in $(sd_of "$1"); do grep -E "^${d#/dev/} +(ready|ghost) +$2 *$" /tmp/paths; done | wc -l)" = "$3" ]
 }
 both() { at 1 "$1" $half && at 2 "$2" $half; }
-eventually 20 test -b $D
-eventually 20 both 50 10 # active/optimized; active/non-optimized
+eventually test -b $D
+eventually both 50 10 # active/optimized; active/non-optimized
 multipath -ll
-[ "$(multipath -ll | grep -c 'prio=')" = 2 ] || fail "not two groups of paths"
+grouped() { [ "$(multipath -ll | grep -c 'prio=')" = 2 ]; }
+eventually grouped
 good=$(sd_of 1 | head -1) worse=$(sd_of 2 | head -1)
 # requests TAG: how many reads and writes have gone through a portal group
 requests() { for d in $(sd_of "$1"); do cat "/sys/block/${d#/dev/}/stat"; done | awk '{s += $1 + $5} END {print s}'; }
@@ -57,19 +51,19 @@ must mount $D /mnt/m
 begin_load /mnt/m --size=6m --unlink=1
 before=$(requests 1)
 busy() { [ "$(requests 1)" -gt $((before + 500)) ]; }
-eventually 20 busy
+eventually busy
 mark pull
-eventually 20 at 2 50 $half # the kernel has made them active/optimized, and with that the others non-optimized
+eventually at 2 50 $half # the kernel has made them active/optimized, and with that the others non-optimized
 step "paths are gone, I/O goes on by the others"
 before=$(requests 2)
 busy() { [ "$(requests 2)" -gt $((before + 500)) ]; }
-eventually 20 busy
+eventually busy
 mark plug
 if [ "$PREFERRED" = true ]; then
-  eventually 30 both 50 10 # the kernel has moved the load back
+  eventually both 50 10 # the kernel has moved the load back
 else
   settled() { both 50 10 || both 10 50; }
-  eventually 30 settled # where the load is now is for multipathd to say
+  eventually settled # where the load is now is for multipathd to say
 fi
 step "paths are back"
 end_load
@@ -79,21 +73,21 @@ must e2fsck -fn $D
 if [ "$PREFERRED" = false ]; then
   step "explicit switch"
   must sg_stpg --tp 1,2 --state an,ao "$good"
-  eventually 15 both 10 50
+  eventually both 10 50
   only 2
   must sg_stpg --tp 1,2 --state ao,an "$good"
   sg_rtpg --decode "$good"
   sg_rtpg --decode "$good" | grep -q 'changed by SET TARGET PORT GROUPS' || fail "no status code"
-  eventually 15 both 50 10
+  eventually both 50 10
   only 1
   step "the administrator's switch"
   mark switch
-  eventually 15 both 10 50
+  eventually both 10 50
   mark standby
-  eventually 15 both 1 50
+  eventually both 1 50
   only 2
   mark back
-  eventually 15 both 50 10
+  eventually both 50 10
 fi
 
 step "mpathpersist"

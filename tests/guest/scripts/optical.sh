@@ -1,6 +1,5 @@
 # A CD, a DVD and a BD in one drive, one after the other, with the tools that people use. LUN 0 is the drive with the CD in it.
 discover
-patient
 login
 lsscsi -g
 sr=$(disk 0)
@@ -16,8 +15,8 @@ verified() {
 }
 
 # until the drive says so: its state is what TEST UNIT READY ends with
-until_ready() { for _ in $(seq 100); do sg_turs "$sr" 2>/dev/null && return; sleep 0.1; done; fail "the drive does not get ready"; }
-until_empty() { for _ in $(seq 100); do sg_turs "$sr" 2>/dev/null || return 0; sleep 0.1; done; fail "the disc is still there"; }
+until_empty() { eventually empty; }
+empty() { ! sg_turs "$sr" 2>/dev/null; }
 
 step "a CD with iso9660"
 [ "$(blockdev --getsize64 "$sr")" = "$CD_SIZE" ] || fail "the CD has $(blockdev --getsize64 "$sr") bytes"
@@ -48,7 +47,7 @@ ls /mnt/disc >/dev/null
 mark dvd
 cat /mnt/disc/* >/dev/null 2>&1 # whatever it reads: it must not hang
 umount /mnt/disc || must umount -l /mnt/disc
-until_ready
+until_ready "$sr"
 verified udf
 must umount /mnt/disc
 verified iso9660
@@ -63,14 +62,14 @@ must eject "$sr"
 sg_turs "$sr" 2>/dev/null && fail "the disc is ready in an open tray"
 must sg_requests "$sr"
 must eject -t "$sr"
-until_ready
+until_ready "$sr"
 verified iso9660
 
 step "a BD with udf alone: udev is asked for the disc that is mounted, and ejects it"
 echo 200 >/sys/block/sr0/events_poll_msecs
 mark bd
 umount /mnt/disc || must umount -l /mnt/disc
-until_ready
+until_ready "$sr"
 must mount -r -t udf "$sr" /mnt/disc
 [ "$(blkid -p -o value -s LABEL "$sr")" = "A_BD" ] || fail "blkid sees $(blkid -p "$sr")"
 must umount /mnt/disc
@@ -79,7 +78,7 @@ grep -q "Mounted Media: *40h, BD-ROM" /tmp/mediainfo || fail "dvd+rw-mediainfo s
 
 step "two sessions"
 mark sessions
-until_ready
+until_ready "$sr"
 verified iso9660
 ls /mnt/disc
 [ -e /mnt/disc/first ] && [ -e /mnt/disc/second ] || fail "a session is missing"
@@ -87,7 +86,7 @@ must umount /mnt/disc
 
 step "a blank BD-RE is written, and written again"
 mark blank
-until_ready
+until_ready "$sr"
 export MKISOFS=genisoimage
 ln -s /proc/self/fd /dev/fd # growisofs hands the disc over by it
 must dvd+rw-mediainfo "$sr" >/tmp/mediainfo

@@ -1,6 +1,5 @@
 # A thin disk of 64 MiB on a file system that has room for 12 of them, until the mark.
 discover
-patient
 login
 disk=$(disk 0)
 head -c 20M /dev/urandom >/tmp/data

@@ -1,6 +1,5 @@
 # A pool of 64 MiB; LUN 0 is a thin volume of it with ext4, LUN 1 another one that fills the pool.
 discover
-patient
 login
 disk=$(disk 0)
 hog=$(disk 1)
@@ -29,10 +28,10 @@ mark reserve
 dd if=/tmp/hog of="$hog" bs=64k oflag=direct status=none 2>/tmp/error && fail "more was written than there is room for"
 cat /tmp/error
 grep -q "No space left on device" /tmp/error || fail "Linux was not told that there is no space"
-for try in $(seq 60); do # the pool is looked at about once a second, and the next command brings the warning
+for try in $(seq 240); do # the pool is looked at about once a second, and the next command brings the warning
   must dd if="$hog" of=/dev/null bs=4k count=1 iflag=direct status=none
   dmesg | grep -q "thin provisioning soft threshold" && break
-  [ "$try" -lt 60 ] || fail "Linux was not warned"
+  [ "$try" -lt 240 ] || fail "Linux was not warned"
   sleep 0.5
 done
 must dd if=/tmp/hog of="$hog" bs=64k count=16 oflag=direct status=none # what is there already can be written

@@ -1,6 +1,5 @@
 # The commands of SPC-5 that are not about data, as sg3_utils and smartmontools use them.
 discover
-patient
 login
 sda=$(disk 0)
 
@@ -32,10 +31,8 @@ left=$(awk '/Total bytes processed/{print $NF}' /tmp/read) # udev may have read 
 step "self-tests"
 must sg_senddiag --list "$sda"
 for code in 5 6 1 2; do must sg_senddiag --selftest=$code "$sda"; done
-for _ in $(seq 100); do
-  sg_logs --page=0x10 --no_inq "$sda" >/tmp/tests
-  grep -q "in progress" /tmp/tests || break
-done
+self_tests_over() { sg_logs --page=0x10 --no_inq "$sda" >/tmp/tests; ! grep -q "in progress" /tmp/tests; }
+eventually self_tests_over
 cat /tmp/tests
 [ "$(grep -c "completed without error" /tmp/tests)" = 4 ] || fail "not all self-tests are in the log"
 
@@ -58,7 +55,7 @@ step "timestamp"
 must sg_timestamp --origin "$sda"
 must sg_timestamp --seconds=1000000000 "$sda"
 must sg_timestamp --srep "$sda" | tee /tmp/time
-[ "$(cut -c1-9 /tmp/time)" = 100000000 ] || fail "the timestamp was not set"
+[ "$(cut -c1-7 /tmp/time)" = 1000000 ] || fail "the timestamp was not set"
 
 step "identifying information"
 echo -n "rack 7" >/tmp/name
@@ -94,7 +91,7 @@ must smartctl --log=selftest "$sda"
 
 step "what is saved outlives a restart"
 mark restart
-for _ in $(seq 50); do sg_turs "$sda" && break; done
+eventually sg_turs "$sda"
 must sg_modes --page=8 "$sda" | tee /tmp/mode
 grep -q "00     88 12 00" /tmp/mode || fail "WCE was not saved"
 sg_ident --ascii "$sda" | grep -q "rack 7" || fail "the name was not saved"

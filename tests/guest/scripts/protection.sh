@@ -1,6 +1,5 @@
 # Protection information as sg3_utils transfer it; Linux itself, which has none over iSCSI, uses the disk all the same.
 discover
-patient
 login
 disk=$(disk 0)
 generic=/dev/$(ls "/sys/block/$(basename "$disk")/device/scsi_generic")

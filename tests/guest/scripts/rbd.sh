@@ -1,6 +1,5 @@
 # LUN 0 is an image of RBD. At the marks the cluster stands still and goes on.
 discover
-patient
 login
 disk=$(disk 0)
 

@@ -51,17 +51,16 @@ login_as() { # INTERFACE USER SECRET
 }
 all_disks() { ls -d /sys/block/sd* 2>/dev/null | sed 's|/sys/block/|/dev/|' | sort; }
 
+another_disk() { all_disks | grep -qvxFf "$1"; }
 # new_disk FILE: the one that is not in this list, as soon as the kernel has it (it looks for disks by itself)
 new_disk() {
-  for _ in $(seq 100); do
-    all_disks | grep -vxFf "$1" && return
-    sleep 0.1
-  done
+  eventually another_disk "$1" >&2
+  all_disks | grep -vxFf "$1"
 }
 echo none >/tmp/none
 login_as eve "$EVE" "$EVE_SECRET"
-all_disks >/tmp/one
 eves=$(new_disk /tmp/none)
+echo "$eves" >/tmp/one
 login_as charlie "$CHARLIE" "$CHARLIE_SECRET"
 charlies=$(new_disk /tmp/one)
 echo "eve has $eves, charlie $charlies"
@@ -84,7 +83,7 @@ must umount /mnt/other
 must e2fsck -fn "$eves"
 must e2fsck -fn "$charlies"
 must mkfs.ext4 -q -F "$eves" # discards all of it first
-must iscsiadm -m node -T "$IQN" --logout >/dev/null
+logout >/dev/null
 mark after
 
 step "nothing of it is left in the next session"
@@ -94,4 +93,4 @@ must mount "$eves" /mnt/disk
 [ -e /mnt/disk/eve ] && fail "eve's file outlived the session"
 grep -q "written by alice" /mnt/disk/text || fail "the base is not as it was"
 must umount /mnt/disk
-must iscsiadm -m node -T "$IQN" --logout >/dev/null
+logout >/dev/null

@@ -1,6 +1,5 @@
 # What sg3_utils and lsscsi make of a target with three LUNs, reached through both portals.
 discover
-patient
 login
 lsscsi -gsi
 count=$(lsscsi | grep -c BLOCKYRD)

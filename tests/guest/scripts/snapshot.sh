@@ -1,6 +1,5 @@
 # A snapshot is mounted and read while its volume is being written; a clone of it is written beside.
 discover
-patient
 login
 volume=$(disk 0)
 mkdir -p /mnt/volume /mnt/snapshot /mnt/clone

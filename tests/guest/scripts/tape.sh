@@ -1,7 +1,6 @@
 # A tape library as Linux uses it: st, ch, mt, mtx, tar, cpio, dd. It has two drives, six slots, two import/export elements;
 # in the slots are A00001L8 and A00002L8 with room for everything, and S00001L8 to S00003L8 with 4 MiB each.
 discover
-patient
 login
 changer=$(lsscsi -g | awk '/mediumx/{print $NF}')
 generic=$(lsscsi -g | awk '/tape/{print $NF; exit}')

@@ -1,7 +1,6 @@
 # Commands on the medium as a whole, and those that change a range in one step, as sg3_utils send them. LUN 0 is a removable
-# disk of 16 MiB whose SANITIZE and FORMAT UNIT are held back to 4 MiB a second.
+# disk of 16 MiB whose SANITIZE and FORMAT UNIT are held back, from the mark slow to the mark fast, to 64 KiB a second.
 discover
-patient
 login
 disk=$(disk 0)
 size=$(blockdev --getsize64 "$disk")
@@ -12,7 +11,8 @@ fill() { head -c "$size" /dev/zero | tr '\0' "$1" >"$2"; }
 same() { blockdev --flushbufs "$disk"; must cmp "$1" "$disk"; }
 scribble() { fill s /tmp/scribble; must dd if=/tmp/scribble of="$disk" bs=1M oflag=direct status=none; }
 told() { sg_requests "$@" >/tmp/requests 2>&1; cat /tmp/requests; }
-ready() { until sg_turs "$disk" >/dev/null 2>&1; do sleep 0.2; done; }
+answers() { sg_turs "$disk" >/dev/null 2>&1; }
+ready() { eventually answers; }
 
 step "operation codes"
 must sg_opcodes "$disk" >/tmp/opcodes
@@ -69,6 +69,7 @@ step "SANITIZE, overwrite"
 fill p /tmp/pattern
 head -c 512 /tmp/pattern >/tmp/block
 scribble
+mark slow
 must sg_sanitize --overwrite --pattern=/tmp/block --quick --early "$disk"
 told --progress "$disk"
 grep -q "Progress indication" /tmp/requests || fail "no progress"
@@ -76,6 +77,7 @@ sg_turs "$disk" && fail "ready while it is sanitized"
 sg_raw --request=512 "$disk" 28 00 00 00 00 00 00 00 01 00 >/tmp/raw 2>&1 && fail "read while it is sanitized"
 grep -qi "sanitize in progress" /tmp/raw || { cat /tmp/raw; fail "not told why"; }
 must sg_inq "$disk" >/dev/null
+mark fast
 ready
 same /tmp/pattern
 
@@ -84,8 +86,10 @@ scribble
 must sg_format --format --quick --wait "$disk"
 same /tmp/zeros
 scribble
+mark slow
 must sg_format --format --quick --security --early "$disk"
 sg_turs "$disk" && fail "ready while it is formatted"
+mark fast
 ready
 same /tmp/zeros
 sg_format --format --quick --wait --count=1000 "$disk" && fail "another capacity was taken"
