@@ -8,11 +8,13 @@ import os
 import signal
 import socket
 import sys
+import time
 
 import httpx
 
 from blockyard.api.guard import MAX_BODY
 from blockyard.api.rates import Rate, Rates
+from blockyard.control.limits import FIRST_WAIT
 from blockyard.control.roles import Role
 from tests.api.conftest import ApiFactory
 from tests.api.serving import LIMIT, PASSWORD, Api, logged_in, wait_for
@@ -206,13 +208,19 @@ def test_who_guesses_waits(api: ApiFactory) -> None:
     served = api()
     served.account("admin", Role.ADMIN)
     with served.client() as client:
-        wrong = {"name": "admin", "password": "wrong horse battery"}
-        answers = [client.post("/login", json=wrong) for _ in range(6)]
-        assert [answer.status_code for answer in answers[:5]] == [401] * 5
-        assert answers[5].status_code == 429
-        assert int(answers[5].headers["retry-after"]) >= 1
+        statuses: list[int] = []
+        asked = 0.0
+        while (not statuses or statuses[-1] == 401) and len(statuses) < 10:  # who is slow has waited already
+            began = time.monotonic()
+            answer = client.post("/login", json={"name": "admin", "password": "wrong horse battery"})
+            statuses.append(answer.status_code)
+            asked = began if answer.status_code == 401 else asked
+        assert len(statuses) > 5
+        assert statuses[-1] == 429
+        assert int(answer.headers["retry-after"]) >= 1
         answer = client.post("/login", json={"name": "admin", "password": PASSWORD})
-        assert answer.status_code == 429, "the right password does not help whoever has to wait"
+        late = time.monotonic() - asked > FIRST_WAIT
+        assert late or answer.status_code == 429, "the right password does not help whoever has to wait"
 
 
 def test_a_bucket_of_requests() -> None:
@@ -230,10 +238,17 @@ def test_a_bucket_of_requests() -> None:
 
 def test_too_many_requests_are_refused(api: ApiFactory) -> None:
     served = api()
-    with served.client() as client:
-        statuses = [client.get("/setup").status_code for _ in range(300)]
-    assert statuses[0] == 200
-    assert 429 in statuses
+    request = b"GET /api/v1/setup HTTP/1.1\r\nHost: %s\r\n\r\n" % served.address.encode()
+    host, _, port = served.address.rpartition(":")
+    with (
+        contextlib.ExitStack() as stack
+    ):  # at once, as a machine may be so slow that it gets no more than it may in turn
+        places = [(host, int(port))] * 200
+        socks = [stack.enter_context(socket.create_connection(place, timeout=LIMIT)) for place in places]
+        for sock in socks:
+            sock.sendall(request)
+        statuses = {sock.recv(4096).split()[1] for sock in socks}
+    assert statuses == {b"200", b"429"}
 
 
 def test_control_yields_to_workers(api: ApiFactory) -> None:

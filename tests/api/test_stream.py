@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import httpx
@@ -14,7 +17,7 @@ from blockyard.api import hub
 from blockyard.api.context import Context
 from blockyard.api.hub import MAX_EACH, Hub, Subscription
 from blockyard.control.roles import Identity, Role
-from blockyard.initiator import connect
+from blockyard.initiator import Lun, connect
 from tests.api.conftest import ApiFactory
 from tests.api.serving import TWO, Api, logged_in
 
@@ -32,6 +35,24 @@ def _log_in(served: Api, target: str) -> Any:
     return connect(f"iscsi://{served.serving.portals[0]}/{target}/0", initiator_name="iqn.2026-11.test:host")
 
 
+@contextlib.contextmanager
+def _writing(lun: Lun) -> Iterator[None]:
+    """Somebody writes all the time: what is told is of the second that is just over."""
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            lun.write(0, bytes(4096))
+
+    with ThreadPoolExecutor(1) as threads:
+        work = threads.submit(write)
+        try:
+            yield
+        finally:
+            over.set()
+        work.result()
+
+
 def test_what_happens_is_told(api: ApiFactory) -> None:
     served = api(config=TWO)
     owner = served.client(served.token(Role.OWNER, "iqn.2026-11.test:b"))
@@ -42,12 +63,11 @@ def test_what_happens_is_told(api: ApiFactory) -> None:
         with _log_in(served, "iqn.2026-11.test:a") as lun, _log_in(served, "iqn.2026-11.test:a"):
             told = next(found for name, found in messages if name == "sessions" and len(found) == 2)
             assert [session["target"] for session in told] == ["iqn.2026-11.test:a"] * 2
-            for _ in range(64):
-                lun.write(0, bytes(4096))
-            busy = next(found for name, found in messages if name == "statistics" and found["total"]["write_ops"])
+            with _writing(lun):
+                busy = next(found for name, found in messages if name == "statistics" and found["total"]["write_ops"])
+                doing = next(found for name, found in messages if name == "activity" and found["total"]["write_p99"])
             assert busy["volumes"]["a"]["write_ops"] > 0
             assert busy["volumes"]["b"]["write_ops"] == 0
-            doing = next(found for name, found in messages if name == "activity" and found["total"]["write_p99"])
             assert 0 < doing["volumes"]["a"]["write_p50"] <= doing["volumes"]["a"]["write_p99"]
             sessions = (doing["sessions"][f"{each['target']} {each['tsih']}"] for each in told)
             second, first = sorted(sessions, key=lambda each: bool(each["write_ops"]))

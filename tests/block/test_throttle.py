@@ -78,7 +78,7 @@ def test_directions(path: str, clock: Clock) -> None:
     device.close()
 
 
-def test_who_must_wait_waits_in_order(path: str) -> None:
+def test_who_must_wait_waits_in_order(path: str, clock: Clock) -> None:
     device = _open(f"throttle(iops=1, burst=1ms, {path})")
     device.preadv([memoryview(bytearray(512))], 0)
     begun, ended = threading.Semaphore(0), []
@@ -107,7 +107,7 @@ def test_who_must_wait_waits_in_order(path: str) -> None:
     device.close()
 
 
-def test_those_who_wait_are_let_go_when_it_goes(path: str) -> None:
+def test_those_who_wait_are_let_go_when_it_goes(path: str, clock: Clock) -> None:
     device = _open(f"throttle(iops=1, burst=1ms, {path})")
     device.preadv([memoryview(bytearray(512))], 0)
     thread = threading.Thread(target=device.discard, args=(0, 4096))

@@ -123,7 +123,7 @@ def test_a_foreign_initiator_does_not_notice(target: TargetFactory, capsys: pyte
         "-n",
         "-w",
         "-c",
-        "400000",
+        "100000000",
         "-d",
         "8",
     ]

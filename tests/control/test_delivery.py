@@ -232,6 +232,7 @@ def test_what_was_refused_is_sent_again_in_order_and_over_a_restart(
     tmp_path: Path, state: State, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blockyard.control.delivery.FIRST_DELAY", 0.01)
+    monkeypatch.setattr("blockyard.control.delivery._PARTING", 120.0)
     record, told = EventLog(state), []
     with Hook(certificate, [500, 503, 429]) as hook:
         receivers = Receivers(
@@ -313,7 +314,10 @@ def mailbox(certificate: tuple[str, str]) -> Iterator[tuple[int, list[Envelope]]
         controller.stop()
 
 
-def test_a_flood_is_one_mail(tmp_path: Path, state: State, certificate: tuple[str, str]) -> None:
+def test_a_flood_is_one_mail(
+    tmp_path: Path, state: State, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockyard.control.delivery._PARTING", 120.0)
     (tmp_path / "password").write_text("letmein\n")
     record = EventLog(state)
     with mailbox(certificate) as (port, taken):

@@ -87,9 +87,9 @@ def receiver(directory: Path, to: str, version: str, *, acknowledged: bool) -> S
 def test_snmptrapd_understands_it(tmp_path: Path, version: str, acknowledged: bool) -> None:
     with trapd(tmp_path) as (to, taken):
         wanted = receiver(tmp_path, to, version, acknowledged=acknowledged)
-        for count in (1, 2):  # a second engine goes on where the first was
+        for count in (1, 2):  # a second engine goes on where the first was; who waits in vain asks again
             SnmpSender(wanted).send([EVENT])
-            wait_for(lambda count=count: taken().count("pool-full") == count)  # type: ignore[misc]
+            wait_for(lambda count=count: taken().count("pool-full") >= count)  # type: ignore[misc]
         found = taken()
     root = ".1.3.6.1.4.1.32473.1"
     assert f"{root}.0.3" in found, "an error"

@@ -124,31 +124,46 @@ def traced(pid: int, trace: Path) -> Iterator[None]:
     """System calls of a worker that have to do with data, with their order, in `trace`."""
     calls = "pwrite64,pwritev,pwritev2,fdatasync,fsync,sync_file_range,sendto,sendmsg"
     strace = subprocess.Popen(
-        ["strace", "-f", "-qq", "-e", f"trace={calls}", "-e", "signal=none", "-o", str(trace), "-p", str(pid)],
+        ["strace", "-f", "-qq", "-yy", "-e", f"trace={calls}", "-e", "signal=none", "-o", str(trace), "-p", str(pid)],
         stderr=subprocess.PIPE,
     )
     try:
         deadline = time.monotonic() + 120
-        while f"TracerPid:\t{strace.pid}" not in Path(f"/proc/{pid}/status").read_text(encoding="ascii"):
+        while not all(f"TracerPid:\t{strace.pid}" in text for text in _statuses(pid)):
             assert time.monotonic() < deadline, "strace did not attach"
             assert strace.poll() is None, strace.stderr.read() if strace.stderr else ""
             time.sleep(0.01)
         yield
     finally:
         strace.terminate()
-        strace.wait(10)
+        strace.wait(120)
+
+
+def _statuses(pid: int) -> list[str]:
+    """Of all threads."""
+    return [path.read_text(encoding="ascii") for path in Path(f"/proc/{pid}/task").glob("*/status")]
 
 
 def order_of_calls(trace: Path) -> list[str]:
-    """W for a write, S for a sync that has returned 0, A for an answer, in the order in which they ended."""
+    """W for a write, S for a sync that has returned 0, A for an answer, in the order in which they ended.
+
+    What is told to control, by a unix socket, is none.
+    """
+    to_control: set[str] = set()  # threads that are about it
     letters = {"pwrite": "W", "fdatas": "S", "fsync": "S", "sendto": "A", "sendms": "A"}
     order = []
     for line in trace.read_text(encoding="utf-8", errors="replace").splitlines():
-        match = re.match(r"\d+\s+(?:<\.\.\. )?(\w+)", line)
-        if match is None or "<unfinished" in line:
+        match = re.match(r"(\d+)\s+(?:<\.\.\. )?(\w+)", line)
+        if match is None:
+            continue
+        if re.search(r"\(\d+<UNIX", line):
+            to_control.add(match[1])
+        elif "resumed>" not in line:
+            to_control.discard(match[1])
+        if "<unfinished" in line:
             continue
         for prefix, letter in letters.items():
-            if match[1].startswith(prefix):
+            if match[2].startswith(prefix) and not (letter == "A" and match[1] in to_control):
                 assert "= -1" not in line, line
                 order.append(letter)
     return order

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from blockyard.cli.main import main
 from blockyard.initiator import Lun, connect
 from blockyard.initiator.errors import InitiatorError
 from tests.scsi.test_sanitize import OVERWRITE, pattern_list, sanitize
-from tests.serving import Serving
+from tests.serving import IQN, Serving
 
 SIZE = 16 << 20
 TEST_UNIT_READY = bytes(6)
@@ -48,11 +49,22 @@ def _condition(lun: Lun) -> bytes:
             return bytes(response.sense[12:14])
 
 
+def _held_back(rate: str) -> str:
+    return f"""
+    [volumes.disk]
+    path = "disk.img"
+    size = "{SIZE}"
+    background_rate = "{rate}"
+    [targets."{IQN}"]
+    luns = {{0 = "disk"}}
+    """
+
+
 @pytest.mark.parametrize("kill", [kill_worker, kill_all])
 def test_a_sanitize_operation_goes_on_after_kill_9(kill: Callable[[Serving], None], tmp_path: Path) -> None:
-    disk = tmp_path / "disk.img"
-    options = ["--size", str(SIZE), "--background-rate", "8M"]
-    with Serving([disk], state=tmp_path / "state", log=tmp_path / "log", options=options) as serving:
+    disk, config = tmp_path / "disk.img", tmp_path / "blockyard.toml"
+    config.write_text(_held_back("256K"))
+    with Serving([], state=tmp_path / "state", log=tmp_path / "log", config=config) as serving:
         with connect(serving.url()) as lun:
             lun.write(0, b"secret".ljust(SIZE // 4, b"!"))
             lun.execute(sanitize(OVERWRITE, 8, immed=True), pattern_list(b"gone"))
@@ -60,6 +72,8 @@ def test_a_sanitize_operation_goes_on_after_kill_9(kill: Callable[[Serving], Non
         kill(serving)
         with connect(serving.url()) as lun:
             assert _condition(lun) == SANITIZE_IN_PROGRESS
+            config.write_text(_held_back("1G"))
+            assert main(["reload", "--state", str(tmp_path / "state")]) == 0
             end = time.monotonic() + 120
             while _condition(lun):
                 assert time.monotonic() < end

@@ -292,5 +292,5 @@ def test_what_a_reload_changes_is_registered_anew(server: NameServer, tmp_path: 
         _await(lambda: _names(server.list("nodes")) == {B})
         write(B, isns="")
         reload()
-        assert not _names(server.list("nodes"))
+        _await(lambda: not _names(server.list("nodes")))
         assert served.stop() == 0

@@ -29,7 +29,7 @@ from blockyard.worker.tether import listening_messages
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0  # seconds that a new connection waits for a worker that is being restarted
+PATIENCE = 10.0  # seconds that a new connection waits for a worker that is being restarted; below LOGIN_DEADLINE
 FIRST_DELAY, LAST_DELAY = 0.1, 3.0  # seconds between restarts, from the second in a row on; doubles, below PATIENCE
 SETTLED = 60.0  # seconds after which a worker's death counts as the first one again
 PULSE = 5.0  # seconds between two questions whether a worker is alive
