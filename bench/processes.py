@@ -25,6 +25,16 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return total * _TICK
 
 
+def run_seconds(pids: Iterable[int]) -> float:
+    """The same without ticks, for what takes little: what the scheduler has counted of each thread (proc(5): schedstat)."""
+    total = 0
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                total += int((thread / "schedstat").read_text(encoding="ascii").split()[0])
+    return total * 1e-9
+
+
 def machine_seconds() -> float:
     """CPU time used since boot by all processes and by interrupts, whose work the processes' own times contain."""
     user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text(encoding="ascii").split()[1:8])
