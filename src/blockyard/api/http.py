@@ -22,6 +22,7 @@ import struct
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
+from time import monotonic
 from typing import Any
 
 from httptools import HttpParserInvalidMethodError
@@ -85,9 +86,10 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         fresh = self._resting and (self.cycle is None or self.cycle.response_complete) and len(data) <= LONGEST
         if fresh and self.repeats is not None and not self.last:
-            now = self.loop.time()
+            now = monotonic()  # the loop's time
             answer = self.repeats.answer(self._user, data, now)
-            if answer is not None and self._together.sent(answer):
+            if answer is not None and not self._together.kept and not self.flow.write_paused:
+                self._together.send(answer)
                 self._answered = now
                 if self.timeout_keep_alive_task is None:  # it is the first one here
                     self._quiet()
@@ -111,7 +113,7 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         repeat, self._repeat = self._repeat, None
         if repeat is not None and self.repeats is not None and self.cycle.keep_alive:
-            self.repeats.keep(repeat, self._together.kept())
+            self.repeats.keep(repeat, b"".join(self._together.kept))  # all of it, as it was written in one turn
         super().on_response_complete()
 
     def _quiet(self) -> None:
@@ -198,31 +200,21 @@ class _Together:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._kept: list[bytes] = []
+        self.kept: list[bytes] = []  # what is sent when this turn ends
+        self.send = transport.write  # now, where nothing is kept
         self.abort = transport.abort
         self.is_closing = transport.is_closing
         self.get_extra_info = transport.get_extra_info
 
     def write(self, data: bytes) -> None:
-        if not self._kept:
+        if not self.kept:
             self._loop.call_soon(self._flush)
-        self._kept.append(data)
-
-    def kept(self) -> bytes:
-        """What is going to be sent: an answer from its beginning, if it was written in one turn."""
-        return b"".join(self._kept)
-
-    def sent(self, data: bytes) -> bool:
-        """Send it now, unless something else is to be sent before."""
-        if self._kept or self._transport.get_write_buffer_size():
-            return False
-        self._transport.write(data)
-        return True
+        self.kept.append(data)
 
     def _flush(self) -> None:
-        if self._kept:
-            data = b"".join(self._kept)
-            self._kept.clear()
+        if self.kept:
+            data = b"".join(self.kept)
+            self.kept.clear()
             if not self._transport.is_closing():
                 self._transport.write(data)
 
