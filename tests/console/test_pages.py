@@ -434,8 +434,13 @@ def test_a_mirror_is_made_loses_a_leg_and_gets_another(api: ApiFactory, tmp_path
         page.get_by_role("meter", name="Progress of rebuild of pair").wait_for()
         assert console.barriers() == []
         console.go("/jobs")
-        page.get_by_role("region", name="Jobs").get_by_text("rebuild").wait_for()
+        jobs = page.get_by_role("region", name="Jobs")
+        jobs.get_by_text("rebuild").wait_for()
+        console.press("Pause")
+        jobs.get_by_text("paused", exact=True).wait_for()
         assert console.barriers() == []
+        console.press("Resume")
+        jobs.get_by_text("running", exact=True).wait_for()
         _rate(server, "1G")
         console.go("/")
         page.get_by_text("All is well").wait_for()

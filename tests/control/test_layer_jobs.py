@@ -82,6 +82,7 @@ def test_jobs_of_layers(served: Api, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert (scrub["pool"], scrub["volume"], scrub["subject"]) == (None, "mirror", "mirror: raid1(rate=256K)")
         assert client.delete(f"/jobs/{scrub['id']}").status_code == 202
         wait_for(lambda: client.get(f"/jobs/{scrub['id']}").json()["state"] == "cancelled", "the scrub stops")
+        _act(client, "rate", rate="64K")  # a quarter of an hour: it is looked at meanwhile
         _act(client, "fail", member=f"{tmp_path}/b.img")
         _act(client, "add", device=f"{tmp_path}/c.img", force=True)
         assert client.get("/volumes/mirror").json()["health"] == "degraded"

@@ -179,14 +179,14 @@ def _check_long_work(served: Api, tmp_path: Path, road: list[str], capsys: pytes
     """What takes long is a job, which leaves nothing when it is stopped."""
     slow, quick, more = tmp_path / "slow.img", tmp_path / "quick.img", tmp_path / "more.img"
     on = f"concat(throttle(iops=10, {slow}))"
-    new = {"kind": "compressed", "on": [on], "size": 1 << 30, "options": {"size": "1G"}, "wait": 0}
+    new = {"kind": "compressed", "on": [on], "size": 64 << 30, "options": {"size": "1G"}, "wait": 0}
     with served.local() as client:
         begun = client.post("/layers", json={**new, "name": "packed"})
         assert begun.status_code == 202, begun.text
         where = _begun(client, begun)
         assert where == f"/jobs/{begun.json()['job']}"
         job = client.get(where).json()
-        assert (job["kind"], job["state"], job["unit"], job["total"]) == ("create", "running", "bytes", 1 << 30)
+        assert (job["kind"], job["state"], job["unit"], job["total"]) == ("create", "running", "bytes", 64 << 30)
         assert job["can_cancel"]
         assert client.post(f"{where}/pause").status_code == 409
         assert client.delete(where).status_code == 202
@@ -194,7 +194,7 @@ def _check_long_work(served: Api, tmp_path: Path, road: list[str], capsys: pytes
         assert not slow.exists()
         assert client.get("/layers/packed").status_code == 404
         slow.write_bytes(b"")
-        os.truncate(slow, 1 << 30)
+        os.truncate(slow, 64 << 30)
         where = _begun(client, client.post("/layers", json=new))
         assert main(["layer", "cancel", "--state", str(served.state), where.rpartition(":")[2]]) == 0
         wait_for(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
@@ -212,7 +212,8 @@ def _check_long_work(served: Api, tmp_path: Path, road: list[str], capsys: pytes
 
 def _check_that_a_worker_stops(client: httpx.Client) -> None:
     """It is the one that makes what stands on a volume of a pool; there is one job all the same."""
-    stack = "concat(throttle(iops=4, pool(fast/slow)))"
+    assert client.post("/pools/fast/volumes", json={"name": "large", "size": 16 << 30}).is_success
+    stack = "concat(throttle(iops=10, pool(fast/large)))"
     new = {"kind": "compressed", "on": [stack], "options": {"size": "1G", "force": True}, "wait": 0}
     where = _begun(client, client.post("/layers", json=new))
     running = [job["id"] for job in client.get("/jobs").json() if job["state"] == "running"]

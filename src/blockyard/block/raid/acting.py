@@ -348,6 +348,7 @@ def _spread(array: Array, added: list[Member]) -> None:
 
 def _rate(array: Array, options: Rate) -> str:
     array.background.rate = int(options.rate)
+    array.background.stir()  # what waits, waits by the old one
     return f"at most {format_size(int(options.rate))} a second of each member"
 
 
