@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.optical.disc import Disc
+from blockyard.optical.events import MediaEvent
 from blockyard.optical.keeping import rename
 from blockyard.optical.kinds import msf
 from blockyard.scsi.sense import Asc, SenseKey
@@ -418,7 +419,12 @@ def test_formatting_makes_any_block_writable(tmp_path: Path, kind: str, form: in
     assert _capacity(one) == 1999
     one.ok(write(1000, 400), _DATA)
     one.ok(write(1000, 1), b"x" * 2048)
+    one.ready()
     one.ok(SYNCHRONIZE)
+    one.ok(close(0))
+    assert one.event() == (MediaEvent.NO_CHANGE, 2)
+    one.ok(close(2))  # which says that it is burned: now it is time to look at it again
+    assert one.event() == (MediaEvent.NEW_MEDIA, 2)
     one.ok(EJECT)
     one.ok(LOAD)
     assert one.ok(read(999, 402)) == bytes(2048) + b"x" * 2048 + _DATA[2048:] + bytes(2048)

@@ -174,12 +174,17 @@ def check_close(drive: OpticalDrive, task: Task) -> None:
 
 
 def close_track_session(drive: OpticalDrive, task: Task) -> Buffer:
-    """A disc that is written anywhere has nothing to close: formatting has done so."""
+    """A disc that is written anywhere has nothing to close: formatting has done so. Who closes it has written it, though.
+
+    That is told too: between formatting and writing Linux may have read what is nothing, and keeps it until it hears of another
+    disc; and growisofs, which has heard of formatting, does not load the disc anew by itself.
+    """
     disc, function = drive.loaded(), task.fields["close_function"]
     if disc.recorder is None:
         if not disc.kind.writable:
             raise CheckCondition(SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED)
         disc.flush()
+        task.effect = drive.recorded if function != _STOP_FORMAT else None
         return b""
     before = disc.blocks
     with disc.recording():
