@@ -1,8 +1,9 @@
 """An image of RBD beside `rbd bench` on the same cluster, and behind a cache beside a raw file: `python -m bench.rbd`.
 
 A throw-away cluster (tests/ceph.py) in memory, with one OSD, on this machine. Each round takes each work with each of the two,
-one directly after the other, and turns their order; what counts are the medians of the rounds' ratios. `rbd bench` has no
-protocol of a network disk in its way: where all processors are busy, what the initiator, the target and the OSD need for one
+one directly after the other, and turns their order; what counts are the medians of the rounds' ratios. `rbd bench` runs with
+Ceph's defaults, as anybody would run it (its cache, off for writes, keeps nothing that is read); it has no protocol of a
+network disk in its way: where all processors are busy, what the initiator, the target and the OSD need for one
 I/O adds up. The load of the machine is printed with the figures.
 """
 
