@@ -43,7 +43,8 @@ _T = TypeVar("_T")
 _OnLoop = Callable[[Coroutine[Any, Any, dict[str, Any]]], dict[str, Any]]
 CONTROL = "control"  # for the number of a worker, in the names of jobs that this process does itself
 QUICK, PATIENT = 2.0, 60.0  # seconds that whoever asks is kept waiting for a result, and at most
-_SOON, _LOOK = 0.01, 0.2  # seconds between two looks at what a worker makes: at first, and at last
+_SOON, _LOOK = 0.01, 0.1  # seconds between two looks whether something is done: at first, and at last
+_ENDING = 10.0  # seconds that jobs have to end in when the server does
 _KEYS = "keys"  # in the state directory: passphrases that somebody has typed, for opening the disks again
 
 
@@ -53,6 +54,14 @@ class Making(Jobs):
     def __init__(self) -> None:
         super().__init__("blockyard layer jobs", (ControlError, StackError))
         self.lent: set[tuple[int, int]] = set()  # worker and number of the jobs there that ones of these follow
+
+    def close(self) -> None:
+        """Have all of them stop, and wait for that, though not for ever: a disk elsewhere may not answer."""
+        for job in self:
+            job.cancel()
+        end = time.monotonic() + _ENDING
+        for job in self:
+            job.wait(max(0.0, end - time.monotonic()))
 
 
 async def create(server: Server, request: Request) -> dict[str, Any]:
@@ -76,14 +85,22 @@ async def create(server: Server, request: Request) -> dict[str, Any]:
             _check_name(server, str(name), stack)
         undo.enter_context(missing_files(files_of(layer), size))
         job = _begin(server, layer, stack, name and str(name), str(request.get("who", "layer create")), undo.pop_all())
-    await asyncio.to_thread(job.wait, wait)
-    if job.state == "running":
+    if not await _over(job, wait):
         return {"job": job.number, "name": f"{CONTROL}.{job.number}", "stack": str(stack)}
     if job.error is not None:
         raise job.error
     if job.state != "done":
         raise ControlError(f"{job.kind} of {job.subject} was stopped")
     return {"said": job.result, "stack": str(stack)}
+
+
+async def _over(job: Job, seconds: float) -> bool:
+    """Whether it is within so many seconds. No thread waits: there are few, and others have need of them."""
+    end, pause = time.monotonic() + seconds, _SOON
+    while job.ended is None and (left := end - time.monotonic()) > 0:
+        await asyncio.sleep(min(pause, left))
+        pause = min(2 * pause, _LOOK)
+    return job.ended is not None
 
 
 def _seconds(given: object) -> float:
