@@ -24,6 +24,7 @@ from blockyard.block.layers import Absent, Opening
 from blockyard.block.memory import MemoryDevice
 from blockyard.block.size import Size
 from tests.block.cache.test_ram import quick_read, read
+from tests.block.raid.disks import Disk
 
 LINE = 4096
 DISK = 256 * LINE
@@ -340,6 +341,13 @@ def test_creation_writes_over_nothing(tmp_path: Path) -> None:
     create_cache((origin, device), SsdCreation(force=True), Opening())
     with pytest.raises(OSError, match="too small"):
         create_cache((origin, MemoryDevice(1 << 20)), SsdCreation(), Opening())
+
+
+def test_an_origin_that_has_no_place_for_the_mark() -> None:
+    """It cannot become larger, and is not even looked at before its beginning."""
+    for force in (False, True):
+        with pytest.raises(OSError, match="The origin is too small: it has 49152 bytes"):
+            create_cache((Disk(48 << 10), MemoryDevice(2 << 20)), SsdCreation(force=force), Opening())
 
 
 def test_what_is_in_the_table_may_be_anything(pair: Pair) -> None:

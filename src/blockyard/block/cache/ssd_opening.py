@@ -115,6 +115,8 @@ def _place_for_mark(origin: Device, options: SsdCreation) -> int:
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
+    if size < options.block:  # there is no place
+        return size
     data = bytearray(MARK_SIZE)
     origin.preadv([memoryview(data)], size)
     if any(data) and not options.force:
