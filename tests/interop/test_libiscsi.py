@@ -78,7 +78,7 @@ def _run_suite(name: str, kind: Sequence[str], target: TargetFactory, hasten: Pa
     command = [need("iscsi-test-cu", _PACKAGE), "--dataloss", "--allow-sanitize", "-V", "-t", f"ALL.{name}"]
     # Its exit status says nothing: neither of failures nor of skips.
     urls = [serving.url(portal=number) for number in range(suite.portals)]
-    log = run([*command, *urls], seconds=120, check=False, environment={"LD_PRELOAD": str(hasten)}).stdout
+    log = run([*command, *urls], seconds=600, check=False, environment={"LD_PRELOAD": str(hasten)}).stdout
     outcomes = list(parse(log))
     assert len(outcomes) == suite.tests, log[-5000:]
     for outcome in outcomes:
