@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import need, run
+from tests.conftest import need
 from tests.serving import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -101,9 +101,3 @@ def test_the_debian_package_serves(tmp_path: Path) -> None:
         serving.terminate()
         assert serving.wait(120) == 0
     assert "Lun:0" in listed.stdout
-
-
-@pytest.mark.soak
-def test_ansible_understands_the_playbook() -> None:
-    playbook = ROOT / "packaging" / "ansible" / "site.yml"
-    run([need("ansible-playbook", "ansible-core"), "--syntax-check", "-i", "host,", playbook])
