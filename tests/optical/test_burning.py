@@ -455,6 +455,10 @@ def test_a_bd_r_that_is_formatted_for_it_is_overwritten(tmp_path: Path) -> None:
     expected = _DATA[: 16 * 2048] + b"x" * 32768 + _DATA[32 * 2048 : 390 * 2048] + b"y" * 40960
     assert one.ok(read(0, 410)) == expected == path.read_bytes()
     assert next_writable(one)[0] == 410
+    one.ready()
+    one.ok(write(16, 16), b"x" * 32768)
+    one.ok(close(1, 1))
+    assert one.event() == (MediaEvent.NEW_MEDIA, 2), "what is in its place is looked at again"
     one.ok(close(6))
     one.fail(write(0, 1), SenseKey.DATA_PROTECT, Asc.WRITE_PROTECTED, bytes(2048))
 

@@ -189,7 +189,8 @@ def close_track_session(drive: OpticalDrive, task: Task) -> Buffer:
     before = disc.blocks
     with disc.recording():
         _close(drive, disc, disc.recorder, function, task.fields["track"])
-    task.effect = drive.recorded if disc.blocks != before else None
+    if disc.blocks != before or disc.kind.pseudo_overwrite:  # what is read again there was perhaps replaced
+        task.effect = drive.recorded
     return b""
 
 
