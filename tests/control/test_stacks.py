@@ -20,7 +20,8 @@ import pytest
 from blockyard.block.file import FileDevice
 from blockyard.control.configuration_file import dump, load
 from blockyard.control.errors import ConfigurationError
-from blockyard.initiator import ScsiError, connect
+from blockyard.initiator import Lun, ScsiError, connect
+from tests.ceph import eventually
 from tests.serving import IQN, ServeFailed, Serving, free_port
 
 MiB = 1 << 20
@@ -120,7 +121,9 @@ def test_reload_grows_and_changes_stacks(files: Path, serve: Callable[[str], Ser
         assert status(files / "state")["volumes"]["tail"]["size"] == 7 * MiB
         tail.test_unit_ready()
         assert tail.capacity().size == 7 * MiB
-    (files / "blockyard.toml").write_text(_TREE.replace("length=2M", "length=1M") + _TARGETS)
+    (files / "blockyard.toml").write_text(
+        _TREE.replace("length=2M", "length=1M").replace("offset=2M", "offset=3M") + _TARGETS
+    )
     assert "volumes.head.stack" in blockyard(files / "state", "reload")
     after = status(files / "state")["volumes"]
     assert after["head"]["size"] == MiB
@@ -138,6 +141,37 @@ def test_what_is_wrong_with_a_stack_changes_nothing(files: Path, serve: Callable
     assert "ends at 8388608" in result.stderr
     with connect(server.url(target="iqn.2024-01.test.blockyard:head")) as head:
         assert head.capacity().size == 2 * MiB
+
+
+def _is_there(lun: Lun) -> bool:
+    try:
+        lun.test_unit_ready()
+    except ScsiError:
+        return False
+    return True
+
+
+def test_what_is_not_there_when_a_change_is_taken_back_is_served_when_it_is(
+    files: Path, serve: Callable[[str], Serving]
+) -> None:
+    server = serve(_TREE + _TARGETS)
+    os.rename(files / "a.img", files / "aside")
+    (files / "a.img").write_bytes(bytes([3]) * 4 * MiB)
+    other = FileDevice(files / "a.img")  # somebody else has taken it
+    (files / "blockyard.toml").write_text(
+        _TREE.replace("length=2M", "length=1M").replace("offset=2M", "offset=3M") + _TARGETS
+    )
+    result = run(files / "state", "reload")
+    assert result.returncode
+    assert "It is in use by" in result.stderr
+    with connect(server.url(target="iqn.2024-01.test.blockyard:tail", lun=1)) as ram:
+        assert ram.capacity().size == MiB, "what can be served is"
+    with connect(server.url(target="iqn.2024-01.test.blockyard:head")) as head:
+        assert not _is_there(head)
+        other.close()
+        eventually(lambda: _is_there(head))
+        assert head.capacity().size == 2 * MiB
+        assert bytes(head.read(0, 1)) == bytes([3]) * 512
 
 
 def test_identity_is_that_of_the_file_beneath(files: Path, serve: Callable[[str], Serving]) -> None:

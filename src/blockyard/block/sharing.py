@@ -12,7 +12,9 @@ class _Entry:
     def __init__(self) -> None:
         self.users = 0
         self.device: Device | None = None
-        self.lock = Lock()  # held while it is opened, which may take long: whoever comes second waits for the first
+        # Held while it is opened or closed, which may take long: whoever comes meanwhile waits, and does not find in use
+        # what is just being closed.
+        self.lock = Lock()
 
 
 class Shared:
@@ -43,10 +45,16 @@ class Shared:
         self._leave(text, entry, close)
 
     def _leave(self, text: str, entry: _Entry, close: Callable[[Device], None]) -> None:
-        with self._lock:
-            entry.users -= 1
-            if entry.users:
-                return
-            del self._entries[text]
-        if entry.device is not None:
-            close(entry.device)
+        with entry.lock:
+            with self._lock:
+                entry.users -= 1
+                if entry.users:
+                    return
+            device, entry.device = entry.device, None
+            try:
+                if device is not None:
+                    close(device)
+            finally:
+                with self._lock:
+                    if not entry.users:
+                        del self._entries[text]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import socket
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
@@ -22,6 +23,8 @@ from blockyard.control.gate import Gate
 from blockyard.control.worker import Home, Worker
 from blockyard.worker.configuration import Settled, Share, components
 from blockyard.worker.handoff import Message
+
+log = logging.getLogger(__name__)
 
 GRACE = 5.0  # seconds that initiators have for logging out of what is not served any more
 
@@ -98,7 +101,10 @@ class Supervisor:
             )
         except ControlError:
             await _all(worker.close() for worker in new)
-            await asyncio.gather(*(worker.change(old, grace) for worker, old in before.items()), return_exceptions=True)
+            back = (worker.change(old, grace, again=True) for worker, old in before.items())
+            for error in await asyncio.gather(*back, return_exceptions=True):
+                if error is not None:
+                    log.error("what was served before the change cannot be served again: %s", error)
             self._take_over()
             raise
         self.workers = [worker for worker in parts if _holdings(worker.configuration)]

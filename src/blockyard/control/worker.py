@@ -118,10 +118,11 @@ class Worker:
             pass
         raise WorkerUnavailable
 
-    async def change(self, configuration: Settled, grace: float) -> None:
+    async def change(self, configuration: Settled, grace: float, *, again: bool = False) -> None:
         """Serve this from now on; returns when all that is not served any more is gone, `grace` seconds at most.
 
-        A process that is just being started again begins with it. Raises VolumeError when it cannot be.
+        A process that is just being started again begins with it. Raises VolumeError when it cannot be. `again`: all of it was
+        served before, so that a pool or stack that cannot be opened now is left out, and tried again later.
         """
         if configuration == self.configuration:
             return
@@ -131,8 +132,8 @@ class Worker:
         self._answer = asyncio.get_running_loop().create_future()
         with contextlib.suppress(OSError):  # it has just died
             await self.send_accounts(final=False)
-            message = {"type": "configure", "configuration": records.write(configuration), "grace": grace}
-            await self._send(message)
+            written = records.write(configuration)
+            await self._send({"type": "configure", "configuration": written, "grace": grace, "again": again})
             error = await self._answer
             await self.send_accounts(final=True)
             if error:

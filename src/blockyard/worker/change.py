@@ -15,6 +15,7 @@ from blockyard.scsi.primary import PrimaryUnit
 from blockyard.worker.configuration import Settled
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.loop import Loop
+from blockyard.worker.opening import Ready
 
 _LOOK = 0.02  # seconds between two looks at what is still there
 
@@ -30,28 +31,34 @@ class Change:
         self._done = done
         self._begun = self._closing = False
 
-    def begin(self, settled: Settled) -> None:
-        """Raises OSError or ValueError when it cannot be; then nothing has changed, and `done` is not called."""
+    def begin(self, settled: Settled, *, again: bool = False) -> None:
+        """Raises OSError or ValueError when it cannot be; then nothing has changed, and `done` is not called.
+
+        `again`: see Inventory.begin.
+        """
         opening = self._inventory.prepare(settled)
         if opening is None:
-            self._take_over(settled)
+            self._take_over(settled, again)
         else:
-            self._loop.executor.submit(opening, lambda failure: self._opened(settled, failure))
+            self._loop.executor.submit(opening, lambda ready: self._opened(settled, again, ready))
 
-    def _opened(self, settled: Settled, failure: Exception | None) -> None:
+    def _opened(self, settled: Settled, again: bool, ready: Ready | Exception) -> None:
         """What takes its time to open is open, or cannot be."""
+        opener = self._inventory.opener
         try:
-            if failure is not None:
-                raise failure
-            self._take_over(settled)
+            if not isinstance(ready, Exception):
+                opener.ready = ready
+            elif not again:
+                raise ready
+            self._take_over(settled, again)
         except (OSError, ValueError) as error:
             self._closing = True
             self._done(explain(error))
         finally:
-            self._inventory.opener.forget_ready()
+            opener.forget_ready()
 
-    def _take_over(self, settled: Settled) -> None:
-        self._sessions, self._units = self._inventory.begin(settled)
+    def _take_over(self, settled: Settled, again: bool) -> None:
+        self._sessions, self._units = self._inventory.begin(settled, again=again)
         self._begun = True
         self._deadline = self._loop.now + self._grace
         if self._sessions:

@@ -38,7 +38,7 @@ from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.jobs import Jobs
 from blockyard.worker.later import Answer, Later
 from blockyard.worker.libraries import Libraries
-from blockyard.worker.opening import Done, Opener, alike, can_be_put, current
+from blockyard.worker.opening import Done, Opener, Ready, alike, can_be_put, close_ready, current
 from blockyard.worker.pools import OpenPool
 from blockyard.worker.travel import MomentLunMap, Source, Travels
 from blockyard.worker.watch import Notify
@@ -118,8 +118,8 @@ class Inventory:
     def begin(self, settled: Settled, *, again: bool = False) -> Leaving:
         """Take over what can be had at once. Raises OSError or ValueError; then initiators have noticed nothing.
 
-        With `again`, all of it has been served before, by a process that has died: a pool or stack that cannot be opened now is
-        left out, so that it does not take the rest with it. `look_again` tries it once more.
+        With `again`, all of it has been served before, by a process that has died or until a change that has failed: a pool or
+        stack that cannot be opened now is left out, so that it does not take the rest with it. `look_again` tries it once more.
         """
         closing = [pool for pool in self.pools.values() if not pool.is_of(settled.pools.get(pool.name))]
         staying = {name for name, volume in settled.volumes.items() if self._stays(volume, closing)}
@@ -158,10 +158,10 @@ class Inventory:
         units = [*leaving.values(), *self.libraries.take_over(libraries), *self.drives.take_over(settled.drives, keep)]
         return Leaving(self._arrange(), units)
 
-    def prepare(self, settled: Settled) -> Callable[[], Exception | None] | None:
+    def prepare(self, settled: Settled) -> Callable[[], Ready | Exception] | None:
         """What `begin` had better find open, as opening it may wait: to be called in a thread; None where there is nothing.
 
-        It returns what went wrong; then `begin` is not to be called.
+        It returns what the opener is to have ready then, or what went wrong.
         """
         staying = {name for name, volume in settled.volumes.items() if self._stays(volume, ())}
         occupied = {claim.what for name in self.units if name not in staying for claim in self._volumes[name].claims}
@@ -172,13 +172,11 @@ class Inventory:
         ]  # fmt: skip
         return partial(self._make_ready, new, _directory(settled)) if new else None
 
-    def _make_ready(self, volumes: Sequence[Volume], keep: Path | None) -> Exception | None:
+    def _make_ready(self, volumes: Sequence[Volume], keep: Path | None) -> Ready | Exception:
         try:
-            self.opener.make_ready(volumes, self.pools, keep)
+            return self.opener.make_ready(volumes, self.pools, keep)
         except (OSError, ValueError) as error:
-            self.opener.forget_ready()
             return error
-        return None
 
     def finish(self) -> None:
         """What had to go is gone. Raises OSError or ValueError for what cannot be opened in its place."""
@@ -248,15 +246,20 @@ class Inventory:
         settled = self._settled
         stacks = [volume for name, volume in settled.volumes.items() if volume.stack and name not in self.units]
 
-        def finish(failure: Exception | None) -> None:
+        def finish(ready: Ready | Exception) -> None:
             self._looking = False
-            if failure is not None or settled is not self._settled:
-                self.opener.forget_ready()
+            if isinstance(ready, Exception):
                 return
+            if settled is not self._settled:
+                close_ready(ready)
+                return
+            self.opener.ready = ready
             try:
                 self.finish()
             except (OSError, ValueError):  # it has been told when it was first so
                 return
+            finally:
+                self.opener.forget_ready()
             self._notify("info", "pool-open", "all pools and volumes are served again")
 
         self._executor.submit(partial(self._make_ready, stacks, _directory(settled)), finish)

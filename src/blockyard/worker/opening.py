@@ -31,6 +31,7 @@ from blockyard.worker.watch import Notify
 log = logging.getLogger(__name__)
 
 Done = Callable[[Exception | None], None]
+Ready = dict[str, tuple[Volume, Device]]  # what has been opened in advance, by the names of volumes
 
 
 class Opener:
@@ -41,7 +42,7 @@ class Opener:
         self._executor = executor
         self._notify = notify
         self._shared = Shared()  # layers that several volumes have parts of
-        self._ready: dict[str, tuple[Volume, Device]] = {}  # what is open already, by the names of volumes
+        self.ready: Ready = {}  # the loop's thread alone looks at it; whoever puts something here has it forgotten, too
 
     def open(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> LogicalUnit:
         """The logical unit of a volume. Raises OSError, or ValueError for a stack."""
@@ -70,24 +71,29 @@ class Opener:
         unit.resume()
         return unit
 
-    def make_ready(self, volumes: Iterable[Volume], pools: Mapping[str, OpenPool], keep: Path | None) -> None:
+    def make_ready(self, volumes: Iterable[Volume], pools: Mapping[str, OpenPool], keep: Path | None) -> Ready:
         """Open what volumes are, for `open`; in another thread than the loop's, as that may wait. Raises what opening does."""
-        for volume in volumes:
-            self._ready[volume.name] = volume, self.device(volume, pools, keep)
+        ready: Ready = {}
+        try:
+            for volume in volumes:
+                ready[volume.name] = volume, self._device(volume, pools, keep)
+        except BaseException:
+            close_ready(ready)
+            raise
+        return ready
 
     def forget_ready(self) -> None:
         """Close what has been opened and was not wanted after all."""
-        for _, device in self._ready.values():
-            try:
-                device.close()
-            except OSError as error:
-                log.error("%s: closing it has failed: %s", device.label, error)
-        self._ready.clear()
+        close_ready(self.ready)
+        self.ready = {}
 
     def device(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> Device:
-        """What a volume is. Raises OSError, or ValueError for a stack."""
-        if volume.name in self._ready and self._ready[volume.name][0] == volume:
-            return self._ready.pop(volume.name)[1]
+        """What a volume is, in the loop's thread. Raises OSError, or ValueError for a stack."""
+        if volume.name in self.ready and self.ready[volume.name][0] == volume:
+            return self.ready.pop(volume.name)[1]
+        return self._device(volume, pools, keep)
+
+    def _device(self, volume: Volume, pools: Mapping[str, OpenPool], keep: Path | None) -> Device:
         if volume.pool:
             device = pools[volume.pool].device(volume.in_pool, volume.snapshot)
         elif volume.stack:
@@ -215,6 +221,15 @@ class Opener:
             done(error)
 
         tasks.pause(lambda: self._executor.submit(attempt, finish))
+
+
+def close_ready(ready: Ready) -> None:
+    """One that cannot be closed cleanly is logged."""
+    for _, device in ready.values():
+        try:
+            device.close()
+        except OSError as error:
+            log.error("%s: closing it has failed: %s", device.label, error)
 
 
 def alike(unit: LogicalUnit, volume: Volume) -> bool:

@@ -5,7 +5,7 @@ control comes when this one has gone (worker/tether.py). Messages from control:
 
     {"type": "configure", "configuration": {...}, "poll": bool, "again": bool, "linger": seconds}
                                        first: what to serve (worker/configuration.py); answered by "ready" or "failed"
-    {"type": "configure", "configuration": {...}, "grace": seconds}
+    {"type": "configure", "configuration": {...}, "grace": seconds, "again": bool}
                                        later: what to serve from now on; answered by "configured", when all that
                                        is not served any more is gone
     {"type": "connection", "number", "portal", "peer", "received", "answered"} + socket
@@ -149,7 +149,7 @@ class Worker:
         self._change = change
         try:
             self._changes_to = records.read(Settled, message["configuration"])
-            change.begin(self._changes_to)
+            change.begin(self._changes_to, again=message.get("again", False))
         except (OSError, ValueError) as error:
             self._configured(explain(error))
 
