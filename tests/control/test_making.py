@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import subprocess
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +15,16 @@ import httpx
 import pytest
 
 from blockyard.block.building import open_stack
+from blockyard.block.stack import Call, Word
 from blockyard.cli.main import main
 from blockyard.control import making
+from blockyard.control.errors import ControlError, UsageError
+from blockyard.control.layer_commands import jobs_of
 from blockyard.control.roles import Role
 from blockyard.initiator import connect
+from blockyard.worker.configuration import Api as Settings
+from blockyard.worker.configuration import Configuration
+from blockyard.worker.declared import DeclaredLayer
 from tests.api.conftest import (
     ApiFactory,
     api,  # noqa: F401  (a fixture)
@@ -189,6 +198,12 @@ def _check_long_work(served: Api, tmp_path: Path, road: list[str], capsys: pytes
         assert (job["kind"], job["state"], job["unit"], job["total"]) == ("create", "running", "bytes", 64 << 30)
         assert job["can_cancel"]
         assert client.post(f"{where}/pause").status_code == 409
+        told = _make(client, "raid1", quick, more, size=MiB, name="packed", status=409)
+        assert "is just being made" in told["detail"]
+        told = _make(client, "raid0", slow, more, size=MiB, options={"force": True}, status=409)
+        assert "is used twice" in told["detail"]
+        assert not quick.exists()
+        assert not more.exists()
         assert client.delete(where).status_code == 202
         wait_for(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
         assert not slow.exists()
@@ -218,6 +233,8 @@ def _check_that_a_worker_stops(client: httpx.Client) -> None:
     where = _begun(client, client.post("/layers", json=new))
     running = [job["id"] for job in client.get("/jobs").json() if job["state"] == "running"]
     assert [f"/jobs/{job}" for job in running] == [where]
+    other = {"kind": "luks", "on": ["pool(fast/large)"], "passphrase": "x", "options": {"force": True}}
+    assert "is used twice" in client.post("/layers", json=other).json()["detail"]
     assert client.delete(where).status_code == 202
     wait_for(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
 
@@ -243,3 +260,51 @@ def test_a_key_is_stable_before_anything_is_encrypted_by_it(tmp_path: Path, monk
     with making._key(server, request):
         keys = tmp_path / "keys"
         assert synced == list(map(str, (tmp_path, keys / "diary.key", keys)))
+
+
+def test_a_name_that_somebody_has_declared_meanwhile_stays_his() -> None:
+    theirs, ours = (Call("zero", (), (("size", Word(size)),)) for size in ("1M", "2M"))
+    configuration = Configuration(layers={"packed": DeclaredLayer("packed", theirs)})
+
+    async def change(edit: Any, **more: object) -> None:
+        edit(configuration)
+
+    server: Any = SimpleNamespace(change=change)
+    with pytest.raises(ControlError, match="there is a layer 'packed' by now"):
+        asyncio.run(making._declare(server, "packed", ours, "somebody"))
+
+
+def test_a_job_that_cannot_begin_leaves_no_files(tmp_path: Path) -> None:
+    server: Any = SimpleNamespace(making=making.Making())
+    path, over, stack = tmp_path / "a.img", Event(), Call("raid0", (), ())
+
+    async def begin() -> None:
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(making.missing_files([str(path)], MiB))
+            layer: Any = None
+            with pytest.raises(ControlError, match="under way already"):
+                making._begin(server, layer, stack, None, "somebody", undo.pop_all())
+
+    server.making.start("create", str(stack), lambda job: str(over.wait()))
+    try:
+        asyncio.run(begin())
+    finally:
+        over.set()
+    assert not path.exists()
+
+
+def test_a_job_of_a_worker_that_is_new_is_not_taken_for_one_of_the_worker_before() -> None:
+    """It counts its jobs from 1 again, and a job of this process has followed that number."""
+    server: Any = SimpleNamespace(making=making.Making())
+    server.making.lent.add((0, 1, 1000.0))
+    job = {"number": 1, "subject": "x: raid1", "state": "running"}
+    told = {0: {"jobs": [{**job, "began": 1000.0}, {**job, "began": 2000.0}], "stacks": {}}}
+    assert [each["began"] for each in jobs_of(server, told)] == [2000.0]
+
+
+def test_what_an_action_takes_in_is_looked_at_behind_what_is_no_stack_too() -> None:
+    server: Any = SimpleNamespace(configuration=Configuration(api=Settings("", paths=("/srv",))))
+    for devices in (["concat(", "/dev/sda"], "[/srv/a, /dev/sda]", "/dev/sda", ["concat(", "concat(/dev/sda)"]):
+        with pytest.raises(UsageError, match="may not be used here"):
+            making.check_devices(server, {"devices": devices})
+    making.check_devices(server, {"devices": ["concat(", "/srv/a"], "by": "[/srv/b"})

@@ -87,7 +87,7 @@ def jobs_of(server: Server, told: dict[int, dict[str, Any]]) -> list[Job]:
         found += [
             {**job, "volume": job["subject"].partition(": ")[0], "name": f"{worker}.{job['number']}"}
             for job in each["jobs"]
-            if (worker, job["number"]) not in server.making.lent
+            if (worker, job["number"], job["began"]) not in server.making.lent
         ]
         found += _by_themselves(worker, each["stacks"])
     return found

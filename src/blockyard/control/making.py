@@ -13,7 +13,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,7 +53,24 @@ class Making(Jobs):
 
     def __init__(self) -> None:
         super().__init__("blockyard layer jobs", (ControlError, StackError))
-        self.lent: set[tuple[int, int]] = set()  # worker and number of the jobs there that ones of these follow
+        # Jobs of workers that ones of these follow: worker, number, when it began, as a worker that is new counts from 1 again
+        self.lent: set[tuple[int, int, float]] = set()
+        self._reserved: list[tuple[str | None, list[Volume]]] = []
+
+    @contextlib.contextmanager
+    def reserved(self, name: str | None, volumes: list[Volume]) -> Iterator[list[Volume]]:
+        """Inside, no other layer is made under this name; and who wants to make one of what is in these volumes is told of them.
+
+        What others make theirs of. Raises ControlError.
+        """
+        others, mine = list(self._reserved), (name, volumes)
+        if name is not None and any(name == other for other, _ in others):
+            raise ControlError(f"a layer {name!r} is just being made")
+        self._reserved.append(mine)
+        try:
+            yield [volume for _, having in others for volume in having]
+        finally:
+            self._reserved.remove(mine)
 
     def close(self) -> None:
         """Have all of them stop, and wait for that, though not for ever: a disk elsewhere may not answer."""
@@ -79,7 +96,9 @@ async def create(server: Server, request: Request) -> dict[str, Any]:
         layer = _understood(server, text)
         check_layer(server.configuration, layer)
         check_not_own(server.options.state, files_of(layer))
-        await asyncio.to_thread(_check_free, server, layer)
+        volumes = _beneath(layer)
+        others = undo.enter_context(server.making.reserved(name and str(name), volumes))
+        await asyncio.to_thread(_check_free, server, [*others, *volumes])
         stack = opening(text, layer)
         if name is not None:
             _check_name(server, str(name), stack)
@@ -126,11 +145,14 @@ def _begin(server: Server, layer: Layer, stack: Call, name: str | None, who: str
                 on_loop(_declare(server, name, stack, who))
             return said
 
-    try:
-        return server.making.start("create", str(stack), work)
-    except ValueError as error:
-        undo.close()
-        raise ControlError(str(error)) from None
+    with contextlib.ExitStack() as failed:
+        failed.push(undo)
+        try:
+            job = server.making.start("create", str(stack), work)
+        except ValueError as error:
+            raise ControlError(str(error)) from None
+        failed.pop_all()
+    return job
 
 
 def _check_name(server: Server, name: str, stack: Call) -> None:
@@ -146,7 +168,12 @@ def _declaring(configuration: Configuration, name: str, stack: Call) -> Configur
 
 
 async def _declare(server: Server, name: str, stack: Call, who: str) -> None:
-    await server.change(lambda configuration: _declaring(configuration, name, stack), expected=None, who=who)
+    def edit(configuration: Configuration) -> Configuration:
+        if name in configuration.layers:  # somebody has declared another one meanwhile, and may have volumes on it
+            raise ControlError(f"there is a layer {name!r} by now: {stack} cannot be declared under that")
+        return _declaring(configuration, name, stack)
+
+    await server.change(edit, expected=None, who=who)
 
 
 def opening(text: str, layer: Layer) -> Call:
@@ -189,18 +216,20 @@ def _made_by_worker(server: Server, layer: Layer, pools: set[str], job: Job, on_
     def ask(name: str, **more: object) -> dict[str, Any]:
         return on_loop(server.supervisor.ask_pool(min(pools), {"name": name, **more}))
 
-    number = ask("make layer", stack=str(layer.written))["job"]
-    lent = (having[0].number, number) if having else None
-    if lent:
-        server.making.lent.add(lent)
+    made = ask("make layer", stack=str(layer.written))
+    number, began = made["job"], made["began"]
+    if having:
+        server.making.lent.add((having[0].number, number, began))
     pause = _SOON
-    while (told := ask("layer job", job=number)["found"])["state"] == "running":
+    while (told := ask("layer job", job=number)["found"])["state"] == "running" and told["began"] == began:
         try:
             job(told["done"], told["total"])
         except Cancelled:
             ask("cancel layer job", job=number)
         time.sleep(pause)
         pause = min(2 * pause, _LOOK)
+    if told["began"] != began:  # another job has that number
+        raise ControlError("the worker that made it was started anew meanwhile: it is not known how far that has come")
     if told["state"] == "cancelled":
         raise Cancelled
     if told["state"] == "failed":
@@ -208,11 +237,15 @@ def _made_by_worker(server: Server, layer: Layer, pools: set[str], job: Job, on_
     return str(told["result"])
 
 
-def _check_free(server: Server, layer: Layer) -> None:
-    """That nobody has what it is to be made of. Raises ControlError."""
-    volume = Volume("what is to be made")
-    wanted = {f"{volume.name} {at}": on_stack(volume, str(child.written)) for at, child in enumerate(layer.children)}
-    check_claims({**server.settled.volumes, **wanted})
+def _beneath(layer: Layer) -> list[Volume]:
+    """What it is to be made of, as volumes that have it."""
+    return [on_stack(Volume("what is to be made"), str(child.written)) for child in layer.children]
+
+
+def _check_free(server: Server, wanted: list[Volume]) -> None:
+    """That nobody has what layers are to be made of. Raises ControlError."""
+    making = {f"what is to be made {number}": volume for number, volume in enumerate(wanted)}
+    check_claims({**server.settled.volumes, **making})
 
 
 def _size(given: object) -> int | None:
@@ -239,7 +272,7 @@ def missing_files(paths: list[str], size: int | None) -> Iterator[None]:
         yield
     except BaseException as error:
         for path in made:
-            os.unlink(path)
+            Path(path).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise ControlError(f"{error.filename or ''}: {error.strerror}") from None
         raise
@@ -299,9 +332,12 @@ def check_devices(server: Server, options: dict[str, Any]) -> None:
     """That what an action of a layer takes in may be used. Raises UsageError."""
     for name in ("device", "devices", "by"):
         given = options.get(name) or []
-        with contextlib.suppress(StackError):  # the layer says what is wrong with it
-            for text in map(str, given) if isinstance(given, list) else listed(str(given)):
-                if text.startswith("/"):
-                    check_paths(server.configuration, [text])
-                else:
-                    check_layer(server.configuration, building.understood(text, server.configuration.declared))
+        texts: Sequence[str] = ()
+        with contextlib.suppress(StackError):  # the layer says what is wrong with it, here and below
+            texts = tuple(map(str, given)) if isinstance(given, list) else listed(str(given))
+        for text in texts:
+            if text.startswith("/"):
+                check_paths(server.configuration, [text])
+                continue
+            with contextlib.suppress(StackError):
+                check_layer(server.configuration, building.understood(text, server.configuration.declared))

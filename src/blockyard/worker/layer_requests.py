@@ -125,7 +125,8 @@ def make_layer(inventory: Inventory, request: Message) -> Answer:
         job.unit = layer.kind.unit
         return make(layer, opening, job)
 
-    return {"job": inventory.jobs.start("create", str(layer.written), work).number}
+    job = inventory.jobs.start("create", str(layer.written), work)
+    return {"job": job.number, "began": job.began}
 
 
 def one_job(inventory: Inventory, request: Message) -> Message:
