@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockyard.media import image
-from blockyard.media.cartridge import Cartridge, create
+from blockyard.media.cartridge import Cartridge, create, draft
 from blockyard.media.generations import GENERATIONS
 from blockyard.media.sealing import Key
 from tests.media.scratch import scratch
@@ -69,6 +70,23 @@ def test_another_kind_of_file_makes_no_cartridge(tmp_path: Path, data: bytes) ->
     with pytest.raises(OSError, match="no block of a SIMH tape image"):
         restored(tmp_path, tmp_path / "a.tap")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tap"]
+
+
+def test_two_do_not_make_a_cartridge_of_one_barcode_at_a_time(tmp_path: Path) -> None:
+    left = tmp_path / ".A00001L8.new"  # by a crash
+    left.mkdir()
+    (left / "1-0.data").write_bytes(b"half")
+    with draft(tmp_path, "A00001L8", LTO, capacity=0, worm=False) as made:
+        cartridge = Cartridge(made)
+        with pytest.raises(OSError, match="just being made"):
+            create(tmp_path, "A00001L8", LTO)
+        cartridge.partitions[0].append(b"kept")
+        cartridge.close()
+    with pytest.raises(FileExistsError):
+        create(tmp_path, "A00001L8", LTO)
+    with contextlib.closing(Cartridge(tmp_path / "A00001L8")) as whole:
+        assert whole.partitions[0].read(0) == b"kept"
+    assert [each.name for each in tmp_path.iterdir()] == ["A00001L8"]
 
 
 def test_what_does_not_fit_makes_no_cartridge(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -155,18 +156,41 @@ def draft(parent: Path, barcode: str, generation: Generation, *, capacity: int, 
     description = Description(
         uuid.uuid4(), barcode, generation, (capacity or generation.capacity,), worm=worm, made=time.strftime("%Y%m%d")
     )
-    made = parent / f".{barcode}.new"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(mode=0o700)
-    try:
-        partitions.create(data_file(made, description, 0), description.uuid, 0)
-        save(made, description)
-        yield made
-        made.rename(final)
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
+    with _alone(parent / f".{barcode}.new") as made:
+        try:
+            partitions.create(data_file(made, description, 0), description.uuid, 0)
+            save(made, description)
+            yield made
+            made.rename(final)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
     sync_directory(parent)
+
+
+@contextlib.contextmanager
+def _alone(made: Path) -> Iterator[Path]:
+    """An empty directory for one who makes a cartridge there; what a crash has left in it is gone. Raises OSError; EBUSY
+    while another one is made there."""
+    made.mkdir(mode=0o700, exist_ok=True)
+    fd = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not _is_ours(fd, made):
+            raise OSError(errno.EBUSY, "A cartridge with this barcode is just being made", str(made))
+        for path in made.iterdir():
+            path.unlink()
+        yield made
+    finally:
+        os.close(fd)
+
+
+def _is_ours(fd: int, made: Path) -> bool:
+    """Whether an open directory could be locked, and still has that name: who made a cartridge there renames it at last."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(fd), made.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def _close(partitions: Sequence[Partition]) -> None:
