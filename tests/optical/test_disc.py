@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
-from blockyard.optical import kinds
+from blockyard.optical import kinds, record
 from blockyard.optical.disc import Disc
 from blockyard.optical.jukebox import find, images
 from blockyard.optical.kinds import BD, CD, DVD, kind_of, lba_of, msf
+from blockyard.optical.layout import Form, Session, Track
 from blockyard.optical.sectors import SYNC, edc, error_codes, header
 from tests.conftest import run
 from tests.optical.drives import blank, directory, iso
@@ -194,3 +196,31 @@ def test_other_programs_agree_on_the_sessions(tmp_path: Path) -> None:
     listing = run(["isoinfo", "-l", "-R", "-T", str(found), "-i", str(path)]).stdout
     assert "b" in listing.split()
     assert "a" in listing.split()
+
+
+@pytest.mark.parametrize(
+    ("part", "damaged"),
+    [
+        ("capacity", 1e400),
+        ("indexes", [1e400]),
+        ("indexes", [200.5]),
+        ("indexes", [None]),
+        ("indexes", [400] * 99),
+        ("indexes", 7),
+        ("isrc", 5),
+        ("control", 16),
+        ("file", 1e400),
+    ],
+)
+def test_a_damaged_record_of_a_disc_is_refused(tmp_path: Path, part: str, damaged: object) -> None:
+    image = tmp_path / "a.bin"
+    track = Track(1, 150, 1000, Form.AUDIO, 0, record.AUDIO, 2352, record.place(record.AUDIO, 0), 0, (400,))
+    record.save(image, record.Record("cd-r", 360_000, "0123abcd", [Session([track], False)]))
+    found = record.load(image)
+    assert found is not None
+    assert found.sessions[0].tracks[0].indexes == (400,)
+    document = record._durable(image).load("disc")
+    (document if part in document else document["sessions"][0]["tracks"][0])[part] = damaged
+    record._durable(image).save("disc", json.loads(json.dumps(document)))
+    with pytest.raises(OSError, match="is damaged"):
+        record.load(image)

@@ -23,6 +23,7 @@ from blockyard.optical.layout import WHOLE, Form, Session, Text, Track
 from blockyard.scsi.durable import Durable
 
 _FORMAT = 1
+_INDEXES = 98  # of a track: 2 to 99
 SOLD_FORMATTED = ("dvd-ram", "bd-re")
 _DOCUMENT = "disc"
 IMAGE, AUDIO = 0, 1  # the files of a disc
@@ -90,7 +91,7 @@ def load(image: Path) -> Record | None:
         return None
     try:
         return _record(found)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise OSError(errno.EUCLEAN, f"The record of the disc is damaged ({error})", f"{image}.disc.json") from None
 
 
@@ -188,7 +189,11 @@ def _track(number: int, document: dict[str, Any]) -> Track:
     for name in ("start", "end", "control", "stride", "first", "fixed_packet"):
         if type(getattr(track, name)) is not int:
             raise ValueError(f"{name} of track {number} is no number")
-    track.indexes = tuple(map(int, document.get("indexes", ())))  # discs of old had none
+    if not 0 <= track.control <= 15 or type(track.isrc) is not str:
+        raise ValueError(f"the sub-channel of track {number} cannot be made")
+    track.indexes = tuple(document.get("indexes", ()))  # discs of old had none
+    if len(track.indexes) > _INDEXES or any(type(lba) is not int for lba in track.indexes):
+        raise ValueError(f"the indexes of track {number} are none")
     if track.file not in (IMAGE, AUDIO) or track.stride not in (BLOCK, 2336, WHOLE):
         raise ValueError(f"track {number} is in no file of a disc")
     track.position = place(track.file, track.first)
