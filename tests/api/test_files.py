@@ -90,3 +90,18 @@ def test_who_does_not_answer_holds_up_nobody() -> None:
                 await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(ask(), 60))
+
+
+def test_without_threads_there_is_an_answer_and_one_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def ask() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            for _ in range(5):
+                with pytest.raises(Refused, match="no thread"):
+                    await aside(lambda: "never")
+        assert await aside(lambda: "again") == "again"
+
+    asyncio.run(ask())

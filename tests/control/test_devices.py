@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import rmtree
 
+import pytest
+
+from blockyard.control import devices
 from blockyard.control.devices import BlockDevice, block_devices
 
 
@@ -52,3 +56,19 @@ def test_what_there_is_and_what_is_used(tmp_path: Path) -> None:
     assert (found["nvme0n1"].used, found["nvme0n1"].rotational) == ("part of md0", False)
     assert (found["sdc"].holds, found["sdc"].number) == ("zfs_member", (8, 32))
     assert (found["sdc"].read_only, found["sdc"].used) == (True, "used for swapping")
+
+
+def test_a_disk_that_is_pulled_out_meanwhile_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sysfs = tmp_path / "sys"
+    for name in ("sda", "sdb"):
+        _device(sysfs, name, 2048)
+    held = devices._held
+
+    def pull(directory: Path) -> str:
+        if directory.name == "sda":
+            rmtree(directory.resolve())
+        return held(directory)
+
+    monkeypatch.setattr(devices, "_held", pull)
+    found = block_devices(sysfs, tmp_path / "dev", tmp_path / "proc", tmp_path / "run")
+    assert [each.name for each in found] == ["sdb"]

@@ -45,7 +45,11 @@ async def aside(function: Callable[[], T], *, patience: float = _PATIENCE) -> T:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(tell, outcome)
 
-    threading.Thread(target=run, name="aside", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="aside", daemon=True).start()
+    except RuntimeError:  # there are as many as there may be
+        _room.release()
+        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "no thread can be started") from None
     try:
         return await asyncio.wait_for(told, patience)
     except TimeoutError:

@@ -80,7 +80,8 @@ class Rules:
         real = os.path.realpath(path)
         if is_own(self.state, real):
             return "it is the server's own"
-        if any(real == place or real.startswith(f"{place}/") for place in _NOWHERE):
+        # Nor by way of there: a link of /proc, such as root of a process, leads elsewhere than what it reads as
+        if any(each == place or each.startswith(f"{place}/") for place in _NOWHERE for each in (path, real)):
             return "no disk can be there"
         if not is_allowed(self.configuration, real):
             return "api.paths does not have it"

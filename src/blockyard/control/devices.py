@@ -44,7 +44,11 @@ def block_devices(
             continue
         disk = directory.resolve().parent if (directory / "partition").exists() else directory
         major, _, minor = _text(directory / "dev").partition(":")
-        used = busy.get(directory.name, "") or _held(directory) or _by_partitions(directory, busy)
+        try:
+            used = busy.get(directory.name, "") or _held(directory) or _by_partitions(directory, busy)
+            partitioned = any(_partitions(directory))
+        except FileNotFoundError:  # it has just been pulled out
+            continue
         found.append(
             BlockDevice(
                 lasting.get(directory.name, str(dev / directory.name)),
@@ -54,7 +58,7 @@ def block_devices(
                 _text(disk / "queue" / "rotational") == "1",
                 _text(directory / "ro") == "1",
                 used,
-                "partitions" if any(_partitions(directory)) else _holds(directory.name, f"{major}:{minor}", dev, run),
+                "partitions" if partitioned else _holds(directory.name, f"{major}:{minor}", dev, run),
                 (int(major or 0), int(minor or 0)),
             )
         )
