@@ -33,12 +33,12 @@ def test_a_job_tells_how_far_it_is_and_how_it_ended() -> None:
     assert halfway.wait(LIMIT)
     told = job.describe()
     assert (told["state"], told["done"], told["total"], told["unit"]) == ("running", 5, 10, "chunks")
-    with pytest.raises(ValueError, match="check of fast is under way already: it is job 1"):
+    with pytest.raises(ValueError, match=f"check of fast is under way already: it is job {job.number}$"):
         jobs.start("check", "fast", work)
     go_on.set()
     job.wait()
     assert (job.state, job.result, job.done) == ("done", "all is well", 10)
-    assert jobs.start("check", "fast", lambda job: "").number == 2
+    assert jobs.start("check", "fast", lambda job: "").number == job.number + 1, "a process counts all of its jobs"
 
 
 def test_jobs_fail_and_are_stopped() -> None:
@@ -64,12 +64,26 @@ def test_jobs_fail_and_are_stopped() -> None:
     cancelled.set()
     stopped.wait()
     assert (stopped.state, stopped.result) == ("cancelled", "")
-    with pytest.raises(LookupError, match="there is no job 9"):
-        jobs.find(9)
+    with pytest.raises(LookupError, match="there is no job 0"):
+        jobs.find(0)
     for number in range(REMEMBERED + 5):
         jobs.start("scrub", str(number), lambda job: "").wait()
     assert len(list(jobs)) == REMEMBERED
     jobs.close()
+
+
+def test_a_job_whose_thread_cannot_be_started_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    jobs = Jobs()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            jobs.start("check", "fast", lambda job: "")
+    job = jobs.start("check", "fast", lambda job: "well")
+    jobs.close()
+    assert job.result == "well"
 
 
 def replies(first: Callable[[], Answer]) -> Message:

@@ -107,8 +107,8 @@ class Jobs:
         for number in over[: max(0, len(over) - REMEMBERED + 1)]:
             del self._jobs[number]
         job = Job(next(self._numbers), kind, subject, work, self._known)
+        job.start()  # where that fails, there is none that others would wait for
         self._jobs[job.number] = job
-        job.start()
         return job
 
     def find(self, number: int) -> Job:
