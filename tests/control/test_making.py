@@ -235,6 +235,8 @@ def _check_that_a_worker_stops(client: httpx.Client) -> None:
     assert [f"/jobs/{job}" for job in running] == [where]
     other = {"kind": "luks", "on": ["pool(fast/large)"], "passphrase": "x", "options": {"force": True}}
     assert "is used twice" in client.post("/layers", json=other).json()["detail"]
+    volume = client.put("/volumes/hasty", json={"stack": "pool(fast/large)"})
+    assert (volume.status_code, "is used twice" in volume.json()["detail"]) == (409, True), volume.text
     assert client.delete(where).status_code == 202
     wait_for(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
 

@@ -169,7 +169,8 @@ async def move(server: Server, request: Request) -> dict[str, Any]:
     check_layer(server.configuration, wanted)
     stack = str(wanted.written)
     settled = server.settled.volumes
-    await asyncio.to_thread(check_claims, {**settled, f"{volume} moved": on_stack(settled[volume], stack)})
+    moved = on_stack(settled[volume], stack)
+    await asyncio.to_thread(check_claims, [*settled.values(), moved, *server.making.beneath()])
     return _begun(server, volume, await server.supervisor.ask_volume(volume, {"request": "move", "stack": stack}))
 
 

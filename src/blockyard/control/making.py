@@ -57,18 +57,18 @@ class Making(Jobs):
         self.lent: set[tuple[int, int, float]] = set()
         self._reserved: list[tuple[str | None, list[Volume]]] = []
 
-    @contextlib.contextmanager
-    def reserved(self, name: str | None, volumes: list[Volume]) -> Iterator[list[Volume]]:
-        """Inside, no other layer is made under this name; and who wants to make one of what is in these volumes is told of them.
+    def beneath(self) -> list[Volume]:
+        """What they are made of, as volumes that have it."""
+        return [volume for _, volumes in list(self._reserved) for volume in volumes]
 
-        What others make theirs of. Raises ControlError.
-        """
-        others, mine = list(self._reserved), (name, volumes)
-        if name is not None and any(name == other for other, _ in others):
+    @contextlib.contextmanager
+    def reserved(self, name: str | None, volumes: list[Volume]) -> Iterator[None]:
+        """Inside, no other layer is made under this name, and nothing else of what these volumes have. Raises ControlError."""
+        if name is not None and any(name == other for other, _ in list(self._reserved)):
             raise ControlError(f"a layer {name!r} is just being made")
-        self._reserved.append(mine)
+        self._reserved.append(mine := (name, volumes))
         try:
-            yield [volume for _, having in others for volume in having]
+            yield
         finally:
             self._reserved.remove(mine)
 
@@ -97,8 +97,11 @@ async def create(server: Server, request: Request) -> dict[str, Any]:
         check_layer(server.configuration, layer)
         check_not_own(server.options.state, files_of(layer))
         volumes = _beneath(layer)
-        others = undo.enter_context(server.making.reserved(name and str(name), volumes))
-        await asyncio.to_thread(_check_free, server, [*others, *volumes])
+        others = server.making.beneath()
+        undo.enter_context(
+            server.making.reserved(name and str(name), volumes)
+        )  # before the check, which takes its time
+        await asyncio.to_thread(check_claims, [*server.settled.volumes.values(), *others, *volumes])
         stack = opening(text, layer)
         if name is not None:
             _check_name(server, str(name), stack)
@@ -240,12 +243,6 @@ def _made_by_worker(server: Server, layer: Layer, pools: set[str], job: Job, on_
 def _beneath(layer: Layer) -> list[Volume]:
     """What it is to be made of, as volumes that have it."""
     return [on_stack(Volume("what is to be made"), str(child.written)) for child in layer.children]
-
-
-def _check_free(server: Server, wanted: list[Volume]) -> None:
-    """That nobody has what layers are to be made of. Raises ControlError."""
-    making = {f"what is to be made {number}": volume for number, volume in enumerate(wanted)}
-    check_claims({**server.settled.volumes, **making})
 
 
 def _size(given: object) -> int | None:

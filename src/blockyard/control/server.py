@@ -398,6 +398,7 @@ class Server:
                 grow=grow,
                 served={backing.path for backing in self._found.backings.values()} | self._held_by_orphans(),
                 withheld=frozenset(self._withheld),
+                making=self.making.beneath(),
                 before=self.settled.volumes,
             )
 

@@ -45,13 +45,14 @@ def settle(
     grow: bool,
     served: Collection[Path] = (),
     withheld: Collection[str] = (),
+    making: Collection[Volume] = (),
     before: Mapping[str, Volume] | None = None,
 ) -> Found:
     """Check and make what `configuration` needs. `portals` has the groups with the ports that they really have.
 
     With `grow`, files grow to the sizes that they shall have. `served` has the canonical paths of what is open
-    already, `withheld` volumes of pools that are not exported now, `before` all volumes as they are served. Raises
-    VolumeError or StateError; then no file has been made or changed.
+    already, `withheld` volumes of pools that are not exported now, `making` what layers are just made of, `before` all
+    volumes as they are served. Raises VolumeError or StateError; then no file has been made or changed.
     """
     configuration = without_hosts(configuration)
     catalogs = read_catalogs(configuration.pools)
@@ -66,7 +67,7 @@ def settle(
             if volume.path:
                 backings[name] = _prepare(volume, served, from_file=from_file, grow=grow)
         _check_apart(configuration.volumes, backings)
-        check_claims(configuration.volumes)
+        check_claims([*configuration.volumes.values(), *making])
         settled = Settled(
             portal_groups=dict(portals),
             pools=configuration.pools,

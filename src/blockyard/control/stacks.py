@@ -6,7 +6,7 @@ What is where is only known when files are looked at; so that no two volumes hav
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,11 +115,11 @@ def identity_key(volume: Volume) -> str:
     return f"volume {volume.name}"
 
 
-def check_claims(volumes: Mapping[str, Volume]) -> None:
+def check_claims(volumes: Iterable[Volume]) -> None:
     """That no file, device or volume of a pool is in two volumes, whatever it is called. Raises VolumeError."""
     known: dict[tuple[int, int], str] = {}
     try:
-        check_apart(claim for volume in volumes.values() for claim in _identified(volume, known))
+        check_apart(claim for volume in volumes for claim in _identified(volume, known))
     except StackError as error:
         raise VolumeError(str(error)) from None
 
