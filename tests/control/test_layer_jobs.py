@@ -107,6 +107,9 @@ def test_jobs_of_layers(served: Api, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def _check_rest(served: Api, client: httpx.Client, job: str) -> None:
     """A rebuild that is stopped rests, the array stays degraded and says so, and it goes on when somebody says so."""
+    told = client.post("/commands/layer cancel", json={})
+    assert (told.status_code, told.json()["detail"]) == (400, "the request does not say which job")
+    assert client.get(job).json()["state"] == "running", "it has no number, and none was said"
     assert client.delete(job).json()["state"] == "paused"
     told = client.get("/volumes/mirror").json()
     assert told["health"] == "degraded"

@@ -109,7 +109,10 @@ def _by_themselves(worker: int, stacks: dict[str, Any]) -> Iterator[Job]:
 
 async def _job(server: Server, request: Request) -> Job:
     """One of them, by its name; by its number where only one has that. Raises UsageError."""
-    asked, worker = str(request.get("job")), request.get("worker")
+    given, worker = request.get("job"), request.get("worker")
+    if not isinstance(given, (str, int)):
+        raise UsageError("the request does not say which job")
+    asked = str(given)
     name = asked if worker is None or "." in asked else f"{worker}.{asked}"
     there = jobs_of(server, await looked(server))
     having = [job for job in there if job["name"] == name or (worker is None and str(job["number"]) == asked)]

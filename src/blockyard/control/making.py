@@ -87,6 +87,8 @@ async def create(server: Server, request: Request) -> dict[str, Any]:
     if there is one. With `declare`, the layer is declared under that when it is there. After `wait` seconds it is a job."""
     size, name = _size(request.get("size")), request.get("name") if request.get("declare") else None
     wait = _seconds(request.get("wait"))
+    if not isinstance(name, str | None):
+        raise UsageError("a name is text")
     if name is not None and server.managed is None:
         raise ControlError(server.elsewhere())
     if name in server.configuration.layers:
@@ -98,15 +100,13 @@ async def create(server: Server, request: Request) -> dict[str, Any]:
         check_not_own(server.options.state, files_of(layer))
         volumes = _beneath(layer)
         others = server.making.beneath()
-        undo.enter_context(
-            server.making.reserved(name and str(name), volumes)
-        )  # before the check, which takes its time
+        undo.enter_context(server.making.reserved(name, volumes))  # before the check, which takes its time
         await asyncio.to_thread(check_claims, [*server.settled.volumes.values(), *others, *volumes])
         stack = opening(text, layer)
         if name is not None:
-            _check_name(server, str(name), stack)
+            _check_name(server, name, stack)
         undo.enter_context(missing_files(files_of(layer), size))
-        job = _begin(server, layer, stack, name and str(name), str(request.get("who", "layer create")), undo.pop_all())
+        job = _begin(server, layer, stack, name, str(request.get("who", "layer create")), undo.pop_all())
     if not await _over(job, wait):
         return {"job": job.number, "name": f"{CONTROL}.{job.number}", "stack": str(stack)}
     if job.error is not None:
