@@ -167,6 +167,8 @@ def test_cartridges_are_labelled_and_thrown_away(target: TargetFactory, tape: Ta
         (("D9L8", "--count", "2"), "2 barcodes cannot be counted from D9L8 on: its number has 1 digits"),
         (("DL8", "--count", "2"), "its number has 0 digits"),
         (("D01L8", "--count", "3"), "vault has room for 2 cartridges, not for 3"),
+        (("d/../01L8", "--count", "2"), "'d/../01L8' is no barcode"),
+        (("D" * 1000 + "01L8", "--count", "2"), "is no barcode"),
         (("D1L8", "--count", "0"), "10000 cartridges can be made at a time, not 0"),
         (("D1L8", "--count", "2", "--worm"), "LTO-8 WORM has barcodes with LY"),
     ):

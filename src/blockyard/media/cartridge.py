@@ -32,7 +32,7 @@ from blockyard.scsi.durable import Durable
 
 _KIND = "description"
 _OWNER = "cartridge"
-BARCODE = re.compile(r"[A-Z0-9]{1,32}\Z")
+_BARCODE = re.compile(r"[A-Z0-9]{1,32}\Z")
 CLEANING = "CLN"  # how barcodes of cleaning cartridges begin
 CLEANINGS = 50  # that one of these does, as those for LTO drives
 
@@ -145,11 +145,19 @@ def create(parent: Path, barcode: str, generation: Generation, *, capacity: int 
     return describe(parent / barcode)
 
 
+def check_characters(barcode: str) -> None:
+    """Raise ValueError for what can be no barcode, nor the name of a directory."""
+    if not _BARCODE.match(barcode):
+        raise ValueError(f"{barcode[:100]!r} is no barcode: it has 1 to 32 capital letters and digits")
+
+
 @contextlib.contextmanager
 def draft(parent: Path, barcode: str, generation: Generation, *, capacity: int, worm: bool) -> Iterator[Path]:
     """Likewise, and it is there under its name only when what is done with the directory here has succeeded."""
-    if not BARCODE.match(barcode):
-        raise OSError(errno.EINVAL, f"{barcode!r} is no barcode: it has 1 to 32 capital letters and digits")
+    try:
+        check_characters(barcode)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from None
     final = parent / barcode
     if final.exists():
         raise OSError(errno.EEXIST, "There is a cartridge with this barcode", str(final))

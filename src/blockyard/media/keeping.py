@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from blockyard.block.file import sync_directory
-from blockyard.media.cartridge import BARCODE, CLEANING, Description, describe, save
+from blockyard.media.cartridge import CLEANING, Description, check_characters, describe, save
 from blockyard.media.generations import check_barcode
 
 log = logging.getLogger(__name__)
@@ -22,8 +22,7 @@ _GONE = ".gone"
 
 def check_label(description: Description, barcode: str) -> None:
     """Raise ValueError where a cartridge cannot have this barcode: it would say of it what it is not."""
-    if not BARCODE.match(barcode):
-        raise ValueError(f"{barcode!r} is no barcode: it has 1 to 32 capital letters and digits")
+    check_characters(barcode)
     if barcode.startswith(CLEANING) != description.cleaning:
         raise ValueError(
             f"barcodes that begin with {CLEANING} are for cleaning cartridges alone, and these have no others: "

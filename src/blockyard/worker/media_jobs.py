@@ -10,6 +10,7 @@ from pathlib import Path
 
 from blockyard.block.size import format_size, parse_size
 from blockyard.media import image as tape_image
+from blockyard.media.cartridge import check_characters
 from blockyard.media.elements import Kind, element
 from blockyard.media.generations import by_barcode, series
 from blockyard.media.library import Library
@@ -152,6 +153,7 @@ def create_cartridges(library: Library, jobs: Jobs, request: Message) -> Job:
     first, count = text_in(request, "barcode"), number_in(request, "count")
     if not 1 <= count <= _MOST:
         raise ValueError(f"{_MOST} cartridges can be made at a time, not {count}")
+    check_characters(first)
     barcodes, new = series(first, count), wanted(library, request, first)
     there = set(library.barcodes()).intersection(barcodes)
     if there:
