@@ -464,6 +464,23 @@ def test_where_keys_come_from(tmp_path: Path) -> None:
             source.passphrase(Opening())
 
 
+@pytest.mark.parametrize("step", [0, 1])
+def test_what_is_stopped_leaves_what_was_there(step: int) -> None:
+    """Zeros where it looked for something, and data behind that, as when a partition table was wiped."""
+    disk = MemoryDevice(DATA_AT + 8192)
+    disk.pwritev([b"kept"], 2 * MIB)
+
+    def stop(done: int, total: int) -> None:
+        if done == step:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        create_cipher([disk], formatting(), SECRETS, stop)
+    there = bytearray(disk.size)
+    disk.preadv([memoryview(there)], 0)
+    assert there == bytes(2 * MIB) + b"kept" + bytes(disk.size - 2 * MIB - 4)
+
+
 def test_what_is_refused() -> None:
     disk = MemoryDevice(DATA_AT + 8192)
     with pytest.raises(LuksError, match="has no LUKS header"):

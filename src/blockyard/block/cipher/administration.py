@@ -207,7 +207,8 @@ def create_cipher(
         header.write()
     except BaseException:
         with contextlib.suppress(OSError):
-            below.write_zeroes(0, DATA_AT)  # nothing is found there, by whoever tries again
+            # Nothing is found there, by whoever tries again; what was behind the zeros that were looked at is as it was.
+            below.write_zeroes(0, DATA_AT if options.force else _LOOK)
         raise
     weak = " (a passphrase that people can remember wants argon2id)" if options.kdf == PBKDF2 else ""
     return f"LUKS2 {header.uuid} with {options.kdf}{weak}; who loses the key loses the data"
