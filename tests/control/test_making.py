@@ -173,7 +173,9 @@ def test_a_cache_on_a_volume_of_a_pool(api: ApiFactory, tmp_path: Path, capsys: 
         )
         with connect(_show(served, client, f"ssd-cache(mode=back, pool(fast/slow), {tmp_path}/ssd.img)")) as lun:
             lun.write(0, b"y" * 4096)
+            _check_that_nobody_takes_it_away(client, "slow", "made")
             assert lun.read(0, 8) == b"y" * 4096
+        _check_that_nobody_takes_it_away(client, "slow", "made")
         assert main([*road, "layer", "replay", "x", "y"]) == 2
         assert "done on this machine" in capsys.readouterr().err
         for where in (f"/targets/{IQN}", "/volumes/made"):
@@ -235,10 +237,27 @@ def _check_that_a_worker_stops(client: httpx.Client) -> None:
     assert [f"/jobs/{job}" for job in running] == [where]
     other = {"kind": "luks", "on": ["pool(fast/large)"], "passphrase": "x", "options": {"force": True}}
     assert "is used twice" in client.post("/layers", json=other).json()["detail"]
+    _check_that_nobody_takes_it_away(client, "large", "create of compressed(")
     volume = client.put("/volumes/hasty", json={"stack": "pool(fast/large)"})
     assert (volume.status_code, "is used twice" in volume.json()["detail"]) == (409, True), volume.text
     assert client.delete(where).status_code == 202
     wait_for(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
+
+
+def _check_that_nobody_takes_it_away(client: httpx.Client, name: str, beneath: str) -> None:
+    """A volume of a pool that something stands on is not deleted, rolled back, or made smaller."""
+    where, anyhow = f"/pools/fast/volumes/{name}", {"If-Match": "*"}
+    size = client.get(where).json()["size"]
+    assert client.post(f"{where}/snapshots", json={"name": "now"}).is_success
+    for answer in (
+        client.delete(f"{where}?snapshots=true", headers=anyhow),
+        client.post(f"{where}/snapshots/now/rollback", json={}),
+        client.patch(where, json={"size": size // 2}, headers=anyhow),
+    ):
+        assert answer.status_code in (400, 409), answer.text
+        assert beneath in answer.json()["detail"]
+    assert client.get(where).json()["size"] == size
+    assert client.delete(f"{where}/snapshots/now", headers=anyhow).is_success
 
 
 def _begun(client: httpx.Client, answer: httpx.Response) -> str:

@@ -97,20 +97,20 @@ async def pools(server: Server, request: Request) -> dict[str, Any]:
 async def _delete_volume(server: Server, pool: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Delete a volume: first it is no target any more, if it is exported."""
     source = f"{pool}/{arguments.get('volume')}"
-    for volume in server.configuration.volumes.values():
-        if (volume.pool, volume.in_pool) == (pool, arguments.get("volume")):
-            _check_not_configured(server, volume.source)
+    _check_not_configured(server, source, with_snapshots=True)
     await server.supervisor.ask_pool(pool, {**arguments, "request": "check deletable"})
     async with server.withheld(source):
         return await server.supervisor.ask_pool(pool, arguments)
 
 
-def _check_not_configured(server: Server, source: str) -> None:
+def _check_not_configured(server: Server, source: str, *, with_snapshots: bool = False) -> None:
+    """Neither as a volume nor beneath one. Raises UsageError."""
     for name, volume in server.settled.volumes.items():
-        named = name in server.configuration.volumes
-        if named and any(claim.what == f"pool:{source}" for claim in volume.claims):
-            at = join("volumes", key(name))
-            raise UsageError(f"{source} stands in the configuration, as {at}: take it out there and reload first")
+        for claim in volume.claims if name in server.configuration.volumes else ():
+            kind, _, what = claim.what.partition(":")
+            if kind == "pool" and (what == source or (with_snapshots and what.startswith(f"{source}@"))):
+                at = join("volumes", key(name))
+                raise UsageError(f"{what} stands in the configuration, as {at}: take it out there and reload first")
 
 
 async def _look(server: Server, request: Request) -> dict[str, Any]:

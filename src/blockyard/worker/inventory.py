@@ -290,14 +290,29 @@ class Inventory:
         found = {nexus.it.initiator for unit in self.units_of(source) for nexus in unit.nexuses}
         return sorted({initiator.partition(",i,")[0] for initiator in found})
 
+    def standing_on(self, source: str) -> list[str]:
+        """What has something of a volume or snapshot of a pool beneath it: stacks, and what a job is making."""
+        what = f"pool:{source}"
+        stacks = [name for name in self.stacks if any(claim.what == what for claim in self._volumes[name].claims)]
+        return stacks + [
+            f"{job.kind} of {job.subject}" for job in self.jobs if job.state == "running" and what in job.claims
+        ]
+
+    def check_free(self, source: str) -> None:
+        """Raise ValueError where initiators use it, or something stands on it."""
+        using = self.initiators(source)
+        if using:
+            raise ValueError(f"{source} is in use by {', '.join(using)}: have them log out first")
+        standing = self.standing_on(source)
+        if standing:
+            raise ValueError(f"{source} is beneath {', '.join(standing)}: that has to go first")
+
     def replace_beneath(self, source: str, work: Callable[[], None], then: Callable[[object], Answer]) -> Answer:
         """Have `work` put something else in the place of what a logical unit shows, while nobody can reach that.
 
         Raises ValueError when somebody uses it. Not while the configuration changes.
         """
-        using = self.initiators(source)
-        if using:
-            raise ValueError(f"{source} is in use by {', '.join(using)}: have them log out first")
+        self.check_free(source)
         gone = {name: self._volumes[name] for name in self.units if self._volumes[name].source == source}
         for name in gone:
             unit = self.units.pop(name)

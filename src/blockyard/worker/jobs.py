@@ -37,6 +37,7 @@ class Job:
         self.state = "running"
         self.result = ""
         self.details: Any = None  # the result, for programs
+        self.claims: frozenset[str] = frozenset()  # what it works on, as layers claim it (block/building.py, Claim)
         self.error: Exception | None = None  # why it has failed
         self.began = time.time()
         self.ended: float | None = None

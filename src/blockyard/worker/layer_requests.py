@@ -9,6 +9,7 @@ from typing import Any, get_origin, get_type_hints
 
 from blockyard.block.actions import Action, unwatched
 from blockyard.block.building import (
+    Layer,
     build,
     creation,
     found,
@@ -126,6 +127,7 @@ def make_layer(inventory: Inventory, request: Message) -> Answer:
         return make(layer, opening, job)
 
     job = inventory.jobs.start("create", str(layer.written), work)
+    job.claims = _claimed(layer)
     return {"job": job.number, "began": job.began}
 
 
@@ -169,9 +171,16 @@ def move(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
             return moving.copy(job)
 
         inventory.opener.replace(unit, put, done)
-        return {"job": inventory.jobs.start("move", volume, work).number}
+        job = inventory.jobs.start("move", volume, work)
+        job.claims = _claimed(wanted)
+        return {"job": job.number}
 
-    return Later(lambda: build(understood(text, {}), opening), begin)
+    wanted = understood(text, {})
+    return Later(lambda: build(wanted, opening), begin)
+
+
+def _claimed(layer: Layer) -> frozenset[str]:
+    return frozenset(claim.what for claim in layer.claims())
 
 
 def moved(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:

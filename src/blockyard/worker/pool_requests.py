@@ -191,9 +191,7 @@ def check_deletable(inventory: Inventory, pool: OpenPool, request: Message) -> A
     """Whether nothing but an export stands against deleting a volume."""
     name = text_in(request, "volume")
     find(pool, name)
-    using = inventory.initiators(f"{pool.name}/{name}")
-    if using:
-        raise ValueError(f"{pool.name}/{name} is in use by {', '.join(using)}: have them log out first")
+    inventory.check_free(f"{pool.name}/{name}")
     count = len(pool.pool.snapshots(name))
     if count and not request.get("snapshots"):
         have = "a snapshot" if count == 1 else f"{count} snapshots"
@@ -297,6 +295,7 @@ POOL_REQUESTS: Mapping[str, Callable[[Inventory, OpenPool, Message], Answer]] = 
 def _check_not_shown(inventory: Inventory, source: str) -> None:
     if inventory.units_of(source):
         raise ValueError(f"{source} is a LUN of a target: take it out of the configuration and reload first")
+    inventory.check_free(source)
 
 
 def _check_size(size: int) -> None:
