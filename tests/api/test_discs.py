@@ -116,6 +116,10 @@ def test_copies_of_cartridges_are_jobs(api: ApiFactory, tmp_path: Path) -> None:
         answer = client.post("/libraries/vault/move", json={"source": "A00001L8", "destination": "drive-1"})
         assert answer.is_success
         assert "is in drive-1" in problem(client.post(f"{where}/export-image", json={"file": "/x.tap"}))
+        asked = {"file": str(served.state / "secrets.key"), "barcode": "A00002L8"}
+        assert "is the server's own" in problem(client.post("/libraries/vault/import-image", json=asked))
+        asked = {"file": str(served.state / "state.db-journal")}
+        assert "is the server's own" in problem(client.post(f"{where}/export-image", json=asked))
         assert "L5 to L9" in problem(
             client.post("/libraries/vault/import-image", json={"file": str(image), "barcode": "B"})
         )

@@ -324,8 +324,14 @@ def test_a_job_of_a_worker_that_is_new_is_not_taken_for_one_of_the_worker_before
 
 
 def test_what_an_action_takes_in_is_looked_at_behind_what_is_no_stack_too() -> None:
-    server: Any = SimpleNamespace(configuration=Configuration(api=Settings("", paths=("/srv",))))
+    server: Any = SimpleNamespace(
+        configuration=Configuration(api=Settings("", paths=("/srv",))),
+        options=SimpleNamespace(state=Path("/srv/state")),
+    )
     for devices in (["concat(", "/dev/sda"], "[/srv/a, /dev/sda]", "/dev/sda", ["concat(", "concat(/dev/sda)"]):
         with pytest.raises(UsageError, match="may not be used here"):
             making.check_devices(server, {"devices": devices})
+    for device in ("/srv/state/state.db", "concat(/srv/state/state.db)"):
+        with pytest.raises(ControlError, match="is the server's own"):
+            making.check_devices(server, {"device": device})
     making.check_devices(server, {"devices": ["concat(", "/srv/a"], "by": "[/srv/b"})

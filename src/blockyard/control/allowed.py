@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blockyard.block.building import Layer
 from blockyard.block.records import RecordError, join, key
 from blockyard.control.errors import UsageError, VolumeError
 from blockyard.control.stacks import expanded
 from blockyard.worker.configuration import Configuration
+
+if TYPE_CHECKING:
+    from blockyard.control.server import Server
 
 # In the state directory; the databases with what SQLite has beside them
 _OWN = ("state.db", "history.db", "secrets.key", "api.key", "api.crt", "api.sock", "control.lock", "control.sock")
@@ -45,18 +49,19 @@ def _places(configuration: Configuration) -> Iterator[tuple[str, str]]:
             yield join("drives", key(name)), path
 
 
-def check_paths(configuration: Configuration, paths: Iterable[str]) -> None:
-    """Raises UsageError for one that may not be used."""
+def check_paths(server: Server, paths: Iterable[str]) -> None:
+    """That what somebody names to be read or written may be. Raises UsageError, VolumeError for what is the server's own."""
     for path in paths:
         if not path or "\0" in path:
             raise UsageError("a path has one character at least, and no NUL")
-        if not is_allowed(configuration, path):
-            raise UsageError(_refusal(configuration, path))
+        if not is_allowed(server.configuration, path):
+            raise UsageError(_refusal(server.configuration, path))
+        check_not_own(server.options.state, [path])
 
 
-def check_layer(configuration: Configuration, layer: Layer) -> None:
-    """That a stack stands only on what it may. Raises UsageError."""
-    check_paths(configuration, files_of(layer))
+def check_layer(server: Server, layer: Layer) -> None:
+    """That a stack stands only on what it may. Raises UsageError, VolumeError."""
+    check_paths(server, files_of(layer))
 
 
 def files_of(layer: Layer) -> list[str]:

@@ -169,7 +169,7 @@ async def move(server: Server, request: Request) -> dict[str, Any]:
         wanted = understood(text, server.configuration.declared)
     except StackError as error:
         raise UsageError(str(error)) from None
-    check_layer(server.configuration, wanted)
+    check_layer(server, wanted)
     stack = str(wanted.written)
     settled = server.settled.volumes
     moved = on_stack(settled[volume], stack)

@@ -26,7 +26,7 @@ from blockyard.block.layers import Opening
 from blockyard.block.records import RecordError
 from blockyard.block.size import MAX_VOLUME, Size
 from blockyard.block.stack import Call, StackError, Word, listed, parse
-from blockyard.control.allowed import check_layer, check_not_own, check_paths, files_of
+from blockyard.control.allowed import check_layer, check_paths, files_of
 from blockyard.control.consistency import checked
 from blockyard.control.errors import ControlError, UsageError
 from blockyard.control.stacks import check_claims, on_stack
@@ -96,8 +96,7 @@ async def create(server: Server, request: Request) -> dict[str, Any]:
     with contextlib.ExitStack() as undo:
         text = undo.enter_context(_key(server, request))
         layer = _understood(server, text)
-        check_layer(server.configuration, layer)
-        check_not_own(server.options.state, files_of(layer))
+        check_layer(server, layer)
         volumes = _beneath(layer)
         others = server.making.beneath()
         undo.enter_context(server.making.reserved(name, volumes))  # before the check, which takes its time
@@ -334,7 +333,7 @@ def check_devices(server: Server, options: dict[str, Any]) -> None:
             texts = tuple(map(str, given)) if isinstance(given, list) else listed(str(given))
         for text in texts:
             if text.startswith("/"):
-                check_paths(server.configuration, [text])
+                check_paths(server, [text])
                 continue
             with contextlib.suppress(StackError):
-                check_layer(server.configuration, building.understood(text, server.configuration.declared))
+                check_layer(server, building.understood(text, server.configuration.declared))

@@ -23,7 +23,7 @@ async def optical(server: Server, request: Request) -> dict[str, Any]:
     if not isinstance(name, str) or not isinstance(wanted, str):
         raise UsageError("the request has no drive, or does not say what it wants of it")
     arguments = {key: request.get(key) for key in ("request", "image", "kind", "blank", "force", "size", "file", "to")}
-    check_paths(server.configuration, paths_in(arguments))
+    check_paths(server, paths_in(arguments))
     reply = await _ask(server, name, arguments)
     return await _when_ejected(server, name, arguments, request.get("wait")) if "asked" in reply else reply
 

@@ -62,7 +62,7 @@ async def pool(server: Server, request: Request) -> dict[str, Any]:
         key: value for key, value in request.items() if key not in ("command", "pool", "name", "number", "type")
     }
     if wanted in ("add member", "cdp copy"):
-        check_paths(server.configuration, [str(arguments.get("path"))])
+        check_paths(server, [str(arguments.get("path"))])
     if wanted in _PLAIN:
         return await server.supervisor.ask_pool(name, arguments)
     if wanted in _OF_VOLUMES:
@@ -139,14 +139,14 @@ async def pool_create(server: Server, request: Request) -> None:
         raise UsageError("members are a list of paths, from / on")
     if type(size) is not int or not 0 <= size <= MAX_VOLUME:
         raise UsageError("the size is a number of bytes")
-    check_paths(server.configuration, [str(directory), *members])
+    check_paths(server, [str(directory), *members])
     await asyncio.to_thread(create, directory, members, size, force=bool(request.get("force")))
 
 
 async def pool_destroy(server: Server, request: Request) -> list[str]:
     """Do away with a pool that is not served; the paths of members that are elsewhere, and free now."""
     directory = _directory(request)
-    check_paths(server.configuration, [str(directory)])
+    check_paths(server, [str(directory)])
     return await asyncio.to_thread(destroy, directory)
 
 

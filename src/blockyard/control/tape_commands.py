@@ -23,7 +23,7 @@ async def tape(server: Server, request: Request) -> dict[str, Any]:
         key: value for key, value in request.items() if key not in ("command", "library", "name", "number", "type")
     }
     if request.get("file") is not None:
-        check_paths(server.configuration, [str(request["file"])])
+        check_paths(server, [str(request["file"])])
     reply = await server.supervisor.ask_library(name, arguments)
     _tell(server, name, request)
     return reply

@@ -120,7 +120,7 @@ async def create_pool(new: NewPool, here: Here, who: Who, response: Response) ->
     directory, members = FilePath(new.directory), [os.path.abspath(member) for member in new.members]
     pool = Configured(new.name, str(directory), export=new.export, target=new.target)
     _check_new(here, pool)
-    check_paths(here.server.configuration, [str(directory), *members])
+    check_paths(here.server, [str(directory), *members])
     if new.create:
         await asyncio.to_thread(make, directory, members, new.size, force=new.force)
         here.record(who, f"pool {new.name} made in {directory}", None, new.model_dump())
