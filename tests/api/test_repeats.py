@@ -151,6 +151,19 @@ def test_requests_come_again_in_any_pieces(shared: Api) -> None:
         assert contents == [{b"targets": targets, b"me": me, b"jobs": jobs}[path] for path in order]
 
 
+def test_what_is_the_content_of_another_request_is_not_answered(shared: Api) -> None:
+    """A request that has come before, byte for byte, and alone: but it is what another one brings (RFC 9112 §11.2)."""
+    fields = f"Host: localhost\r\nAuthorization: Bearer {shared.token(Role.OPERATOR)}\r\n".encode()
+    one = b"GET /api/v1/targets HTTP/1.1\r\n" + fields + b"\r\n"
+    last = b"GET /api/v1/jobs HTTP/1.1\r\n" + fields + b"Connection: close\r\n\r\n"
+    post = b"POST /api/v1/targets HTTP/1.1\r\n" + fields
+    whole = post + b"Content-Length: %d\r\n\r\n" % len(one)
+    chunked = post + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(one)
+    for pieces in ((one, one, whole, one, last), (one, one, chunked, one, b"\r\n0\r\n\r\n", last)):
+        told = _asked(shared, *pieces)
+        assert [part[:3] for part in told.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"405", b"200"]
+
+
 def test_what_changes_is_seen_at_once(api: ApiFactory) -> None:
     served = api()
     token = served.token(Role.VIEWER)
