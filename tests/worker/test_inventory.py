@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,9 +37,12 @@ def inventory(executor: ThreadExecutor, tmp_path: Path) -> Iterator[Inventory]:
     create_pool(tmp_path, ["member"])
     with Pool(tmp_path) as pool:
         pool.create_volume("vm", 1 << 20, 14)
+        pool.create_volume("db", 1 << 20, 14)
+        pool.snapshot(["db"], "monday", 0.0)
     inventory = Inventory(executor, WorkerAdmission(executor, lambda message: None))
     pools = {"fast": Configured("fast", str(tmp_path))}
-    inventory.begin(Settled(pools=pools, volumes={"vm": Volume("vm", pool="fast", uuid=UUID)}))
+    stack = Volume("old", stack="overlay(pool(fast/db@monday))", uuid=UUID.replace("a", "b"))
+    inventory.begin(Settled(pools=pools, volumes={"vm": Volume("vm", pool="fast", uuid=UUID), "old": stack}))
     with contextlib.closing(inventory):
         yield inventory
 
@@ -51,7 +55,7 @@ def test_what_was_shown_is_shown_again_when_it_could_not_be_replaced(
     told: list[Message] = []
 
     def work() -> None:
-        assert not inventory.units
+        assert "vm" not in inventory.units
         raise error
 
     answer(executor, lambda: inventory.replace_beneath("fast/vm", work, nothing_more), told.append)
@@ -60,4 +64,23 @@ def test_what_was_shown_is_shown_again_when_it_could_not_be_replaced(
         executor.complete()
     assert "error" in told[0]
     assert inventory.units["vm"] is not before
-    assert inventory.shown() == {"fast/vm"}
+    assert {each for each in inventory.shown() if each.startswith("fast/")} == {"fast/vm", "fast/db@monday"}
+
+
+def test_what_stands_on_a_volume_or_snapshot(inventory: Inventory) -> None:
+    """It is neither taken away nor, as a schedule's, let expire: stacks, and what a job works on."""
+    inventory.check_free("fast/db")
+    with pytest.raises(ValueError, match="fast/db@monday is beneath old: that has to go first"):
+        inventory.check_free("fast/db@monday")
+    over = threading.Event()
+    job = inventory.jobs.start("create", "a cache", lambda job: str(over.wait()))
+    job.claims = frozenset({"pool:fast/db", "file:/srv/ssd.img"})
+    try:
+        with pytest.raises(ValueError, match="fast/db is beneath create of a cache"):
+            inventory.check_free("fast/db")
+        assert {"fast/db", "fast/db@monday"} <= inventory.shown()
+    finally:
+        over.set()
+    job.wait()
+    inventory.check_free("fast/db")
+    assert "fast/db" not in inventory.shown()

@@ -278,8 +278,10 @@ class Inventory:
         return self._settled.schedules
 
     def shown(self) -> set[str]:
-        """All that a logical unit shows (see Volume.source)."""
-        return {volume.source for volume in self._volumes.values()}
+        """All that a logical unit shows (see Volume.source), and what is beneath one, or is worked on by a job of layers."""
+        beneath = [claim.what for volume in self._volumes.values() for claim in volume.claims]
+        beneath += [what for job in self.jobs if job.state == "running" for what in job.claims]
+        return {volume.source for volume in self._volumes.values()} | {what.partition(":")[2] for what in beneath}
 
     def units_of(self, source: str) -> list[LogicalUnit]:
         """Those that show a file, a volume or a snapshot (see Volume.source): one at most."""
