@@ -20,6 +20,7 @@ from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import answer, nothing_more
+from blockyard.worker.layer_requests import move
 
 UUID = "00000000-0000-0000-0000-00000000000a"
 
@@ -84,3 +85,16 @@ def test_what_stands_on_a_volume_or_snapshot(inventory: Inventory) -> None:
     job.wait()
     inventory.check_free("fast/db")
     assert "fast/db" not in inventory.shown()
+
+
+def test_what_a_volume_moves_to_is_kept_until_it_is_there(inventory: Inventory, executor: ThreadExecutor) -> None:
+    told: list[Message] = []
+    wanted = {"volume": "vm", "stack": "pool(fast/db)"}
+    answer(executor, lambda: move(inventory, inventory.units["vm"], wanted), told.append)
+    while not told or inventory.jobs.find(told[0]["job"]).state == "running":
+        select.select([executor.eventfd], [], [], 0.01)
+        executor.complete()
+    assert inventory.jobs.find(told[0]["job"]).state == "done", inventory.jobs.find(told[0]["job"]).result
+    with pytest.raises(ValueError, match="fast/db is beneath vm"):
+        inventory.check_free("fast/db")
+    assert "fast/db" in inventory.shown()

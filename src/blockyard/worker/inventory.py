@@ -31,6 +31,7 @@ from blockyard.scsi.target import Target as SCSITarget
 from blockyard.scsi.tokens import TokenStore
 from blockyard.scsi.unit import LogicalUnit
 from blockyard.worker.admission import WorkerAdmission
+from blockyard.worker.beneath import beneath
 from blockyard.worker.configuration import Schedule, Settled, Volume
 from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.drives import Drives
@@ -279,9 +280,8 @@ class Inventory:
 
     def shown(self) -> set[str]:
         """All that a logical unit shows (see Volume.source), and what is beneath one, or is worked on by a job of layers."""
-        beneath = [claim.what for volume in self._volumes.values() for claim in volume.claims]
-        beneath += [what for job in self.jobs if job.state == "running" for what in job.claims]
-        return {volume.source for volume in self._volumes.values()} | {what.partition(":")[2] for what in beneath}
+        layers = {what.partition(":")[2] for _, what in beneath(self.units, self._volumes, self.jobs)}
+        return layers.union(volume.source for volume in self._volumes.values())
 
     def units_of(self, source: str) -> list[LogicalUnit]:
         """Those that show a file, a volume or a snapshot (see Volume.source): one at most."""
@@ -294,11 +294,11 @@ class Inventory:
 
     def standing_on(self, source: str) -> list[str]:
         """What has something of a volume or snapshot of a pool beneath it: stacks, and what a job is making."""
-        what = f"pool:{source}"
-        stacks = [name for name in self.stacks if any(claim.what == what for claim in self._volumes[name].claims)]
-        return stacks + [
-            f"{job.kind} of {job.subject}" for job in self.jobs if job.state == "running" and what in job.claims
-        ]
+        return list(
+            dict.fromkeys(
+                who for who, what in beneath(self.units, self._volumes, self.jobs) if what == f"pool:{source}"
+            )
+        )
 
     def check_free(self, source: str) -> None:
         """Raise ValueError where initiators use it, or something stands on it."""
