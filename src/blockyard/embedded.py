@@ -182,10 +182,10 @@ class Target:
         )
 
     def find(self, name: str, portal: str) -> Found | Moved | LoginStatus:
-        return self._inventory.find(name, portal)
+        return self._inventory.targets.find(name, portal)
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
-        return self._inventory.send_targets(name, portal)
+        return self._inventory.targets.send_targets(name, portal)
 
     # ---- making it
 
@@ -237,7 +237,7 @@ class Target:
             self._loop.add(sock, self, self.portal, portal_of(peer).written)
 
     def _tick(self, now: float) -> None:
-        for node in list(self._inventory.nodes.values()):
+        for node in list(self._inventory.targets.nodes.values()):
             node.tick(now)
         self._inventory.tokens.expire()
 
@@ -247,7 +247,7 @@ class Target:
         self._loop.running = False
 
     def _sessions(self) -> Collection[Any]:
-        return [session for node in self._inventory.nodes.values() for session in node.sessions.values()]
+        return [session for node in self._inventory.targets.nodes.values() for session in node.sessions.values()]
 
     def _unit(self, lun: int) -> LogicalUnit:
         name = self._luns.get(lun, "")

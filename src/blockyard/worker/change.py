@@ -83,13 +83,13 @@ class Change:
         if not late and (self._sessions or any(map(self._busy, self._units))):
             return
         for unit in self._units:
-            for session in self._inventory.commands_on(unit):
+            for session in self._inventory.targets.commands_on(unit):
                 session.close()
         self._closing = True
         self._loop.executor.submit(self._flush, self._end)
 
     def _busy(self, unit: PrimaryUnit) -> bool:
-        return bool(self._inventory.commands_on(unit)) or (unit.tasks is not None and len(unit.tasks) > 0)
+        return bool(self._inventory.targets.commands_on(unit)) or (unit.tasks is not None and len(unit.tasks) > 0)
 
     def _flush(self) -> str:
         """In a thread, so that closing does not hold up the loop."""

@@ -17,23 +17,14 @@ from typing import NamedTuple
 from blockyard.block.file import FileDevice
 from blockyard.block.formats import RAW
 from blockyard.block.layers import Opening
-from blockyard.iscsi.directory import Directory, portal_from
-from blockyard.iscsi.login import Found, Moved
-from blockyard.iscsi.node import TargetNode
-from blockyard.iscsi.pdu import LoginStatus
 from blockyard.iscsi.session import Session
-from blockyard.iscsi.travel import TravelNode
-from blockyard.scsi.durable import Durable
-from blockyard.scsi.nexus import target_port
 from blockyard.scsi.primary import PrimaryUnit
 from blockyard.scsi.sense import Asc
-from blockyard.scsi.target import Target as SCSITarget
 from blockyard.scsi.tokens import TokenStore
 from blockyard.scsi.unit import LogicalUnit
 from blockyard.worker.admission import WorkerAdmission
 from blockyard.worker.beneath import beneath
 from blockyard.worker.configuration import Schedule, Settled, Volume
-from blockyard.worker.configuration import Target as TargetConfiguration
 from blockyard.worker.drives import Drives
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.jobs import Jobs
@@ -41,7 +32,8 @@ from blockyard.worker.later import Answer, Later
 from blockyard.worker.libraries import Libraries
 from blockyard.worker.opening import Done, Opener, Ready, alike, can_be_put, close_ready, current
 from blockyard.worker.pools import OpenPool
-from blockyard.worker.travel import MomentLunMap, Source, Travels
+from blockyard.worker.targets import Targets
+from blockyard.worker.travel import Source, Travels
 from blockyard.worker.watch import Notify
 
 log = logging.getLogger(__name__)
@@ -55,13 +47,12 @@ class Leaving(NamedTuple):
 
 
 class Inventory:
-    """Logical units by the names of their volumes: one each, wherever it is a LUN; and target nodes."""
+    """Logical units by the names of their volumes: one each, wherever it is a LUN; and the targets that lead to them."""
 
     def __init__(
         self, executor: ThreadExecutor, admission: WorkerAdmission, notify: Notify = lambda severity, what, text: None
     ) -> None:
         self.units: dict[str, LogicalUnit] = {}
-        self.nodes: dict[str, TargetNode] = {}
         self.opener = Opener(executor, notify)
         self._executor = executor
         self._notify = notify
@@ -71,38 +62,17 @@ class Inventory:
         self._volumes: dict[str, Volume] = {}  # as they are open
         self._settled = Settled()
         self._looking = False  # for what could not be opened
-        self._directory = Directory((), {})
         self.libraries = Libraries(executor)
         self.drives = Drives(executor)
         self.jobs = Jobs("blockyard layer jobs")  # of layers
-        self.media_jobs: dict[
-            str, Jobs
-        ] = {}  # of optical drives and tape libraries: by "drive:NAME" and "library:NAME"
-        self._travels = Travels(executor, self._source)
+        # Of optical drives and tape libraries: by "drive:NAME" and "library:NAME".
+        self.media_jobs: dict[str, Jobs] = {}
+        self.targets = Targets(admission, Travels(executor, self._source))
 
     @property
     def tokens(self) -> TokenStore:
         """What units have given out for copies."""
         return self.opener.tokens
-
-    # ---- what logins ask
-
-    def find(self, name: str, portal: str) -> Found | Moved | LoginStatus:
-        """The target of that name for a login that has come in on `portal`."""
-        found = self._directory.find(name, portal_from(portal))
-        if isinstance(found, Found):
-            target = self._settled.targets[found.target.name]
-            return Found(self._node(name, target), found.portal_group, target.preferences)
-        return found
-
-    def _node(self, name: str, target: TargetConfiguration) -> TargetNode:
-        """The node of that name: a target, or with a moment added what that was then."""
-        if name == target.name or name in self.nodes:
-            return self.nodes[name]
-        base = self.nodes[target.name]
-        ports = [target_port(name, tag, base.relative_ports.get(tag)) for tag in target.portal_groups]
-        scsi = SCSITarget(name, {}, ports, port_groups=target.target_port_groups)
-        return TravelNode(name, base, scsi, self.nodes, self._travels)
 
     def _source(self, unit: PrimaryUnit) -> Source | None:
         """Where the data of a logical unit is, if it is a volume of a pool."""
@@ -110,9 +80,6 @@ class Inventory:
         if volume is None or volume.snapshot or volume.pool not in self.pools:
             return None
         return Source(self.pools[volume.pool].pool, volume.in_pool)
-
-    def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
-        return self._directory.send_targets(name, portal_from(portal))
 
     # ---- changes
 
@@ -192,11 +159,6 @@ class Inventory:
             self._volumes[name] = volume
         if missing or brought:
             self._arrange()
-
-    def commands_on(self, unit: PrimaryUnit) -> list[Session]:
-        """The sessions that have commands in progress on a unit, whether it leads anywhere or not."""
-        nodes = iter(self.nodes.values())
-        return list(next(nodes).commands_on([unit])) if self.nodes else []
 
     def let_go(self, units: Iterable[PrimaryUnit]) -> None:
         """Close logical units; one that cannot be closed cleanly is logged."""
@@ -418,60 +380,14 @@ class Inventory:
         unit.capacity_changed()
         self._volumes[volume.name] = volume
 
-    # ---- targets
-
     def _arrange(self) -> list[Session]:
-        """Targets, their LUNs, ports and rules as the configuration has them; the sessions that have to go."""
-        self._directory = self._settled.directory()
-        leaving: list[Session] = []
-        named: Mapping[str, PrimaryUnit] = {**self.units, **self.drives.units()}
-        for name, node in list(self.nodes.items()):
-            if isinstance(node, TravelNode) and node.base.name in self._settled.targets:
-                leaving += self._stranded(node)
-            elif name not in self._settled.targets:
-                leaving += self.nodes.pop(name).sessions.values()
-                self._admission.forget(name)
-        for name, target in self._settled.targets.items():
-            node = self._arrange_one(target, named)
-            leaving += [session for session in node.sessions.values() if not self._reached(name, session)]
-        return leaving
-
-    def _stranded(self, node: TravelNode) -> list[Session]:
-        """The sessions that cannot go on to see what was: their portals lead elsewhere, or a pool has to go."""
-        closing = {pool.pool for pool in self._closing}
-        return [
-            session
-            for session in node.sessions.values()
-            if not self._reached(node.base.name, session)
-            or (isinstance(session.luns, MomentLunMap) and any(source.pool in closing for source in session.luns.times))
-        ]
-
-    def _arrange_one(self, target: TargetConfiguration, named: Mapping[str, PrimaryUnit]) -> TargetNode:
-        name = target.name
-        units: dict[int, PrimaryUnit] = self.libraries.luns(target.library)
-        units |= {lun: named[volume] for lun, volume in target.luns.items() if volume in named}
-        relative = self._settled.relative_ports.get(name, {})
-        ports = [target_port(name, tag, relative.get(tag)) for tag in target.portal_groups]
-        node = self.nodes.get(name)
-        if node is None:
-            durable = Durable(_directory(self._settled), name)
-            scsi = SCSITarget(name, units, ports, durable, target.target_port_groups)
-            node = self.nodes[name] = TargetNode(name, scsi, relative, self.nodes)
-        else:
-            node.relative_ports = relative
-            node.scsi.ports.set_ports(ports, target.target_port_groups)
-            node.scsi.luns.change(units)
-        self._admission.guard(node, target.access, named)
-        for session in node.sessions.values():
-            session.luns_changed()
-        return node
-
-    def _reached(self, name: str, session: Session) -> bool:
-        """Whether all connections of a session have come by portals that still lead to where they have led."""
-        entry = self._directory.targets[name]
-        return session.portal_group in entry.portal_groups and all(
-            self._directory.group_of(portal_from(connection.portal)) == session.portal_group
-            for connection in session.connections.values()
+        """Targets lead to what there is now; the sessions that have to go."""
+        return self.targets.arrange(
+            self._settled,
+            {**self.units, **self.drives.units()},
+            self.libraries.luns,
+            keep=_directory(self._settled),
+            closing=[pool.pool for pool in self._closing],
         )
 
 

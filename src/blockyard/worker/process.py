@@ -96,10 +96,10 @@ class Worker:
         )
 
     def find(self, name: str, portal: str) -> Found | Moved | LoginStatus:
-        return self._inventory.find(name, portal)
+        return self._inventory.targets.find(name, portal)
 
     def send_targets(self, name: str | None, portal: str) -> list[tuple[str, str]]:
-        return self._inventory.send_targets(name, portal)
+        return self._inventory.targets.send_targets(name, portal)
 
     # ---- life
 
@@ -197,7 +197,7 @@ class Worker:
 
     def _tick(self, now: float) -> None:
         assert self._loop is not None
-        for node in list(self._inventory.nodes.values()):  # some are gone with their last session
+        for node in list(self._inventory.targets.nodes.values()):  # some are gone with their last session
             node.tick(now)
         self._tether.tick(now)
         self._inventory.tokens.expire()

@@ -46,7 +46,7 @@ def statistics(inventory: Inventory, request: Message) -> Message:
                 "right": str(session.permit.rule.right),
                 "connections": [_connection(cid, connection) for cid, connection in session.connections.items()],
             }
-            for node in inventory.nodes.values()
+            for node in inventory.targets.nodes.values()
             for session in node.sessions.values()
         ],
     }
@@ -72,7 +72,7 @@ def measurements(inventory: Inventory, request: Message) -> Answer:
 def drop_sessions(inventory: Inventory, request: Message) -> Message:
     """End the sessions of an initiator, with one target or with any, one of them or all (RFC 7143 §11.9.1, event 3)."""
     dropped = 0
-    for node in list(inventory.nodes.values()):
+    for node in list(inventory.targets.nodes.values()):
         for session in list(node.sessions.values()):
             if (
                 session.initiator == request["initiator"]
@@ -97,7 +97,7 @@ def port_groups(inventory: Inventory, request: Message) -> Message:
                 }
                 for tag, group in node.scsi.ports.groups.items()
             }
-            for node in inventory.nodes.values()
+            for node in inventory.targets.nodes.values()
         }
     }
 
@@ -107,7 +107,7 @@ def set_port_group(inventory: Inventory, request: Message) -> Message:
     state = request["state"]
     if state is not None and state not in STATES:
         raise ValueError(f"a state is one of {', '.join(STATES)}, not {state}")
-    ports = inventory.nodes[request["target"]].scsi.ports
+    ports = inventory.targets.nodes[request["target"]].scsi.ports
     ports.set(request["group"], None if state is None else STATES[state], preferred=request["preferred"])
     return {}
 
@@ -178,7 +178,7 @@ def activity(inventory: Inventory, request: Message) -> Message:
                     if nexus.traffic.any and isinstance(unit := nexus.unit, LogicalUnit)
                 },
             }
-            for node in inventory.nodes.values()
+            for node in inventory.targets.nodes.values()
             for session in node.sessions.values()
         ],
     }
