@@ -268,6 +268,9 @@ class Recovery:
         acknowledged = exchange.numbered and serial_less(exchange.cmd_sn, session.exp_cmd_sn)
         if exchange.done or not session.connections:
             return
+        if _reassigns(exchange):  # that is asked for anew, or the command has ended: they would become ever more
+            session.end(exchange, error=SessionLost("the connection is lost that a command was to go on"))
+            return
         exchange.touched = time.monotonic()
         if exchange.is_command and (acknowledged or not exchange.numbered):
             self._reassign(exchange)
@@ -365,3 +368,8 @@ class Recovery:
         exchange.restart()
         exchange.connection = None
         self.pending.append(exchange)
+
+
+def _reassigns(exchange: Exchange) -> bool:
+    request = exchange.request
+    return isinstance(request, TaskManagementRequest) and request.function == TaskFunction.TASK_REASSIGN
