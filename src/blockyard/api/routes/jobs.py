@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -13,9 +14,12 @@ from blockyard.api.context import Context
 from blockyard.api.problems import not_found
 from blockyard.api.security import Here, Routes, Who
 from blockyard.control.jobs import all_jobs, cancel, pause, resume
-from blockyard.control.roles import Role
+from blockyard.control.roles import Identity, Role
+from blockyard.control.server import Server
 
 routes = Routes("jobs")
+
+Tell = Callable[[Server, dict[str, Any]], Awaitable[None]]
 
 
 class Job(BaseModel):
@@ -66,28 +70,26 @@ async def cancel_job(job: str, here: Here, who: Who) -> Job:
 
     A rebuild or resync of an array is paused by that, and goes on by POST /jobs/{job}/resume. A reshape can only be paused.
     """
-    found = await _job(here, job)
-    await cancel(here.server, found)
-    here.record(who, f"job {job} cancelled: {found['kind']} of {found['subject']}", None, None)
-    return Job(**await _job(here, job))
+    return await _told(here, who, job, cancel, "cancelled")
 
 
 @routes.post("/jobs/{job}/pause", Role.OPERATOR)
 async def pause_job(job: str, here: Here, who: Who) -> Job:
     """Let a rebuild, reshape or resync of an array rest: it stays as it is, until it is resumed or opened again."""
-    found = await _job(here, job)
-    await pause(here.server, found)
-    here.record(who, f"job {job} paused: {found['kind']} of {found['subject']}", None, None)
-    return Job(**await _job(here, job))
+    return await _told(here, who, job, pause, "paused")
 
 
 @routes.post("/jobs/{job}/resume", Role.OPERATOR)
 async def resume_job(job: str, here: Here, who: Who) -> Job:
     """Let it go on."""
-    found = await _job(here, job)
-    await resume(here.server, found)
-    here.record(who, f"job {job} resumed: {found['kind']} of {found['subject']}", None, None)
-    return Job(**await _job(here, job))
+    return await _told(here, who, job, resume, "resumed")
+
+
+async def _told(here: Context, who: Identity, name: str, tell: Tell, told: str) -> Job:
+    found = await _job(here, name)
+    await tell(here.server, found)
+    here.record(who, f"job {name} {told}: {found['kind']} of {found['subject']}", None, None)
+    return Job(**await _job(here, name))
 
 
 async def _job(here: Context, name: str) -> dict[str, Any]:
