@@ -280,6 +280,22 @@ def test_many_writers_of_a_full_pool_share_what_becomes_free(pool: Pool) -> None
     assert pool.usage.free == 0
 
 
+def test_what_others_free_meanwhile_does_not_hide_that_there_is_space(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(pool, "a", 0, 4 * A_SLAB)
+    device, drain = VolumeDevice(pool, "a"), pool.reclaimer.drain
+    device.discard(0, CHUNK)
+
+    def drained() -> None:
+        drain()
+        device.discard(CHUNK, CHUNK)  # as much waits again as before
+
+    monkeypatch.setattr(pool.reclaimer, "drain", drained)
+    fill(pool, "b", 0, 1)
+    assert content(pool, "b", 0) == 1
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A pool whose metadata and sparse member of 1 GiB are on a file system of 48 MiB."""

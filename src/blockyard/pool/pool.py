@@ -358,11 +358,11 @@ class Pool(Engine):
             return False
         with self._making_room:
             while not (is_full and self.admits(tree)):  # it does when somebody has been quicker
-                waiting = self._space.waiting
-                if error.errno == errno.ENOSPC and waiting:
+                released = self._space.released
+                if error.errno == errno.ENOSPC and self._space.waiting:
                     self.commit()
                     self.reclaimer.drain()
-                    if self._space.waiting >= waiting:
+                    if self._space.released == released:  # what waits may be as much as before: others free, too
                         return False
                     if not is_full:
                         break

@@ -140,6 +140,7 @@ class Space:
         self.free_slabs = 0
         self.used = 0  # bytes in chunks that cannot be allocated, those included that wait for a release
         self.waiting = 0  # of these, the bytes that wait for a release
+        self.released = 0  # bytes, ever
 
     @property
     def spare_slabs(self) -> int:
@@ -404,6 +405,7 @@ class Space:
                 self._dirty.discard(slab)
             self.used -= 1 << shift
             self.waiting -= 1 << shift
+            self.released += 1 << shift
 
     # ---- slabs
 
