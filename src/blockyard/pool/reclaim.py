@@ -12,7 +12,7 @@ from collections import deque
 
 from blockyard.pool.space import Freed, Space
 
-_PATIENCE = 5.0  # seconds that `drain` waits for operations to end
+_PATIENCE = 30.0  # seconds that `drain` waits for operations to end: a disk that stalls for less is no full pool
 _LOOK = 0.01  # seconds until it looks by itself: who is on the short road does not tell when he leaves
 
 
