@@ -21,7 +21,7 @@ from blockyard.block.file import FileDevice
 from blockyard.control.configuration_file import dump, load
 from blockyard.control.errors import ConfigurationError
 from blockyard.initiator import Lun, ScsiError, connect
-from tests.ceph import eventually
+from tests.control.serving import wait_for
 from tests.serving import IQN, ServeFailed, Serving, free_port
 
 MiB = 1 << 20
@@ -169,7 +169,7 @@ def test_what_is_not_there_when_a_change_is_taken_back_is_served_when_it_is(
     with connect(server.url(target="iqn.2024-01.test.blockyard:head")) as head:
         assert not _is_there(head)
         other.close()
-        eventually(lambda: _is_there(head))
+        wait_for(lambda: _is_there(head))
         assert head.capacity().size == 2 * MiB
         assert bytes(head.read(0, 1)) == bytes([3]) * 512
 

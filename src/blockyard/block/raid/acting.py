@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from blockyard.block.actions import Action, NoOptions, Progress
@@ -369,7 +370,7 @@ def _scrub(array: Array, options: Scrubbed, progress: Progress) -> str:
             end = min(at + STEP, total)
             if array.members.bitmap.trusts(at, end):
                 array.mismatches += array.check(at, end, repair=repair)
-            array.background.rest(end - at, begun, lambda end=end: progress(end, total))  # type: ignore[misc]
+            array.background.rest(end - at, begun, partial(progress, end, total))
     finally:  # what one has found that was stopped counts, too
         found = array.mismatches - before
         if found:
