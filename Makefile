@@ -23,7 +23,7 @@ run: $(VENV)/.installed
 	@exec $(BIN)/blockyard serve $(ARGS)
 
 test: lint packages
-	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist worksteal $(PYTEST)
+	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist worksteal --reruns 1 -p tests.unsteady $(PYTEST)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -152,11 +152,3 @@ class Ceph:
 
 def _stopped(thread: Path) -> bool:
     return thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "TZ"  # proc(5): stopped, or gone
-
-
-def eventually(what: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait until something is so. Raises AssertionError when it does not come to be."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it has not come to be"
-        time.sleep(0.02)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from blockyard.control.accounts import Accounts
 from blockyard.control.roles import Role
 from blockyard.control.state import State
 from tests.serving import Serving, free_port
+from tests.waiting import LIMIT
 
 PASSWORD = "correct horse battery"  # noqa: S105
-LIMIT = 120.0  # seconds for anything: there are busy machines
 # Two targets, each with a volume of its own.
 TWO = """
 [volumes.a]
@@ -79,14 +78,6 @@ def logged_in(api: Api, name: str, **more: Any) -> Iterator[httpx.Client]:
         assert answer.status_code == 200, answer.text
         client.headers["X-CSRF-Token"] = answer.json()["csrf"]
         yield client
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    """Until it holds."""
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.02)
 
 
 def address() -> str:

@@ -24,8 +24,9 @@ from blockyard.control.limits import LoginLimits
 from blockyard.control.roles import Role
 from blockyard.control.state import State
 from tests.api.conftest import ApiFactory
-from tests.api.serving import PASSWORD, Api, known, logged_in, wait_for
+from tests.api.serving import PASSWORD, Api, known, logged_in
 from tests.conftest import need, run
+from tests.waiting import eventually
 
 
 def test_passwords_are_kept_as_hashes() -> None:
@@ -321,7 +322,7 @@ def test_tokens_by_the_api(api: ApiFactory) -> None:
     with logged_in(served, "admin") as client, served.client(made["token"]) as program:
         assert program.get("/me").status_code == 200
         assert len(client.get("/tokens").json()) == 3
-        wait_for(lambda: client.get(f"/tokens/{made['id']}").json()["used"], "use was noted")
+        eventually(lambda: client.get(f"/tokens/{made['id']}").json()["used"], "use was noted")
         assert client.delete(f"/tokens/{made['id']}").status_code == 428
         assert client.delete(f"/tokens/{made['id']}", headers={"If-Match": "*"}).status_code == 204
         assert program.get("/me").status_code == 401

@@ -12,7 +12,8 @@ from blockyard.control.roles import Role
 from blockyard.initiator import LoginError, connect
 from blockyard.worker.configuration import Target, Volume
 from tests.api.conftest import ApiFactory
-from tests.api.serving import Api, wait_for
+from tests.api.serving import Api
+from tests.waiting import eventually
 
 IQN = "iqn.2026-11.test:new"
 HOST = "iqn.2026-11.test:host"
@@ -80,7 +81,9 @@ def test_from_a_pool_to_a_disk_that_a_host_uses(shared: Api, tmp_path: Path) -> 
         assert client.delete("/volumes/fast/mail", headers=whatever).status_code == 204
         assert client.delete("/pools/fast?destroy=true", headers=whatever).status_code == 204
         assert not (tmp_path / "pool").exists()
-        wait_for(lambda: client.get("/events").json(), "the refused login is an event, which are written once a second")
+        eventually(
+            lambda: client.get("/events").json(), "the refused login is an event, which are written once a second"
+        )
         newest = client.get("/events?last=1").json()[0]
         assert client.get(f"/events/{newest['id']}").json() == newest
         assert client.get("/events/999999").status_code == 404
@@ -171,7 +174,7 @@ def test_who_asks_while_control_starts_again_gets_answers(shared: Api) -> None:
     with shared.client(shared.token(Role.ADMIN, name="restarter")) as client:
         before = _done(client.get("/status"))["began"]
         assert client.post("/commands/restart", json={}).is_success
-        wait_for(lambda: _done(client.get("/status"))["began"] != before, "control is another one")
+        eventually(lambda: _done(client.get("/status"))["began"] != before, "control is another one")
 
 
 @pytest.mark.parametrize(

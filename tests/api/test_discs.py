@@ -10,9 +10,10 @@ import httpx
 
 from blockyard.control.roles import Role
 from tests.api.conftest import ApiFactory
-from tests.api.serving import logged_in, wait_for
+from tests.api.serving import logged_in
 from tests.api.test_door import problem
 from tests.serving import IQN
+from tests.waiting import eventually
 
 
 def test_operators_make_discs_and_admins_take_them_elsewhere(api: ApiFactory, tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def _finished(client: httpx.Client, answer: httpx.Response) -> dict[str, Any]:
     assert answer.status_code == 202, answer.text
     job = answer.json()["job"]
     assert answer.headers["Location"] == f"/api/v1/jobs/{job.replace(':', '%3A')}"
-    wait_for(lambda: client.get(f"/jobs/{job}").json()["state"] != "running", "the end of a job")
+    eventually(lambda: client.get(f"/jobs/{job}").json()["state"] != "running", "the end of a job")
     found: dict[str, Any] = client.get(f"/jobs/{job}").json()
     return found
 
@@ -149,5 +150,5 @@ def test_copies_of_cartridges_are_jobs(api: ApiFactory, tmp_path: Path) -> None:
         def told() -> set[str]:
             return {event["what"] for event in client.get("/events").json()}
 
-        wait_for(lambda: {"cartridge-labelled", "cartridge-deleted"} <= told(), "the events of that")
+        eventually(lambda: {"cartridge-labelled", "cartridge-deleted"} <= told(), "the events of that")
         assert any('"request": "remove"' in entry["what"] for entry in client.get("/audit").json())

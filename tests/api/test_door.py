@@ -17,8 +17,9 @@ from blockyard.api.rates import Rate, Rates
 from blockyard.control.limits import FIRST_WAIT
 from blockyard.control.roles import Role
 from tests.api.conftest import ApiFactory
-from tests.api.serving import LIMIT, PASSWORD, Api, logged_in, wait_for
+from tests.api.serving import PASSWORD, Api, logged_in
 from tests.conftest import run
+from tests.waiting import LIMIT, eventually
 
 
 def problem(answer: httpx.Response) -> str:
@@ -256,8 +257,8 @@ def test_control_yields_to_workers(api: ApiFactory) -> None:
     assert os.sched_getscheduler(served.serving.pid) == os.SCHED_BATCH
     (worker,) = served.serving.workers
     os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: served.serving.workers not in ([], [worker]), "another worker")
-    wait_for(lambda: _others(served.serving.workers), "it does not yield, though whoever has started it does")
+    eventually(lambda: served.serving.workers not in ([], [worker]), "another worker")
+    eventually(lambda: _others(served.serving.workers), "it does not yield, though whoever has started it does")
 
 
 def _others(pids: list[int]) -> bool:

@@ -14,7 +14,8 @@ from blockyard.control.history.series import COLUMNS, RESOLUTIONS
 from blockyard.control.history.store import ASIDE, NAME, Store
 from blockyard.control.roles import Role
 from tests.api.conftest import ApiFactory
-from tests.api.serving import TWO, wait_for
+from tests.api.serving import TWO
+from tests.waiting import eventually
 
 
 def _fill(directory: Path, now: int) -> None:
@@ -67,5 +68,5 @@ def test_damage_is_an_event(api: ApiFactory, tmp_path: Path) -> None:
     served = api(config=TWO)
     with served.local() as client:
         assert client.get("/history/series").json() == []
-        wait_for(lambda: any(each["what"] == "history-damaged" for each in client.get("/events").json()), "an event")
+        eventually(lambda: any(each["what"] == "history-damaged" for each in client.get("/events").json()), "an event")
     assert (tmp_path / "state-0" / ASIDE).exists()

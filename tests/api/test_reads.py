@@ -9,7 +9,8 @@ from blockyard.api.reads import Reads
 from blockyard.control.roles import Role
 from blockyard.initiator import connect
 from tests.api.conftest import ApiFactory
-from tests.api.serving import TWO, wait_for
+from tests.api.serving import TWO
+from tests.waiting import eventually
 
 A, B = "iqn.2026-11.test:a", "iqn.2026-11.test:b"
 _LONG = {"-": ""}  # a parameter that no route has: FastAPI passes it over
@@ -34,7 +35,7 @@ def test_both_roads_lead_to_the_same_answers(api: ApiFactory) -> None:
     served = api(config=TWO)
     tokens = [None, served.token(Role.VIEWER), served.token(Role.ADMIN), served.token(Role.OWNER, A)]
     with served.local() as client:
-        wait_for(lambda: client.get("/events").json(), "an event: they are written once a second")
+        eventually(lambda: client.get("/events").json(), "an event: they are written once a second")
     with connect(f"iscsi://{served.serving.portals[0]}/{A}/0", initiator_name="iqn.2026-11.test:host"):
         for token in tokens:
             with served.local() if token is None else served.client(token) as client:

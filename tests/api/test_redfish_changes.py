@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from blockyard.control.roles import Role
-from tests.api.serving import LIMIT, PASSWORD, Api, wait_for
+from tests.api.serving import PASSWORD, Api
 from tests.conftest import need, run
+from tests.waiting import LIMIT, eventually
 
 TARGET, HOST, OTHER = "iqn.2026-11.test:disk", "iqn.2026-11.test:web", "iqn.2026-11.test:other"
 VOLUMES, FABRIC = "/Storage/blockyard/Volumes", "/Fabrics/iSCSI"
@@ -154,7 +155,7 @@ def test_what_is_lost_wrong_or_unknown_is_told(admin: httpx.Client) -> None:
     begun = admin.post(f"{mail}/Actions/Volume.CheckConsistency", json={})
     assert begun.status_code == 202
     monitor = begun.headers["location"].removeprefix("/redfish/v1")
-    wait_for(lambda: admin.get(monitor).status_code == 200, "the task ends")
+    eventually(lambda: admin.get(monitor).status_code == 200, "the task ends")
     task = admin.get(monitor.replace("TaskMonitors", "Tasks")).json()
     assert (task["TaskState"], task["TaskStatus"]) == ("Completed", "OK")
 
@@ -205,7 +206,9 @@ def test_events_get_to_who_subscribes(served: Api, admin: httpx.Client) -> None:
     registry = admin.get("/Registries?$expand=.").json()["Members"][1]["Location"][0]["Uri"].removeprefix("/redfish/v1")
     message = pushed["Events"][0]["MessageId"].rpartition(".")[2]
     assert admin.get(registry).json()["Messages"][message]["MessageSeverity"] == "OK"
-    wait_for(lambda: admin.get("/EventService/Subscriptions").json()["Members@odata.count"] == 1, "the stream is over")
+    eventually(
+        lambda: admin.get("/EventService/Subscriptions").json()["Members@odata.count"] == 1, "the stream is over"
+    )
     (where,) = admin.get("/EventService/Subscriptions").json()["Members"]
     path = where["@odata.id"].removeprefix("/redfish/v1")
     assert admin.patch(path, json={"Context": "another"}).json()["Context"] == "another"

@@ -18,9 +18,10 @@ from blockyard.control.state import State
 from blockyard.control.users import Users
 from blockyard.iscsi.chap import Account
 from tests.api.conftest import ApiFactory
-from tests.api.serving import PASSWORD, Api, wait_for
+from tests.api.serving import PASSWORD, Api
 from tests.conftest import run
 from tests.serving import free_port
+from tests.waiting import eventually
 
 
 def _pem(directory: Path, name: str) -> tuple[Path, Path]:
@@ -177,7 +178,7 @@ def test_a_certificate_that_is_given(api: ApiFactory, tmp_path: Path, capsys: py
     certificate.write_bytes(second.read_bytes())
     key.write_bytes(its_key.read_bytes())
     assert main(["reload", "--state", str(served.state)]) == 0
-    wait_for(lambda: _served_by(place) == _der(second), "the new certificate is served")
+    eventually(lambda: _served_by(place) == _der(second), "the new certificate is served")
     key.write_text("nonsense")
     assert main(["reload", "--state", str(served.state)]) == 0
     assert _served_by(place) == _der(second), "one that cannot be used leaves the old one"
@@ -188,7 +189,7 @@ def test_a_certificate_that_is_given(api: ApiFactory, tmp_path: Path, capsys: py
     third, its_key = _pem(tmp_path, "fourth")
     key.write_bytes(its_key.read_bytes())
     certificate.write_bytes(third.read_bytes())
-    wait_for(lambda: _served_by(place) == _der(third), "one that was renewed is taken without being told")
+    eventually(lambda: _served_by(place) == _der(third), "one that was renewed is taken without being told")
 
 
 def test_acme_challenges_and_the_way_to_https(api: ApiFactory) -> None:
@@ -222,7 +223,7 @@ def test_a_certificate_of_its_own(api: ApiFactory, tmp_path: Path) -> None:
     key, certificate = served.state / "api.key", served.state / "api.crt"
     assert key.stat().st_mode & 0o777 == 0o600
     printed = served.serving.log.with_suffix(".out")
-    wait_for(lambda: "Ready." in printed.read_text(), "it says where the console is")
+    eventually(lambda: "Ready." in printed.read_text(), "it says where the console is")
     out = printed.read_text()
     assert f"Console: https://{place}/" in out
     assert pin_of(_der(certificate)) in out

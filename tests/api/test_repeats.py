@@ -20,7 +20,8 @@ from blockyard.control.roles import Identity, Role
 from blockyard.control.state import State
 from blockyard.initiator import connect
 from tests.api.conftest import ApiFactory
-from tests.api.serving import LIMIT, Api, known
+from tests.api.serving import Api, known
+from tests.waiting import LIMIT
 
 _GET, _ANSWER = b"GET /api/v1/status HTTP/1.1\r\nHost: local\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 _ROOT = Identity("root", Role.ADMIN, by="local")

@@ -15,7 +15,8 @@ import pytest
 from blockyard.cli.main import main
 from blockyard.control.portals import listen, parse_portal
 from blockyard.iscsi.pdu import AsyncEvent, AsyncMessage, LoginStatus
-from tests.control.serving import LIMIT, discover, log_in, receive, serve, start
+from tests.control.serving import discover, log_in, receive, serve, start
+from tests.waiting import LIMIT
 
 NAMED = "iqn.2026-11.test:named"
 

@@ -12,17 +12,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from blockyard.iscsi.negotiation import decode_text, encode_text
 from blockyard.iscsi.pdu import LoginRequest, LoginResponse, Pdu, TextRequest, TextResponse, decode, pdu_length
 from tests.serving import workers_of
+from tests.waiting import LIMIT
 
 INITIATOR = "iqn.2026-11.test:initiator"
-LIMIT = 120.0  # seconds for anything that should take a fraction of one: there are busy machines
 
 
 class Served:
@@ -145,11 +144,3 @@ def _exactly(sock: socket.socket, count: int) -> bytes:
             raise EOFError
         data += more
     return data
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Look again and again whether something has come about."""
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, "it has not come about"
-        time.sleep(0.1)

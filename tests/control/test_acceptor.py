@@ -19,6 +19,7 @@ from blockyard.iscsi.negotiation import decode_text, encode_text
 from blockyard.iscsi.pdu import LoginRequest, LoginResponse, LoginStatus, LogoutRequest, LogoutResponse, NopOut, Pdu
 from blockyard.worker.handoff import Message
 from tests.control import serving
+from tests.waiting import comes_about
 
 TARGET = "iqn.2026-11.test:target"
 
@@ -100,12 +101,6 @@ def run(
     return inbox
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(120):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 def bare_request(text: bytes) -> bytes:
     return LoginRequest(csg=1, nsg=3, final=True, data=text).encode()
 
@@ -116,7 +111,7 @@ def test_a_login_goes_to_its_worker_unanswered() -> None:
     async def scene(connect: Connect, inbox: Inbox, acceptor: Acceptor) -> None:
         peer = connect()
         await peer.send(request)
-        await until(lambda: bool(inbox.messages))
+        await comes_about(lambda: bool(inbox.messages))
         message = inbox.messages[0]
         assert base64.b64decode(message["received"]) == request
         assert message["answered"] == 0
@@ -140,7 +135,7 @@ def test_a_login_that_comes_byte_by_byte() -> None:
         for byte in request:
             peer.sock.send(bytes([byte]))
             await asyncio.sleep(0)
-        await until(lambda: bool(inbox.messages))
+        await comes_about(lambda: bool(inbox.messages))
         assert base64.b64decode(inbox.messages[0]["received"]) == request
 
     run(scene)
@@ -151,7 +146,7 @@ def test_what_follows_the_login_at_once_goes_along() -> None:
 
     async def scene(connect: Connect, inbox: Inbox, acceptor: Acceptor) -> None:
         await connect().send(request + ping)
-        await until(lambda: bool(inbox.messages))
+        await comes_about(lambda: bool(inbox.messages))
         assert base64.b64decode(inbox.messages[0]["received"]) == request + ping
 
     run(scene)
@@ -176,7 +171,7 @@ def test_text_in_several_pdus_is_answered_until_the_target_is_known() -> None:
             assert (response.status, response.final, len(response.data)) == (0, False, 0)
             answered += len(response.encode())
         await peer.send(requests[-1].encode())
-        await until(lambda: bool(inbox.messages))
+        await comes_about(lambda: bool(inbox.messages))
         assert inbox.messages[0]["answered"] == answered == 96
         assert base64.b64decode(inbox.messages[0]["received"]) == b"".join(request.encode() for request in requests)
 
@@ -202,7 +197,7 @@ def test_a_login_that_cannot_be_is_answered_with_the_reason(request_bytes: bytes
         assert response.status >= 0x0200
         assert status in (None, response.status)
         assert await peer.closed()
-        await until(lambda: not acceptor.half_open)
+        await comes_about(lambda: not acceptor.half_open)
         assert not inbox.messages
 
     run(scene)
@@ -236,7 +231,7 @@ def test_garbage_is_closed_and_logged(garbage: bytes, caplog: pytest.LogCaptureF
         peer = connect()
         await peer.send(garbage)
         assert await peer.closed()
-        await until(lambda: not acceptor.half_open)
+        await comes_about(lambda: not acceptor.half_open)
 
     with caplog.at_level(logging.WARNING):
         run(scene)
@@ -259,11 +254,11 @@ def test_silence_is_closed_after_the_deadline() -> None:
 def test_too_many_half_open_logins_push_out_the_oldest() -> None:
     async def scene(connect: Connect, inbox: Inbox, acceptor: Acceptor) -> None:
         idle = [connect() for _ in range(40)]
-        await until(lambda: acceptor.half_open == 8)
+        await comes_about(lambda: acceptor.half_open == 8)
         assert all([await peer.closed() for peer in idle[:32]])
         honest = connect()
         await honest.send(serving.login_request(TARGET))
-        await until(lambda: bool(inbox.messages))
+        await comes_about(lambda: bool(inbox.messages))
         assert acceptor.half_open <= 8
 
     run(scene, deadline=120, max_half_open=8)
@@ -274,8 +269,8 @@ def test_many_connections_at_once() -> None:
         peers = [connect() for _ in range(200)]
         for peer in peers:
             await peer.send(serving.login_request(TARGET))
-        await until(lambda: len(inbox.messages) == 200)
-        await until(lambda: acceptor.half_open == 0)
+        await comes_about(lambda: len(inbox.messages) == 200)
+        await comes_about(lambda: acceptor.half_open == 0)
 
     run(scene)
 
@@ -287,8 +282,8 @@ def test_connections_that_are_gone_before_they_are_looked_at() -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close sends a reset
             sock.close()
         await connect().send(serving.login_request(TARGET))
-        await until(lambda: bool(inbox.messages))
-        await until(lambda: acceptor.half_open == 0)
+        await comes_about(lambda: bool(inbox.messages))
+        await comes_about(lambda: acceptor.half_open == 0)
 
     run(scene)
 
@@ -341,7 +336,7 @@ def test_who_has_come_by_a_portal_that_is_gone_is_dropped() -> None:
         await asking.send(serving.login_request(None))
         assert (await asking.login_response()).status == 0
         await half.send(serving.login_request(None)[:40])
-        await until(lambda: acceptor.half_open == 1)
+        await comes_about(lambda: acceptor.half_open == 1)
         await acceptor.drop_stranded()
         assert acceptor.half_open == 1, "the portal is still there"
         acceptor.directory = Directory([], {1: [parse_portal("192.0.2.1")]})

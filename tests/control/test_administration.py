@@ -12,7 +12,8 @@ from blockyard.cli.main import main
 from blockyard.control.administration import NotServing, ask
 from blockyard.control.configuration_file import load
 from blockyard.initiator import connect
-from tests.control.serving import LIMIT, serve, start
+from tests.control.serving import serve, start
+from tests.waiting import LIMIT
 
 
 def test_status_and_sessions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,8 +21,9 @@ from blockyard.control import adoption
 from blockyard.control.administration import ask
 from blockyard.initiator import connect
 from tests.conftest import TargetFactory, need
-from tests.control.serving import LIMIT, log_in, wait_for
+from tests.control.serving import log_in
 from tests.serving import Serving
+from tests.waiting import LIMIT, eventually
 
 OTHER = "iqn.2026-11.test:other"
 
@@ -81,10 +82,10 @@ def load(serving: Serving) -> Iterator[list[int]]:
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        wait_for(lambda: done[0] > 10 or bool(wrong))
+        eventually(lambda: done[0] > 10 or bool(wrong))
         yield done
         before = done[0]
-        wait_for(lambda: done[0] > before + 10 or bool(wrong))
+        eventually(lambda: done[0] > before + 10 or bool(wrong))
     finally:
         over.set()
         thread.join()
@@ -98,7 +99,7 @@ def test_control_is_killed_under_load(target: TargetFactory) -> None:
         before = sessions(serving)
         worker = kill(serving)
         without = done[0]
-        wait_for(lambda: done[0] > without + 10)  # with no control there
+        eventually(lambda: done[0] > without + 10)  # with no control there
         serving.restart()
         assert sessions(serving) == before
         assert [each["pid"] for each in status(serving)["workers"]] == [worker]
@@ -106,7 +107,7 @@ def test_control_is_killed_under_load(target: TargetFactory) -> None:
         serving.restart()
         assert sessions(serving) == before
     os.kill(worker, signal.SIGKILL)  # it is watched as one of its own
-    wait_for(lambda: status(serving)["workers"][0]["pid"] not in (worker, None))
+    eventually(lambda: status(serving)["workers"][0]["pid"] not in (worker, None))
     with load(serving):
         pass
 
@@ -131,7 +132,7 @@ def test_a_foreign_initiator_does_not_notice(target: TargetFactory, capsys: pyte
         [*command, "-s", "4096", serving.url()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        wait_for(lambda: bool(sessions(serving)))
+        eventually(lambda: bool(sessions(serving)))
         before = sessions(serving)
         kill(serving)
         serving.restart()

@@ -32,8 +32,9 @@ from blockyard.control.events import Event, EventLog
 from blockyard.control.state import State
 from blockyard.control.syslog import SyslogSender, journal_entry, syslog_message
 from blockyard.worker.receivers import Mail, Receivers, Syslog, Webhook
-from tests.control.serving import serve, wait_for
+from tests.control.serving import serve
 from tests.serving import free_port
+from tests.waiting import eventually
 
 RFC3339 = ' dateFormat="rfc3339"'
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105
@@ -104,8 +105,8 @@ def test_rsyslog_understands_every_field(tmp_path: Path, way: str) -> None:
         ),
     }[way]
     with rsyslog(tmp_path, inputs) as messages, contextlib.closing(SyslogSender(Syslog(to=to))) as sender:
-        wait_for(lambda: bool(messages()) or _sent(sender))
-        wait_for(lambda: bool(messages()))
+        eventually(lambda: bool(messages()) or _sent(sender))
+        eventually(lambda: bool(messages()))
         found = messages()[0]
     assert found["pri"] == str(3 * 8 + 4)
     assert (found["protocol-version"], found["app-name"], found["msgid"]) == ("1", "blockyard", "login-failed")
@@ -139,7 +140,7 @@ def test_the_journal_has_fields(tmp_path: Path) -> None:
     try:
         root = Path(f"/proc/{process.pid}/root/run")
         socket = root / "systemd" / "journal" / "socket"
-        wait_for(lambda: (root / "log" / "journal").exists() and socket.exists() and process.poll() is None)
+        eventually(lambda: (root / "log" / "journal").exists() and socket.exists() and process.poll() is None)
         assert try_all({"journal": Syslog(to=f"journal:{socket}")}, "two\nlines") == {"journal": ""}
 
         def found() -> list[dict[str, str]]:
@@ -155,7 +156,7 @@ def test_the_journal_has_fields(tmp_path: Path) -> None:
             lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
             return [json.loads(line) for line in lines]
 
-        wait_for(lambda: bool(found()))
+        eventually(lambda: bool(found()))
         (entry,) = found()
     finally:
         process.kill()
@@ -242,7 +243,7 @@ def test_what_was_refused_is_sent_again_in_order_and_over_a_restart(
         def one_life(*texts: str) -> None:
             deliveries = Deliveries(tmp_path / "state", lambda what, text: told.append((what, text)))
             deliveries.configure(receivers)
-            wait_for(lambda: state.setting("events delivered to webhook.w") is not None)
+            eventually(lambda: state.setting("events delivered to webhook.w") is not None)
             for text in texts:
                 record.record("pool-space", "not severe enough")
                 record.record("pool-full", text)
@@ -250,7 +251,7 @@ def test_what_was_refused_is_sent_again_in_order_and_over_a_restart(
             deliveries.wake()
             deliveries.configure(receivers)  # nothing is new
             if texts:
-                wait_for(lambda: len(hook.taken) == len(texts))
+                eventually(lambda: len(hook.taken) == len(texts))
             deliveries.close()
 
         one_life("a", "b", "c")
@@ -278,7 +279,7 @@ def test_what_is_gone_is_told(
     with Hook(certificate, []) as hook:
         deliveries = Deliveries(tmp_path / "state", lambda what, text: told.append(f"{what}: {text}"))
         deliveries.configure(Receivers(webhook={"w": Webhook(url=hook.url, authority=certificate[0])}))
-        wait_for(lambda: len(hook.taken) == 2)
+        eventually(lambda: len(hook.taken) == 2)
         deliveries.close()
     assert told == ["delivery-lost: webhook.w: 3 events are gone that it has not had"]
 
@@ -327,11 +328,11 @@ def test_a_flood_is_one_mail(
         )  # fmt: skip
         deliveries = Deliveries(tmp_path / "state", lambda what, text: None)
         deliveries.configure(Receivers(mail={"us": receiver}))
-        wait_for(lambda: state.setting("events delivered to mail.us") is not None)
+        eventually(lambda: state.setting("events delivered to mail.us") is not None)
         record.record("pool-full", "first:\nBcc: x@example.com")
         record.flush()
         deliveries.wake()
-        wait_for(lambda: len(taken) == 1)
+        eventually(lambda: len(taken) == 1)
         for number in range(300):
             record.record("login-failed", f"attempt {number}")
         record.flush()
@@ -374,14 +375,14 @@ to = "tcp://127.0.0.1:{free_port()}"
 severity = "error"
 """)
         with serve(tmp_path / "state", "--config", str(config)) as served:
-            wait_for(lambda: _whats(hook) == ["server-started"])
+            eventually(lambda: _whats(hook) == ["server-started"])
             command = [sys.executable, "-m", "blockyard", "events", "test", "--state", str(tmp_path / "state")]
             tried = subprocess.run(command, capture_output=True, text=True, check=False)
             assert tried.returncode == 2
             assert "webhook.there  it has arrived" in tried.stdout
             assert "syslog.away    Connection refused" in tried.stdout
             served.stop(signal.SIGTERM)
-        wait_for(lambda: _whats(hook) == ["server-started", "test", "server-stopped"])
+        eventually(lambda: _whats(hook) == ["server-started", "test", "server-stopped"])
         assert "hidden" not in served.log
 
 

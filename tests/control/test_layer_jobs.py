@@ -14,7 +14,8 @@ from tests.api.conftest import (
     ApiFactory,
     api,  # noqa: F401  (a fixture)
 )
-from tests.api.serving import Api, wait_for
+from tests.api.serving import Api
+from tests.waiting import eventually
 
 MiB = 1 << 20
 
@@ -68,7 +69,7 @@ def test_stacks(served: Api, tmp_path: Path) -> None:
         assert "has not been moved" in client.delete("/moves/mirror").json()["detail"]
         begun = client.post("/moves/mirror", json={"stack": f"{tmp_path}/away.img"})
         assert begun.status_code == 202
-        wait_for(lambda: client.get("/stacks/mirror").json()["text"] == "in step", "all is copied")
+        eventually(lambda: client.get("/stacks/mirror").json()["text"] == "in step", "all is copied")
         assert client.delete("/moves/mirror").json()["text"].startswith("mirror is on file(")
         assert client.get("/stacks/mirror").json()["label"] == f'file("{tmp_path}/away.img")'
         assert "layer move" in client.get("/audit").text
@@ -81,7 +82,7 @@ def test_jobs_of_layers(served: Api, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert scrub["number"] == begun["job"]
         assert (scrub["pool"], scrub["volume"], scrub["subject"]) == (None, "mirror", "mirror: raid1(rate=256K)")
         assert client.delete(f"/jobs/{scrub['id']}").status_code == 202
-        wait_for(lambda: client.get(f"/jobs/{scrub['id']}").json()["state"] == "cancelled", "the scrub stops")
+        eventually(lambda: client.get(f"/jobs/{scrub['id']}").json()["state"] == "cancelled", "the scrub stops")
         _act(client, "rate", rate="64K")  # a quarter of an hour: it is looked at meanwhile
         _act(client, "fail", member=f"{tmp_path}/b.img")
         _act(client, "add", device=f"{tmp_path}/c.img", force=True)
@@ -91,14 +92,14 @@ def test_jobs_of_layers(served: Api, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert 0 <= rebuild["done"] < rebuild["total"]
         _check_rest(served, client, f"/jobs/{rebuild['id']}")
         _act(client, "rate", rate="1G")
-        wait_for(lambda: not _jobs(client, "rebuild"), "the rebuild is done")
+        eventually(lambda: not _jobs(client, "rebuild"), "the rebuild is done")
         assert client.get("/volumes/mirror").json()["health"] == "ok"
         stack = f"delay(write=20ms, {tmp_path}/away.img)"
         assert client.post("/commands/layer%20move", json={"volume": "mirror", "stack": stack}).is_success
         (move,) = _jobs(client, "move")
         assert (move["volume"], move["unit"], move["can_cancel"]) == ("mirror", "bytes", True)
         assert client.delete(f"/jobs/{move['id']}").status_code == 202
-        wait_for(lambda: _jobs(client, "move")[0]["state"] == "cancelled", "the move is given up")
+        eventually(lambda: _jobs(client, "move")[0]["state"] == "cancelled", "the move is given up")
         assert "cancelled: move of mirror" in client.get("/audit").json()[-1]["what"]
         told = client.post(f"/jobs/{move['id']}/pause")
         assert (told.status_code, "cannot be paused" in told.json()["detail"]) == (409, True)
@@ -120,7 +121,7 @@ def _check_rest(served: Api, client: httpx.Client, job: str) -> None:
     assert client.post(f"{job}/pause").json()["can_resume"]
     assert client.post(f"{job}/resume").json()["state"] == "running"
     assert client.post(f"{job}/resume").status_code == 409
-    wait_for(lambda: _pauses(client) == ["raid-paused", "raid-resumed"] * 2, "events tell of it")
+    eventually(lambda: _pauses(client) == ["raid-paused", "raid-resumed"] * 2, "events tell of it")
 
 
 def _pauses(client: httpx.Client) -> list[str]:
@@ -164,4 +165,4 @@ def _check_reshape(served: Api, client: httpx.Client, tmp_path: Path, capsys: py
     assert client.post(f"/jobs/{reshape['id']}/resume").json()["state"] == "running"
     grow["action"], grow["options"] = "rate", {"rate": "1G"}
     assert client.post("/commands/layer", json=grow).is_success
-    wait_for(lambda: not _jobs(client, "reshape"), "the reshape is done")
+    eventually(lambda: not _jobs(client, "reshape"), "the reshape is done")

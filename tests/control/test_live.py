@@ -22,8 +22,9 @@ from blockyard.control.supervisor import GRACE
 from blockyard.initiator import InitiatorError, LoginError, Lun, ScsiError, connect
 from blockyard.scsi.sense import Asc
 from tests.conftest import need, run
-from tests.control.serving import Served, discover, log_in, serve, wait_for
+from tests.control.serving import Served, discover, log_in, serve
 from tests.serving import free_port, workers_of
+from tests.waiting import eventually
 
 ONE, TWO, THREE = (f"iqn.2026-11.test:{name}" for name in ("one", "two", "three"))
 
@@ -382,7 +383,7 @@ def test_all_or_nothing(site: Site, change: str, status: int, message: str) -> N
     holder = subprocess.Popen(["flock", site.folder / "busy.img", "sleep", "600"])
     children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
     try:
-        wait_for(lambda: bool(children.read_text()))  # it has the lock
+        eventually(lambda: bool(children.read_text()))  # it has the lock
         with site.serve() as served:
             lun = site.connect(ONE)
             lun.write(0, b"x" * 512)

@@ -29,8 +29,9 @@ from tests.api.conftest import (
     ApiFactory,
     api,  # noqa: F401  (a fixture)
 )
-from tests.api.serving import Api, wait_for
+from tests.api.serving import Api
 from tests.conftest import need
+from tests.waiting import eventually
 
 MiB = 1 << 20
 IQN = "iqn.2024-01.com.example:made"
@@ -207,21 +208,21 @@ def _check_long_work(served: Api, tmp_path: Path, road: list[str], capsys: pytes
         assert not quick.exists()
         assert not more.exists()
         assert client.delete(where).status_code == 202
-        wait_for(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
+        eventually(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
         assert not slow.exists()
         assert client.get("/layers/packed").status_code == 404
         slow.write_bytes(b"")
         os.truncate(slow, 64 << 30)
         where = _begun(client, client.post("/layers", json=new))
         assert main(["layer", "cancel", "--state", str(served.state), where.rpartition(":")[2]]) == 0
-        wait_for(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
+        eventually(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
         with pytest.raises(OSError, match="is no compressed disk"):
             open_stack(f"compressed({slow})")
         capsys.readouterr()
         stack = f"compressed(size=1G, {quick})"
         assert main([*road, "layer", "create", "--no-wait", "--size", "256M", stack]) == 0
         assert "job control." in capsys.readouterr().out
-        wait_for(lambda: client.get("/jobs").json()[-1]["state"] == "done", "it is made")
+        eventually(lambda: client.get("/jobs").json()[-1]["state"] == "done", "it is made")
         open_stack(f"compressed({quick})").close()
         answer = client.post("/layers", json={**new, "on": [str(more)], "size": 64 * MiB, "wait": 30, "name": "more"})
         assert (answer.status_code, client.get("/layers/more").status_code) == (201, 200), answer.text
@@ -241,7 +242,7 @@ def _check_that_a_worker_stops(client: httpx.Client) -> None:
     volume = client.put("/volumes/hasty", json={"stack": "pool(fast/large)"})
     assert (volume.status_code, "is used twice" in volume.json()["detail"]) == (409, True), volume.text
     assert client.delete(where).status_code == 202
-    wait_for(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
+    eventually(lambda: client.get(where).json()["state"] == "cancelled", "it is stopped")
 
 
 def _check_that_nobody_takes_it_away(client: httpx.Client, name: str, beneath: str) -> None:
@@ -263,7 +264,7 @@ def _check_that_nobody_takes_it_away(client: httpx.Client, name: str, beneath: s
 def _begun(client: httpx.Client, answer: httpx.Response) -> str:
     """Where the job is asked for that an answer tells of, when something of it is done."""
     where = answer.headers["location"].removeprefix("/api/v1")
-    wait_for(lambda: client.get(where).json()["done"] > 0, "it is begun")
+    eventually(lambda: client.get(where).json()["done"] > 0, "it is begun")
     return where
 
 

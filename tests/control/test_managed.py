@@ -20,7 +20,8 @@ from blockyard.control.errors import ControlError
 from blockyard.initiator import connect
 from blockyard.worker.configuration import Configuration
 from tests.control.killing import Killer
-from tests.control.serving import LIMIT, Served, serve, start
+from tests.control.serving import Served, serve, start
+from tests.waiting import LIMIT
 
 IQN = "iqn.2026-11.test:managed"
 Command = Callable[..., tuple[int, str]]

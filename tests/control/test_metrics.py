@@ -34,13 +34,12 @@ from blockyard.initiator import LoginError, connect
 from blockyard.scsi.traffic import BOUNDS, Traffic
 from blockyard.worker.configuration import Configuration, Metrics, Volume
 from tests.conftest import TargetFactory
-from tests.control.serving import wait_for
 from tests.serving import IQN, Serving, free_port
+from tests.waiting import LIMIT, eventually
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
 STRANGER = "iqn.2026-11.test:stranger"
 HOST = "iqn.2026-11.test:host"
-LIMIT = 120.0
 FAMILIES = [
     family
     for value in vars(measurements).values()
@@ -224,7 +223,7 @@ def _check_what_the_initiator_did(site: Site) -> None:
             connect(site.serving.url(), initiator_name=STRANGER)
         with connect(site.serving.url(target=f"{IQN}:vm"), initiator_name=HOST) as vm:
             vm.write(0, b"x" * 65536)
-        wait_for(lambda: site.page().get("login_failures_total", target=IQN) == 1)
+        eventually(lambda: site.page().get("login_failures_total", target=IQN) == 1)
         pages = [site.page(), site.page(OPENMETRICS)]
     assert pages[0].kind.startswith("text/plain; version=0.0.4")
     assert pages[1].kind.startswith("application/openmetrics-text; version=1.0.0")
@@ -299,11 +298,11 @@ def _check_that_a_worker_died(site: Site) -> None:
         return bool(down)
 
     up = [label for label, value in site.page().values.items() if label[0] == "blockyard_worker_up" and value == 1]
-    wait_for(killed)
+    eventually(killed)
     assert down[0].get("volume_reads_total", volume='a "quoted\\ name') is None
     assert down[0].get("volume_size_bytes", volume='a "quoted\\ name') == 64 << 20
     assert down[0].get("process_cpu_seconds_total", process="control") is not None
-    wait_for(lambda: all(site.page().values[label] == 1 for label in up))
+    eventually(lambda: all(site.page().values[label] == 1 for label in up))
     page = site.page()
     assert (page.get("worker_restarts_total", worker="0") or 0) >= 1
     assert page.get("volume_reads_total", volume='a "quoted\\ name') is not None

@@ -15,8 +15,9 @@ from blockyard.control.errors import ControlError
 from blockyard.initiator import ScsiError, connect
 from blockyard.scsi.sense import Asc
 from tests.conftest import need, run
-from tests.control.serving import Served, serve, wait_for
+from tests.control.serving import Served, serve
 from tests.control.test_live import attention, settle
+from tests.waiting import eventually
 
 IQN = "iqn.2026-11.test:pool"
 
@@ -125,8 +126,8 @@ def test_limits_and_events(site: Site) -> None:
     with connect(site.url("vm")) as vm:
         settle(vm)
         site.run("pool", "set", "fast", "--soft", "240M", "--hard", "16M")
-        wait_for(lambda: bool(vm.command(bytes(6)).status))  # it is looked at once a second
-        wait_for(lambda: "the pool fast has reached its soft threshold (240M)" in site.run("events"))
+        eventually(lambda: bool(vm.command(bytes(6)).status))  # it is looked at once a second
+        eventually(lambda: "the pool fast has reached its soft threshold (240M)" in site.run("events"))
         status, printed = site.attempt("volume", "resize", "fast/vm", "128M")
         assert (status, "have them log out before it becomes smaller" in printed) == (2, True), printed
     status, printed = site.attempt("volume", "resize", "fast/vm", "16M")
@@ -180,14 +181,14 @@ def test_a_full_pool_refuses_writes_until_there_is_space(tmp_path: Path, capsys:
                 assert error.value.sense is not None
                 assert (error.value.sense.key, error.value.sense.asc, error.value.sense.ascq) == (7, 0x27, 0x07)
                 lun.write(0, b"o" * 4096)  # what is there already can be written over
-            wait_for(lambda: "pool-full" in site.run("events"))
+            eventually(lambda: "pool-full" in site.run("events"))
             assert site.json("pool", "show", "fast")["level"] == "full"
             site.run("pool", "add", "fast", str(tmp_path / "more"), "--size", "32M")
             settle(vm)
             vm.write((20 << 20) // 512, b"n" * (1 << 20))
             assert vm.read(0, 9) == b"o" * 4096 + b"w" * 512
             assert vm.read((20 << 20) // 512, 1) == b"n" * 512
-            wait_for(lambda: "pool-space" in site.run("events"))
+            eventually(lambda: "pool-space" in site.run("events"))
         assert site.served.stop() == 0
 
 

@@ -20,9 +20,10 @@ from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.scsi.sense import Asc
 from tests.conftest import TargetFactory, need, run
-from tests.control.serving import serve, wait_for
+from tests.control.serving import serve
 from tests.control.test_live import attention, settle
 from tests.serving import Serving
+from tests.waiting import eventually
 
 ONE, TWO = "iqn.2026-11.test:one", "iqn.2026-11.test:two"
 BLOCKYARD = [sys.executable, "-m", "blockyard"]
@@ -229,7 +230,7 @@ def test_a_pool_that_cannot_be_opened_again_does_not_take_the_rest_with_it(
         assert "there is no volume" in run([*BLOCKYARD, "volume", "list", "--state", tmp_path / "state-0"]).stdout
         os.close(fd)
         with connect(serving.url(target=ONE)) as vm:
-            wait_for(lambda: vm.luns() == [0])
+            eventually(lambda: vm.luns() == [0])
             assert vm.read(0) == b"v" * 512
         events = run([*BLOCKYARD, "events", "--state", tmp_path / "state-0"])
         assert "the pool fast is not served, as it cannot be opened" in events.stdout

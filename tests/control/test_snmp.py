@@ -17,8 +17,8 @@ from blockyard.control.events import Event
 from blockyard.control.snmp import SnmpSender, engine_id
 from blockyard.worker.receivers import Snmp
 from tests.conftest import need, run
-from tests.control.serving import wait_for
 from tests.serving import free_port
+from tests.waiting import eventually
 
 MIB = Path(__file__).parents[2] / "packaging" / "monitoring" / "BLOCKYARD-MIB.txt"
 BASE = Path(__file__).with_name("mibs")  # Debian has none of the IETF's
@@ -55,7 +55,7 @@ def trapd(directory: Path) -> Iterator[tuple[str, Callable[[], str]]]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_for(lambda: _listens(port))
+        eventually(lambda: _listens(port))
         yield f"127.0.0.1:{port}", lambda: log.read_text() if log.exists() else ""
     finally:
         process.kill()
@@ -89,7 +89,7 @@ def test_snmptrapd_understands_it(tmp_path: Path, version: str, acknowledged: bo
         wanted = receiver(tmp_path, to, version, acknowledged=acknowledged)
         for count in (1, 2):  # a second engine goes on where the first was; who waits in vain asks again
             SnmpSender(wanted).send([EVENT])
-            wait_for(lambda count=count: taken().count("pool-full") >= count)  # type: ignore[misc]
+            eventually(lambda count=count: taken().count("pool-full") >= count)  # type: ignore[misc]
         found = taken()
     root = ".1.3.6.1.4.1.32473.1"
     assert f"{root}.0.3" in found, "an error"

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from blockyard.block.file import FileDevice
 from blockyard.control.configuration_file import dump, load
 from blockyard.control.errors import ConfigurationError
 from blockyard.initiator import Lun, ScsiError, connect
-from tests.control.serving import wait_for
 from tests.serving import IQN, ServeFailed, Serving, free_port
+from tests.waiting import eventually
 
 MiB = 1 << 20
 
@@ -169,7 +168,7 @@ def test_what_is_not_there_when_a_change_is_taken_back_is_served_when_it_is(
     with connect(server.url(target="iqn.2024-01.test.blockyard:head")) as head:
         assert not _is_there(head)
         other.close()
-        wait_for(lambda: _is_there(head))
+        eventually(lambda: _is_there(head))
         assert head.capacity().size == 2 * MiB
         assert bytes(head.read(0, 1)) == bytes([3]) * 512
 
@@ -399,13 +398,9 @@ def test_a_stack_that_is_gone_does_not_take_the_rest_with_it(files: Path, serve:
     with connect(server.url(), timeout=60) as lun:
         assert lun.read(0, 1) == b"\1" * 512
         assert status(files / "state")["volumes"]["b"]["size"] == 0
-        end = time.monotonic() + 120
-        while "b is not served, as it cannot be opened" not in blockyard(files / "state", "events"):
-            assert time.monotonic() < end, "no event"  # they are written once a second
-            time.sleep(0.2)
+        told = "b is not served, as it cannot be opened"
+        eventually(lambda: told in blockyard(files / "state", "events"), "the event")  # they are written once a second
         (files / "away").rename(files / "b.img")
-        end = time.monotonic() + 120
-        while not status(files / "state")["volumes"]["b"]["size"] and time.monotonic() < end:
-            time.sleep(0.2)
+        eventually(lambda: status(files / "state")["volumes"]["b"]["size"], "the volume")
     with connect(server.url(1)) as lun:
         assert lun.read(0, 1) == b"\2" * 512

@@ -18,6 +18,7 @@ from blockyard.control.errors import VolumeError
 from blockyard.control.supervisor import Supervisor
 from blockyard.control.worker import WorkerFailed
 from blockyard.worker.configuration import Settled, Target, Volume
+from tests.waiting import comes_about
 
 
 def make_volume(folder: Path, name: str) -> Volume:
@@ -45,12 +46,6 @@ def run(scene: Callable[[Supervisor], Awaitable[None]], volumes: list[Volume], c
             await supervisor.close()
 
     asyncio.run(play())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(120):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def is_gone(pid: int) -> bool:
@@ -99,7 +94,7 @@ def test_a_worker_that_is_killed_is_started_again_and_the_other_left_alone(tmp_p
         first, untouched = one.pid, other.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        await until(lambda: one.pid not in (first, None))
+        await comes_about(lambda: one.pid not in (first, None))
         await give_connection(supervisor, next(iter(one.configuration.targets)))
         assert one.restarts == 1
         assert (other.pid, other.restarts) == (untouched, 0)
@@ -136,7 +131,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.Mon
         first = worker.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)
-        await until(lambda: worker.pid not in (None, first))
+        await comes_about(lambda: worker.pid not in (None, first))
         assert is_gone(first)
         assert worker.restarts == 1
 
@@ -149,10 +144,10 @@ def test_one_that_dies_again_and_again_is_given_time(tmp_path: Path) -> None:
         worker = supervisor.workers[0]
         began = time.monotonic()
         for count in range(4):
-            await until(lambda: worker.pid is not None)
+            await comes_about(lambda: worker.pid is not None)
             assert worker.pid is not None
             os.kill(worker.pid, signal.SIGKILL)
-            await until(lambda count=count: worker.restarts == count + 1)  # type: ignore[misc]
+            await comes_about(lambda count=count: worker.restarts == count + 1)  # type: ignore[misc]
         assert time.monotonic() - began > 0.1 + 0.2 + 0.4  # and nothing before the first
 
     run(scene, [make_volume(tmp_path, "a")], 1)
@@ -210,8 +205,8 @@ def test_no_process_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with monkeypatch.context() as patch:
             patch.setattr("blockyard.control.body.sys.executable", "/no/such/python")
             os.kill(worker.pid, signal.SIGKILL)
-            await until(lambda: worker.restarts >= 2)
-        await until(lambda: worker.pid is not None)
+            await comes_about(lambda: worker.restarts >= 2)
+        await comes_about(lambda: worker.pid is not None)
         await supervisor.stop(0)
 
     run(scene, [make_volume(tmp_path, "a")], 1)

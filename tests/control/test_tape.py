@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from tests.conftest import TargetFactory
 from tests.media.drives import REWIND, filemarks, read, write
 from tests.media.test_library import DRIVE, SLOT, move
 from tests.serving import IQN
+from tests.waiting import eventually
 
 CONFIGURATION = f"""
 [libraries.vault]
@@ -112,10 +112,10 @@ def test_a_cartridge_is_copied_to_a_file_and_made_of_it(target: TargetFactory, t
         assert drive.execute(read(6), read_length=6) == b"served"
     said = tape("cartridge", "import", "vault", "C00001L8", "--file", file, "--element", "slot-4", "--no-wait")
     assert re.fullmatch(r"job library:vault\.\d+ has begun: `blockyard optical jobs` shows it\n", said)
-    end = time.monotonic() + 30
-    while json.loads(tape("library", "status", "vault", "--json"))["elements"].get("slot-4") != "C00001L8":
-        assert time.monotonic() < end, "no cartridge comes"
-        time.sleep(0.02)
+    eventually(
+        lambda: json.loads(tape("library", "status", "vault", "--json"))["elements"].get("slot-4") == "C00001L8",
+        "the cartridge in its slot",
+    )
 
 
 def test_the_switch_of_a_cartridge_protects_it(target: TargetFactory, tape: Tape) -> None:
@@ -198,10 +198,7 @@ def test_a_killed_worker_comes_back_with_the_cartridge_in_its_drive(target: Targ
         drive.execute(write(4), b"lost")
         killed = serving.workers
         os.kill(killed[0], signal.SIGKILL)
-    end = time.monotonic() + 120
-    while not set(serving.workers) - set(killed):
-        assert time.monotonic() < end, "no new worker"
-        time.sleep(0.02)
+    eventually(lambda: set(serving.workers) - set(killed), "a new worker")
     assert "loaded" in tape("library", "status", "vault")
     with connect(serving.url(1)) as drive:
         ready(drive)  # at the end of data, where a write that is tried again harms nothing

@@ -24,7 +24,7 @@ from tests.api.conftest import (
     ApiFactory,
     api,  # noqa: F401  (a fixture)
 )
-from tests.control.serving import wait_for
+from tests.waiting import eventually
 
 
 class Receiver:
@@ -76,14 +76,16 @@ def test_what_prometheus_fetches_is_sent(api: ApiFactory, tmp_path: Path) -> Non
         assert main([*command, "--state", str(served.state)]) == 0
         told = client.get("/settings/telemetry").json()
         assert (told["endpoint"], told["interval"]) == (receiver.url, 1)
-        wait_for(lambda: _kinds(client) == ["delivery-failed"])
+        eventually(lambda: _kinds(client) == ["delivery-failed"])
         (tmp_path / "headers").write_text("Authorization: Bearer abc\n")
         target = client.get("/targets").json()[0]["name"]
         with connect(f"iscsi://{served.serving.portals[0]}/{target}/0") as lun:
             for _ in range(5):
                 lun.write(0, bytes(4096))
-            wait_for(lambda: bool(receiver.taken) and bool(list(receiver.points("blockyard_command_duration_seconds"))))
-        wait_for(lambda: _kinds(client) == ["delivery-failed", "delivery-recovered"])
+            eventually(
+                lambda: bool(receiver.taken) and bool(list(receiver.points("blockyard_command_duration_seconds")))
+            )
+        eventually(lambda: _kinds(client) == ["delivery-failed", "delivery-recovered"])
         ((metric, writes, labels),) = receiver.points("blockyard_volume_writes")
         assert (labels, writes.as_int, metric.sum.is_monotonic) == ({"volume": "demo.img"}, 5, True)
         assert metric.sum.aggregation_temporality == 2, "cumulative"

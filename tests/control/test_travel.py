@@ -19,8 +19,8 @@ from blockyard.pool.pool import Pool
 from blockyard.pool.volume import VolumeDevice
 from tests.conftest import TargetFactory, need, run
 from tests.control.test_pools import make_pool
-from tests.interop.test_access import until
 from tests.serving import Serving
+from tests.waiting import eventually
 
 IQN = "iqn.2026-11.test:vol1"
 BLOCK = 512
@@ -133,7 +133,7 @@ def test_no_such_moment(protected: Protected) -> None:
         with pytest.raises(LoginError) as error:
             connect(protected.url(moment))
         assert error.value.status == LoginStatus.NOT_FOUND
-        until(partial(_logged, protected.serving, f"{IQN}@{moment}", why))
+        eventually(partial(_logged, protected.serving, f"{IQN}@{moment}", why))
 
 
 def _logged(serving: Serving, *words: str) -> bool:

@@ -21,6 +21,7 @@ from blockyard.optical import record
 from blockyard.optical.disc import Disc
 from tests.optical.burners import SYNCHRONIZE, write
 from tests.serving import IQN, Serving
+from tests.waiting import eventually
 
 _PIECE = 16  # blocks
 _ROUNDS = 3
@@ -75,10 +76,7 @@ def test_what_is_synchronised_survives_kill_9_and_can_be_gone_on_with(tmp_path: 
         for number in range(_ROUNDS):
             burner = Burner(serving.url())
             burner.start()
-            deadline = time.monotonic() + 120
-            while burner.synchronised < synchronised + 200 and time.monotonic() < deadline:
-                time.sleep(0.005)
-            assert burner.synchronised >= synchronised + 200, serving.tail()
+            eventually(lambda burner=burner, before=synchronised: burner.synchronised >= before + 200, serving.tail)  # type: ignore[misc]
             time.sleep(random.Random(number).random() / 20)
             _kill(serving)
             burner.join(120)

@@ -23,6 +23,7 @@ import pytest
 from blockyard.initiator import connect
 from blockyard.initiator.errors import InitiatorError
 from tests.serving import Serving
+from tests.waiting import eventually
 
 BLOCKS = 2048  # 4 KiB each
 ROUNDS_IN_TEST = 3
@@ -78,10 +79,7 @@ def kill_during_writes(rounds: int, tmp_path: Path, victim: Callable[[Serving], 
         for generation in range(1, rounds + 1):
             writer = Writer(serving.url(), generation, flushed)
             writer.start()
-            deadline = time.monotonic() + 120
-            while writer.flushes < 5 and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert writer.flushes >= 5, serving.tail()
+            eventually(lambda writer=writer: writer.flushes >= 5, serving.tail)  # type: ignore[misc]
             time.sleep(random.Random(generation).random() / 10)
             victims = victim(serving)
             for pid in victims:

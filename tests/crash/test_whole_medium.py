@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from blockyard.initiator import Lun, connect
 from blockyard.initiator.errors import InitiatorError
 from tests.scsi.test_sanitize import OVERWRITE, pattern_list, sanitize
 from tests.serving import IQN, Serving
+from tests.waiting import eventually
 
 SIZE = 16 << 20
 TEST_UNIT_READY = bytes(6)
@@ -28,10 +28,7 @@ def kill_worker(serving: Serving) -> None:
     """Returns once there is another one."""
     (worker,) = serving.workers
     os.kill(worker, signal.SIGKILL)
-    end = time.monotonic() + 120
-    while not set(serving.workers) - {worker}:
-        assert time.monotonic() < end, "no new worker"
-        time.sleep(0.02)
+    eventually(lambda: set(serving.workers) - {worker}, "a new worker")
 
 
 def kill_all(serving: Serving) -> None:
@@ -74,10 +71,7 @@ def test_a_sanitize_operation_goes_on_after_kill_9(kill: Callable[[Serving], Non
             assert _condition(lun) == SANITIZE_IN_PROGRESS
             config.write_text(_held_back("1G"))
             assert main(["reload", "--state", str(tmp_path / "state")]) == 0
-            end = time.monotonic() + 120
-            while _condition(lun):
-                assert time.monotonic() < end
-                time.sleep(0.05)
+            eventually(lambda: not _condition(lun), "the end of the operation")
             assert lun.read(0, 2) == b"gone" * 256
         serving.stop()
     assert disk.read_bytes() == b"gone" * (SIZE // 4)

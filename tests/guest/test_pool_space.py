@@ -10,10 +10,10 @@ import pytest
 
 from blockyard.cli.main import main
 from tests.conftest import TargetFactory
-from tests.control.serving import wait_for
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
 from tests.serving import IQN
+from tests.waiting import eventually
 
 MIB = 1 << 20
 
@@ -34,7 +34,7 @@ def test_space_comes_back_and_runs_out(
         return pool // MIB, os.stat(tmp_path / "fast" / "blockyard-0.data").st_blocks * 512 // MIB
 
     def more_space() -> None:
-        wait_for(lambda: "pool-full" in run("events"))  # the pool is looked at about once a second
+        eventually(lambda: "pool-full" in run("events"))  # the pool is looked at about once a second
         run("pool", "add", "fast", str(tmp_path / "more"), "--size", "128M")
 
     found: list[tuple[int, int]] = []

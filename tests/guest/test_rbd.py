@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from blockyard.cli.main import main
-from tests.ceph import Ceph, eventually
+from tests.ceph import Ceph
 from tests.conftest import TargetFactory
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
 from tests.serving import IQN, free_port
+from tests.waiting import eventually
 
 STILL = 3.0  # seconds: longer than the timeout of the image, so that commands fail and Linux tries them again
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from blockyard.iscsi.pdu import LoginStatus
 from tests.conftest import TargetFactory, need, run
 from tests.interop.conformance import parse
 from tests.serving import Serving
+from tests.waiting import eventually
 
 DISK, OTHER = "iqn.2024-01.test.blockyard:disk", "iqn.2024-01.test.blockyard:other"
 SECRET, PROOF = "secret of alice", "proof for alice"
@@ -162,23 +162,16 @@ def logs_in(serving: Serving, account: Account) -> bool:
     return True
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.3)
-
-
 def test_changed_users_are_known_while_it_serves(serving: Serving, tmp_path: Path) -> None:
     state = str(tmp_path / "state-0")
     with connect(url(serving), account=ALICE) as session:
         blockyard("user", "set", "alice", "--state", state, stdin="a newer secret\n")
         newer = Account("alice", b"a newer secret")
-        until(lambda: not logs_in(serving, ALICE))
+        eventually(lambda: not logs_in(serving, ALICE))
         assert logs_in(serving, newer)
         assert len(session.read(0, 1)) == 512  # a session that there is goes on
         blockyard("user", "remove", "alice", "--state", state)
-        until(lambda: not logs_in(serving, newer))
+        eventually(lambda: not logs_in(serving, newer))
         with pytest.raises(SessionLost):  # until there is no such user any more
             session.read(0, 1)
     with connect(url(serving), account=BOB) as other:
@@ -228,10 +221,10 @@ def test_failures_in_one_worker_slow_a_host_down_at_all(target: TargetFactory, t
     wrong = Account("alice", b"a wrong secret")
     seen = [status_of(serving, targets[0], wrong) for _ in range(FREE + 1)]
     assert seen == [LoginStatus.AUTHENTICATION_FAILURE] * (FREE + 1)
-    until(lambda: status_of(serving, targets[0], wrong) == LoginStatus.SERVICE_UNAVAILABLE)
+    eventually(lambda: status_of(serving, targets[0], wrong) == LoginStatus.SERVICE_UNAVAILABLE)
     assert status_of(serving, targets[1], wrong) == LoginStatus.AUTHENTICATION_FAILURE  # one guess, no more
-    until(lambda: status_of(serving, targets[1], wrong) == LoginStatus.SERVICE_UNAVAILABLE)
-    until(lambda: status_of(serving, targets[0], ALICE) == LoginStatus.SUCCESS)  # the wait has an end
+    eventually(lambda: status_of(serving, targets[1], wrong) == LoginStatus.SERVICE_UNAVAILABLE)
+    eventually(lambda: status_of(serving, targets[0], ALICE) == LoginStatus.SUCCESS)  # the wait has an end
 
 
 def test_what_destroys_a_disk_leaves_no_trace_with_virtual_write(target: TargetFactory, tmp_path: Path) -> None:

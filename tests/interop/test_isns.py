@@ -21,11 +21,11 @@ from blockyard.iscsi.directory import Portal
 from tests.conftest import need, run
 from tests.control.serving import discover, serve, start
 from tests.serving import free_port
+from tests.waiting import LIMIT
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 A, B = "iqn.2024-01.test:a", "iqn.2024-01.test:b"
 HOST = "iqn.2024-01.test:host"
-LIMIT = 120.0  # seconds for anything that should take a few
 
 
 class NameServer:

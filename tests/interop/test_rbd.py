@@ -12,9 +12,10 @@ import pytest
 from blockyard.cli.main import main
 from blockyard.initiator import Lun, ScsiError, connect
 from blockyard.scsi.sense import SenseKey
-from tests.ceph import Ceph, eventually
+from tests.ceph import Ceph
 from tests.conftest import TargetFactory, need, run
 from tests.serving import IQN, Serving
+from tests.waiting import eventually
 
 MIB = 1 << 20
 BECOMING_READY = (SenseKey.NOT_READY, 0x04, 0x01)

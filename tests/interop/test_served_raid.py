@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from blockyard.cli.main import main
 from tests.conftest import TargetFactory, need, run
 from tests.serving import IQN
+from tests.waiting import eventually
 
 MIB = 1 << 20
 
@@ -40,10 +40,7 @@ def test_members_go_and_come_while_qemu_verifies(
         return json.loads(do("layer", "show", "mail", "--json"))  # type: ignore[no-any-return]
 
     def settled() -> None:
-        end = time.monotonic() + 120
-        while (now := shown())["health"] != "ok" or "progress" in now:
-            assert time.monotonic() < end, now
-            time.sleep(0.05)
+        eventually(lambda: (now := shown())["health"] == "ok" and "progress" not in now, "it is whole")
 
     paths = [tmp_path / name for name in "abcdef"]
     for path in paths:

@@ -13,8 +13,7 @@ from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.handoff import Message
 from blockyard.worker.jobs import REMEMBERED, Job, Jobs
 from blockyard.worker.later import Answer, Later, answer
-
-LIMIT = 120.0  # seconds for what takes none
+from tests.waiting import LIMIT
 
 
 def test_a_job_tells_how_far_it_is_and_how_it_ended() -> None:

@@ -16,6 +16,7 @@ from blockyard.block.raid.array import Array
 from blockyard.block.raid.assembly import assemble
 from blockyard.block.raid.creation import Plan, create
 from tests.block.raid.disks import PLANS, SECTOR, SIZE, Disk, made, opened, read
+from tests.waiting import eventually
 
 THREADS, SECTORS, ROUNDS = 4, 60, 60
 
@@ -73,13 +74,12 @@ def ended(array: Array, writers: list[Writer]) -> None:
 
 def settled(array: Array) -> None:
     """All that the background has to do is done."""
-    done = threading.Event()
-    for _ in range(12000):
+
+    def so() -> bool:
         members = array.members
-        if members.complete and array.reshaping is None and not members.bitmap.distrusted and members.heir is None:
-            return
-        done.wait(0.01)
-    raise AssertionError(f"it does not get on: {array.report()}")
+        return members.complete and array.reshaping is None and not members.bitmap.distrusted and members.heir is None
+
+    eventually(so, lambda: f"all of {array.report()}")
 
 
 @pytest.mark.parametrize("level", [name for name in PLANS if name != "raid0"])

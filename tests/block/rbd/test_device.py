@@ -15,7 +15,8 @@ from blockyard.block.layers import Opening
 from blockyard.block.rbd.connection import Spec
 from blockyard.block.rbd.device import RbdDevice
 from blockyard.block.stack import StackError
-from tests.ceph import Ceph, eventually
+from tests.ceph import Ceph
+from tests.waiting import eventually
 
 MIB = 1 << 20
 

@@ -16,7 +16,8 @@ import pytest
 from blockyard.block.layers import Opening
 from blockyard.block.rbd.device import RbdDevice
 from tests.block.rbd.test_device import content, exported, opened
-from tests.ceph import Ceph, eventually
+from tests.ceph import Ceph
+from tests.waiting import eventually
 
 BLOCK = 512
 
@@ -113,7 +114,7 @@ def test_beginning_an_access_waits_for_nothing(still: Ceph) -> None:
         device.overlap.reap()
         return len(outcomes) == 1200
 
-    eventually(reap, 120)
+    eventually(reap)
     assert outcomes == [bytearray(b"b" * BLOCK)] * 1200
     device.close()
 
@@ -215,6 +216,7 @@ def test_writes_under_way_while_it_is_taken_never_come_after(ceph: Ceph) -> None
 _OWNER = """
 import sys, time
 from blockyard.block.building import open_stack
+from tests.waiting import eventually
 device = open_stack(sys.argv[1])
 device.pwritev([b"o" * 512], 0)
 print("open", flush=True)
@@ -231,7 +233,7 @@ def test_the_lock_of_a_server_that_died_passes_on(ceph: Ceph) -> None:
         device = opened(ceph, image)
         assert failure(device) == errno.ESHUTDOWN
         os.kill(owner.pid, signal.SIGKILL)
-    eventually(lambda: failure(device) is None, 60)
+    eventually(lambda: failure(device) is None)
     assert content(device, 0, BLOCK) == b"o" * BLOCK
     device.close()
 
