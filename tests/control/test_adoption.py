@@ -16,10 +16,13 @@ from typing import Any
 
 import pytest
 
+from blockyard import __version__
 from blockyard.cli.main import main
 from blockyard.control import adoption
 from blockyard.control.administration import ask
+from blockyard.control.body import DOORS
 from blockyard.initiator import connect
+from blockyard.worker.handoff import send_message
 from tests.conftest import TargetFactory, need
 from tests.control.serving import log_in
 from tests.serving import Serving
@@ -257,3 +260,26 @@ def test_one_that_does_not_answer_is_killed(target: TargetFactory, monkeypatch: 
     monkeypatch.setattr(adoption, "PATIENCE", 0.2)
     assert adoption.find_orphans(state_of(serving)) == []
     assert has_ended(worker)
+
+
+def test_one_that_does_not_listen_yet_is_waited_for(tmp_path: Path) -> None:
+    """Portals are held from the first message on that control has sent to it, and the next control needs them."""
+    (tmp_path / DOORS).mkdir()
+    greeting = {"type": "adopted", "version": __version__, "configuration": {}, "listening": 0}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+        door.bind(str(tmp_path / DOORS / "0123456789abcdef"))
+
+        def begin() -> None:
+            door.listen(1)
+            control, _ = door.accept()
+            with control:
+                send_message(control, greeting)
+
+        later = threading.Timer(0.5, begin)
+        later.start()
+        (orphan,) = adoption.find_orphans(tmp_path)
+        later.join()
+    orphan.control.close()
+    assert orphan.pid == os.getpid()
+    assert adoption.find_orphans(tmp_path) == []  # nobody has the door any more
+    assert not any((tmp_path / DOORS).iterdir())

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from blockyard.worker.handoff import Message, receive_message, send_message
 log = logging.getLogger(__name__)
 
 PATIENCE = 15.0  # seconds that a worker has to answer: it may be in the midst of a change
+_PAUSE = 0.02  # seconds between two tries at a door
 GRACE = 5  # seconds that initiators of another version's worker have to log out
 FLUSH = 60.0  # seconds that it has to end altogether
 _CREDENTIALS = struct.Struct("3i")  # process, user, group (unix(7), SO_PEERCRED)
@@ -79,8 +81,7 @@ def _knock(door: Path) -> Orphan | None:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sock.settimeout(PATIENCE)
     try:
-        with short_path(door.parent, door.name) as path:
-            sock.connect(path)
+        _connect(sock, door)
         pid, _, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     except OSError:  # nobody listens: it has ended
         sock.close()
@@ -94,6 +95,25 @@ def _knock(door: Path) -> Orphan | None:
         _see_off(orphan, 0)
         return None
     return orphan
+
+
+def _connect(sock: socket.socket, door: Path) -> None:
+    """Wait for a worker that has been started only just: it does not listen yet. Raises OSError when there is none."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with short_path(door.parent, door.name) as path:
+                return sock.connect(path)
+        except ConnectionRefusedError:
+            if not _is_held(door) or time.monotonic() > end:
+                raise
+        time.sleep(_PAUSE)
+
+
+def _is_held(door: Path) -> bool:
+    """Whether a process has it, listening or not (proc(5), /proc/net/unix: each bound socket with its path)."""
+    with open("/proc/net/unix", errors="replace") as sockets:
+        return any(line.rstrip("\n").endswith(f"/{door.name}") for line in sockets)
 
 
 def _hear(orphan: Orphan) -> None:
