@@ -199,13 +199,13 @@ class Server:
                 await self._socket.start()
                 async with self.unchanging():
                     await self._places.start()
+                self._deliveries.configure(self.configuration.events)
+                self._exports.configure(self.configuration.telemetry)
+                gate.events.record("server-started", f"serving {_count(len(self.settled.targets), 'target')}")
                 notify(READY="1", STATUS=self._status())
                 tasks.append(asyncio.create_task(keep_watchdog()))  # before, nobody waits for it (systemd.service(5))
                 on_ready()
                 ready = True
-                self._deliveries.configure(self.configuration.events)
-                self._exports.configure(self.configuration.telemetry)
-                gate.events.record("server-started", f"serving {_count(len(self.settled.targets), 'target')}")
                 await signals.wait()
                 await asyncio.to_thread(self.making.close)  # while there are workers that could have begun some of it
             if self.restarting:
