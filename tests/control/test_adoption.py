@@ -25,7 +25,7 @@ from blockyard.initiator import connect
 from blockyard.worker.handoff import send_message
 from tests.conftest import TargetFactory, need
 from tests.control.serving import log_in
-from tests.serving import Serving
+from tests.serving import Serving, free_port
 from tests.waiting import LIMIT, eventually
 
 OTHER = "iqn.2026-11.test:other"
@@ -161,6 +161,77 @@ def test_new_logins_wait_meanwhile(target: TargetFactory) -> None:
     waiting.join(LIMIT)
     assert found == [0]
     assert status(serving)["portal_groups"]["1"] == [address]  # any free port: the same one again
+
+
+@pytest.fixture
+def doors(target: TargetFactory) -> tuple[Serving, dict[str, bytes]]:
+    """A server that is reached by HTTP at two sockets besides the API's; what is asked of each, by its address."""
+    metrics, console, plain = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    listen = f"metrics.listen = '{metrics}'\napi = {{ listen = '{console}', http = '{plain}' }}\n"
+    serving = target(config=listen + _file("a"))
+    challenge = state_of(serving) / "acme" / ".well-known" / "acme-challenge" / "token"
+    challenge.parent.mkdir(parents=True)
+    challenge.write_text("thumb")
+    paths = {metrics: "/metrics", plain: "/.well-known/acme-challenge/token"}
+    head = "GET %s HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+    return serving, {address: (head % path).encode() for address, path in paths.items()}
+
+
+def _connect(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=LIMIT)
+
+
+def _answer(sock: socket.socket, request: bytes) -> bytes:
+    """The status line."""
+    with sock, sock.makefile("rb") as answer:
+        sock.sendall(request)
+        return answer.read().partition(b"\r\n")[0]
+
+
+def test_who_asks_by_http_waits_while_there_is_no_control(doors: tuple[Serving, dict[str, bytes]]) -> None:
+    serving, requests = doors
+    kill(serving)
+    waiting = [(_connect(address), request) for address, request in requests.items()]
+    serving.restart()
+    assert [_answer(sock, request) for sock, request in waiting] == [b"HTTP/1.1 200 OK"] * 2
+
+
+def test_nobody_is_refused_while_control_starts_again(doors: tuple[Serving, dict[str, bytes]]) -> None:
+    """Who asks at any moment of it, by a new connection each time, is answered by the one or by the other.
+
+    Of who has connected and is slow to ask, the connection may be closed: one at each door at most, as clients have one each.
+    """
+    serving, requests = doors
+    over = threading.Event()
+    answers: dict[str, list[object]] = {address: [] for address in requests}
+
+    def ask_on(address: str) -> None:
+        while not over.is_set():
+            try:
+                sock = _connect(address)
+            except OSError as error:
+                answers[address].append(error)
+                continue
+            try:
+                answers[address].append(_answer(sock, requests[address]))
+            except OSError:
+                answers[address].append(b"")
+
+    threads = [threading.Thread(target=ask_on, args=[address]) for address in requests]
+    for thread in threads:
+        thread.start()
+    try:
+        eventually(lambda: all(answers.values()))
+        assert main(["restart", "--state", str(state_of(serving))]) == 0
+        before = {address: len(found) for address, found in answers.items()}
+        eventually(lambda: all(len(answers[address]) > count + 1 for address, count in before.items()))
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert {found for each in answers.values() for found in each} <= {b"HTTP/1.1 200 OK", b""}
+    assert all(found.count(b"") <= 1 for found in answers.values())
 
 
 def test_a_real_stop_ends_workers(target: TargetFactory) -> None:

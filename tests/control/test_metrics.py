@@ -410,7 +410,7 @@ def _with_endpoint(
     """Run `work` beside an endpoint."""
 
     async def run() -> None:
-        endpoint = Endpoint(measure)
+        endpoint = Endpoint(measure, lambda name, asked: None)
         port = free_port()
         address = f"127.0.0.1:{port}"
         endpoint.commit(address, endpoint.prepare(address))
@@ -519,7 +519,7 @@ def test_requests_that_come_together_are_one_collection() -> None:
         return Measured()
 
     async def run() -> None:
-        endpoint = Endpoint(measure)
+        endpoint = Endpoint(measure, lambda name, asked: None)
         waiting = [asyncio.create_task(endpoint.measured()) for _ in range(10)]
         while not asked:
             await asyncio.sleep(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from blockyard.control.errors import PortalError, UsageError
-from blockyard.control.portals import listen, parse_portal
+from blockyard.control.portals import cease, listen, parse_portal
+from tests.waiting import comes_about
 
 
 @pytest.mark.parametrize(
@@ -82,3 +84,29 @@ def test_both_wildcards_share_a_port() -> None:
         v6, other = listen(parse_portal(f"[::]:{portal.port}"))
         with v6, socket.create_connection(("::1", other.port)), socket.create_connection(("127.0.0.1", portal.port)):
             assert portal.port == other.port
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_nobody_is_dropped_when_a_server_ceases(turns: int) -> None:
+    """Who has been accepted so many turns of the loop before is served; who has not waits for the next to listen there."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(await reader.readline())
+        writer.close()
+
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock, sock.dup() as next_one:
+            server = await asyncio.start_server(serve, sock=sock)
+            with socket.create_connection(next_one.getsockname()) as client:
+                client.sendall(b"hello\n")
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await cease(server)
+                next_one.setblocking(False)
+                try:
+                    next_one.accept()[0].close()
+                except BlockingIOError:
+                    await comes_about(lambda: served == [b"hello\n"])
+
+    served: list[bytes] = []
+    asyncio.run(run())

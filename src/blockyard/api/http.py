@@ -31,6 +31,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from blockyard.api.repeats import LONGEST, Repeat, Repeats
+from blockyard.control.portals import cease
 
 log = logging.getLogger(__name__)
 
@@ -315,7 +316,7 @@ class Site:
         """
         for server in (self._local, None if self._tcp is None else self._tcp[1]):
             if server is not None:
-                server.close()
+                await cease(server)
         connections = self._connections()
         for connection in connections:
             connection.last = True

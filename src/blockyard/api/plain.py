@@ -12,7 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blockyard.control.portals import OneSocket
+from blockyard.control.portals import Inherited, OneSocket
 
 if TYPE_CHECKING:
     from blockyard.api.http import Site
@@ -51,8 +51,8 @@ async def _send(scope: Any, send: Any, status: HTTPStatus, body: bytes, *more: t
 class Plain(OneSocket):
     """Answers at one socket."""
 
-    def __init__(self, state: Path) -> None:
-        super().__init__("api.http")
+    def __init__(self, state: Path, inherited: Inherited) -> None:
+        super().__init__("plain", "api.http", inherited)
         self._state = state
         self._site: Site | None = None
         self._https: int | None = None  # the port to lead to
@@ -65,6 +65,12 @@ class Plain(OneSocket):
 
             self._site = Site(self._answer)
             await self._site.listen(self._sock, None, loopback=False)
+
+    async def stop(self) -> None:
+        """Listen no more; who is being answered gets the answer."""
+        if self._site is not None:
+            await self._site.stop()
+        self.close()
 
     def _end(self) -> None:
         if self._site is not None:

@@ -54,7 +54,7 @@ class ApiService:
         self._server = server
         self._place = Place(None)
         self._built: tuple[Site, Context] | None = None
-        self._plain = Plain(server.options.state)
+        self._plain = Plain(server.options.state, server.inherited)
         self._watching: asyncio.Task[None] | None = None
         self._stamp: list[int] = []
 
@@ -67,9 +67,10 @@ class ApiService:
 
     @property
     def listening(self) -> dict[str, socket.socket]:
-        if self._place.wanted is None or self._place.sock is None:
-            return {}
-        return {_name(portal_from(self._place.wanted.listen)): self._place.sock}
+        found = self._plain.listening
+        if self._place.wanted is not None and self._place.sock is not None:
+            found[_name(portal_from(self._place.wanted.listen))] = self._place.sock
+        return found
 
     def invitation(self) -> str:
         """What a person is told who has just begun to serve: where the console is, and how to begin there; "" where it is not."""
@@ -224,7 +225,7 @@ class ApiService:
         if self._built is not None:
             site, context = self._built
             context.hub.close()
-            await site.stop()
+            await asyncio.gather(site.stop(), self._plain.stop())
         self.close()
 
     def close(self) -> None:

@@ -17,13 +17,14 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from blockyard.control.exposition import Measured
-from blockyard.control.portals import OneSocket
+from blockyard.control.portals import Inherited, OneSocket, cease
 
 log = logging.getLogger(__name__)
 
 PATH = "/metrics"
 PATIENCE = 5.0  # seconds that a client has for its request, and as many for taking the answer
 MAX_CLIENTS = 64
+_GRACE = 2.0  # seconds that clients have when serving ends
 _HEAD_LIMIT = 8 << 10  # bytes of a request line and its fields
 _CHUNK = 4 << 10
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -47,11 +48,14 @@ class _Request(NamedTuple):
     openmetrics: bool
 
 
+Measure = Callable[[], Awaitable[Measured]]
+
+
 class Endpoint(OneSocket):
     """Answers at one socket. `measure` is asked for each answer."""
 
-    def __init__(self, measure: Callable[[], Awaitable[Measured]]) -> None:
-        super().__init__("--metrics or metrics.listen")
+    def __init__(self, measure: Measure, inherited: Inherited) -> None:
+        super().__init__("metrics", "--metrics or metrics.listen", inherited)
         self._measure = measure
         self._server: asyncio.Server | None = None
         self._clients: dict[asyncio.Task[None], None] = {}  # in the order in which they came
@@ -63,6 +67,14 @@ class Endpoint(OneSocket):
         """Answer from now on, where there is a socket that is not served yet."""
         if self._sock is not None and self._server is None:
             self._server = await asyncio.start_server(self._connected, sock=self._sock, limit=_HEAD_LIMIT)
+
+    async def stop(self) -> None:
+        """Listen no more; who is being answered gets the answer."""
+        if self._server is not None:
+            await cease(self._server)
+            if self._clients:
+                await asyncio.wait(self._clients, timeout=_GRACE)
+        self.close()
 
     def _end(self) -> None:
         for task in self._clients:

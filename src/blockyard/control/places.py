@@ -5,13 +5,14 @@ They change together: what is new is opened first, and taken over when the rest 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
 from dataclasses import dataclass
 
 from blockyard.control.errors import PortalError
-from blockyard.control.metrics import Endpoint
+from blockyard.control.metrics import Endpoint, Measure
 from blockyard.control.portals import Listeners, Opening
 from blockyard.control.service import Prepared, Service
 from blockyard.worker.configuration import Api, Configuration
@@ -38,15 +39,15 @@ class Opened:
 class Places:
     """The sockets that are listened on."""
 
-    def __init__(self, metrics: Endpoint, service: Service) -> None:
+    def __init__(self, measure: Measure, service: Service) -> None:
         self.listeners = Listeners()
-        self.metrics = metrics
+        self.metrics = Endpoint(measure, self.listeners.inherited)
         self.service = service
 
     @property
     def kept(self) -> dict[str, socket.socket]:
         """What goes on while control starts again: who connects meanwhile waits."""
-        return {**self.listeners.by_name, **self.service.listening}
+        return {**self.listeners.by_name, **self.metrics.listening, **self.service.listening}
 
     def prepare(self, configuration: Configuration, api: Api | None, *, service_optional: bool = False) -> Opened:
         """Listen wherever it is new. Raises PortalError or StateError; then nothing has changed.
@@ -80,6 +81,10 @@ class Places:
         """Answer those who fetch metrics, and serve the service, where that is new."""
         await self.metrics.start()
         await self.service.start()
+
+    async def stop(self) -> None:
+        """Serve metrics and the service no more; who is being answered gets the answer."""
+        await asyncio.gather(self.metrics.stop(), self.service.stop())
 
     def close(self) -> None:
         self.listeners.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,13 +160,44 @@ def listen(portal: Portal, option: str = "--portal") -> tuple[socket.socket, Por
     return sock, Portal(portal.address, sock.getsockname()[1])
 
 
-class OneSocket(ABC):
-    """What listens on at most one socket, which may change while it serves. `option` says in errors where it was asked for."""
+async def cease(server: asyncio.Server) -> None:
+    """Accept no more, and close the sockets; who has been accepted is known to the protocol then.
 
-    def __init__(self, option: str) -> None:
+    A server that is closed drops connections that were accepted in the same turn of the loop: it has let go of what they are
+    to be counted by. From there to the protocol there are a task that makes the transport, `connection_made`, and the task that
+    servers of streams begin in that.
+    """
+    for sock in server.sockets:
+        asyncio.get_running_loop().remove_reader(sock.fileno())
+    for _ in range(4):
+        await asyncio.sleep(0)
+    server.close()
+
+
+# A copy of what the control before this one has listened on by a name, and the portal with its port (Listeners.inherited)
+Inherited = Callable[[str, Portal], tuple[socket.socket, Portal] | None]
+
+
+class OneSocket(ABC):
+    """What listens on at most one socket, which may change while it serves.
+
+    `name` is what the next control finds it by, with its address; `option` says in errors where it was asked for.
+    """
+
+    def __init__(self, name: str, option: str, inherited: Inherited) -> None:
+        self._name = name
         self._option = option
+        self._inherited = inherited
         self._listen = ""
         self._sock: socket.socket | None = None
+
+    @property
+    def listening(self) -> dict[str, socket.socket]:
+        """What the next control is to find."""
+        return {} if self._sock is None else {self._called(portal_from(self._listen)): self._sock}
+
+    def _called(self, asked: Portal) -> str:
+        return f"{self._name} {asked.written}"
 
     def prepare(self, address: str) -> socket.socket | None:
         """The socket that is to be listened on, None where that stays as it is or ends. Raises PortalError."""
@@ -174,7 +206,7 @@ class OneSocket(ABC):
         portal = portal_from(address)
         if self._listen:
             check_free(portal, [portal_from(self._listen)])
-        return listen(portal, self._option)[0]
+        return (self._inherited(self._called(portal), portal) or listen(portal, self._option))[0]
 
     def commit(self, address: str, sock: socket.socket | None) -> None:
         """Take over what was prepared for this address."""

@@ -29,7 +29,6 @@ from blockyard.control.history.recorder import History
 from blockyard.control.making import Making
 from blockyard.control.managed import Adjust, Edit, Managed
 from blockyard.control.measurements import ask, measure
-from blockyard.control.metrics import Endpoint
 from blockyard.control.places import Places
 from blockyard.control.registration import Registration
 from blockyard.control.service import Nowhere, Service
@@ -93,7 +92,7 @@ class Server:
         self._withheld: set[str] = set()  # volumes of pools that are not exported, as they are being deleted
         self._reloads: set[asyncio.Task[None]] = set()
         self._registration = Registration(options.state, lambda: self.settled)
-        self._places = Places(Endpoint(partial(measure, self)), Nowhere() if service is None else service(self))
+        self._places = Places(partial(measure, self), Nowhere() if service is None else service(self))
 
     @property
     def settled(self) -> Settled:
@@ -238,7 +237,7 @@ class Server:
         assert self._socket is not None
         await self._socket.cease()
         async with self._changing:
-            await self._places.service.stop()
+            await self._places.stop()
             await acceptor.close()
             await self.supervisor.release()
 
