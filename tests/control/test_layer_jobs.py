@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from blockyard.block.building import create_layer
 from blockyard.cli.main import main
+from blockyard.control.roles import Role
 from tests.api.conftest import (
     ApiFactory,
     api,  # noqa: F401  (a fixture)
@@ -104,6 +107,45 @@ def test_jobs_of_layers(served: Api, tmp_path: Path, capsys: pytest.CaptureFixtu
         told = client.post(f"/jobs/{move['id']}/pause")
         assert (told.status_code, "cannot be paused" in told.json()["detail"]) == (409, True)
         _check_reshape(served, client, tmp_path, capsys)
+
+
+def test_a_job_never_has_the_number_of_an_earlier_one(served: Api, tmp_path: Path) -> None:
+    """A worker dies, control starts again: who knows a job from before gets that or none."""
+
+    def make(client: httpx.Client) -> str:
+        new = {
+            "kind": "compressed",
+            "on": [f"{tmp_path}/away.img"],
+            "options": {"size": "1G", "force": True},
+            "wait": 0,
+        }
+        begun = client.post("/layers", json=new)
+        assert begun.status_code == 202, begun.text
+        job: str = begun.json()["job"]
+        eventually(lambda: client.get(f"/jobs/{job}").json()["state"] == "done", "it is made")
+        return job
+
+    def scrub(client: httpx.Client) -> bool:
+        begun = client.post("/stacks/mirror", json={"action": "scrub", "layer": "raid1"})
+        if begun.is_success:
+            jobs.append(begun.json()["job"])
+        return begun.is_success
+
+    token = served.token(Role.ADMIN)
+    with served.client(token) as client:
+        jobs = [make(client)]
+        assert scrub(client)
+        workers = served.serving.workers
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        eventually(lambda: not set(workers) & set(served.serving.workers), "they have ended")
+        eventually(lambda: scrub(client), "the mirror is served again")
+        assert client.get(f"/jobs/{jobs[1]}").status_code == 404, "it has ended with its worker"
+    assert main(["restart", "--state", str(served.state)]) == 0
+    with served.client(token) as client:
+        jobs.append(make(client))
+        assert [client.get(f"/jobs/{job}").status_code for job in jobs] == [404, 404, 200, 200]
+        assert len({job.rpartition(".")[2] for job in jobs}) == len(jobs)
 
 
 def _check_rest(served: Api, client: httpx.Client, job: str) -> None:

@@ -19,7 +19,6 @@ from blockyard.block.stack import Call, Word
 from blockyard.cli.main import main
 from blockyard.control import making
 from blockyard.control.errors import ControlError, UsageError
-from blockyard.control.layer_commands import jobs_of
 from blockyard.control.roles import Role
 from blockyard.initiator import connect
 from blockyard.worker.configuration import Api as Settings
@@ -313,15 +312,6 @@ def test_a_job_that_cannot_begin_leaves_no_files(tmp_path: Path) -> None:
     finally:
         over.set()
     assert not path.exists()
-
-
-def test_a_job_of_a_worker_that_is_new_is_not_taken_for_one_of_the_worker_before() -> None:
-    """It counts its jobs from 1 again, and a job of this process has followed that number."""
-    server: Any = SimpleNamespace(making=making.Making())
-    server.making.lent.add((0, 1, 1000.0))
-    job = {"number": 1, "subject": "x: raid1", "state": "running"}
-    told = {0: {"jobs": [{**job, "began": 1000.0}, {**job, "began": 2000.0}], "stacks": {}}}
-    assert [each["began"] for each in jobs_of(server, told)] == [2000.0]
 
 
 def test_what_an_action_takes_in_is_looked_at_behind_what_is_no_stack_too() -> None:

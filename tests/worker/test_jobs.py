@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from blockyard.worker.chores import Chores
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.handoff import Message
+from blockyard.worker.job_numbers import Numbers
 from blockyard.worker.jobs import REMEMBERED, Job, Jobs
 from blockyard.worker.later import Answer, Later, answer
 from tests.waiting import LIMIT
@@ -83,6 +85,32 @@ def test_a_job_whose_thread_cannot_be_started_is_none(monkeypatch: pytest.Monkey
     job = jobs.start("check", "fast", lambda job: "well")
     jobs.close()
     assert job.result == "well"
+
+
+def test_numbers_are_given_once(tmp_path: Path) -> None:
+    """By several at a time, and by those that come later; a damaged file is no reason to begin at 1 again."""
+    kept, taken = tmp_path / "units", list[int]()
+
+    def take() -> None:
+        numbers = Numbers()
+        numbers.keep_in(kept)
+        taken.extend(numbers.take() for _ in range(25))
+
+    for _ in range(2):
+        threads = [threading.Thread(target=take) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert (len(taken), len(set(taken)), min(taken)) == (200, 200, 1)
+    assert max(taken) < 300, "few are left out"
+    (kept / "jobs.numbers.json").write_text("{}")
+    take()
+    assert len(set(taken)) == 225
+    (kept / "jobs.numbers.json").unlink()
+    (kept / "jobs.numbers.json").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        take()
 
 
 def replies(first: Callable[[], Answer]) -> Message:

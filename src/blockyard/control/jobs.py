@@ -1,8 +1,9 @@
 """All that takes long, whoever does it: jobs of pools, layers, discs and cartridges, and what arrays do by themselves.
 
-A job of a pool is POOL.NUMBER. One of layers is layers:WORKER.NUMBER, as each worker counts for itself, or layers:control.NUMBER
-while a layer is made; work that goes on by itself, such as a rebuild, has a name of its own there. Copies of discs and
-cartridges are drive:NAME.NUMBER and library:NAME.NUMBER. No pool can have a colon in its name.
+A job of a pool is POOL.NUMBER; no number is given twice (worker/job_numbers.py). One of layers is layers:WORKER.NUMBER, after
+the worker that does it, or layers:control.NUMBER while a layer is made; work that goes on by itself, such as a rebuild, has a
+name of its own there. Copies of discs and cartridges are drive:NAME.NUMBER and library:NAME.NUMBER. No pool can have a colon in
+its name.
 """
 
 from __future__ import annotations

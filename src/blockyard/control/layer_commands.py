@@ -80,14 +80,14 @@ async def looked(server: Server) -> dict[int, dict[str, Any]]:
 
 
 def jobs_of(server: Server, told: dict[int, dict[str, Any]]) -> list[Job]:
-    """All jobs of layers, each with its volume and with a name, as workers count by themselves; then what goes on by itself,
-    which has no number. What a worker makes is told of by the job of this process that waits for it."""
+    """All jobs of layers, each with its volume and with a name that says who does it; then what goes on by itself, which has
+    no number. What a worker makes is told of by the job of this process that waits for it."""
     found = [{**job.describe(), "volume": None, "name": f"{CONTROL}.{job.number}"} for job in server.making]
     for worker, each in told.items():
         found += [
             {**job, "volume": job["subject"].partition(": ")[0], "name": f"{worker}.{job['number']}"}
             for job in each["jobs"]
-            if (worker, job["number"], job["began"]) not in server.making.lent
+            if job["number"] not in server.making.lent
         ]
         found += _by_themselves(worker, each["stacks"])
     return found

@@ -53,8 +53,7 @@ class Making(Jobs):
 
     def __init__(self) -> None:
         super().__init__("blockyard layer jobs", (ControlError, StackError))
-        # Jobs of workers that ones of these follow: worker, number, when it began, as a worker that is new counts from 1 again
-        self.lent: set[tuple[int, int, float]] = set()
+        self.lent: set[int] = set()  # jobs of workers that ones of these follow
         self._reserved: list[tuple[str | None, list[Volume]]] = []
 
     def beneath(self) -> list[Volume]:
@@ -151,7 +150,7 @@ def _begin(server: Server, layer: Layer, stack: Call, name: str | None, who: str
         failed.push(undo)
         try:
             job = server.making.start("create", str(stack), work)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ControlError(str(error)) from None
         failed.pop_all()
     return job
@@ -209,28 +208,26 @@ def _made(server: Server, layer: Layer, job: Job, on_loop: _OnLoop) -> str:
 
 
 def _made_by_worker(server: Server, layer: Layer, pools: set[str], job: Job, on_loop: _OnLoop) -> str:
-    having = [worker for worker in server.supervisor.workers if pools & worker.configuration.pools.keys()]
-    if len(having) > 1:
+    having = sum(bool(pools & worker.configuration.pools.keys()) for worker in server.supervisor.workers)
+    if having > 1:
         raise UsageError(
-            f"the pools {', '.join(sorted(pools))} are served by {len(having)} processes: make it of one of them"
+            f"the pools {', '.join(sorted(pools))} are served by {having} processes: make it of one of them"
         )
 
     def ask(name: str, **more: object) -> dict[str, Any]:
         return on_loop(server.supervisor.ask_pool(min(pools), {"name": name, **more}))
 
-    made = ask("make layer", stack=str(layer.written))
-    number, began = made["job"], made["began"]
-    if having:
-        server.making.lent.add((having[0].number, number, began))
+    number = ask("make layer", stack=str(layer.written))["job"]
+    server.making.lent.add(number)
     pause = _SOON
-    while (told := ask("layer job", job=number)["found"])["state"] == "running" and told["began"] == began:
+    while (told := ask("layer job", job=number)["found"]) is not None and told["state"] == "running":
         try:
             job(told["done"], told["total"])
         except Cancelled:
             ask("cancel layer job", job=number)
         time.sleep(pause)
         pause = min(2 * pause, _LOOK)
-    if told["began"] != began:  # another job has that number
+    if told is None:
         raise ControlError("the worker that made it was started anew meanwhile: it is not known how far that has come")
     if told["state"] == "cancelled":
         raise Cancelled

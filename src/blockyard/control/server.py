@@ -41,6 +41,7 @@ from blockyard.control.telemetry import Exports
 from blockyard.control.worker import Home
 from blockyard.iscsi.directory import Portal
 from blockyard.worker.configuration import Api, Configuration, PortalGroup, Settled
+from blockyard.worker.job_numbers import NUMBERS
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,8 @@ class Server:
 
     def claim(self) -> None:
         """Have the state directory for this server alone. Raises StateError."""
-        State(self.options.state).close()  # it is made, and can be used
+        with contextlib.closing(State(self.options.state)) as state:  # it is made, and can be used
+            NUMBERS.keep_in(state.units_directory)
         self._socket = ControlSocket(self.options.state, self._carry_out)
         self._orphans = find_orphans(self.options.state)
         self._places.listeners.inherit(listening_of(self._orphans))

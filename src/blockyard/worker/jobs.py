@@ -6,12 +6,13 @@ while. What has to go on after a restart is the pool's own affair: it takes it u
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from blockyard.worker.job_numbers import NUMBERS
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +91,6 @@ def _said(error: Exception) -> str:
 class Jobs:
     """Those of one pool, drive or library, or of all layers. For the loop's thread. `listing` is the command that lists them."""
 
-    _numbers = itertools.count(1)
-
     def __init__(
         self, listing: str = "blockyard pool jobs", known: tuple[type[Exception], ...] = (ValueError,)
     ) -> None:
@@ -100,14 +99,14 @@ class Jobs:
         self._jobs: dict[int, Job] = {}
 
     def start(self, kind: str, subject: str, work: Callable[[Job], str]) -> Job:
-        """Begin a job. Raises ValueError when the same is under way."""
+        """Begin a job. Raises ValueError when the same is under way, OSError when it can have no number."""
         for job in self._jobs.values():
             if (job.kind, job.subject, job.state) == (kind, subject, "running"):
                 raise ValueError(f"{kind} of {subject} is under way already: it is job {job.number}")
         over = [number for number, job in self._jobs.items() if job.state != "running"]
         for number in over[: max(0, len(over) - REMEMBERED + 1)]:
             del self._jobs[number]
-        job = Job(next(self._numbers), kind, subject, work, self._known)
+        job = Job(NUMBERS.take(), kind, subject, work, self._known)
         job.start()  # where that fails, there is none that others would wait for
         self._jobs[job.number] = job
         return job

@@ -92,7 +92,7 @@ def _copy(drive: OpenDrive, jobs: Jobs, kind: str, source: str, target: Path) ->
 
         try:
             return {"job": jobs.start(kind, f"{disc.path.name} to {target.name}", copy).number}
-        except ValueError:
+        except (ValueError, OSError):
             disc.close()
             raise
 

@@ -41,6 +41,7 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from blockyard import __version__
 from blockyard.block import records
@@ -54,6 +55,7 @@ from blockyard.worker.configuration import Settled
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
+from blockyard.worker.job_numbers import NUMBERS
 from blockyard.worker.later import answer
 from blockyard.worker.loop import Loop
 from blockyard.worker.requests import carry_out
@@ -111,6 +113,8 @@ class Worker:
         self._tether.linger = message.get("linger", 0.0)
         try:
             self._serves = records.read(Settled, message["configuration"])
+            if self._serves.units_directory:
+                NUMBERS.keep_in(Path(self._serves.units_directory))
             self._inventory.begin(self._serves, again=message.get("again", False))
         except (OSError, ValueError) as error:
             self._tell({"type": "failed", "error": explain(error)})

@@ -1,0 +1,70 @@
+"""Numbers of jobs: each is given once by all processes that keep things in the same directory, over restarts and power loss.
+
+So who asks for a job by its number never gets another one that began later. How far numbers have been taken is written down, and
+some are taken at a time, as that goes to stable storage: those that a process has not given when it ends are left out.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from blockyard.scsi.durable import Durable
+
+log = logging.getLogger(__name__)
+
+_AT_A_TIME = 10
+
+
+class Numbers:
+    """Those of one process, from 1 on until it has a directory. For one thread."""
+
+    def __init__(self) -> None:
+        self._directory: Path | None = None
+        self._next, self._end = 1, sys.maxsize
+
+    def keep_in(self, directory: Path) -> None:
+        """Give numbers from now on that no process has given that did the same."""
+        self._directory = directory
+        self._next = self._end = 0
+
+    def take(self) -> int:
+        """One that is new. Raises OSError when it cannot be written down."""
+        if self._next == self._end:
+            self._take_more()
+        self._next += 1
+        return self._next - 1
+
+    def _take_more(self) -> None:
+        assert self._directory is not None
+        kept = Durable(self._directory, "jobs")
+        lock = os.open(
+            self._directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        )  # it may not be there itself yet
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            first = _last(kept) + 1
+            kept.save("numbers", first + _AT_A_TIME - 1)
+        finally:
+            os.close(lock)
+        self._next, self._end = first, first + _AT_A_TIME
+
+
+def _last(kept: Durable) -> int:
+    """How far numbers have been taken. Raises OSError."""
+    try:
+        found = kept.load("numbers")
+    except OSError as error:
+        if error.errno != errno.EUCLEAN:
+            raise
+        log.warning("%s: jobs have numbers from the time on now", error)  # so many there have not been
+        return int(time.time())
+    return found if isinstance(found, int) else 0
+
+
+NUMBERS = Numbers()  # of this process
