@@ -177,6 +177,13 @@ class Link:
     def _incomplete(self) -> bool:
         return bool(self._rest) or (self._rx is not None and self._rx.end > self._rx.start)
 
+    def excuse(self, seconds: float) -> None:
+        """Do not count so much of the time that has passed."""
+        now = self.loop.now
+        self.moved = min(now, self.moved + seconds)
+        self.handled = min(now, self.handled + seconds)
+        self.opened = min(now, self.opened + seconds)
+
     def tick(self, now: float, patience: Patience) -> None:
         """Look whether the peer is alive and does its part."""
         silent = now - self.moved
@@ -282,7 +289,10 @@ class Loop:
             while self._awake:
                 self._awake.pop().work()
             if self.now >= self.tick_at:
+                late = self.now - self.tick_at
                 self.tick_at = self.now + self.patience.tick
+                if late > self.patience.tick:
+                    self._excuse(late)
                 self._tick()
 
     def _wait(self, until: float) -> list[tuple[int, int]]:
@@ -306,6 +316,11 @@ class Loop:
             self.now = time.monotonic()
         self._gap += (min(self.now - began, 2 * SPIN_LIMIT) - self._gap) / 8
         return events
+
+    def _excuse(self, seconds: float) -> None:
+        """This process stood still, or had no processor: no peer is to be blamed for what it could not be asked in that time."""
+        for link in self.links.values():
+            link.excuse(seconds)
 
     def _tick(self) -> None:
         for link in list(self.links.values()):
