@@ -33,7 +33,7 @@ lint: $(VENV)/.installed-dev
 
 soak: $(VENV)/.installed-dev packages
 	@tools/apt-packages tests/packaging/apt-packages.txt
-	$(BIN)/python -m pytest -m soak --timeout=0 $(PYTEST)
+	$(BIN)/python -m pytest -m soak --timeout=0 --hypothesis-profile=search $(PYTEST)
 
 bench: $(VENV)/.installed-dev packages
 	$(BIN)/python -m bench $(ARGS)

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.ceph import PACKAGES, Ceph
 from tests.serving import IQN, Serving, free_port
 
-settings.register_profile("untimed", deadline=None)  # other processes may slow any test down
-settings.load_profile("untimed")
+# Other processes may slow any test down. What examples there are must not be a matter of chance, save in a search (make soak).
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", _UNTIMED)
+settings.register_profile("same", _UNTIMED, derandomize=True)
+settings.load_profile("same")
 
 # Hundreds of servers and commands are started: compiling all modules each time would be half of what that costs.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
