@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -70,6 +71,7 @@ class Ceph:
         self.conf = directory / "ceph.conf"
         self._prefix = list(prefix)
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._images: Counter[str] = Counter()
         (directory / "osd").mkdir(parents=True)
         fsid = str(uuid.uuid4())
         self.conf.write_text(_CONFIGURATION.format(fsid=fsid, host=host, port=port, directory=directory))
@@ -123,7 +125,10 @@ class Ceph:
         return self.run("rbd", *words)
 
     def image(self, name: str, size: str = "64M", *options: str) -> str:
-        """Make an image; returns POOL/NAME."""
+        """Make an image; returns POOL/NAME, with a number where there has been one of that name: of a test that is run again."""
+        self._images[name] += 1
+        if self._images[name] > 1:
+            name = f"{name}-{self._images[name]}"
         self.rbd("create", f"{POOL}/{name}", "--size", size, *options)
         return f"{POOL}/{name}"
 

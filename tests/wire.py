@@ -26,6 +26,7 @@ from blockyard.scsi.unit import Identity, LogicalUnit
 from blockyard.worker.buffers import ReceiveBuffer
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.fastpath import pump
+from tests.waiting import LIMIT
 
 TARGET = "iqn.2026-11.test:wire"
 INITIATOR = "iqn.2026-11.test:initiator"
@@ -93,7 +94,7 @@ class Rig:
             for fd in ready:
                 self.executor.watched[fd]()
             if not ready:
-                assert select.select([self.executor.eventfd], [], [], 30)[0], "a job did not end in 30 s"
+                assert select.select([self.executor.eventfd], [], [], LIMIT)[0], "a job did not end"
             self.executor.complete()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from blockyard.block import throttle
 from blockyard.block.building import open_stack
 from blockyard.block.stack import StackError
 from blockyard.block.throttle import ThrottleChange, ThrottleDevice
+from tests.waiting import eventually
 
 
 class Clock:
@@ -92,8 +93,7 @@ def test_who_must_wait_waits_in_order(path: str, clock: Clock) -> None:
     for number, thread in enumerate(threads):
         thread.start()
         begun.acquire()
-        while device.report()["gauges"] != {"waiting": number + 1}:
-            pass
+        eventually(lambda waiting=number + 1: device.report()["gauges"] == {"waiting": waiting})  # type: ignore[misc]
     assert not device.read([memoryview(bytearray(512))], 0, 512)  # the short road does not overtake them
     assert not ended
     said = device.actions()["throttle"].run(ThrottleChange(iops=0), lambda done, total: None)
@@ -112,8 +112,7 @@ def test_those_who_wait_are_let_go_when_it_goes(path: str, clock: Clock) -> None
     device.preadv([memoryview(bytearray(512))], 0)
     thread = threading.Thread(target=device.discard, args=(0, 4096))
     thread.start()
-    while device.report()["gauges"] != {"waiting": 1}:
-        pass
+    eventually(lambda: device.report()["gauges"] == {"waiting": 1})
     device.detach()
     thread.join()
     device.write_zeroes(0, 4096)

@@ -85,7 +85,7 @@ def test_what_is_synchronised_survives_kill_9_and_can_be_gone_on_with(tmp_path: 
             synchronised = burner.synchronised
             _check(image, synchronised, burner.sent)
             serving.restart()
-        with connect(serving.url()) as lun:
+        with connect(serving.url(), timeout=120) as lun:
             while lun.command(bytes(6)).sense:
                 pass
             assert synchronised <= _next(lun) <= burner.sent
@@ -102,7 +102,7 @@ def _kill(serving: Serving) -> None:
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
     for end in ends:
-        assert select.select([end], [], [], 20)[0]
+        assert select.select([end], [], [], 120)[0]
         os.close(end)
 
 

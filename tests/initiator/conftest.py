@@ -24,6 +24,7 @@ class Tgtd:
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
+        self._accounts: list[str] = []
         self.image = directory / "disk.img"
         with self.image.open("wb") as file:
             file.truncate(SIZE)
@@ -78,12 +79,16 @@ class Tgtd:
         self._tgtadm("--mode", "target", "--op", "bind", "--tid", "2", "-I", "ALL")
         for account, password, extra in ((user, secret, []), (target_user, target_secret, ["--outgoing"])):
             secret_text = password.decode()
+            self._accounts.append(account)
             self._tgtadm("--mode", "account", "--op", "new", "--user", account, "--password", secret_text)
             self._tgtadm("--mode", "account", "--op", "bind", "--tid", "2", "--user", account, *extra)
         return self.url().replace(self.name, name)
 
     def drop_chap(self) -> None:
         self._tgtadm("--mode", "target", "--op", "delete", "--tid", "2", "--force")
+        for account in self._accounts:
+            self._tgtadm("--mode", "account", "--op", "delete", "--user", account)
+        self._accounts.clear()
 
     def stop(self) -> None:
         os.kill(self._process.pid, signal.SIGKILL)  # it ignores SIGTERM while a target is bound

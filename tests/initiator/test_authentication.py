@@ -173,20 +173,22 @@ def chap_url(tgtd: Tgtd) -> Iterator[str]:
 
 @pytest.mark.parametrize("account", [ONE_WAY, MUTUAL])
 def test_tgtd_lets_the_user_in(chap_url: str, account: Account) -> None:
-    with connect(chap_url, algorithms=(5,), account=account) as lun:
+    with connect(chap_url, timeout=120, algorithms=(5,), account=account) as lun:
         lun.test_unit_ready()
         assert lun.session.parameters.auth_method == "CHAP"
 
 
 def test_tgtd_refuses_others(chap_url: str) -> None:
     with pytest.raises(LoginError, match="authentication"):
-        connect(chap_url)
+        connect(chap_url, timeout=120)
     with pytest.raises(LoginError, match="authentication"):
-        connect(chap_url, algorithms=(5,), account=Account("user", b"another secret"))
+        connect(chap_url, timeout=120, algorithms=(5,), account=Account("user", b"another secret"))
     with pytest.raises(ProtocolError, match="prove"):
-        connect(chap_url, algorithms=(5,), account=Account("user", MUTUAL.secret, "target", b"another secret"))
+        connect(
+            chap_url, timeout=120, algorithms=(5,), account=Account("user", MUTUAL.secret, "target", b"another secret")
+        )
     with pytest.raises(InvalidName, match="the user 'me'"):
-        connect(chap_url.replace("//", "//me@"), account=ONE_WAY)
+        connect(chap_url.replace("//", "//me@"), timeout=120, account=ONE_WAY)
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_write_and_read(run: Run, tgtd: Tgtd, tmp_path: Path, digest: str) -> No
         "--initiator-name",
         "iqn.2024-01.test:me",
         "--timeout",
-        "5",
+        "120",
     ]
     status, _, err = run("write", tgtd.url(), "--lba", "0x10", "-i", str(source), *options)
     assert (status, err) == (0, f"{len(data) // 512} blocks written from 16 on\n")

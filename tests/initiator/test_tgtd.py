@@ -38,7 +38,7 @@ def test_discovery(tgtd: Tgtd) -> None:
 
 
 def test_everyday_commands(tgtd: Tgtd) -> None:
-    with connect(tgtd.url()) as lun:
+    with connect(tgtd.url(), timeout=120) as lun:
         lun.test_unit_ready()
         capacity = lun.capacity()
         assert (capacity.blocks, capacity.block_size, capacity.size) == (SIZE // BLOCK, BLOCK, SIZE)
@@ -53,7 +53,7 @@ def test_everyday_commands(tgtd: Tgtd) -> None:
 @pytest.mark.parametrize("size", [1 << 20, 8 << 20])
 def test_transfers_of_many_commands(tgtd: Tgtd, size: int) -> None:
     data = random.Random(size).randbytes(size)
-    with connect(tgtd.url()) as lun:
+    with connect(tgtd.url(), timeout=120) as lun:
         lun.write(1000, data)
         assert lun.read(1000, size // BLOCK) == data
 
@@ -85,7 +85,7 @@ def test_every_way_of_sending_data(
 def test_digests(tgtd: Tgtd, header: bool, data: bool) -> None:
     choices = {False: ("None",), True: ("CRC32C",)}
     preferences: Preferences = replace(PREFERENCES, header_digest=choices[header], data_digest=choices[data])
-    with connect(tgtd.url(), preferences=preferences) as lun:
+    with connect(tgtd.url(), timeout=120, preferences=preferences) as lun:
         assert (lun.session.parameters.header_digest, lun.session.parameters.data_digest) == (header, data)
         lun.write(3, DATA)
         assert lun.read(3, len(DATA) // BLOCK) == DATA
@@ -94,13 +94,13 @@ def test_digests(tgtd: Tgtd, header: bool, data: bool) -> None:
 
 @pytest.mark.parametrize("security_stage", [False, True])
 def test_logins(tgtd: Tgtd, security_stage: bool) -> None:
-    with connect(tgtd.url(), security_stage=security_stage) as lun:
+    with connect(tgtd.url(), timeout=120, security_stage=security_stage) as lun:
         lun.test_unit_ready()
 
 
 def test_outstanding_commands_and_the_window(tgtd: Tgtd) -> None:
     read = bytes((0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0))
-    with connect(tgtd.url()) as lun:
+    with connect(tgtd.url(), timeout=120) as lun:
         lun.test_unit_ready()
         commands = [lun.session.submit(1, read, read_length=BLOCK) for _ in range(500)]  # more than the window has
         for command in reversed(commands):
@@ -110,14 +110,14 @@ def test_outstanding_commands_and_the_window(tgtd: Tgtd) -> None:
 
 
 def test_residuals(tgtd: Tgtd) -> None:
-    with connect(tgtd.url()) as lun:
+    with connect(tgtd.url(), timeout=120) as lun:
         lun.test_unit_ready()
         short = lun.command(bytes((0x12, 0, 0, 0, 36, 0)), read_length=100)
         assert (len(short.data), short.residual, short.overflow) == (36, 64, False)
 
 
 def test_errors_with_sense(tgtd: Tgtd) -> None:
-    with connect(tgtd.url()) as lun:
+    with connect(tgtd.url(), timeout=120) as lun:
         with pytest.raises(ScsiError, match="logical block address out of range") as raised:
             lun.read(SIZE // BLOCK, 1)
         sense = raised.value.sense
@@ -131,7 +131,7 @@ def test_errors_with_sense(tgtd: Tgtd) -> None:
 
 
 def test_task_management(tgtd: Tgtd) -> None:
-    with connect(tgtd.url()) as lun:
+    with connect(tgtd.url(), timeout=120) as lun:
         assert lun.session.manage(TaskFunction.LOGICAL_UNIT_RESET, 1) == 0
         done = lun.session.submit(1, bytes(6))
         lun.session.wait(done)
@@ -140,7 +140,7 @@ def test_task_management(tgtd: Tgtd) -> None:
 
 
 def test_the_end_of_a_session(tgtd: Tgtd) -> None:
-    lun = connect(tgtd.url())
+    lun = connect(tgtd.url(), timeout=120)
     assert lun.session.logout(LogoutReason.CLOSE_SESSION) == 0
     with pytest.raises(SessionLost, match="logged out"):
         lun.test_unit_ready()
@@ -150,11 +150,11 @@ def test_the_end_of_a_session(tgtd: Tgtd) -> None:
 
 def test_refusals(tgtd: Tgtd) -> None:
     with pytest.raises(LoginError, match="no such target"):
-        connect(tgtd.url().replace("disk", "other"))
+        connect(tgtd.url().replace("disk", "other"), timeout=120)
     with pytest.raises(ConnectionRefusedError):
-        connect(tgtd.url().replace(str(tgtd.port), "1"))
+        connect(tgtd.url().replace(str(tgtd.port), "1"), timeout=120)
     with pytest.raises(ScsiError, match="logical unit not supported"):
-        connect(tgtd.url(9)).test_unit_ready()
+        connect(tgtd.url(9), timeout=120).test_unit_ready()
 
 
 def test_sessions_beside_each_other(tgtd: Tgtd) -> None:

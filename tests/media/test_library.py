@@ -169,7 +169,7 @@ def test_who_looks_does_not_wait_for_a_move_that_waits_for_a_drive(tmp_path: Pat
     robot = filled(tmp_path, "A00001L8")
     with ThreadPoolExecutor(1) as threads, robot.lock:
         looking = threads.submit(lambda: (status_of(robot, {}), look([], {"vault": robot}, {})))
-        found, measured = looking.result(timeout=60)
+        found, measured = looking.result(timeout=120)
     assert found["elements"] == {"slot-1": "A00001L8"}
     assert measured["libraries"]["vault"]["cartridges"] == 1
     robot.close()
@@ -598,7 +598,7 @@ def test_a_drive_that_is_busy_keeps_few_waiting_and_not_for_ever(
     back = {"request": "move", "source": "drive-1", "destination": "slot-1"}
     with ThreadPoolExecutor(1) as threads:
         with robot.drives[0].lock:  # a command is running
-            busy = threads.submit(lambda: changer.fails(move(DRIVE, SLOT))).result(timeout=60)
+            busy = threads.submit(lambda: changer.fails(move(DRIVE, SLOT))).result(timeout=120)
             assert busy[:2] == (SenseKey.NOT_READY, Asc.LOGICAL_UNIT_NOT_READY_OPERATION_IN_PROGRESS)
             waiting = [carry_out(robot, back) for _ in range(2)]
             with pytest.raises(OSError, match="vault is busy") as caught:
@@ -607,7 +607,7 @@ def test_a_drive_that_is_busy_keeps_few_waiting_and_not_for_ever(
             for one in waiting:
                 assert isinstance(one, Later)
                 with pytest.raises(ValueError, match="operation in progress"):
-                    threads.submit(one.work).result(timeout=60)
+                    threads.submit(one.work).result(timeout=120)
         assert robot.find("A00001L8") == Element(Kind.DRIVE, 0)
         again = carry_out(robot, back)
         assert isinstance(again, Later)

@@ -103,7 +103,7 @@ class _Together(Pool):
 
     def commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
         if self.barrier is not None:
-            self.barrier.wait(60)
+            self.barrier.wait(120)
         super().commit(change, gates)
 
 

@@ -37,7 +37,7 @@ def test_16384_luns_on_one_target(memory: Path) -> None:
     (memory / "c.toml").write_text(f"{volumes(memory, names)}[targets.'{MANY}'.luns]\n{luns}")
     with serve(memory / "s", "--config", str(memory / "c.toml")) as served:
         url = f"iscsi://{served.portals[0]}/{MANY}"
-        with connect(f"{url}/16383", timeout=30) as last:
+        with connect(f"{url}/16383", timeout=120) as last:
             assert last.luns() == list(range(16384))
             last.write(1, b"last" * 128)
             assert Lun(last.session, 31).read(1) == b"last" * 128, "the same volume"
@@ -58,7 +58,7 @@ def test_16384_volumes(memory: Path) -> None:
     luns = "".join(f"{lun} = 'v{lun}'\n" for lun in range(16384))
     (memory / "c.toml").write_text(f"{volumes(memory, names)}[targets.'{MANY}'.luns]\n{luns}")
     with serve(memory / "s", "--config", str(memory / "c.toml")) as served:
-        with connect(f"iscsi://{served.portals[0]}/{MANY}/16383", timeout=30) as lun:
+        with connect(f"iscsi://{served.portals[0]}/{MANY}/16383", timeout=120) as lun:
             assert lun.luns() == list(range(16384))
             lun.write(0, b"x" * 512)
             assert lun.read(0) == b"x" * 512
@@ -77,7 +77,7 @@ def test_1000_targets(memory: Path) -> None:
         assert [target.name for target in found] == targets
         assert {str(address) for target in found for address, _ in target.portals} == {portal}
         for number in (0, 499, 999):
-            with connect(f"iscsi://{portal}/{targets[number]}/0", timeout=30) as lun:
+            with connect(f"iscsi://{portal}/{targets[number]}/0", timeout=120) as lun:
                 lun.write(number % 8, b"%03d!" % number * 128)
                 assert lun.read(number % 8) == b"%03d!" % number * 128
         listed = run([need("iscsi-ls", "libiscsi-bin"), f"iscsi://{portal}"]).stdout
@@ -90,7 +90,7 @@ def test_a_volume_of_8_eib_less_one_block(memory: Path) -> None:
         file.truncate(LARGEST)
     with serve(memory / "s", str(memory / "large.img")) as served:
         url = f"iscsi://{served.portals[0]}/{served.targets[0]}/0"
-        with connect(url, timeout=30) as lun:
+        with connect(url, timeout=120) as lun:
             blocks = LARGEST // 512
             capacity = lun.capacity()
             assert (capacity.blocks, capacity.size) == (blocks, LARGEST)

@@ -26,7 +26,7 @@ def test_between_targets(tmp_path: Path, workers: int) -> None:
     options = ["--size", "8M", "--workers", str(workers)]
     with Serving(disks, state=tmp_path / "state", log=tmp_path / "log", options=options) as serving:
         data = os.urandom(64 << 10)
-        with connect(serving.url()) as one, connect(serving.url(target=OTHER)) as two:
+        with connect(serving.url(), timeout=120) as one, connect(serving.url(target=OTHER), timeout=120) as two:
             one.write(8, data)
             names = [_cscd(one), _cscd(two)]
             parameters = lid1(names, [verify(0), segment(0, 1, 128, 8, 100)])

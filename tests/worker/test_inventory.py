@@ -21,6 +21,7 @@ from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
 from blockyard.worker.later import answer, nothing_more
 from blockyard.worker.layer_requests import move
+from tests.waiting import LIMIT, eventually
 
 UUID = "00000000-0000-0000-0000-00000000000a"
 
@@ -61,7 +62,7 @@ def test_what_was_shown_is_shown_again_when_it_could_not_be_replaced(
 
     answer(executor, lambda: inventory.replace_beneath("fast/vm", work, nothing_more), told.append)
     while not told:
-        assert select.select([executor.eventfd], [], [], 20)[0]
+        assert select.select([executor.eventfd], [], [], LIMIT)[0]
         executor.complete()
     assert "error" in told[0]
     assert inventory.units["vm"] is not before
@@ -91,9 +92,12 @@ def test_what_a_volume_moves_to_is_kept_until_it_is_there(inventory: Inventory, 
     told: list[Message] = []
     wanted = {"volume": "vm", "stack": "pool(fast/db)"}
     answer(executor, lambda: move(inventory, inventory.units["vm"], wanted), told.append)
-    while not told or inventory.jobs.find(told[0]["job"]).state == "running":
-        select.select([executor.eventfd], [], [], 0.01)
+
+    def over() -> bool:
         executor.complete()
+        return bool(told) and inventory.jobs.find(told[0]["job"]).state != "running"
+
+    eventually(over)
     assert inventory.jobs.find(told[0]["job"]).state == "done", inventory.jobs.find(told[0]["job"]).result
     with pytest.raises(ValueError, match="fast/db is beneath vm"):
         inventory.check_free("fast/db")

@@ -16,6 +16,7 @@ from blockyard.pool.schedule import Retention
 from blockyard.worker.configuration import Schedule
 from blockyard.worker.executor import ThreadExecutor
 from blockyard.worker.schedules import Scheduler, volumes_of
+from tests.waiting import LIMIT
 
 
 def at(text: str) -> float:
@@ -60,7 +61,7 @@ class Running:
         self.now = at(now)
         self.scheduler.tick()
         while self.executor.busy:
-            assert select.select([self.executor.eventfd], [], [], 60)[0]
+            assert select.select([self.executor.eventfd], [], [], LIMIT)[0]
             self.executor.complete()
         return [snapshot.name for snapshot in self.pool.snapshots("vm")]
 
