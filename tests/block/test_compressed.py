@@ -267,9 +267,10 @@ def test_threads(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        segment = device.log.segments.get(device.log._current)
-        if segment is not None:
-            segment.end = SEGMENT // SECTOR
+        with device.log._appending:  # not while somebody puts a record there
+            segment = device.log.segments.get(device.log._current)
+            if segment is not None:
+                segment.end = SEGMENT // SECTOR
         number = device.log.emptiest(1)
         if number is not None:
             device.log.empty(number)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.initiator import Lun, connect
+from blockyard.initiator import Lun
 from blockyard.initiator.errors import InitiatorError, ScsiError
 from blockyard.scsi.task import Status
+from tests.crash import again
 from tests.crash.test_durability import a_worker, everything, order_of_calls, traced
 from tests.scsi.cluster import APTPL, PREEMPT, REGISTER, RELEASE, RESERVE, WERO, parameters, pr_in, pr_out
 from tests.serving import Serving
@@ -26,7 +27,7 @@ ROUNDS = 3
 
 
 def log_in(serving: Serving, name: str) -> Lun:
-    return connect(serving.url(), isid=ISIDS[name], timeout=120)
+    return again.log_in(serving.url(), isid=ISIDS[name])
 
 
 def do(lun: Lun, action: int, key: int, other: int = 0, flags: int = APTPL) -> None:

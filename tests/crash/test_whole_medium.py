@@ -15,6 +15,7 @@ import pytest
 from blockyard.cli.main import main
 from blockyard.initiator import Lun, connect
 from blockyard.initiator.errors import InitiatorError
+from tests.crash.again import log_in
 from tests.scsi.test_sanitize import OVERWRITE, pattern_list, sanitize
 from tests.serving import IQN, Serving
 from tests.waiting import eventually
@@ -60,14 +61,14 @@ def _held_back(rate: str) -> str:
 @pytest.mark.parametrize("kill", [kill_worker, kill_all])
 def test_a_sanitize_operation_goes_on_after_kill_9(kill: Callable[[Serving], None], tmp_path: Path) -> None:
     disk, config = tmp_path / "disk.img", tmp_path / "blockyard.toml"
-    config.write_text(_held_back("256K"))
+    config.write_text(_held_back("32K"))
     with Serving([], state=tmp_path / "state", log=tmp_path / "log", config=config) as serving:
-        with connect(serving.url()) as lun:
+        with connect(serving.url(), timeout=120) as lun:
             lun.write(0, b"secret".ljust(SIZE // 4, b"!"))
             lun.execute(sanitize(OVERWRITE, 8, immed=True), pattern_list(b"gone"))
             assert _condition(lun) == SANITIZE_IN_PROGRESS
         kill(serving)
-        with connect(serving.url()) as lun:
+        with log_in(serving.url()) as lun:
             assert _condition(lun) == SANITIZE_IN_PROGRESS
             config.write_text(_held_back("1G"))
             assert main(["reload", "--state", str(tmp_path / "state")]) == 0
@@ -90,7 +91,7 @@ def test_every_block_of_a_protected_disk_can_be_read_after_kill_9(kind: int, tmp
                         os.kill(serving.workers[0], signal.SIGKILL)
                     blocks = chance.randrange(1, 600)
                     lun.write(chance.randrange(SIZE // 512 - blocks), chance.randbytes(512 * blocks))
-            with connect(serving.url(), timeout=120) as lun:
+            with log_in(serving.url()) as lun:
                 for lba in range(0, SIZE // 512, 1024):
                     data = lun.execute(struct.pack(">BBQIxx", 0x88, 0x20, lba, 1024), read_length=520 * 1024)
                     assert len(data) == 520 * 1024

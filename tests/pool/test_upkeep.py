@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from blockyard.pool.pool import create as create_pool
 from blockyard.pool.upkeep import Upkeep
 from blockyard.pool.volume import VolumeDevice
 from tests.pool.roads import write
+from tests.waiting import eventually
 
 SHIFT = 12
 STEP = 256 << SHIFT  # bytes that a map page covers
@@ -30,10 +30,7 @@ def pool(tmp_path: Path) -> Iterator[Pool]:
 
 
 def _until_clean(pool: Pool) -> None:
-    end = time.monotonic() + 120
-    while pool.dirty:
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    eventually(lambda: not pool.dirty)
 
 
 def test_what_has_waited_long_enough_is_committed(pool: Pool) -> None:
@@ -75,10 +72,7 @@ def test_much_is_committed_at_once(pool: Pool) -> None:
     device.pwritev([b"\1" * 4096], 0)
     for number in range(1, 2100):
         device.pwritev([b"\1" * 4096], number * STEP)
-    end = time.monotonic() + 120
-    while pool.dirty >= 2048:
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    eventually(lambda: pool.dirty < 2048)
     upkeep.close()
 
 
