@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from blockyard.block import formats
 from blockyard.block.device import Device
 from blockyard.block.image_states import ImageError
+from tests.memory import FAST
 
 MIB = 1 << 20
 SIZE = 6 * MIB
@@ -20,10 +22,9 @@ FORMATS = pytest.mark.parametrize("format", ["vhd", "vhdx"])
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
+def directory() -> Iterator[Path]:
     """Where flushes cost nothing."""
-    fast = Path("/dev/shm") / f"blockyard-{os.getpid()}-{tmp_path.name}"
-    fast.mkdir()
+    fast = Path(tempfile.mkdtemp(prefix="blockyard-vhd-", dir=FAST))
     yield fast
     shutil.rmtree(fast)
 

@@ -8,10 +8,12 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from tests.memory import FAST
+
 
 @cache
 def _root() -> Path:
-    root = Path(tempfile.mkdtemp(prefix="by-tape-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    root = Path(tempfile.mkdtemp(prefix="by-tape-", dir=FAST))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     return root
 

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.memory import FAST
 from tests.pool import interposed
 from tests.pool.crashes import States, verify
-
-_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 @pytest.fixture
 def room() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="blockyard-crash-", dir=_FAST))
+    folder = Path(tempfile.mkdtemp(prefix="blockyard-crash-", dir=FAST))
     yield folder
     shutil.rmtree(folder)
 

@@ -18,10 +18,10 @@ from blockyard.pool.pool import create as create_pool
 from blockyard.pool.repair import check_offline
 from blockyard.pool.store import Store
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+from tests.memory import FAST
 from tests.pool.test_check import contents, make, write
 
 SHIFT = 13
-_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def _members(directory: Path) -> None:
@@ -124,7 +124,7 @@ class Harmed:
     """A pool of which nothing but one flip of a bit, or one cut, separates it from what was written."""
 
     def __init__(self) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="blockyard-damage-", dir=_FAST))
+        self.base = Path(tempfile.mkdtemp(prefix="blockyard-damage-", dir=FAST))
         make(self.base)
         self.pool = Pool(self.base)
         for chunk in range(20, 40):

@@ -14,15 +14,15 @@ from blockyard.block.file import create as create_file
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+from tests.memory import FAST
 
-_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where the store's flushes cost nothing
 SHIFT = 12
 CHUNKS = 64
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=_FAST))
+    path = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=FAST))
     yield path
     shutil.rmtree(path)
 

@@ -18,9 +18,9 @@ from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.pool.space import NOWHERE
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+from tests.memory import FAST
 from tests.pool import roads
 
-_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where the store's flushes cost nothing
 SHIFT = 12
 CHUNKS = 6
 SIZE = CHUNKS << SHIFT
@@ -31,7 +31,7 @@ class Volumes(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=_FAST))
+        self.directory = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=FAST))
         create(self.directory / "member", 16 << 20)
         create_pool(self.directory, [str(self.directory / "member")])
         self.names = map("v{}".format, itertools.count())

@@ -29,10 +29,10 @@ from blockyard.block.device import Device, Run
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+from tests.memory import FAST
 from tests.pool import roads
 
 SECTOR = 4096
-_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where the store's flushes cost nothing
 SHIFT = 13  # a chunk of two sectors, so that a write of one has to copy the other
 CHUNKS = 4
 SIZE = CHUNKS << SHIFT
@@ -127,7 +127,7 @@ class Power(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=_FAST))
+        self.directory = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=FAST))
         self.disk = Disk(8 << 20, self.granularity)
         create_pool(self.directory, ["disk"], lambda name: self.disk)
         self.boot = 0

@@ -14,8 +14,8 @@ from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.pool.survey import Share, survey
 from blockyard.pool.volume import VolumeDevice
+from tests.memory import FAST
 
-_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where the store's flushes cost nothing
 SHIFT = 12
 CHUNKS = 6
 BYTE = 1 << SHIFT
@@ -55,7 +55,7 @@ def _do(pool: Pool, steps: list[tuple[str, int]]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(steps=STEPS, which=st.integers(0, 5))
 def test_what_a_snapshot_has_alone_is_what_deleting_it_frees(steps: list[tuple[str, int]], which: int) -> None:
-    directory = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=_FAST))
+    directory = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=FAST))
     try:
         create_file(directory / "member", 16 << 20)
         create_pool(directory, ["member"])

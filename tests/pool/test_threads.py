@@ -16,10 +16,10 @@ from blockyard.block.file import FileDevice, create
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
+from tests.memory import FAST
 from tests.pool import roads
 from tests.waiting import eventually
 
-_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where files that others write to are flushed in no time
 SHIFT = 14
 CHUNKS = 32
 SIZE = CHUNKS << SHIFT
@@ -28,7 +28,7 @@ PAGE = 4096
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=_FAST))
+    path = Path(tempfile.mkdtemp(prefix="blockyard-pool-", dir=FAST))
     yield path
     shutil.rmtree(path)
 
