@@ -21,7 +21,7 @@ from blockyard.iscsi.directory import Portal
 from tests.conftest import need, run
 from tests.control.serving import discover, serve, start
 from tests.serving import free_port
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, eventually
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 A, B = "iqn.2024-01.test:a", "iqn.2024-01.test:b"
@@ -94,11 +94,25 @@ def _names(listing: str) -> set[str]:
     return set(re.findall(r'iSCSI name = "([^"]+)"', listing))
 
 
+def _nodes(server: NameServer) -> set[str]:
+    return _names(server.list("nodes"))
+
+
+def _groups(server: NameServer) -> list[tuple[str, str, str]]:
+    """By which portals of which tags one gets to the targets."""
+    pattern = r'group name = "(\S+)".*?group port = (\d+)/tcp.*?group tag = (\d+)'
+    return re.findall(pattern, server.list("portal-groups"), re.DOTALL)
+
+
 def _await(true: Callable[[], object]) -> None:
     asyncio.run(_until(true))
 
 
 async def _until(true: Callable[[], object]) -> None:
+    """Wait until it is so; meanwhile the registrar goes on, which the server inquires after each second.
+
+    Who has not answered in time, since the machine stood still, is taken out of the directory, and has himself registered again.
+    """
     async with asyncio.timeout(LIMIT):
         while not await asyncio.to_thread(true):
             await asyncio.sleep(0.05)
@@ -127,19 +141,12 @@ def _targets() -> Targets:
 def test_targets_and_portals_are_registered_and_taken_out_again(server: NameServer) -> None:
     async def scenario() -> None:
         async with _registrar(server, _targets()):
-            listing = server.list("nodes")
-            assert _names(listing) == {A, B}
-            assert 'iSCSI alias = "Our disks"' in listing
-            portals = server.list("portals")
-            assert "3260/tcp" in portals
-            assert "3261/tcp" in portals
-            groups = re.findall(
-                r'group name = "(\S+)".*?group port = (\d+)/tcp.*?group tag = (\d+)',
-                server.list("portal-groups"),
-                re.DOTALL,
-            )
-            assert groups == [(A, "3260", "1"), (A, "3261", "2"), (B, "3260", "1")]  # nothing leads from B to 3261
-        assert not _names(server.list("nodes"))
+            await _until(lambda: _nodes(server) == {A, B})
+            await _until(lambda: 'iSCSI alias = "Our disks"' in server.list("nodes"))
+            await _until(lambda: {"3260", "3261"} <= set(re.findall(r"(\d+)/tcp", server.list("portals"))))
+            expected = [(A, "3260", "1"), (A, "3261", "2"), (B, "3260", "1")]  # nothing leads from B to 3261
+            await _until(lambda: _groups(server) == expected)
+        assert not _nodes(server)
         assert "tcp" not in server.list("portals")
 
     asyncio.run(scenario())
@@ -151,8 +158,7 @@ def test_an_initiator_finds_the_targets_and_is_noticed(server: NameServer) -> No
             assert registrar.initiators == set()
             await asyncio.to_thread(server.admin, "--register", f"initiator={HOST}")
             await _until(lambda: HOST in registrar.initiators)
-            found = await asyncio.to_thread(server.admin, "--query", "iscsi-node-type=target")
-            assert _names(found) >= {A, B}
+            await _until(lambda: _names(server.admin("--query", "iscsi-node-type=target")) >= {A, B})
             await asyncio.to_thread(server.admin, "--deregister", f"iscsi-name={HOST}")
             await _until(lambda: HOST not in registrar.initiators)
 
@@ -184,13 +190,13 @@ def test_what_changes_is_registered_anew(server: NameServer) -> None:
         async with _registrar(server, targets) as registrar:
             del targets[0]
             registrar.changed()
-            await _until(lambda: _names(server.list("nodes")) == {B})
+            await _until(lambda: _nodes(server) == {B})
             targets.clear()
             registrar.changed()
-            await _until(lambda: not _names(server.list("nodes")))
+            await _until(lambda: not _nodes(server))
             targets += _targets()
             registrar.changed()
-            await _until(lambda: _names(server.list("nodes")) == {A, B})
+            await _until(lambda: _nodes(server) == {A, B})
 
     asyncio.run(scenario())
 
@@ -203,7 +209,21 @@ def test_a_server_that_was_restarted_without_its_database_learns_everything_agai
             server.forget()
             server.start()
             await _until(lambda: registrar.registered)
-            assert _names(server.list("nodes")) == {A, B}
+            await _until(lambda: _nodes(server) == {A, B})
+
+    asyncio.run(scenario())
+
+
+def test_who_stood_still_is_registered_again(server: NameServer) -> None:
+    """The server takes him out of the directory when its inquiries are not answered, and tells him of no more initiators."""
+
+    async def scenario() -> None:
+        async with _registrar(server, _targets()) as registrar:
+            await _until(lambda: _nodes(server) == {A, B})
+            eventually(lambda: not _nodes(server))  # the loop stands still meanwhile
+            await _until(lambda: _nodes(server) == {A, B})
+            await asyncio.to_thread(server.admin, "--register", f"initiator={HOST}")
+            await _until(lambda: HOST in registrar.initiators)
 
     asyncio.run(scenario())
 
@@ -212,7 +232,7 @@ def test_a_registration_is_repeated_before_it_ends(server: NameServer) -> None:
     async def scenario() -> None:
         async with _registrar(server, _targets(), period=3):
             await _until(lambda: server.log.read_text().count("---DevAttrReg---") >= 3)
-            assert _names(server.list("nodes")) == {A, B}
+            await _until(lambda: _nodes(server) == {A, B})
 
     asyncio.run(scenario())
 
@@ -220,7 +240,9 @@ def test_a_registration_is_repeated_before_it_ends(server: NameServer) -> None:
 def test_only_the_server_may_ask(server: NameServer) -> None:
     async def scenario() -> None:
         async with _registrar(server, _targets()):
-            port = int(re.findall(r"ESI port\s+= (\d+)/tcp", server.list("portals"))[0])
+            ports: list[str] = []
+            await _until(lambda: ports.extend(re.findall(r"ESI port\s+= (\d+)/tcp", server.list("portals"))) or ports)
+            port = int(ports[0])
             reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0))
             assert await reader.read() == b""
             writer.close()
@@ -242,14 +264,14 @@ def test_serving_registers_and_ends_without_a_trace(server: NameServer, tmp_path
     luns = {{0 = "disk"}}
     """)
     with serve(tmp_path / "state", "--config", str(tmp_path / "blockyard.toml"), portal=None) as served:
-        _await(lambda: _names(server.list("nodes")) == {A})
+        _await(lambda: _nodes(server) == {A})
         assert '"array.test"' in server.list("entities")
         port = group.rpartition(":")[2]
         assert re.search(
             rf"group address = 127.0.0.2.*group port = {port}/tcp.*tag = 4", server.list("portal-groups"), re.S
         )
         assert served.stop() == 0
-        assert not _names(server.list("nodes"))
+        assert not _nodes(server)
 
 
 def test_serving_goes_on_while_there_is_no_server(tmp_path: Path) -> None:
@@ -283,14 +305,14 @@ def test_what_a_reload_changes_is_registered_anew(server: NameServer, tmp_path: 
 
     write(A)
     with serve(tmp_path / "state", "--config", str(file), portal=None) as served:
-        _await(lambda: _names(server.list("nodes")) == {A})
+        _await(lambda: _nodes(server) == {A})
         write(A, B)
         reload()
-        _await(lambda: _names(server.list("nodes")) == {A, B})
+        _await(lambda: _nodes(server) == {A, B})
         write(B)
         reload()
-        _await(lambda: _names(server.list("nodes")) == {B})
+        _await(lambda: _nodes(server) == {B})
         write(B, isns="")
         reload()
-        _await(lambda: not _names(server.list("nodes")))
+        _await(lambda: not _nodes(server))
         assert served.stop() == 0

@@ -3,7 +3,9 @@
 `Registrar` holds one TCP connection to the server for as long as serving lasts. On it go registrations; on listeners of its own,
 one at each portal's address, the server asks whether we are alive (ESI) and tells of initiators that come and go (SCN).
 The server forgets whom it does not hear of for a while, and may itself be restarted with an empty directory: so
-the registration is repeated well before it ends, and as a whole after every reconnection.
+the registration is repeated well before it ends, and anew after every reconnection. Who has stood still while the server
+inquired, as a suspended machine does, is taken out of the directory without a word, or is told of no more initiators: the next
+repetition mends that, and so it is not left to the end of the period.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ class Registrar:
         self._targets = targets
         self._esi_interval = esi_interval
         self._period = period
+        self._repeat = min(period / 3, 3.0 * esi_interval)  # seconds
         self._transactions = itertools.cycle(range(1, 0x10000))
         self._changed = asyncio.Event()
         self._current: Entity | None = None  # as it was registered last
@@ -125,7 +128,7 @@ class Registrar:
         changed = asyncio.create_task(self._changed.wait())
         gone = asyncio.create_task(session.until_closed())
         try:
-            done, _ = await asyncio.wait((changed, gone), timeout=self._period / 3, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((changed, gone), timeout=self._repeat, return_when=asyncio.FIRST_COMPLETED)
             if gone in done:
                 gone.result()
             return changed in done
@@ -147,10 +150,10 @@ class Registrar:
         )
         await session.ask(message)
         self._current = entity
+        for node in entity.nodes:
+            await session.ask(isns.change_registration(node, next(self._transactions)))
+        await self._learn_initiators(session, entity)
         if replace:
-            for node in entity.nodes:
-                await session.ask(isns.change_registration(node, next(self._transactions)))
-            await self._learn_initiators(session, entity)
             log.info("iSNS server %s: %d targets registered as %s", self.server, len(entity.nodes), self._entity)
         self.registered = True
 

@@ -316,7 +316,9 @@ class Recovery:
 
     def on_silence(self) -> bool:
         """The target owes answers and is silent. True when something is done about it."""
-        if not self._session.connections or not (self._reconnect or self._session.recovery_level == 2):
+        if not self._session.connections:
+            return bool(self._timers)  # it is being connected to, which has limits of its own
+        if not (self._reconnect or self._session.recovery_level == 2):
             return False
         for connection in self._session.connections:
             connection.fail(TimeoutError(f"the target has said nothing for {self._session.timeout:g} s"))

@@ -461,10 +461,11 @@ class Session:
             if now >= deadline and not self.recovery.on_silence():
                 raise TimeoutError(f"the target has said nothing for {self.timeout:g} s")
             if self._step(max(0.0, min(deadline, self.recovery.due) - now)) or now >= deadline:
-                deadline = now + self.timeout
+                deadline = time.monotonic() + self.timeout  # logging in anew may have taken longer than that
 
     def _step(self, seconds: float) -> bool:
-        """Wait for something to happen, at most so long; handle it. False when no byte has moved."""
+        """Wait for something to happen, at most so long; handle it. False when no byte has moved, on no new connection either."""
+        before = list(self.connections)
         sockets = {connection.sock.fileno(): connection for connection in self.connections}
         for fd, connection in sockets.items():
             self._poll.register(fd, connection.wanted)
@@ -475,7 +476,7 @@ class Session:
         self._bury()
         self.recovery.tick(time.monotonic())
         self._bury()
-        return moved
+        return moved or self.connections != before
 
     def _drain(self, connection: Connection) -> None:
         connection.drain(*self._receiver.of(connection))
