@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from tests.block.nbd.servers import SERVERS, serving
 from tests.conftest import TargetFactory
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
+from tests.waiting import eventually
 
 
 def test_the_server_is_away_under_load(
@@ -24,8 +24,7 @@ def test_the_server_is_away_under_load(
 
         def outage() -> None:
             server.kill()
-            while "cannot be reached" not in log.read_text():  # an initiator has been told
-                select.select((), (), (), 0.05)
+            eventually(lambda: "cannot be reached" in log.read_text())  # an initiator has been told
             server.start()
 
         guest("outage.sh", variables={"OUTAGES": "1"}, marks={"outage-1": outage})

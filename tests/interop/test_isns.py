@@ -240,9 +240,14 @@ def test_a_registration_is_repeated_before_it_ends(server: NameServer) -> None:
 def test_only_the_server_may_ask(server: NameServer) -> None:
     async def scenario() -> None:
         async with _registrar(server, _targets()):
-            ports: list[str] = []
-            await _until(lambda: ports.extend(re.findall(r"ESI port\s+= (\d+)/tcp", server.list("portals"))) or ports)
-            port = int(ports[0])
+            listings: list[str] = []
+
+            def listed() -> bool:
+                listings.append(server.list("portals"))
+                return "ESI port" in listings[-1]
+
+            await _until(listed)
+            port = int(re.findall(r"ESI port\s+= (\d+)/tcp", listings[-1])[0])
             reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0))
             assert await reader.read() == b""
             writer.close()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import TargetFactory, need, run
 from tests.interop.conformance import SUITES, Outcome, document, parse
-from tests.serving import IQN, free_port
+from tests.serving import IQN, Serving, free_port
 
 _PACKAGE = "libiscsi-bin"
 
@@ -75,19 +75,55 @@ def _run_suite(name: str, kind: Sequence[str], target: TargetFactory, hasten: Pa
             file.truncate(64 << 20)
     portals = [f"127.0.0.1:{free_port()}" for _ in range(suite.portals)]
     serving = target(options=kind, portals=portals)
-    command = [need("iscsi-test-cu", _PACKAGE), "--dataloss", "--allow-sanitize", "-V", "-t", f"ALL.{name}"]
+    tests = [name]
+    if suite.lasting:
+        tests = [f"{name}.{test}" for test in _tests()[name] if test != suite.lasting]
+    outcomes = [outcome for test in tests for outcome in _run_tests(test, serving, hasten)]
+    serving.stop()  # the next kind has the same file
+    if suite.lasting:
+        outcomes += _run_lasting(f"{name}.{suite.lasting}", target, hasten, tmp_path)
+    assert len(outcomes) == suite.tests, outcomes
+    return outcomes
+
+
+def _run_tests(which: str, serving: Serving, hasten: Path, **environment: str) -> list[Outcome]:
+    command = [need("iscsi-test-cu", _PACKAGE), "--dataloss", "--allow-sanitize", "-V", "-t", f"ALL.{which}"]
     # Its exit status says nothing: neither of failures nor of skips.
-    urls = [serving.url(portal=number) for number in range(suite.portals)]
-    log = run([*command, *urls], seconds=600, check=False, environment={"LD_PRELOAD": str(hasten)}).stdout
+    urls = [serving.url(portal=number) for number in range(len(serving.portals))]
+    log = run(
+        [*command, *urls], seconds=600, check=False, environment={"LD_PRELOAD": str(hasten), **environment}
+    ).stdout
     outcomes = list(parse(log))
-    assert len(outcomes) == suite.tests, log[-5000:]
+    assert outcomes, log[-5000:]
     for outcome in outcomes:
         if outcome.verdict == "failed":
             pytest.fail(f"{outcome.name} failed:\n{outcome.log[-5000:]}\n{_failures(log)}", pytrace=False)
     assert serving.process.poll() is None
     assert serving.workers, "the worker died"
-    serving.stop()
     return outcomes
+
+
+def _run_lasting(which: str, target: TargetFactory, hasten: Path, tmp_path: Path) -> list[Outcome]:
+    """One test, with a disk whose SANITIZE is held back until it has seen that it goes on."""
+
+    def configuration(rate: str) -> str:
+        volume = f"[volumes.disk]\npath = 'lasting.img'\nsize = '64M'\nbackground_rate = '{rate}'\n"
+        return f"{volume}[targets.'{IQN}']\nluns = {{0 = 'disk'}}\n"
+
+    serving = target(config=configuration("64K"))
+    (tmp_path / "fast.toml").write_text(configuration("1G"))
+    change = f"cp {tmp_path}/fast.toml {tmp_path}/serve-1.toml"
+    reload = f"{sys.executable} -m blockyard reload --state {tmp_path}/state-1"
+    return _run_tests(which, serving, hasten, BEFORE_A_MINUTE=f"{change} && {reload}")
+
+
+def _tests() -> dict[str, list[str]]:
+    """The tests of each suite that the program has."""
+    found: dict[str, list[str]] = {}
+    listing = run([need("iscsi-test-cu", _PACKAGE), "-l"], check=False).stdout
+    for suite, test in re.findall(r"^ALL\.(\w+)\.(\S+)$", listing, re.MULTILINE):
+        found.setdefault(suite, []).append(test)
+    return found
 
 
 def _failures(log: str) -> str:
@@ -95,9 +131,9 @@ def _failures(log: str) -> str:
 
 
 def test_the_suites_are_those_of_the_installed_version() -> None:
-    listing = run([need("iscsi-test-cu", _PACKAGE), "-l"], check=False).stdout
-    counted = collections.Counter(re.findall(r"^ALL\.(\w+)\.\S+$", listing, re.MULTILINE))
-    assert counted == {name: suite.tests for name, suite in SUITES.items()}
+    assert {name: len(tests) for name, tests in _tests().items()} == {
+        name: suite.tests for name, suite in SUITES.items()
+    }
 
 
 def test_the_page_on_conformance_is_current() -> None:

@@ -14,11 +14,11 @@ from blockyard.initiator import Lun, ScsiError, connect
 from blockyard.scsi.sense import SenseKey
 from tests.ceph import Ceph
 from tests.conftest import TargetFactory, need, run
+from tests.interop.ready import BECOMING_READY, when_ready
 from tests.serving import IQN, Serving
 from tests.waiting import eventually
 
 MIB = 1 << 20
-BECOMING_READY = (SenseKey.NOT_READY, 0x04, 0x01)
 INTERVENTION = (SenseKey.NOT_READY, 0x04, 0x03)
 
 
@@ -121,7 +121,7 @@ def test_a_cluster_that_stands_still_gives_not_ready_and_holds_up_nobody_else(
     text = f"[volumes.other]\npath = 'other.img'\n{text}"
     serving = target(config=text)
     with connect(serving.url(), timeout=60) as lun, connect(serving.url(1)) as other:
-        lun.write(0, b"before" + bytes(506))
+        when_ready(lambda: lun.write(0, b"before" + bytes(506)))
         still.stop_osd()
         exchanges = [
             lun.session.submit(0, bytes([0x2A, 0, 0, 0, 0, at, 0, 0, 1, 0]), b"x" * 512, 0) for at in range(40)
@@ -139,8 +139,8 @@ def test_a_cluster_that_stands_still_gives_not_ready_and_holds_up_nobody_else(
         with connect(serving.url(2)) as new:
             assert sense(new) is None
         still.continue_osd()
-        eventually(lambda: sense(lun) is None)
-        assert lun.read(0, 1).startswith(b"x")
+        assert when_ready(lambda: lun.read(0, 1)).startswith(b"x")
+        when_ready(lambda: lun.write(8, b"w" * 512))
         still.stop_osd()
     serving.stop()
 
@@ -155,7 +155,7 @@ def test_a_server_that_starts_while_the_cluster_is_away_serves_it_later(still: C
         assert lun.capacity().size == 8 * MIB
         assert sense(lun) == BECOMING_READY
         still.continue_osd()
-        eventually(lambda: sense(lun) is None)
+        when_ready(lambda: lun.write(8, b"w" * 512))
 
 
 def test_a_second_server_takes_an_image_over(

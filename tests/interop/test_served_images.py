@@ -13,6 +13,7 @@ from blockyard import initiator
 from blockyard.block import formats
 from tests.conftest import TargetFactory, need, run
 from tests.serving import children
+from tests.waiting import eventually
 
 MIB = 1 << 20
 
@@ -120,5 +121,5 @@ def test_a_worker_and_its_engine_are_killed_under_a_qcow2(target: TargetFactory,
         (worker,) = serving.workers
         (engine,) = children(worker)
     serving.stop()
-    assert not Path(f"/proc/{engine}").exists()
+    eventually(lambda: not Path(f"/proc/{engine}").exists())
     assert "No errors" in qemu_img("check", "-f", "qcow2", tmp_path / "disk.qcow2")

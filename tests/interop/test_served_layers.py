@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import need, run
+from tests.conftest import TargetFactory, need, run
 from tests.serving import IQN, Serving
 
 MIB = 1 << 20
@@ -41,32 +41,26 @@ def qemu_img(*words: str | Path) -> str:
     return run([need("qemu-img", "qemu-utils qemu-block-extra"), *words]).stdout
 
 
-def copied(source: Path, stack: str, directory: Path) -> Serving:
+def copied(source: Path, stack: str, target: TargetFactory) -> Serving:
     """A server of that stack, to which the disk has been copied; it was killed since, and started anew."""
-    config = directory / "config.toml"
-    config.write_text(f'[volumes.disk]\nstack = \'{stack}\'\n[targets."{IQN}"]\nluns = {{0 = "disk"}}\n')
-    serving = Serving([], config=config, state=directory / "state", log=directory / "log")
-    try:
-        qemu_img("convert", "-n", "-f", "raw", "-O", "raw", source, serving.url())
-        serving.kill()
-        serving.restart()
-        assert "identical" in qemu_img("compare", "-f", "raw", "-F", "raw", source, serving.url())
-    except BaseException:
-        serving.kill()
-        raise
+    serving = target(config=f'[volumes.disk]\nstack = \'{stack}\'\n[targets."{IQN}"]\nluns = {{0 = "disk"}}\n')
+    qemu_img("convert", "-n", "-f", "raw", "-O", "raw", source, serving.url())
+    serving.kill()
+    serving.restart()
+    assert "identical" in qemu_img("compare", "-f", "raw", "-F", "raw", source, serving.url())
     return serving
 
 
-def test_caches(source: Path, tmp_path: Path) -> None:
+def test_caches(source: Path, target: TargetFactory, tmp_path: Path) -> None:
     origin, ssd = tmp_path / "origin", tmp_path / "ssd"
     for path, size in ((origin, SIZE), (ssd, 64 * MIB)):
         path.touch()
         path.open("r+b").truncate(size)
     assert "a cache of" in blockyard("layer", "create", f"ssd-cache({origin}, {ssd})")
     stack = f"cache(ram=16M, ssd-cache(mode=back, delay=3600, {origin}, {ssd}))"
-    serving = copied(source, stack, tmp_path)
+    serving = copied(source, stack, target)
     assert origin.read_bytes()[:SIZE] != source.read_bytes()
-    state = "--state", tmp_path / "state"
+    state = "--state", tmp_path / "state-0"
     assert "write-back" in blockyard("layer", "show", *state, "disk")
     blockyard("layer", "do", *state, "disk/ssd-cache", "detach")
     assert "identical" in qemu_img("compare", "-f", "raw", "-F", "raw", source, serving.url())
@@ -74,13 +68,13 @@ def test_caches(source: Path, tmp_path: Path) -> None:
     assert origin.read_bytes() == source.read_bytes()
 
 
-def test_encrypted(source: Path, tmp_path: Path) -> None:
+def test_encrypted(source: Path, target: TargetFactory, tmp_path: Path) -> None:
     disk, key = tmp_path / "disk", tmp_path / "key"
     key.write_bytes(b"a key")
     disk.touch()
     disk.open("r+b").truncate(16 * MIB + SIZE)
     blockyard("layer", "create", f"luks(key_file={key}, kdf=pbkdf2, time=1000, {disk})")
-    serving = copied(source, f"luks(key_file={key}, {disk})", tmp_path)
+    serving = copied(source, f"luks(key_file={key}, {disk})", target)
     serving.stop()
     data = disk.read_bytes()
     assert b"again and again" not in data
@@ -92,11 +86,11 @@ def test_encrypted(source: Path, tmp_path: Path) -> None:
     assert disk.read_bytes()[5 * MIB : 6 * MIB] == plain[5 * MIB : 6 * MIB]
 
 
-def test_compressed(source: Path, tmp_path: Path) -> None:
+def test_compressed(source: Path, target: TargetFactory, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.touch()
     disk.open("r+b").truncate(4096)
     blockyard("layer", "create", f"compressed(size={SIZE}, {disk})")
-    serving = copied(source, f"compressed({disk})", tmp_path)
+    serving = copied(source, f"compressed({disk})", target)
     serving.stop()
     assert disk.stat().st_blocks * 512 < 3 * MIB

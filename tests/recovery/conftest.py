@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
 from blockyard.initiator import PREFERENCES, Lun, PortalAddress, open_session
 from blockyard.iscsi.negotiation import Preferences
 from blockyard.scsi.task import Status
-from tests.recovery.proxy import Plan, Proxy
+from tests.recovery.proxy import Act, Plan, Proxy, Seen, once
 from tests.recovery.target import ServedTarget
 from tests.wire import INITIATOR, TARGET
 
@@ -38,6 +39,27 @@ class Run:
 
 
 Work = Callable[..., Run]
+_PATIENT = 60.0  # seconds without progress before anything is looked after: no PDU is sent for the machine being slow
+_TRIES = 20
+
+
+def places(work: Work, *, level: int, connections: int = 1) -> list[Seen]:
+    """The PDUs of a run without harm: those that every run has."""
+    run = work(lambda seen: Act.PASS, level=level, recover=False, connections=connections, retry_after=_PATIENT)
+    assert run.proxy.accepted == connections
+    return run.proxy.seen
+
+
+def harmed(work: Work, seen: Seen, act: Act, **options: Any) -> Run:
+    """A run in which that PDU is harmed, or one after it.
+
+    Where the initiator is short of patience, a slow machine may have it give a connection up before its time: then once more.
+    """
+    for _ in range(_TRIES):
+        run = work(once(seen.place, act), **options)
+        if run.proxy.harmed:
+            return run
+    pytest.fail(f"in {_TRIES} runs there was no {seen.place}")
 
 
 @pytest.fixture(scope="module")

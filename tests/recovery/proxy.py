@@ -291,7 +291,7 @@ class Proxy:
         for flow in pair.flows:
             with contextlib.suppress(OSError):
                 flow.sink.setblocking(True)
-                flow.sink.settimeout(1)
+                flow.sink.settimeout(60)
                 if flow.output and not flow.doomed:
                     flow.sink.sendall(flow.output)
         for flow in pair.flows:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from blockyard.iscsi.pdu import NopIn, NopOut
 from tests.conftest import TargetFactory, need, run
 from tests.guest.conftest import Guest, guest, network  # noqa: F401  (fixtures)
 from tests.guest.network import HOST, Network
@@ -28,7 +29,7 @@ def address(serving: Serving) -> tuple[str, int]:
 def qemu_io(proxy: Proxy) -> None:
     """QEMU's block layer over libiscsi, with header digests."""
     where = f"driver=iscsi,transport=tcp,portal=127.0.0.1:{proxy.port},target={IQN},lun=0,header-digest=crc32c"
-    output = run([need("qemu-io", "qemu-utils qemu-block-extra"), *PATTERNS, "--image-opts", where], seconds=60).stdout
+    output = run([need("qemu-io", "qemu-utils qemu-block-extra"), *PATTERNS, "--image-opts", where]).stdout
     assert "verification failed" not in output, output
     assert output.count("ops; ") == 5, output
 
@@ -38,11 +39,20 @@ def serving(target: TargetFactory) -> Serving:
     return target("disk.img", size="16M")
 
 
+def undisturbed(serving: Serving) -> list[Seen]:
+    """The PDUs of a run without harm, and without pings, which come only where a machine takes its time."""
+    for _ in range(20):
+        with Proxy(address(serving), lambda seen: Act.PASS, digests=(True, False)) as proxy:
+            qemu_io(proxy)
+        if not any(isinstance(each.pdu, NopIn | NopOut) for each in proxy.seen):
+            return proxy.seen
+    pytest.fail("there is no run without pings")
+
+
 def test_qemu_comes_back_after_every_kind_of_harm(serving: Serving, tmp_path: Path) -> None:
-    with Proxy(address(serving), lambda seen: Act.PASS, digests=(True, False)) as proxy:
-        qemu_io(proxy)
-    reading = [seen.place for seen in proxy.seen if seen.place.way is Way.TO_INITIATOR]
-    writing = [seen.place for seen in proxy.seen if seen.place.way is Way.TO_TARGET]
+    seen = undisturbed(serving)
+    reading = [each.place for each in seen if each.place.way is Way.TO_INITIATOR]
+    writing = [each.place for each in seen if each.place.way is Way.TO_TARGET]
     for act in (Act.CUT, Act.TRUNCATE, Act.DAMAGE_HEADER, Act.DAMAGE_HEADER_DIGEST):
         for place in (*writing[8:-1:5], *reading[8:-1:5]):
             with Proxy(address(serving), once(place, act), digests=(True, False)) as proxy:

@@ -21,8 +21,11 @@ Choice = Callable[[Any], bool]
 
 
 @pytest.fixture
-def lun(served: ServedTarget) -> Iterator[tuple[Lun, Proxy, list[Choice]]]:
-    """A unit behind a proxy that drops, once each, the PDUs to the initiator that the choices in the list say yes to."""
+def lun(served: ServedTarget, request: pytest.FixtureRequest) -> Iterator[tuple[Lun, Proxy, list[Choice]]]:
+    """A unit behind a proxy that drops, once each, the PDUs to the initiator that the choices in the list say yes to.
+
+    The parameter is how soon the initiator looks after what makes no progress: not at all, within a test, unless it is said.
+    """
     drops: list[Choice] = []
 
     def plan(seen: Seen) -> Act:
@@ -43,7 +46,7 @@ def lun(served: ServedTarget) -> Iterator[tuple[Lun, Proxy, list[Choice]]]:
     with Proxy(served.address, plan, digests=(False, False)) as proxy:
         session = open_session(
             PortalAddress("127.0.0.1", proxy.port), TARGET, initiator_name=INITIATOR, preferences=preferences, timeout=120,
-            retry_after=5.0,
+            retry_after=getattr(request, "param", 120.0),
         )  # fmt: skip
         with Lun(session) as unit:
             unit.write(0, DATA)
@@ -140,9 +143,9 @@ def test_nothing_is_asked_for_without_need(lun: Unit) -> None:
     assert not rejects(proxy)
 
 
+@pytest.mark.parametrize("lun", [0.05], indirect=True)
 def test_what_is_lost_again_is_asked_for_again(lun: Unit) -> None:
     unit, proxy, drops = lun
-    unit.session.recovery.retry_after = 0.05
     drops += data_in(2, 2, 2)
     assert unit.read(0, BLOCKS) == DATA
     asked = [snack for snack in snacks(proxy) if snack.type == SnackType.DATA]

@@ -12,7 +12,7 @@ must mkfs.ext4 -q -F "$sda"
 must mount "$sda" /mnt/disk
 mark "begin"
 step "load begins"
-for _ in $(seq 10); do
+for _ in $(seq 40); do
   verified_load /mnt/disk --size=4m --loops=200 --time_based --runtime=7 --fsync=64
   mark "loaded"
   [ "$answer" = more ] || break

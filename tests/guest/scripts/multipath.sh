@@ -5,7 +5,7 @@ sed -i 's/^defaults {/defaults {\n path_grouping_policy group_by_prio\n prio alu
 must iscsiadm -m discovery -t sendtargets -p "$PORTAL"
 set_node node.session.timeo.replacement_timeout 2
 set_node 'node.conn[0].timeo.noop_out_interval' 1
-set_node 'node.conn[0].timeo.noop_out_timeout' 2
+set_node 'node.conn[0].timeo.noop_out_timeout' 5
 must iscsiadm -m node -T "$IQN" --login
 settle
 [ "$(lsscsi | grep -c BLOCKYRD)" = "$PATHS" ] || fail "not $PATHS paths: $(lsscsi)"
@@ -34,12 +34,13 @@ eventually grouped
 good=$(sd_of 1 | head -1) worse=$(sd_of 2 | head -1)
 # requests TAG: how many reads and writes have gone through a portal group
 requests() { for d in $(sd_of "$1"); do cat "/sys/block/${d#/dev/}/stat"; done | awk '{s += $1 + $5} END {print s}'; }
-# only TAG: reads go through this portal group
-only() {
+# only TAG: reads go through this portal group; multipathd may know the priorities and have yet to switch
+only() { eventually through "$1"; }
+through() {
   local before
   before=$(requests "$1")
   must dd if=$D of=/dev/null bs=64k count=32 iflag=direct status=none
-  [ "$(requests "$1")" -ge $((before + 32)) ] || fail "nothing was read through portal group $1"
+  [ "$(requests "$1")" -ge $((before + 32)) ]
 }
 step "reads take the optimized paths"
 only 1
@@ -94,7 +95,8 @@ step "mpathpersist"
 must mpathpersist --in --report-capabilities $D
 must mpathpersist --out --register-ignore --param-sark=1 --param-aptpl $D
 mpathpersist --in --read-keys $D
-[ "$(mpathpersist --in --read-keys $D | grep -c '0x1$')" = "$PATHS" ] || fail "not every path is registered"
+registered() { [ "$(mpathpersist --in --read-keys $D | grep -c '0x1$')" = "$PATHS" ]; }
+eventually registered # by multipathd, where a path was away for a moment
 must mpathpersist --out --reserve --param-rk=1 --prout-type=5 $D
 mpathpersist --in --read-reservation $D | grep -q 'Write Exclusive, registrants only' || fail "no reservation"
 must mpathpersist --in --read-full-status $D

@@ -23,7 +23,7 @@ done
 step "removable"
 # By the generic device: whoever opens the disk itself has the kernel prevent removal.
 generic=/dev/$(ls "/sys/block/$(basename "$disk")/device/scsi_generic")
-udevadm settle
+must udevadm settle
 sg_inq "$generic" | grep -q RMB=1 || fail "not removable"
 must sg_prevent --prevent=1 "$generic"
 sg_start --eject "$generic" && fail "ejected while it was prevented"
@@ -31,11 +31,12 @@ must sg_prevent --allow "$generic"
 must sg_start --eject "$generic"
 told "$generic"
 grep -qi "medium not present" /tmp/requests || fail "not told that there is no medium"
-udevadm settle
+must udevadm settle
 must sg_start --load "$generic"
 must sg_turs "$generic"
-udevadm settle
+must udevadm settle
 must dd if="$disk" of=/dev/null bs=4k count=1 iflag=direct status=none
+must udevadm settle # the kernel has told it of the new medium, which it reads: that would wake the disk below
 
 step "power conditions"
 must sg_start --pc=3 "$generic"
