@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, Page, Response, sync_playwright
@@ -18,7 +19,7 @@ PHONE = {"width": 360, "height": 740}
 DESK = {"width": 1280, "height": 900}
 _PATIENCE = 120_000.0  # milliseconds: a browser beside guests that have no KVM is slow
 _RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
-_EXPECTED = ("/api/v1/me",)  # 401 as long as nobody is logged in
+_LOGGED_OUT = ("/api/v1/me", "/api/v1/stream")  # 401 as long as nobody is logged in
 
 
 class Console:
@@ -28,18 +29,29 @@ class Console:
         self.page = page
         self.base = base
         self.wrong: list[str] = []
+        self._gone: set[str] = set()  # names of what was destroyed
         page.set_default_timeout(_PATIENCE)
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on("console", self._said)
         page.on("response", self._answered)
 
     def _said(self, message: ConsoleMessage) -> None:
-        if message.type == "error" and "status of 401" not in message.text:
+        told = "status of 401" in message.text or (
+            "status of 4" in message.text and self._is_gone(message.location["url"])
+        )
+        if message.type == "error" and not told:
             self.wrong.append(message.text)
 
     def _answered(self, response: Response) -> None:
-        if response.status >= 400 and not response.url.endswith(_EXPECTED):
-            self.wrong.append(f"{response.status} {response.request.method} {response.url}")
+        status, method, url = response.status, response.request.method, response.url
+        if status == 401 and url.endswith(_LOGGED_OUT):
+            return
+        if status >= 400 and not (status < 500 and method == "GET" and self._is_gone(url)):
+            self.wrong.append(f"{status} {method} {url}")
+
+    def _is_gone(self, url: str) -> bool:
+        """The page of what was destroyed may still ask how it is in the moment when it goes."""
+        return any(name in unquote(url) for name in self._gone)
 
     def go(self, where: str) -> None:
         """To a page of the console: what stands after the #."""
@@ -70,6 +82,7 @@ class Console:
         """Type the name of what is to be destroyed."""
         dialog = self.page.get_by_role("dialog")
         press = dialog.get_by_role("button", name=button)
+        self._gone.add(name)
         assert press.is_disabled()
         dialog.get_by_label("Type").fill(name)
         press.click()

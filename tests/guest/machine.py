@@ -148,9 +148,12 @@ def _save_state(directory: Path, network: Network) -> None:
             monitor = _Monitor(control / "qmp")
             monitor("stop")
             monitor("migrate-set-parameters", **{"max-bandwidth": 10**10})
-            monitor("migrate", uri=f"exec:cat > {directory}/state")
-            while (status := monitor("query-migrate").get("status")) != "completed":
-                if status in {"failed", "cancelled"}:
+            # By a name that it has when all of it is there: "completed" says only that QEMU has handed it over.
+            monitor("migrate", uri=f"exec:cat > {directory}/part && mv {directory}/part {directory}/state")
+            end = time.monotonic() + _BOOT_SECONDS
+            while not (directory / "state").exists():
+                status = monitor("query-migrate").get("status")
+                if status in {"failed", "cancelled"} or time.monotonic() > end:
                     raise GuestFailed(f"the guest's state could not be saved: {status}")
                 time.sleep(0.05)
 

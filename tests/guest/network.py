@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
+import uuid
 from typing import Self
 
 TAPS = ("tap0", "tap1")  # inside the namespace, so they need no names of their own
 HOST = ("192.168.77.1", "192.168.78.1")
 GUEST = ("192.168.77.2", "192.168.78.2")
 
-_numbers = itertools.count()
+_PROBES = "120"  # of ARP, one a second: connections to a guest that stands still for three are refused otherwise
 
 
 class NetworkFailed(Exception):
@@ -25,7 +25,7 @@ class Network:
     """
 
     def __init__(self) -> None:
-        self.name = f"blockyard-{os.getpid()}-{next(_numbers)}"
+        self.name = f"blockyard-{os.getpid()}-{uuid.uuid4().hex[:8]}"  # process ids come again
         _ip("netns", "add", self.name)
         try:
             self._inside("link", "set", "lo", "up")
@@ -33,6 +33,7 @@ class Network:
                 self._inside("tuntap", "add", tap, "mode", "tap")
                 self._inside("addr", "add", f"{address}/24", "dev", tap)
                 self._inside("link", "set", tap, "up")
+                self._inside("ntable", "change", "name", "arp_cache", "dev", tap, "mcast_probes", _PROBES)
         except NetworkFailed:
             self.close()
             raise

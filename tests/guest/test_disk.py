@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from tests.conftest import TargetFactory
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -70,10 +70,7 @@ def test_a_killed_worker_is_replaced_and_the_file_system_stays_intact(serve: Tar
         (worker,) = serving.workers
         os.kill(worker, signal.SIGKILL)
         killed.append(worker)
-        end = time.monotonic() + 120
-        while not set(serving.workers) - set(killed):
-            assert time.monotonic() < end, "no new worker"
-            time.sleep(0.02)
+        eventually(lambda: set(serving.workers) - set(killed), "a new worker")
 
     guest(
         "outage.sh",

@@ -62,11 +62,11 @@ luns = {{0 = "dvd"}}
         prefix=network.prefix,
     )
 
-    def optical(*words: str) -> int:
-        return main(["optical", *words, "--state", str(tmp_path / "state-0")])
+    def optical(*words: str) -> None:
+        assert main(["optical", *words, "--state", str(tmp_path / "state-0")]) == 0
 
     def put(*words: str) -> None:
-        assert optical("insert", "dvd", *words) == 0
+        optical("insert", "dvd", *words)
 
     output = guest(
         "optical.sh",
@@ -74,10 +74,10 @@ luns = {{0 = "dvd"}}
         marks={
             "dvd": lambda: put("dvd", "--kind", "dvd", "--force"),
             # udev has locked the drive, and ejects when it is asked to
-            "bd": lambda: put("bd", "--kind", "bd", "--wait", "60"),
-            "sessions": lambda: put("sessions", "--wait", "60"),
-            "blank": lambda: put("burned", "--blank", "64M", "--wait", "60"),
-            "eject": lambda: optical("eject", "dvd", "--wait", "60"),
+            "bd": lambda: put("bd", "--kind", "bd", "--wait", "120"),
+            "sessions": lambda: put("sessions", "--wait", "120"),
+            "blank": lambda: put("burned", "--blank", "64M", "--wait", "120"),
+            "eject": lambda: optical("eject", "dvd", "--wait", "120"),
         },
     )
     sums = dict(re.findall(r"^([0-9a-f]{64})  (burned|added)$", output, re.MULTILINE))

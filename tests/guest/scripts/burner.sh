@@ -56,14 +56,17 @@ verified() {
 wodim_track_at_once() {
   wodim dev="$1" -v -atip >/tmp/atip
   grep "ATIP start of lead out: 359849 (79:59/74)" /tmp/atip
+  until_ready "$1"
   wodim dev="$1" gracetime=2 -v -tao -data /tmp/one.iso
 }
 wodim_session_at_once() { wodim dev="$1" gracetime=2 -v -sao -data /tmp/one.iso; }
 wodim_rewritable() {
   wodim dev="$1" gracetime=2 -v -dummy -tao -data /tmp/one.iso
+  until_ready "$1"
   wodim dev="$1" gracetime=2 -v -tao -data /tmp/two/second
   until_ready "$1"
   wodim dev="$1" gracetime=2 -v blank=fast
+  until_ready "$1"
   wodim dev="$1" gracetime=2 -v -tao -data /tmp/one.iso
 }
 cdrskin_track_at_once() { cdrskin dev="$1" -v -tao /tmp/one.iso; }
@@ -195,6 +198,7 @@ START 00:02:00
 INDEX 00:03:00
 T
 [ "$(said /tmp/read.toc)" = "$(said /tmp/expected.toc)" ] || fail "what was burned is read as $(cat /tmp/out /tmp/read.toc)"
+until_ready "$reader"
 # While it copies, it takes what it has just read for the end of a pregap (CdrDriver::audioRead): of that the length is nothing to go by.
 must cdrdao read-cd --device "$reader" --driver generic-mmc --datafile /tmp/back.bin /tmp/back.toc >/tmp/out 2>&1
 cat /tmp/out /tmp/back.toc

@@ -22,6 +22,7 @@ cat /tmp/zeros | head -c 512 >/tmp/zero
 cat /tmp/zero /tmp/z >/tmp/zero_then_z
 head -c 4096 /dev/zero | tr '\0' P >/tmp/page
 key=0x1234
+must udevadm control --stop-exec-queue # it looks at a disk when a program that could have written to it is done
 
 # check NAME WORDS…: DEV stands for the device
 check() {

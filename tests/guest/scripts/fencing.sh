@@ -11,10 +11,11 @@ session_of() { grep -lx "$1" /sys/class/iscsi_session/session*/initiatorname | g
 node1=/dev/$(of_session "$(session_of iqn.2024-01.test.guest:initiator)")
 node2=/dev/$(of_session "$(session_of iqn.2024-01.test.guest:node2)")
 [ "$node1" != "$node2" ] || fail "two nodes, one device"
+for device in "$node1" "$node2"; do echo 120 >"/sys/block/${device#/dev/}/device/timeout"; done # time-outs are to mean something
 
 pr() { sg_persist --no-inquiry "$@"; }
 out() { must pr --out "$@"; }
-taken() { sg_turs "$1" 2>/dev/null; sg_turs "$1" 2>/dev/null; must sg_turs "$1"; } # unit attentions
+taken() { eventually sg_turs "$1" 2>/dev/null; } # unit attentions
 can_write() { dd if=/dev/zero of="$1" bs=4k count=1 oflag=direct status=none 2>/dev/null; }
 can_read() { dd if="$1" of=/dev/null bs=4k count=1 iflag=direct status=none 2>/dev/null; }
 check() { # check DEVICE WRITE READ: yes or no
@@ -56,7 +57,7 @@ check "$node2" yes yes
 settle # what udev reads would be among what is aborted
 in_flight() { [ "$(awk '{ print $1 + $2 }' "/sys/block/${node2#/dev/}/inflight")" -gt 0 ]; }
 for _ in $(seq 6); do (while dd if=/dev/zero of="$node2" bs=256k count=8 oflag=direct status=none 2>/dev/null; do :; done) & done
-until in_flight; do :; done
+eventually in_flight
 out --preempt-abort --param-rk="$key1" --param-sark="$key2" --prout-type=5 "$node1"
 wait # until every writer has failed
 timeouts=$(cat "/sys/block/${node2#/dev/}/device/iotmo_cnt") || fail "no count of time-outs"

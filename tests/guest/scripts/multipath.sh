@@ -1,11 +1,12 @@
 # multipathd with $PATHS paths in two target port groups: grouped by priority; I/O goes on while a cable is pulled and plugged
 # in, and returns to the first group by itself where that is $PREFERRED, else by explicit
 # switches; then the administrator's, and mpathpersist.
-sed -i 's/^defaults {/defaults {\n path_grouping_policy group_by_prio\n prio alua\n path_checker tur\n failback immediate\n reservation_key file/' /etc/multipath.conf
+sed -i 's/^defaults {/defaults {\n path_grouping_policy group_by_prio\n prio alua\n path_checker tur\n failback immediate\n reservation_key file/
+  s/no_path_retry .*/no_path_retry queue/; s/checker_timeout .*/checker_timeout 60/' /etc/multipath.conf
 must iscsiadm -m discovery -t sendtargets -p "$PORTAL"
 set_node node.session.timeo.replacement_timeout 2
 set_node 'node.conn[0].timeo.noop_out_interval' 1
-set_node 'node.conn[0].timeo.noop_out_timeout' 5
+set_node 'node.conn[0].timeo.noop_out_timeout' 5 # who stands still for a moment is not gone
 must iscsiadm -m node -T "$IQN" --login
 settle
 [ "$(lsscsi | grep -c BLOCKYRD)" = "$PATHS" ] || fail "not $PATHS paths: $(lsscsi)"

@@ -58,6 +58,7 @@ grep -q "Mounted Media: *10h, DVD-ROM" /tmp/mediainfo || fail "dvd+rw-mediainfo 
 grep -q "Legacy lead-out at: *$(($(blockdev --getsize64 "$sr") / 2048))\*2KB" /tmp/mediainfo || fail "dvd+rw-mediainfo sees another size"
 
 step "eject and load"
+must udevadm settle # whoever has the drive open keeps it shut
 must eject "$sr"
 sg_turs "$sr" 2>/dev/null && fail "the disc is ready in an open tray"
 must sg_requests "$sr"
@@ -97,10 +98,13 @@ head -c 2000000 /dev/urandom >/tmp/one/burned
 head -c 2000000 /dev/urandom >/tmp/two/added
 (cd /tmp/one && sha256sum burned >sums)
 (cat /tmp/one/sums; cd /tmp/two && sha256sum added) >/tmp/two/sums
+until_ready "$sr"
 must growisofs -quiet -Z "$sr" -quiet -R -V BURNED /tmp/one
+until_ready "$sr"
 verified iso9660
 must umount /mnt/disc
 must growisofs -quiet -M "$sr" -quiet -R -V BURNED /tmp/two
+until_ready "$sr"
 forget_cache
 verified iso9660
 [ -e /mnt/disc/burned ] && [ -e /mnt/disc/added ] || fail "a session is missing"

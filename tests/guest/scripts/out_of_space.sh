@@ -20,3 +20,4 @@ step "space has come back"
 must dd if=/tmp/data of="$disk" bs=1M oflag=direct status=none
 blockdev --flushbufs "$disk"
 must cmp -n $((20 << 20)) /tmp/data "$disk"
+logout

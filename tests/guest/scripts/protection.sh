@@ -47,6 +47,7 @@ must umount /tmp/mounted
 must e2fsck -fn "$disk"
 
 step "type 2"
+must udevadm settle
 must sg_format --format --quick --wait --fmtpinfo=3 "$generic"
 type_is 1
 block /tmp/good 0000 1234 deadbeef

@@ -3,15 +3,16 @@
 discover
 login
 disk=$(disk 0)
+generic=/dev/$(ls "/sys/block/$(basename "$disk")/device/scsi_generic")
 size=$(blockdev --getsize64 "$disk")
 head -c "$size" /dev/zero >/tmp/zeros
 
 # fill BYTE FILE: as many of it as the disk has
 fill() { head -c "$size" /dev/zero | tr '\0' "$1" >"$2"; }
-same() { blockdev --flushbufs "$disk"; must cmp "$1" "$disk"; }
-scribble() { fill s /tmp/scribble; must dd if=/tmp/scribble of="$disk" bs=1M oflag=direct status=none; }
+same() { dd if="$disk" bs=1M iflag=direct status=none | must cmp "$1" - || exit 1; }
+scribble() { fill s /tmp/scribble; must dd if=/tmp/scribble of="$disk" bs=1M oflag=direct status=none; must udevadm settle; }
 told() { sg_requests "$@" >/tmp/requests 2>&1; cat /tmp/requests; }
-answers() { sg_turs "$disk" >/dev/null 2>&1; }
+answers() { sg_turs "$generic" >/dev/null 2>&1; }
 ready() { eventually answers; }
 
 step "operation codes"
@@ -22,7 +23,6 @@ done
 
 step "removable"
 # By the generic device: whoever opens the disk itself has the kernel prevent removal.
-generic=/dev/$(ls "/sys/block/$(basename "$disk")/device/scsi_generic")
 must udevadm settle
 sg_inq "$generic" | grep -q RMB=1 || fail "not removable"
 must sg_prevent --prevent=1 "$generic"
@@ -71,13 +71,15 @@ fill p /tmp/pattern
 head -c 512 /tmp/pattern >/tmp/block
 scribble
 mark slow
-must sg_sanitize --overwrite --pattern=/tmp/block --quick --early "$disk"
-told --progress "$disk"
+# By the generic device: when the disk itself is closed, udev has the kernel look at it anew, for which it waits minutes, and so do
+# all who open it meanwhile.
+must sg_sanitize --overwrite --pattern=/tmp/block --quick --early "$generic"
+told --progress "$generic"
 grep -q "Progress indication" /tmp/requests || fail "no progress"
-sg_turs "$disk" && fail "ready while it is sanitized"
-sg_raw --request=512 "$disk" 28 00 00 00 00 00 00 00 01 00 >/tmp/raw 2>&1 && fail "read while it is sanitized"
+sg_turs "$generic" && fail "ready while it is sanitized"
+sg_raw --request=512 "$generic" 28 00 00 00 00 00 00 00 01 00 >/tmp/raw 2>&1 && fail "read while it is sanitized"
 grep -qi "sanitize in progress" /tmp/raw || { cat /tmp/raw; fail "not told why"; }
-must sg_inq "$disk" >/dev/null
+must sg_inq "$generic" >/dev/null
 mark fast
 ready
 same /tmp/pattern
@@ -88,8 +90,8 @@ must sg_format --format --quick --wait "$disk"
 same /tmp/zeros
 scribble
 mark slow
-must sg_format --format --quick --security --early "$disk"
-sg_turs "$disk" && fail "ready while it is formatted"
+must sg_format --format --quick --security --early "$generic"
+sg_turs "$generic" && fail "ready while it is formatted"
 mark fast
 ready
 same /tmp/zeros
