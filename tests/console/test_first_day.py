@@ -74,7 +74,9 @@ def travel_by_keyboard(console: Console) -> None:
     now = handle.get_attribute("aria-valuetext")
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
-    console.until("(now) => document.querySelector('[aria-label=Moment]').getAttribute('aria-valuetext') !== now", now)
+    console.until(
+        "(now) => (document.querySelector('[aria-label=Moment]')?.getAttribute('aria-valuetext') ?? now) !== now", now
+    )
     page.get_by_text("can be opened").wait_for()
 
 

@@ -181,7 +181,7 @@ def choose_a_file(console: Console, directory: Path) -> None:
     chooser.wait_for(state="detached")
     field = dialog.get_by_label("Path on the server")
     assert field.input_value() == f"{directory}/images/mail.vhd"
-    console.until("document.activeElement.value.endsWith('mail.vhd')")
+    console.until("document.activeElement.value?.endsWith('mail.vhd')")
     assert dialog.get_by_label("Format").input_value() == "vhd"
     dialog.get_by_role("button", name="Make it").click()
     dialog.wait_for(state="detached")
