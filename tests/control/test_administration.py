@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from blockyard.cli.main import main
 from blockyard.control.administration import NotServing, ask
 from blockyard.control.configuration_file import load
+from blockyard.control.events import read_events
+from blockyard.control.state import State
 from blockyard.initiator import connect
 from tests.control.serving import serve, start
 from tests.waiting import LIMIT
@@ -20,6 +23,8 @@ def test_status_and_sessions(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     state = tmp_path / "s"
     with serve(state, str(tmp_path / "disk.img"), "--size", "8M") as served:
         (target,) = served.targets
+        with contextlib.closing(State(state)) as opened:
+            assert next(read_events(opened)).what == "server-started", "whoever records something now comes after it"
         assert (state / "control.sock").stat().st_mode & 0o777 == 0o600
         lun = connect(f"iscsi://{served.portals[0]}/{target}/0", initiator_name="iqn.2026-11.test:me")
         lun.write(0, bytes(4096))

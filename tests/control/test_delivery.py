@@ -26,7 +26,7 @@ from blockyard.block import records
 from blockyard.control import events
 from blockyard.control.catalogue import CATALOGUE
 from blockyard.control.configuration_file import load
-from blockyard.control.delivery import Deliveries, try_all
+from blockyard.control.delivery import Courier, Deliveries, try_all
 from blockyard.control.errors import ControlError
 from blockyard.control.events import Event, EventLog
 from blockyard.control.state import State
@@ -34,7 +34,7 @@ from blockyard.control.syslog import SyslogSender, journal_entry, syslog_message
 from blockyard.worker.receivers import Mail, Receivers, Syslog, Webhook
 from tests.control.serving import serve
 from tests.serving import free_port
-from tests.waiting import eventually
+from tests.waiting import LIMIT, eventually
 
 RFC3339 = ' dateFormat="rfc3339"'
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105
@@ -80,10 +80,16 @@ action(type="omfile" file="{written}" template="all")
     command = ["rsyslogd", "-n", "-f", f"{directory}/rsyslog.conf", "-i", f"{directory}/rsyslog.pid"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        yield lambda: [json.loads(line) for line in written.read_text().splitlines()] if written.exists() else []
+        yield lambda: [json.loads(line) for line in _lines(written)]
     finally:
         process.kill()
         process.wait()
+
+
+def _lines(path: Path) -> list[str]:
+    """Those that are whole: somebody is writing there."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n")]
 
 
 @pytest.mark.parametrize("way", ["unix", "udp", "tcp"])
@@ -140,6 +146,7 @@ def test_the_journal_has_fields(tmp_path: Path) -> None:
     try:
         root = Path(f"/proc/{process.pid}/root/run")
         socket = root / "systemd" / "journal" / "socket"
+        eventually(lambda: root.stat().st_dev != Path("/run").stat().st_dev, "a /run of its own")
         eventually(lambda: (root / "log" / "journal").exists() and socket.exists() and process.poll() is None)
         assert try_all({"journal": Syslog(to=f"journal:{socket}")}, "two\nlines") == {"journal": ""}
 
@@ -266,6 +273,28 @@ def test_what_was_refused_is_sent_again_in_order_and_over_a_restart(
     assert "hidden" not in str(told)
 
 
+def test_a_new_receiver_gets_what_is_written_before_its_courier_has_begun(
+    tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch, certificate: tuple[str, str]
+) -> None:
+    record, couriers = EventLog(state), list[Courier]()
+    record.record("pool-full", "before")
+    record.flush()
+    with Hook(certificate, []) as hook:
+        deliveries = Deliveries(tmp_path / "state", lambda what, text: None)
+
+        def hold(courier: Courier) -> None:
+            couriers.append(courier)
+
+        with monkeypatch.context() as held:
+            held.setattr(Courier, "start", hold)
+            deliveries.configure(Receivers(webhook={"w": Webhook(url=hook.url, authority=certificate[0])}))
+        record.record("pool-full", "at once")
+        record.flush()
+        couriers[0].start()
+        eventually(lambda: [json.loads(body)["text"] for _, body in hook.taken] == ["at once"])
+        deliveries.close()
+
+
 def test_what_is_gone_is_told(
     tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch, certificate: tuple[str, str]
 ) -> None:
@@ -306,7 +335,7 @@ def mailbox(certificate: tuple[str, str]) -> Iterator[tuple[int, list[Envelope]]
     context.load_cert_chain(*certificate)
     controller = Controller(
         Handler(), "127.0.0.1", free_port(), tls_context=context, require_starttls=True,
-        authenticator=authenticate, auth_required=True, auth_exclude_mechanism=["LOGIN"],
+        authenticator=authenticate, auth_required=True, auth_exclude_mechanism=["LOGIN"], ready_timeout=LIMIT,
     )  # fmt: skip
     controller.start()
     try:

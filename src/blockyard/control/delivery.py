@@ -75,12 +75,14 @@ def wants(receiver: Receiver, event: Event) -> bool:
 class Courier:
     """Brings events to one receiver, from `start` to `close`."""
 
-    def __init__(self, directory: Path, place: str, receiver: AnyReceiver, tell: Tell) -> None:
+    def __init__(self, directory: Path, place: str, receiver: AnyReceiver, tell: Tell, since: int | None) -> None:
+        """One that is new gets the events with an id greater than `since`."""
         self.receiver = receiver
         self._directory = directory
         self._place = place
         self._tell = tell
         self._sender = sender(receiver)
+        self._since = since
         self._sent = 0  # the id of the last event that it has had, or did not want
         self._written = 0
         self._due = 0.0  # when the next may be sent, by the monotonic clock
@@ -127,10 +129,9 @@ class Courier:
             self._wake.wait(LOOK)
 
     def _begin(self, state: State) -> None:
-        """A receiver that is new gets what comes from now on."""
         found = state.setting(self._key)
         if found is None:
-            self._sent = known_ids(state)[1]
+            self._sent = known_ids(state)[1] if self._since is None else self._since
             self._write(state)
         else:
             self._sent = self._written = int(found)
@@ -204,15 +205,22 @@ class Deliveries:
         self._couriers: dict[str, Courier] = {}
 
     def configure(self, receivers: Receivers) -> None:
-        """These are the receivers from now on; those that are as they were go on."""
+        """These are the receivers from now on; those that are as they were go on, and new ones get what comes from now on."""
         wanted = receivers.by_place
         for place, courier in list(self._couriers.items()):
             if wanted.get(place) != courier.receiver:
                 self._couriers.pop(place).end()
-        for place, receiver in wanted.items():
-            if place not in self._couriers:
-                self._couriers[place] = Courier(self._directory, place, receiver, self._tell)
-                self._couriers[place].start()
+        new = {place: receiver for place, receiver in wanted.items() if place not in self._couriers}
+        since = self._newest() if new else None
+        for place, receiver in new.items():
+            self._couriers[place] = Courier(self._directory, place, receiver, self._tell, since)
+            self._couriers[place].start()
+
+    def _newest(self) -> int | None:
+        """The id of the newest event: looked at now, as others may have been written until a courier begins."""
+        with contextlib.suppress(ControlError), contextlib.closing(State(self._directory)) as state:
+            return known_ids(state)[1]
+        return None
 
     def wake(self) -> None:
         """New events stand in the record."""

@@ -203,6 +203,7 @@ class Server:
                 self._deliveries.configure(self.configuration.events)
                 self._exports.configure(self.configuration.telemetry)
                 gate.events.record("server-started", f"serving {_count(len(self.settled.targets), 'target')}")
+                gate.events.flush()  # what is recorded by other processes from now on comes after it
                 notify(READY="1", STATUS=self._status())
                 tasks.append(asyncio.create_task(keep_watchdog()))  # before, nobody waits for it (systemd.service(5))
                 on_ready()
