@@ -70,7 +70,8 @@ class Job:
         except Cancelled:
             self.state = "cancelled"
         except Exception as error:  # whatever went wrong with it is for whoever asks: nobody else waits for it
-            self.state, self.result, self.error = "failed", _said(error), error
+            self.result, self.error = _said(error), error
+            self.state = "failed"  # who sees that looks at the others at once
             known = isinstance(error, (OSError, *self._known))
             log.error("%s of %s has failed: %s", self.kind, self.subject, error, exc_info=not known)
         self.ended = time.time()
