@@ -156,4 +156,7 @@ class Ceph:
 
 
 def _stopped(thread: Path) -> bool:
-    return thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "TZ"  # proc(5): stopped, or gone
+    try:
+        return thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "TZ"  # proc(5): stopped, or ending
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # it has ended meanwhile

@@ -170,8 +170,10 @@ def test_schemas_are_those_of_the_dataclasses() -> None:
 
 
 def test_who_asks_while_control_starts_again_gets_answers(shared: Api) -> None:
-    """They wait in the socket that is listened on, which workers keep; what is on its way is answered."""
+    """They wait in the socket that is listened on, which workers keep; what is on its way is answered. Connections that are
+    kept open without a request are closed, as by any server (RFC 9112 §9.3): each request here has one of its own."""
     with shared.client(shared.token(Role.ADMIN, name="restarter")) as client:
+        client.headers["Connection"] = "close"
         before = _done(client.get("/status"))["began"]
         assert client.post("/commands/restart", json={}).is_success
         eventually(lambda: _done(client.get("/status"))["began"] != before, "control is another one")

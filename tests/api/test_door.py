@@ -244,7 +244,7 @@ def test_too_many_requests_are_refused(api: ApiFactory) -> None:
     with (
         contextlib.ExitStack() as stack
     ):  # at once, as a machine may be so slow that it gets no more than it may in turn
-        places = [(host, int(port))] * 200
+        places = [(host, int(port))] * 400
         socks = [stack.enter_context(socket.create_connection(place, timeout=LIMIT)) for place in places]
         for sock in socks:
             sock.sendall(request)

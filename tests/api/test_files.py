@@ -14,6 +14,7 @@ from blockyard.api.aside import aside
 from blockyard.api.problems import Refused
 from tests.api.conftest import ApiFactory
 from tests.api.serving import Api
+from tests.waiting import LIMIT
 
 
 def _problem(client: httpx.Client, **query: str) -> tuple[int, str]:
@@ -89,7 +90,7 @@ def test_who_does_not_answer_holds_up_nobody() -> None:
             except Refused:
                 await asyncio.sleep(0.01)
 
-    asyncio.run(asyncio.wait_for(ask(), 60))
+    asyncio.run(asyncio.wait_for(ask(), LIMIT))
 
 
 def test_without_threads_there_is_an_answer_and_one_again_later(monkeypatch: pytest.MonkeyPatch) -> None:

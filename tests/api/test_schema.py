@@ -33,7 +33,7 @@ def _run(api: ApiFactory, tmp_path: Path, phases: str, examples: int, seconds: f
     command: list[str | Path] = [
         "env", "--chdir", tmp_path, Path(sys.executable).with_name("st"), "--config-file", tmp_path / "schemathesis.toml", "run",
         f"{served.base}/openapi.json", "--header", f"Authorization: Bearer {served.token(Role.ADMIN)}",
-        "--phases", phases, "--max-examples", str(examples), "--generation-deterministic", "--request-timeout", "30",
+        "--phases", phases, "--max-examples", str(examples), "--generation-deterministic", "--request-timeout", "120",
         "--warnings", "off", "--suppress-health-check", "all",
     ]  # fmt: skip
     command += [word for path in _EXCLUDED for word in ("--exclude-path", path)]
@@ -43,7 +43,7 @@ def _run(api: ApiFactory, tmp_path: Path, phases: str, examples: int, seconds: f
 
 
 def test_requests_that_are_made_up(api: ApiFactory, tmp_path: Path) -> None:
-    assert "No issues found" in _run(api, tmp_path, "fuzzing", 4, 200)
+    assert "No issues found" in _run(api, tmp_path, "fuzzing", 4, 800)
 
 
 @pytest.mark.soak

@@ -24,6 +24,7 @@ from blockyard.iscsi.chap import Account
 from blockyard.scsi.traffic import pair
 from tests.cli.test_completion import read_until
 from tests.control.serving import serve
+from tests.serving import free_port
 
 SECRETS = ("chap-secret-of-alice", "secret-of-the-target", "pass-in-a-url")
 
@@ -84,7 +85,7 @@ def severities(directory: Path) -> dict[str, set[str]]:
 
 def test_the_doctor_finds_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state, disk = tmp_path / "s", tmp_path / "disk.img"
-    with serve(state) as served:
+    with serve(state, portal=f"127.0.0.1:{free_port('127.0.0.9')}") as served:
         assert main(["volume", "create", "x", "1M", "--path", str(disk), "--state", str(state)]) == 0
         assert severities(state)["server"] == {"ok"}
         assert main(["doctor", "--state", str(state)]) == 0

@@ -12,6 +12,7 @@ from blockyard.cli.main import main
 from blockyard.control.administration import ask
 from blockyard.initiator import connect
 from tests.control.serving import serve
+from tests.serving import free_port
 
 IQN = "iqn.2026-11.test:made"
 
@@ -76,11 +77,13 @@ def test_all_of_it_by_commands(tmp_path: Path, run: Callable[..., str]) -> None:
         run("target", "create", "iqn.2026-11.test:tapes", "--library", "vault")
         assert "vault" in run("tape", "library", "list")
         assert "drives" in run("tape", "library", "set", "vault", "--drives", "0", fails=6)
-        run("metrics", "set", "127.0.0.1:29464")
-        assert run("metrics", "show") == "listen 127.0.0.1:29464\n"
+        place = f"127.0.0.1:{free_port()}"
+        run("metrics", "set", place)
+        assert run("metrics", "show") == f"listen {place}\n"
         run("metrics", "off")
-        run("api", "set", "127.0.0.1:29465", fails=0)
-        assert run("api", "off") == '~ api.listen: "127.0.0.1:29465" → ""\n'
+        place = f"127.0.0.1:{free_port()}"
+        run("api", "set", place)
+        assert run("api", "off") == f'~ api.listen: "{place}" → ""\n'
         assert "there is a target" in run("target", "create", IQN, fails=2)
         assert "there is nothing to change" in run("target", "set", IQN, fails=2)
         assert "alias                Made here" in run("target", "show", IQN)

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from blockyard.cli.main import main
 from blockyard.control.portals import listen, parse_portal
 from blockyard.iscsi.pdu import AsyncEvent, AsyncMessage, LoginStatus
 from tests.control.serving import discover, log_in, receive, serve, start
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, eventually
 
 NAMED = "iqn.2026-11.test:named"
 
@@ -216,10 +215,7 @@ def test_workers_do_not_outlive_control_where_that_is_wanted(tmp_path: Path) -> 
     with serve(tmp_path / "s", "--linger", "0") as served:
         (worker,) = served.workers()
         served.process.kill()
-        deadline = time.monotonic() + LIMIT
-        while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not Path(f"/proc/{worker}").exists()
+        eventually(lambda: not Path(f"/proc/{worker}").exists(), "the end of the worker")
 
 
 def test_the_service_manager_is_told(tmp_path: Path) -> None:
@@ -260,11 +256,9 @@ def test_nobody_reads_what_it_prints(tmp_path: Path) -> None:
     process = start(tmp_path / "s", portal="127.0.0.1:0")
     assert process.stdout is not None
     process.stdout.close()
-    end = time.monotonic() + LIMIT
-    while main(["status", "--state", str(tmp_path / "s")]):  # it answers once it has said that it is ready
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    # It answers once it has said that it is ready.
+    eventually(lambda: process.poll() is not None or not main(["status", "--state", str(tmp_path / "s")]))
+    assert process.poll() is None
     process.terminate()
     assert process.wait(LIMIT) == 0
     assert process.stderr is not None

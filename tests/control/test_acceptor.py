@@ -122,7 +122,7 @@ def test_a_login_goes_to_its_worker_unanswered() -> None:
         assert inbox.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         inbox.sockets[0].send(b"from the worker")
         assert await asyncio.to_thread(peer.sock.recv, 100) == b"from the worker"
-        assert acceptor.half_open == 0
+        await comes_about(lambda: not acceptor.half_open)
 
     run(scene)
 
@@ -235,7 +235,7 @@ def test_garbage_is_closed_and_logged(garbage: bytes, caplog: pytest.LogCaptureF
 
     with caplog.at_level(logging.WARNING):
         run(scene)
-    assert len(caplog.records) == 1
+    assert len([record for record in caplog.records if record.name.startswith("blockyard.")]) == 1
 
 
 def test_silence_is_closed_after_the_deadline() -> None:
@@ -245,8 +245,8 @@ def test_silence_is_closed_after_the_deadline() -> None:
         await slow.send(serving.login_request(TARGET)[:30])
         assert await slow.closed()
         assert await silent.closed()
-        assert 0.2 < asyncio.get_running_loop().time() - began < 5
-        assert acceptor.half_open == 0
+        assert asyncio.get_running_loop().time() - began > 0.2
+        await comes_about(lambda: not acceptor.half_open)
 
     run(scene, deadline=0.3)
 
@@ -304,7 +304,7 @@ def test_discovery(question: str, targets: list[str]) -> None:
         await peer.send(serving.login_request(None))
         response = await peer.login_response()
         assert (response.status, response.nsg, response.final) == (0, 3, True)
-        assert acceptor.half_open == 0
+        await comes_about(lambda: not acceptor.half_open)
         await peer.send(serving.text_request(question, response))
         pairs = list(decode_text((await peer.receive()).data))
         address = "{}:{},1".format(*peer.sock.getpeername())

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from tests.control.serving import Served, serve
 from tests.control.test_live import attention, settle
 from tests.optical.burners import SYNCHRONIZE, write
 from tests.optical.drives import EJECT, blank, event_status, prevent
+from tests.waiting import eventually
 
 IQN = "iqn.2026-11.test:drives"
 _CONFIGURATION = f"""
@@ -136,8 +136,7 @@ def test_who_keeps_the_disc_in_is_asked_to_eject_it(site: Site) -> None:
         lun.execute(prevent(1))
         inserting = threading.Thread(target=site.run, args=("optical", "insert", "dvd", "second", "--wait", "60"))
         inserting.start()
-        while _event(lun)[0] != MediaEvent.EJECT_REQUEST:
-            time.sleep(0.01)
+        eventually(lambda: _event(lun)[0] == MediaEvent.EJECT_REQUEST)
         lun.execute(prevent(0))
         lun.execute(EJECT)
         inserting.join()
@@ -342,8 +341,7 @@ def test_a_long_copy_is_watched_and_stopped(site: Site) -> None:
         [job] = json.loads(site.run("optical", "jobs", "--json"))
         return job
 
-    while job()["state"] == "running":
-        time.sleep(0.01)
+    eventually(lambda: job()["state"] != "running", "the end of the job")
     assert (job()["state"], job()["total"], job()["unit"]) == ("cancelled", 100 << 30, "bytes")
     assert not copy.exists()
     for words, message in ((("cancel", "drive:dvd.999"), "there is no job 999"), (("cancel", "x"), "is no job")):

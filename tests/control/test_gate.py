@@ -14,7 +14,7 @@ import pytest
 from blockyard.control.acceptor import Acceptor
 from blockyard.control.events import read_events
 from blockyard.control.gate import Gate
-from blockyard.control.limits import FREE
+from blockyard.control.limits import FREE, LoginLimits
 from blockyard.control.portals import listen, parse_portal
 from blockyard.control.state import State
 from blockyard.control.users import Users
@@ -66,8 +66,8 @@ class _NoWorkers:
 
 
 def play(state: State, made: Configuration, scene: Callable[[str, Gate], None]) -> Gate:
-    """Run `scene`, in a thread, with the address of an acceptor."""
-    gate = Gate(state, made)
+    """Run `scene`, in a thread, with the address of an acceptor. Who has to wait waits to its end: time stands still."""
+    gate = Gate(state, made, LoginLimits(lambda: 0.0))
 
     async def run() -> None:
         listener, portal = listen(parse_portal("127.0.0.1:0"))

@@ -97,7 +97,7 @@ def test_jobs_of_layers(served: Api, tmp_path: Path, capsys: pytest.CaptureFixtu
         _act(client, "rate", rate="1G")
         eventually(lambda: not _jobs(client, "rebuild"), "the rebuild is done")
         assert client.get("/volumes/mirror").json()["health"] == "ok"
-        stack = f"delay(write=20ms, {tmp_path}/away.img)"
+        stack = f"delay(write=200ms, {tmp_path}/away.img)"
         assert client.post("/commands/layer%20move", json={"volume": "mirror", "stack": stack}).is_success
         (move,) = _jobs(client, "move")
         assert (move["volume"], move["unit"], move["can_cancel"]) == ("mirror", "bytes", True)

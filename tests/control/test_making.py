@@ -19,6 +19,7 @@ from blockyard.block.stack import Call, Word
 from blockyard.cli.main import main
 from blockyard.control import making
 from blockyard.control.errors import ControlError, UsageError
+from blockyard.control.making import PATIENT
 from blockyard.control.roles import Role
 from blockyard.initiator import connect
 from blockyard.worker.configuration import Api as Settings
@@ -37,7 +38,7 @@ IQN = "iqn.2024-01.com.example:made"
 
 
 def _make(client: httpx.Client, kind: str, *on: str | Path, status: int = 201, **more: Any) -> dict[str, Any]:
-    answer = client.post("/layers", json={"kind": kind, "on": list(map(str, on)), **more})
+    answer = client.post("/layers", json={"kind": kind, "on": list(map(str, on)), "wait": PATIENT, **more})
     assert answer.status_code == status, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -114,7 +115,7 @@ def _check_that_nothing_is_left(served: Api, tmp_path: Path) -> None:
             ("luks", (a,), {"size": MiB, "passphrase": "x", "options": {"sector": "7"}}, "sector is one of"),
             ("compressed", (a,), {"size": MiB}, "size: it is missing"),
         ):
-            answer = client.post("/layers", json={"kind": kind, "on": list(map(str, on)), **more})
+            answer = client.post("/layers", json={"kind": kind, "on": list(map(str, on)), "wait": PATIENT, **more})
             assert answer.status_code in (400, 409, 422, 500), answer.text
             assert answer.status_code != 500
             assert problem in answer.json()["detail"], answer.text
@@ -223,7 +224,9 @@ def _check_long_work(served: Api, tmp_path: Path, road: list[str], capsys: pytes
         assert "job control." in capsys.readouterr().out
         eventually(lambda: client.get("/jobs").json()[-1]["state"] == "done", "it is made")
         open_stack(f"compressed({quick})").close()
-        answer = client.post("/layers", json={**new, "on": [str(more)], "size": 64 * MiB, "wait": 30, "name": "more"})
+        answer = client.post(
+            "/layers", json={**new, "on": [str(more)], "size": 64 * MiB, "wait": PATIENT, "name": "more"}
+        )
         assert (answer.status_code, client.get("/layers/more").status_code) == (201, 200), answer.text
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from blockyard.control.errors import PortalError, UsageError
 from blockyard.control.portals import cease, listen, parse_portal
+from tests.serving import free_port
 from tests.waiting import comes_about
 
 
@@ -79,7 +80,7 @@ def test_a_foreign_address() -> None:
 
 
 def test_both_wildcards_share_a_port() -> None:
-    v4, portal = listen(parse_portal("0.0.0.0:0"))
+    v4, portal = listen(parse_portal(f"0.0.0.0:{free_port('::')}"))
     with v4:
         v6, other = listen(parse_portal(f"[::]:{portal.port}"))
         with v6, socket.create_connection(("::1", other.port)), socket.create_connection(("127.0.0.1", portal.port)):

@@ -84,7 +84,10 @@ def receiver(directory: Path, to: str, version: str, *, acknowledged: bool) -> S
 
 @pytest.mark.parametrize("acknowledged", [True, False], ids=["inform", "trap"])
 @pytest.mark.parametrize("version", ["2c", "3"])
-def test_snmptrapd_understands_it(tmp_path: Path, version: str, acknowledged: bool) -> None:
+def test_snmptrapd_understands_it(
+    tmp_path: Path, version: str, acknowledged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blockyard.control.snmp.ATTEMPTS", 40)
     with trapd(tmp_path) as (to, taken):
         wanted = receiver(tmp_path, to, version, acknowledged=acknowledged)
         for count in (1, 2):  # a second engine goes on where the first was; who waits in vain asks again

@@ -395,7 +395,7 @@ def test_a_stack_that_is_gone_does_not_take_the_rest_with_it(files: Path, serve:
     (files / "b.img").rename(files / "away")
     (worker,) = server.workers
     os.kill(worker, signal.SIGKILL)
-    with connect(server.url(), timeout=60) as lun:
+    with connect(server.url(), timeout=120) as lun:
         assert lun.read(0, 1) == b"\1" * 512
         assert status(files / "state")["volumes"]["b"]["size"] == 0
         told = "b is not served, as it cannot be opened"

@@ -14,6 +14,7 @@ import pytest
 from blockyard.control.errors import StateError
 from blockyard.control.state import State, default_directory
 from blockyard.iscsi.names import validate
+from tests.waiting import LIMIT
 
 
 def test_names_and_identities_last(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_processes_agree(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-c", program, tmp_path / "state"], stdout=subprocess.PIPE) for _ in range(6)
     ]
-    answers = {process.communicate(timeout=60)[0] for process in processes}
+    answers = {process.communicate(timeout=LIMIT)[0] for process in processes}
     assert [process.returncode for process in processes] == [0] * 6
     assert len(answers) == 1
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.control.systemd import keep_watchdog, notify, watchdog_interval
+from tests.waiting import LIMIT
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -17,7 +18,7 @@ def test_what_is_told_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *
     name = f"\0blockyard-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(name)
-        sock.settimeout(120)
+        sock.settimeout(LIMIT)
         monkeypatch.setenv("NOTIFY_SOCKET", name.replace("\0", "@"))
         notify(READY="1", STATUS="Serving")
         assert sock.recv(4096) == b"READY=1\nSTATUS=Serving"
@@ -46,12 +47,13 @@ def test_signs_of_life(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
-        sock.settimeout(120)
+        sock.setblocking(False)
 
-        async def live() -> None:
+        async def live() -> list[bytes]:
             watchdog = asyncio.create_task(keep_watchdog())
-            await asyncio.sleep(0.1)
+            async with asyncio.timeout(LIMIT):
+                told = [await asyncio.get_running_loop().sock_recv(sock, 100) for _ in range(3)]
             watchdog.cancel()
+            return told
 
-        asyncio.run(live())
-        assert [sock.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+        assert asyncio.run(live()) == [b"WATCHDOG=1"] * 3

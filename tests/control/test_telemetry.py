@@ -60,7 +60,7 @@ class Receiver:
 
     def points(self, name: str) -> Iterator[tuple[Any, Any, dict[str, str]]]:
         """Of the newest: metric, point, attributes."""
-        for resource in self.taken[-1].resource_metrics:
+        for resource in self.taken[-1].resource_metrics if self.taken else ():
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
                     if metric.name == name:
@@ -83,7 +83,7 @@ def test_what_prometheus_fetches_is_sent(api: ApiFactory, tmp_path: Path) -> Non
             for _ in range(5):
                 lun.write(0, bytes(4096))
             eventually(
-                lambda: bool(receiver.taken) and bool(list(receiver.points("blockyard_command_duration_seconds")))
+                lambda: [point.count for _, point, _ in receiver.points("blockyard_command_duration_seconds")] == [5]
             )
         eventually(lambda: _kinds(client) == ["delivery-failed", "delivery-recovered"])
         ((metric, writes, labels),) = receiver.points("blockyard_volume_writes")

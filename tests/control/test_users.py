@@ -16,6 +16,7 @@ from blockyard.control.state import State
 from blockyard.control.users import AccountError, Accounts, Users, generate_secret
 from blockyard.control.vault import CREDENTIAL, KEY_FILE, Vault, open_vault
 from blockyard.iscsi.chap import Account
+from tests.waiting import LIMIT
 
 ALICE = Account("alice", b"the secret of alice", "disks", b"the proof for alice")
 BOB = Account("0xb0b", b"the secret of bob")
@@ -173,7 +174,7 @@ def test_processes_agree_on_one_key(tmp_path: Path) -> None:
         "print(open_vault(pathlib.Path(sys.argv[1])).seal(b'x', 'p').hex())"
     )
     running = [subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE) for _ in range(4)]
-    sealed = [bytes.fromhex(process.communicate(timeout=60)[0].decode()) for process in running]
+    sealed = [bytes.fromhex(process.communicate(timeout=LIMIT)[0].decode()) for process in running]
     vault = open_vault(tmp_path)
     assert [vault.open(one, "p") for one in sealed] == [b"x"] * 4
     assert len(set(sealed)) == 4

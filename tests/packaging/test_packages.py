@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import need
 from tests.serving import free_port
+from tests.waiting import LIMIT
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "packaging" / "systemd" / "blockyard.service"
@@ -94,7 +95,7 @@ def test_the_debian_package_serves(tmp_path: Path) -> None:
         assert serving.stdout is not None
         began = time.monotonic()
         while "Ready." not in serving.stdout.readline():
-            assert time.monotonic() < began + 60
+            assert time.monotonic() < began + LIMIT
         listed = subprocess.run(
             ["iscsi-ls", "-s", f"iscsi://{portal}"], capture_output=True, text=True, timeout=180, check=False
         )
