@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 from tests.serving import Serving
 
 from bench.clients import WORKS, Client, Work, drive
-from bench.processes import alone, cpu_seconds
+from bench.processes import alone, pinned, run_seconds
 from bench.targets import IQN, Target
 
 MEMORY = Path("/dev/shm")  # noqa: S108  (data get a directory of their own)
+Pins = Literal["apart", "together", "no"]
 
 
 class Served(Target):
@@ -94,6 +96,15 @@ def parser(name: str, doc: str) -> argparse.ArgumentParser:
     return made
 
 
+def add_pins(made: argparse.ArgumentParser) -> None:
+    """Have it be said where client and target run."""
+    made.add_argument(
+        "--pin", choices=get_args(Pins), default="no",
+        help="client on CPU 0 and target on CPU 1, both on CPU 0, or left to the scheduler (default), which has them share a "
+        "CPU in one round and not in the next: that may halve or double a figure",
+    )  # fmt: skip
+
+
 @contextmanager
 def places(options: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
     """As `directories`; the load is printed."""
@@ -134,22 +145,33 @@ def measure(
     *,
     client: Client | None = None,
     meanwhile: Callable[[Served], AbstractContextManager[None]] = lambda target: nullcontext(),
+    pins: Pins = "no",
 ) -> list[list[Figure]]:
     """Have each do its work in turns, all others of `every` being stopped; their figures, in order.
 
-    `meanwhile` is what goes on while one works. Raises ClientFailed.
+    `meanwhile` is what goes on while one works; `pins` is as `add_pins` says. Raises ClientFailed.
     """
+    client_cpu, target_cpu = _cpus(pins)
     found = [list[Figure]() for _ in works]
     turns = list(enumerate(works.items()))
     for number in range(options.rounds):
         for at, (target, work) in turns if number % 2 else turns[::-1]:
-            with alone(target.root, [other.root for other in every]), meanwhile(target):
-                before = cpu_seconds(target.pids)
+            others = [other.root for other in every]
+            with alone(target.root, others), pinned(target.root, target_cpu), meanwhile(target):
+                before = run_seconds(target.pids)
                 outcome = drive(
                     target, work, seconds=options.seconds, sessions=1, directory=target.directory,
-                    client=client or work.client,
+                    client=client or work.client, cpu=client_cpu,
                 )  # fmt: skip
-                used = cpu_seconds(target.pids) - before
+                used = run_seconds(target.pids) - before
             operations = max(1.0, outcome.operations)
             found[at].append(Figure(operations / outcome.seconds, used / operations * 1e6))
     return found
+
+
+def _cpus(pins: Pins) -> tuple[int | None, int | None]:
+    """CPUs for the client and the target; None: the scheduler's choice."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if pins == "no" or len(cpus) < 2:
+        return None, None
+    return cpus[0], cpus[0] if pins == "together" else cpus[1]

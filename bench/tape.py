@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.beside import Compared, Served, measure, parser, places
+from bench.beside import Compared, Served, add_pins, measure, parser, places
 from bench.clients import Work
 from bench.targets import IQN
 from blockyard.block.file import create as create_file
@@ -82,7 +82,9 @@ _ROWS = tuple(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table. Returns 0 however fast it was."""
-    options = parser("tape", __doc__).parse_args(arguments)
+    made = parser("tape", __doc__)
+    add_pins(made)
+    options = made.parse_args(arguments)
     options.seconds = 60  # at most: so much is written and read
     with (
         places(options) as (backing, directory),
@@ -96,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 row.title, row.title, _BLOCK, row.depth, write=row.write, count=_SIZE // _BLOCK, empty=row.empty
             )
             pair = {raw: work, drive: replace(work, tape=True)}
-            _print(row, Compared.of(*measure(pair, [raw, drive], options, client="load")))
+            _print(row, Compared.of(*measure(pair, [raw, drive], options, client="load", pins=options.pin)))
     return 0
 
 
