@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from blockyard.block import moving
 from blockyard.block.faults import Fault, FaultDevice, Operation
 from blockyard.block.memory import MemoryDevice
 from blockyard.block.moving import MovingDevice
+from tests.waiting import LIMIT, eventually
 
 SIZE = 64 << 10
 ACTS = st.lists(
@@ -70,6 +72,31 @@ def test_writers_at_the_same_time() -> None:
     for thread in threads:
         thread.join()
     assert new.data[:SIZE] == old.data
+
+
+def test_what_is_written_to_one_place_has_one_order_on_both() -> None:
+    go_on, there = threading.Event(), threading.Event()
+
+    class Slow(MemoryDevice):
+        def pwritev(self, buffers: Sequence[memoryview | bytes | bytearray], offset: int) -> None:
+            if not there.is_set():
+                there.set()
+                assert go_on.wait(LIMIT)
+            super().pwritev(buffers, offset)
+
+    old, new = MemoryDevice(SIZE), Slow(SIZE)
+    device = MovingDevice(old, new)
+    device.copied = SIZE
+    first, second = (threading.Thread(target=device.pwritev, args=([byte * 1024], 512)) for byte in (b"1", b"2"))
+    first.start()
+    assert there.wait(LIMIT)
+    second.start()
+    eventually(lambda: device._condition._waiters or not second.is_alive())  # type: ignore[attr-defined]
+    go_on.set()
+    for thread in (first, second):
+        thread.join()
+    assert new.data == old.data
+    assert old.data[512:1536] == b"2" * 1024
 
 
 def test_the_new_stack_fails() -> None:

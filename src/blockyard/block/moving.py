@@ -1,9 +1,10 @@
 """A volume on its way to another stack: it is where it was, and everything that is written goes to both.
 
 What is behind the mark has been copied, and is written to the new stack too; what lies before it is written to the old one alone,
-and copied when the mark comes there. The piece that is being copied keeps writers of that range waiting for its time. The old
-stack is always what counts: it is written first and read from, so that a crash or a failure of the new one leaves it as if
-nothing had been. When all is copied both are the same, and either can go on alone.
+and copied when the mark comes there. The piece that is being copied keeps writers of that range waiting for its time, and so
+does who writes: two at one place could come to the old stack in one order and to the new one in another. The old stack is
+always what counts: it is written first and read from, so that a crash or a failure of the new one leaves it as if nothing had
+been. When all is copied both are the same, and either can go on alone.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ class MovingDevice(Filter):
 
     @contextmanager
     def _range(self, offset: int, length: int) -> Iterator[bool]:
-        """While somebody writes there; whether to the new stack, too."""
+        """While somebody writes there; whether to the new stack, too. One after the other, as both have to have one order."""
         end = offset + length
         with self._condition:
-            while offset < self._copying[1] and self._copying[0] < end:
+            while any(begin < end and offset < stop for begin, stop in (self._copying, *self._writing)):
                 self._condition.wait()
             self._writing.append((offset, end))
             both = offset < self.copied and not self.given_up
