@@ -19,11 +19,11 @@ def xfs(tmp_path: Path) -> Iterator[Path]:
     image, where = tmp_path / "xfs.img", tmp_path / "xfs"
     with image.open("wb") as file:
         file.truncate(512 << 20)
-    run([need("mkfs.xfs", "xfsprogs"), "-q", "-m", "reflink=1", image], seconds=60)
+    run([need("mkfs.xfs", "xfsprogs"), "-q", "-m", "reflink=1", image])
     where.mkdir()
-    run([need("mount", "mount"), "-o", "loop", image, where], seconds=60)
+    run([need("mount", "mount"), "-o", "loop", image, where])
     yield where
-    run(["umount", where], seconds=60)
+    run(["umount", where])
 
 
 def test_a_copy_takes_no_space(xfs: Path) -> None:

@@ -32,7 +32,7 @@ DATA = random.Random(1).randbytes(700 * BLOCK)
 
 
 def test_discovery(tgtd: Tgtd) -> None:
-    (target,) = discover(tgtd.portal)
+    (target,) = discover(tgtd.portal, timeout=120)
     assert target.name == tgtd.name
     assert target.portals == [(PortalAddress("127.0.0.1", tgtd.port), 1)]
 
@@ -159,7 +159,7 @@ def test_refusals(tgtd: Tgtd) -> None:
 
 def test_sessions_beside_each_other(tgtd: Tgtd) -> None:
     portal = parse_portal(tgtd.portal)
-    sessions = [open_session(portal, tgtd.name, initiator_name=default_initiator_name()) for _ in range(4)]
+    sessions = [open_session(portal, tgtd.name, initiator_name=default_initiator_name(), timeout=120) for _ in range(4)]
     assert len({session.login.tsih for session in sessions}) == 4
     for session in sessions:
         session.close()

@@ -35,6 +35,7 @@ from blockyard.scsi.taskset import TaskSet
 from blockyard.scsi.unit import Identity, LogicalUnit
 from tests.scsi.copies import copy_abort, cscd, extended_copy, lid1, lid4, receive, segment
 from tests.scsi.host import compare_and_write, read_16
+from tests.waiting import LIMIT
 from tests.wire import INITIATOR, TARGET, Rig, Wire, parse
 
 _OTHER = "iqn.2026-11.test:other"
@@ -136,7 +137,7 @@ class Bench:
         """So many answers, while a copy goes on."""
         found: list[Pdu] = []
         while len(found) < number:
-            assert select.select([self.rig.executor.eventfd], [], [], 20)[0], "no answer came"
+            assert select.select([self.rig.executor.eventfd], [], [], LIMIT)[0], "no answer came"
             found += self.answers()
         assert len(found) == number
         return found

@@ -73,7 +73,7 @@ def test_1000_targets(memory: Path) -> None:
     with serve(memory / "s", "--config", str(memory / "c.toml"), "--workers", "2") as served:
         portal = served.portals[0]
         assert len(served.workers()) == 2
-        found = discover(portal)
+        found = discover(portal, timeout=120)
         assert [target.name for target in found] == targets
         assert {str(address) for target in found for address, _ in target.portals} == {portal}
         for number in (0, 499, 999):

@@ -304,7 +304,7 @@ def test_unmap() -> None:
 
 def test_compare_and_write() -> None:
     host = protected()
-    old, new = os.urandom(512), os.urandom(512)
+    old, new = b"old." * 128, b"new." * 128  # whose guards differ
     host.write(6, old)
     refused(host, compare_and_write(6, 1, 0x20), GUARD, 6, image(old, 6) + new + information(old, 6))
     host.ok(compare_and_write(6, 1, 0x20), image(old, 6) + image(new, 6, tag=9))
