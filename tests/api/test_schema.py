@@ -25,6 +25,7 @@ positive_data_acceptance.enabled = false
 """
 # Who is logged out, or has another password, would end the run; a stream does not end.
 _EXCLUDED = ("/api/v1/stream", "/api/v1/logout", "/api/v1/me/password", "/api/v1/me/totp")
+_TRIES = "^/api/v1/notifications/.*test$"  # how long that takes is up to the hosts that were made up
 
 
 def _run(api: ApiFactory, tmp_path: Path, phases: str, examples: int, seconds: float) -> str:
@@ -36,6 +37,7 @@ def _run(api: ApiFactory, tmp_path: Path, phases: str, examples: int, seconds: f
         "--phases", phases, "--max-examples", str(examples), "--generation-deterministic", "--request-timeout", "120",
         "--warnings", "off", "--suppress-health-check", "all",
     ]  # fmt: skip
+    command += ["--exclude-path-regex", _TRIES]
     command += [word for path in _EXCLUDED for word in ("--exclude-path", path)]
     result = run(command, seconds=seconds, check=False)
     assert result.returncode == 0, result.stdout[-20000:]

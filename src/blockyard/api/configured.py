@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from operator import attrgetter
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Path, Request, Response
@@ -36,13 +37,18 @@ def _as_it_is(name: str) -> str:
 class Table:
     """Where objects of a kind are in the configuration, and at which path: `{parameter}` in it is the key."""
 
-    name: str  # the field of Configuration
+    name: str  # the field of Configuration, or one of a field of it, as events.webhook
     kind: type
     noun: str
     path: str
     parameter: str
     normal: Callable[[str], Any] = _as_it_is  # the key in its normal form; raises ValueError
     paths: tuple[str, ...] = ()  # fields that are paths: from where a relative one would begin nobody could say
+
+    def records(self, configuration: Configuration) -> dict[Any, Any]:
+        """All that are in it, by their keys."""
+        found: dict[Any, Any] = attrgetter(self.name)(configuration)
+        return found
 
     def key(self, text: str) -> Any:
         """Raises Refused for what cannot be one."""
@@ -80,7 +86,7 @@ async def change(here: Context, who: Identity, edit: Callable[[Configuration], C
 
 def current(here: Context, table: Table, key: Any) -> Any:
     """The record; None where there is none."""
-    return getattr(here.server.configuration, table.name).get(key)
+    return table.records(here.server.configuration).get(key)
 
 
 def described(here: Context, table: Table, key: Any, response: Response | None = None) -> dict[str, Any] | None:
@@ -141,7 +147,7 @@ def add_routes(routes: Routes, table: Table, role: Role = Role.ADMIN) -> None:
 
         def edit(configuration: Configuration) -> Configuration:
             nonlocal made
-            old = getattr(configuration, table.name).get(key)
+            old = table.records(configuration).get(key)
             wanted.check(None if old is None else schemas.whole(old))
             made = old is None
             return _with(configuration, table, key, new)
@@ -162,7 +168,7 @@ def add_routes(routes: Routes, table: Table, role: Role = Role.ADMIN) -> None:
         changes = await body(request)
 
         def edit(configuration: Configuration) -> Configuration:
-            old = getattr(configuration, table.name).get(key)
+            old = table.records(configuration).get(key)
             if old is None:
                 raise not_found(f"{table.noun} {name!r} in the configuration")
             etags.check(if_match, schemas.whole(old))
@@ -179,23 +185,26 @@ def add_routes(routes: Routes, table: Table, role: Role = Role.ADMIN) -> None:
         key = table.key(name)
 
         def edit(configuration: Configuration) -> Configuration:
-            old = getattr(configuration, table.name).get(key)
+            old = table.records(configuration).get(key)
             if old is None:
                 raise not_found(f"{table.noun} {name!r} in the configuration")
             etags.check(if_match, schemas.whole(old))
-            rest = {each: value for each, value in getattr(configuration, table.name).items() if each != key}
+            rest = {each: value for each, value in table.records(configuration).items() if each != key}
             return replaced(configuration, table.name, rest)
 
         await change(here, who, edit)
 
 
 def _with(configuration: Configuration, table: Table, key: Any, record: Any) -> Configuration:
-    return replaced(configuration, table.name, {**getattr(configuration, table.name), key: record})
+    return replaced(configuration, table.name, {**table.records(configuration), key: record})
 
 
 def replaced(configuration: Configuration, name: str, value: Any) -> Configuration:
-    """The configuration with another value for one of its fields."""
-    fields: dict[str, Any] = {name: value}
+    """The configuration with another value for one of its fields, or for one of a field of it (see Table)."""
+    whole, _, inner = name.partition(".")
+    if inner:
+        value = replace(getattr(configuration, whole), **{inner: value})
+    fields: dict[str, Any] = {whole: value}
     return replace(configuration, **fields)
 
 

@@ -90,7 +90,13 @@ def field(kind: type) -> Any:
 
 
 def _comments(kind: type) -> dict[str, str]:
-    return dict(_COMMENT.findall(_classes(kind.__module__).get(kind.__name__, "")))
+    """Of its fields, those of what it is derived from too."""
+    return {
+        name: text
+        for each in reversed(kind.__mro__)
+        if dataclasses.is_dataclass(each)
+        for name, text in _COMMENT.findall(_classes(each.__module__).get(each.__name__, ""))
+    }
 
 
 @cache

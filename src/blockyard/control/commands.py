@@ -131,6 +131,10 @@ async def alua_set(server: Server, request: Request) -> None:
         raise UsageError("the worker of that target is just being started: try again")
 
 
+async def _port_group(server: Server, request: Request) -> object:
+    return (await alua_show(server, request))[request["target"]][str(request["group"])]
+
+
 COMMANDS: dict[str, Command] = {
     "status": Command(status, Role.VIEWER),
     "reload": Command(reload, Role.ADMIN),
@@ -138,7 +142,7 @@ COMMANDS: dict[str, Command] = {
     "volume resize": Command(volume_resize, Role.OPERATOR, look=_volume),
     "session drop": Command(session_drop, Role.OPERATOR, target="target"),
     "alua show": Command(alua_show, Role.VIEWER),
-    "alua set": Command(alua_set, Role.OPERATOR, target="target"),
+    "alua set": Command(alua_set, Role.OPERATOR, target="target", look=_port_group),
     **CONFIGURATION_COMMANDS,
     **ACCOUNT_COMMANDS,
     **POOL_COMMANDS,

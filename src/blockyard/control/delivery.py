@@ -193,7 +193,8 @@ class Courier:
 
 
 def reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
+    text = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {text}" if error.filename else text
 
 
 class Deliveries:

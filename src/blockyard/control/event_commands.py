@@ -21,13 +21,17 @@ _MOST = 10_000  # events that are told at once
 
 
 async def events_test(server: Server, request: Request) -> dict[str, str]:
-    """Why an event has not arrived by the receiver it was sent to; "" where it has."""
+    """Why an event has not arrived by the receiver it was sent to, "" where it has: by all, or by `receiver` ("mail.team")."""
     receivers = server.configuration.events.by_place
     if not receivers:
         raise UsageError(
             "events are delivered nowhere: [events] in the configuration says where to (docs/notifications.md)"
         )
-    return await asyncio.to_thread(try_all, receivers, f"{request['who']} tries whether events arrive")
+    only = request.get("receiver")
+    if only is not None and only not in receivers:
+        raise UsageError(f"events are delivered to {', '.join(receivers)}, not to {only!r}")
+    wanted = receivers if only is None else {only: receivers[only]}
+    return await asyncio.to_thread(try_all, wanted, f"{request['who']} tries whether events arrive")
 
 
 async def events(server: Server, request: Request) -> list[dict[str, object]]:
