@@ -46,6 +46,12 @@ class Orphan:
     listening: dict[str, socket.socket] = field(default_factory=dict)  # copies of what is listened on
     told: list[Message] = field(default_factory=list)  # what it had to tell meanwhile
 
+    @property
+    def number(self) -> int:
+        """Of the worker; -1 where its door does not say it."""
+        number, dash, _ = self.door.name.partition("-")
+        return int(number) if dash and number.isdecimal() else -1
+
     def body(self) -> Body:
         """Raises OSError when it has just ended."""
         return Body.adopted(self.pid, self.control, self.door)

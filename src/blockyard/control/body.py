@@ -30,8 +30,8 @@ class Body:
         self._child: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def start(cls, directory: Path | None, log_level: str) -> Body:
-        """A new one. With a state directory, it outlives this process. Raises OSError."""
+    def start(cls, directory: Path | None, number: int, log_level: str) -> Body:
+        """A new one, of the worker of that number. With a state directory, it outlives this process. Raises OSError."""
         ours, theirs = pair()
         log, its_log = os.pipe()
         with contextlib.ExitStack() as on_failure, theirs, os.fdopen(its_log, "wb") as errors:
@@ -39,7 +39,7 @@ class Body:
             on_failure.callback(os.close, log)
             path = door = None
             if directory is not None:
-                door, path = _make_door(directory)
+                door, path = _make_door(directory, number)
                 on_failure.callback(path.unlink)
             fds = [theirs.fileno()] if door is None else [theirs.fileno(), door.fileno()]
             try:
@@ -120,11 +120,11 @@ async def _readable(fd: int, loop: asyncio.AbstractEventLoop) -> None:
         loop.remove_reader(fd)
 
 
-def _make_door(directory: Path) -> tuple[socket.socket, Path]:
-    """A bound unix socket, on which the worker will listen."""
+def _make_door(directory: Path, number: int) -> tuple[socket.socket, Path]:
+    """A bound unix socket, on which the worker will listen. Its name tells the next control the worker's number."""
     doors = directory / DOORS
     doors.mkdir(mode=0o700, exist_ok=True)
-    name = secrets.token_hex(8)
+    name = f"{number}-{secrets.token_hex(8)}"
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         before = os.umask(0o177)

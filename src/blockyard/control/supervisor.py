@@ -47,9 +47,10 @@ class Supervisor:
         self._count = count
         self._listening: dict[str, socket.socket] = {}  # what workers keep for the next control
         self._make = partial(Worker, gate=gate, poll=poll, log_level=log_level, home=home, listening=self._listening)
-        self._numbers = itertools.count()
         self._configuration = configuration
-        self.workers = [self._make(next(self._numbers), orphan.configuration, orphan=orphan) for orphan in orphans]
+        known = _numbered(orphans)
+        self._numbers = itertools.count(max(known, default=-1) + 1)
+        self.workers = [self._make(number, orphan.configuration, orphan=orphan) for number, orphan in known.items()]
         self.adopted = len(self.workers)
         if not self.adopted:
             self.workers = list(self._divided(configuration))
@@ -238,3 +239,10 @@ def _holdings(configuration: Settled) -> list[str]:
 def _give(share: Share, more: Share) -> None:
     share.targets.extend(more.targets)
     share.pools.extend(more.pools)
+
+
+def _numbered(orphans: Iterable[Orphan]) -> dict[int, Orphan]:
+    """Workers by the numbers that the control before has given them: their jobs and measurements are known by these."""
+    there = list(orphans)
+    known = {orphan.number: orphan for orphan in there}
+    return known if len(known) == len(there) and -1 not in known else dict(enumerate(there))

@@ -246,7 +246,7 @@ class Worker:
         self._refusal = self._last_words = ""
         orphan, self._orphan = self._orphan, None
         if orphan is None:
-            body = Body.start(None if self._home is None else self._home.directory, self._log_level)
+            body = Body.start(None if self._home is None else self._home.directory, self.number, self._log_level)
         else:
             body = orphan.body()
         self._control, self._body, self.pid = body.control, body, body.pid
