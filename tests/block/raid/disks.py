@@ -6,6 +6,7 @@ import errno
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
 
 from blockyard.block.device import Device, Run
 from blockyard.block.layers import Opening
@@ -34,6 +35,7 @@ class Disk(Device):
         self.before_write: Callable[[], None] = lambda: None
         self.reads = self.writes = 0
         self.closed = False
+        self._lock = Lock()  # of what is noted of a write or flush: arrays make several at a time
 
     def _check(self, offset: int, length: int, sectors: set[int]) -> None:
         assert 0 <= offset <= offset + length <= self.size, f"outside of {self.label}"
@@ -53,21 +55,23 @@ class Disk(Device):
         self.before_write()
         data = b"".join(buffers)
         self._check(offset, len(data), self.frail)
-        self.writes += 1
-        self.now[offset : offset + len(data)] = data
-        for sector in range(offset // SECTOR, -(-(offset + len(data)) // SECTOR)):
-            self.bad.discard(sector)
-            content = bytes(self.now[sector * SECTOR : (sector + 1) * SECTOR])
-            versions = self.cached.setdefault(sector, [])
-            if content not in versions:
-                versions.append(content)
+        with self._lock:
+            self.writes += 1
+            self.now[offset : offset + len(data)] = data
+            for sector in range(offset // SECTOR, -(-(offset + len(data)) // SECTOR)):
+                self.bad.discard(sector)
+                content = bytes(self.now[sector * SECTOR : (sector + 1) * SECTOR])
+                versions = self.cached.setdefault(sector, [])
+                if content not in versions:
+                    versions.append(content)
 
     def flush(self) -> None:
         self.before_flush()
         self._check(0, 0, set())
-        for sector in self.cached:
-            self.held[sector * SECTOR : (sector + 1) * SECTOR] = self.now[sector * SECTOR : (sector + 1) * SECTOR]
-        self.cached.clear()
+        with self._lock:
+            for sector in self.cached:
+                self.held[sector * SECTOR : (sector + 1) * SECTOR] = self.now[sector * SECTOR : (sector + 1) * SECTOR]
+            self.cached.clear()
 
     def discard(self, offset: int, length: int) -> None:
         self.write_zeroes(offset, length)
