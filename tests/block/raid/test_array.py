@@ -9,6 +9,7 @@ import random
 import pytest
 
 from blockyard.block.raid.creation import Plan
+from blockyard.block.raid.member import MemberError
 from tests.block.raid.disks import PLANS, SECTOR, Disk, made, opened, read, work
 
 LEVELS = list(PLANS)
@@ -162,6 +163,20 @@ def test_too_many_lost_members_of_raid5() -> None:
         array.pwritev([bytes(8192)], 0)
     assert array.report()["health"] == "failed"
     array.background.close()
+
+
+def test_a_member_that_fails_in_many_writes_at_once_is_lost_once() -> None:
+    """As those have it that have come into the journal together."""
+    plan, count, _ = PLANS["raid5 with journal"]
+    disks = made(plan, count)
+    array = opened(disks)
+    model = filled(array)
+    member = array.members.all[1]
+    disks[1].dead = errno.EIO
+    array.fail([MemberError(member, OSError(errno.EIO, "Input/output error")) for _ in range(3)])
+    assert list(array.left_out) == [disks[1]]
+    array.pwritev([b"x" * SECTOR], 0)
+    assert read(array, 0, array.size) == b"x" * SECTOR + model[SECTOR:]
 
 
 def test_members_stay_open_when_it_is_taken_out() -> None:

@@ -170,10 +170,12 @@ class Array(Device):
     def lose(self, errors: Sequence[MemberError], *, must: bool = True) -> None:
         """`fail`, for who is alone in the gate."""
         while errors:
-            failed = [error for error in errors if error.member in self.members.all]
+            failed = {
+                error.member: error for error in errors if error.member in self.members.all
+            }  # it may fail in many ways
             if not failed:
                 return
-            for error in failed:
+            for error in failed.values():
                 self._check_loss(error, must=must)
                 self._drop(error.member, error.member.last_error or str(error.strerror))
             errors = self.record()
