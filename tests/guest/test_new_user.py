@@ -13,6 +13,7 @@ from threading import Timer
 
 import pytest
 
+from tests.conftest import run
 from tests.guest.conftest import Guest
 from tests.guest.network import HOST, Network
 
@@ -37,13 +38,11 @@ def clone(tmp_path: Path) -> Path:
 @pytest.fixture
 def printed(clone: Path, network: Network, tmp_path: Path) -> Iterator[str]:
     """What `make run` prints until it is ready; it serves meanwhile. Only its downloads are outside of the network."""
-    home = os.environ | {"XDG_STATE_HOME": str(tmp_path / "state")}
-    subprocess.run(
-        ["make", ".venv/.installed"], cwd=clone, env=home, check=True, capture_output=True, timeout=_SET_UP_SECONDS
-    )
+    here = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    run(["make", "-C", clone, ".venv/.installed"], environment=here, seconds=_SET_UP_SECONDS)
     command = [*network.prefix, "make", "run", f"ARGS=--portal {HOST[0]}"]
     with subprocess.Popen(
-        command, cwd=clone, env=home, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command, cwd=clone, env=os.environ | here, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         deadline = Timer(_SET_UP_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
         deadline.start()
