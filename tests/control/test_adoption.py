@@ -234,6 +234,24 @@ def test_nobody_is_refused_while_control_starts_again(doors: tuple[Serving, dict
     assert all(found.count(b"") <= 1 for found in answers.values())
 
 
+def test_a_worker_that_is_stopped_while_control_dies_goes_on(target: TargetFactory) -> None:
+    """The kernel sends SIGHUP and SIGCONT to a process group that nobody is left for who could continue it."""
+    serving = target()
+    with connect(serving.url()) as lun:
+        before = sessions(serving)
+        (worker,) = serving.workers
+        os.kill(worker, signal.SIGSTOP)
+        threads = [path / "stat" for path in Path(f"/proc/{worker}/task").iterdir()]
+        eventually(
+            lambda: all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in threads), "it is stopped"
+        )
+        serving.process.kill()
+        serving.process.wait(LIMIT)
+        lun.write(0, b"x" * 512)
+        serving.restart()
+        assert sessions(serving) == before
+
+
 def test_a_real_stop_ends_workers(target: TargetFactory) -> None:
     serving = target()
     (worker,) = status(serving)["workers"]

@@ -259,6 +259,8 @@ def main() -> int:
         stream=sys.stderr, level=os.environ.get("BLOCKYARD_LOG", "WARNING"), format=logging.BASIC_FORMAT
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: control decides
+    # Of a terminal that is closed, and of a control that dies while this process is stopped (setpgid(2), orphaned groups).
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     control, *door = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
     if not door:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
