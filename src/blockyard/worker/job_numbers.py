@@ -43,9 +43,8 @@ class Numbers:
     def _take_more(self) -> None:
         assert self._directory is not None
         kept = Durable(self._directory, "jobs")
-        lock = os.open(
-            self._directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        )  # it may not be there itself yet
+        # Its parent is locked, since it may not be there itself yet.
+        lock = os.open(self._directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             first = _last(kept) + 1

@@ -170,9 +170,7 @@ class Array(Device):
     def lose(self, errors: Sequence[MemberError], *, must: bool = True) -> None:
         """`fail`, for who is alone in the gate."""
         while errors:
-            failed = {
-                error.member: error for error in errors if error.member in self.members.all
-            }  # it may fail in many ways
+            failed = {error.member: error for error in errors if error.member in self.members.all}  # each once
             if not failed:
                 return
             for error in failed.values():
