@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -9,6 +11,7 @@ import pytest
 
 from blockyard.api import schemas
 from blockyard.control.roles import Role
+from blockyard.control.state import State
 from blockyard.initiator import LoginError, connect
 from blockyard.worker.configuration import Target, Volume
 from tests.api.conftest import ApiFactory
@@ -212,3 +215,32 @@ def test_what_looks_at_an_etag_says_so_in_the_document(shared: Api) -> None:
     ]
     assert len(told) > 20
     assert all(told)
+
+
+def test_a_change_is_not_undone_by_who_looks_at_a_pool_meanwhile(api: ApiFactory, tmp_path: Path) -> None:
+    served, name = api(managed=True), "iqn.2026-11.test:goes"
+    with served.local() as client, served.local() as other, ThreadPoolExecutor(2) as threads:
+        pool = {"name": "fast", "directory": str(tmp_path / "pool"), "size": 64 << 20, "export": True}
+        assert client.post("/pools", json=pool).status_code == 201
+        assert client.put("/volumes/goes", json={"path": str(tmp_path / "goes.img"), "size": 1 << 20}).is_success
+        assert client.put(f"/targets/{name}", json={"luns": {"0": "goes"}}).is_success
+        with connect(f"iscsi://{served.serving.portals[0]}/{name}/0"):  # which does not log out when it is asked to
+            deleted = threads.submit(client.delete, f"/targets/{name}", headers={"If-Match": "*"})
+            eventually(lambda: _under_way(served), "the change has begun")
+            made = threads.submit(other.post, "/pools/fast/volumes", json={"name": "new", "size": 1 << 20})
+            eventually(lambda: _volumes(served), "the volume is there")
+        assert (deleted.result().status_code, made.result().status_code) == (204, 201)
+        assert client.get(f"/targets/{name}").status_code == 404
+        with pytest.raises(LoginError):
+            connect(f"iscsi://{served.serving.portals[0]}/{name}/0")
+
+
+def _under_way(served: Api) -> bool:
+    with contextlib.closing(State(served.state)) as state:
+        return bool(state.rows("SELECT who FROM pending"))
+
+
+def _volumes(served: Api) -> list[object]:
+    with served.local() as client:
+        found: list[object] = client.get("/pools/fast/volumes").json()
+        return found

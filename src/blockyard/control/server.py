@@ -289,14 +289,15 @@ class Server:
         Raises ControlError; then all is as it was.
         """
         if self.options.config is None:
-            configuration = self.configuration
+            configuration = None
         else:
             configuration = await asyncio.to_thread(load, self.options.config, portals=self.options.portals)
-        changes = differences(self.configuration, configuration)
+        changes = [] if configuration is None else differences(self.configuration, configuration)
         sizes = {name: volume.size for name, volume in self.settled.volumes.items()}
         notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
         try:
-            await self._apply(configuration, grow=self.keeps_sizes)
+            async with self._changing:
+                await self._serve(configuration or self.configuration, grow=self.keeps_sizes)
         finally:
             notify(READY="1", STATUS=self._status())
         for name, volume in self.settled.volumes.items():
@@ -323,26 +324,33 @@ class Server:
             raise UsageError(f"there is no volume {name!r}: `blockyard status` lists them")
         if wanted.size and self.options.config is not None:
             raise UsageError(f"the size of {name} stands in {self.options.config}: change it there, then reload")
-        try:
-            grown = checked(
-                replace(self.configuration, volumes={**self.configuration.volumes, name: replace(wanted, size=size)})
-            )
-        except RecordError as error:
-            raise UsageError(str(error)) from None
+
+        def grown(configuration: Configuration) -> Configuration:
+            if configuration.volumes.get(name) != wanted:
+                raise ControlError(f"{name} was changed meanwhile: look at it, and try again")
+            try:
+                return checked(
+                    replace(configuration, volumes={**configuration.volumes, name: replace(wanted, size=size)})
+                )
+            except RecordError as error:
+                raise UsageError(str(error)) from None
+
         if self.managed is not None and wanted.size:
-            await self.change(lambda _: grown, expected=self.managed.revision, who=who)
+            await self.change(grown, expected=self.managed.revision, who=who)
             return
-        before = self.configuration
-        await self._apply(grown, grow=True)
-        if not wanted.size:
-            self.configuration = before
-            self.changes += 1
+        async with self._changing:
+            before = self.configuration
+            await self._serve(grown(before), grow=True)
+            if not wanted.size:
+                self.configuration = before
+                self.changes += 1
 
     async def look_again(self, pool: str) -> None:
         """Volumes of a pool have come, gone or changed their sizes: serve what is to be served now. Raises ControlError."""
-        of_it = (volume.pool == pool for volume in self.settled.volumes.values())
-        if pool in self.settled.pools and (self.settled.pools[pool].export or any(of_it)):
-            await self._apply(self.configuration, grow=self.keeps_sizes)
+        async with self._changing:  # what is served by then: a change that is under way must not be undone
+            of_it = (volume.pool == pool for volume in self.settled.volumes.values())
+            if pool in self.settled.pools and (self.settled.pools[pool].export or any(of_it)):
+                await self._serve(self.configuration, grow=self.keeps_sizes)
 
     @contextlib.asynccontextmanager
     async def withheld(self, source: str) -> AsyncIterator[None]:
@@ -363,31 +371,34 @@ class Server:
             yield
 
     async def _apply(self, configuration: Configuration, *, grow: bool) -> None:
-        """Serve this from now on. Raises ControlError; then all is as it was."""
         async with self._changing:
-            optional = self.managed is not None and configuration.api == self.configuration.api
-            opened = self._places.prepare(configuration, self._api(configuration), service_optional=optional)
-            groups = opened.portals.groups
-            try:
-                found = await asyncio.to_thread(self._look, configuration, groups, grow)
-                await self._hand_on(found)
-            except BaseException:
-                opened.undo()
-                raise
-            before = self.settled
-            self._found, self.configuration, self._groups = found, configuration, groups
-            self.changes += 1
-            gone = self._places.commit(opened)
-            await self._places.start()
-            for sock, _ in opened.portals.new.values():
-                self._acceptor.listen(sock)
-            await self.supervisor.keep(self._places.kept)
-            for sock in gone:
-                await self._acceptor.cease(sock)
-            await self._acceptor.drop_stranded()
-            await self._registration.changed(before)
-            self._deliveries.configure(configuration.events)
-            self._exports.configure(configuration.telemetry)
+            await self._serve(configuration, grow=grow)
+
+    async def _serve(self, configuration: Configuration, *, grow: bool) -> None:
+        """Serve this from now on; for who has `_changing`. Raises ControlError; then all is as it was."""
+        optional = self.managed is not None and configuration.api == self.configuration.api
+        opened = self._places.prepare(configuration, self._api(configuration), service_optional=optional)
+        groups = opened.portals.groups
+        try:
+            found = await asyncio.to_thread(self._look, configuration, groups, grow)
+            await self._hand_on(found)
+        except BaseException:
+            opened.undo()
+            raise
+        before = self.settled
+        self._found, self.configuration, self._groups = found, configuration, groups
+        self.changes += 1
+        gone = self._places.commit(opened)
+        await self._places.start()
+        for sock, _ in opened.portals.new.values():
+            self._acceptor.listen(sock)
+        await self.supervisor.keep(self._places.kept)
+        for sock in gone:
+            await self._acceptor.cease(sock)
+        await self._acceptor.drop_stranded()
+        await self._registration.changed(before)
+        self._deliveries.configure(configuration.events)
+        self._exports.configure(configuration.telemetry)
 
     def _look(self, configuration: Configuration, groups: dict[int, PortalGroup], grow: bool) -> Found:
         """Have volumes checked or made. Raises VolumeError or StateError."""
