@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from blockyard.block.file import FileDevice, create
-from blockyard.block.gate import Gate
 from blockyard.pool.datafile import Damaged
+from blockyard.pool.engine import Gates
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
 from blockyard.pool.store import THREE, Transaction
@@ -101,7 +101,7 @@ class _Together(Pool):
 
     barrier: threading.Barrier | None = None
 
-    def commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
+    def commit(self, change: Callable[[Transaction], None] | None = None, gates: Gates = tuple) -> None:
         if self.barrier is not None:
             self.barrier.wait(120)
         super().commit(change, gates)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ import pytest
 from blockyard.block.file import FileDevice, create
 from blockyard.pool.pool import Pool
 from blockyard.pool.pool import create as create_pool
+from blockyard.pool.store import Transaction
+from blockyard.pool.tree import Tree
 from blockyard.pool.volume import SnapshotDevice, VolumeDevice
 from tests.memory import FAST
 from tests.pool import roads
@@ -131,3 +135,35 @@ def _check_owner(name: str, data: bytes | bytearray) -> None:
     """There is nothing but zeros and what was written to this very volume."""
     found = set(data[::4])
     assert found <= {0, ord(name)}, f"{name} shows {found}"
+
+
+def test_a_snapshot_waits_for_writers_of_what_a_volume_has_just_become(directory: Path) -> None:
+    """It is asked for while the volume is rolled back, which gives it another tree."""
+    create(directory / "member", 64 << 20)
+    create_pool(directory, [str(directory / "member")])
+    with Pool(directory, FileDevice) as pool:
+        pool.create_volume("a", SIZE, SHIFT)
+        pool.snapshot(["a"], "before", 0.0)
+        snapshot = threading.Thread(target=pool.snapshot, args=(["a"], "after", 1.0))
+        trees: list[Tree] = []
+
+        def roll_back(transaction: Transaction) -> None:
+            snapshot.start()
+            eventually(lambda: _is_committing(snapshot), "the snapshot waits for its turn")
+            tree = pool.plant(SHIFT, pool.tree(pool.volume("a").tree), pool.find_snapshot("a", "before").generation)
+            pool.replace_tree(transaction, "a", replace(pool.volume("a"), tree=tree.number))
+            tree.gate.quick = True  # somebody writes to it as soon as it is there
+            trees.append(tree)
+
+        pool.commit(roll_back)
+        eventually(lambda: trees[0].gate.shut or not snapshot.is_alive(), "the snapshot goes on")
+        assert snapshot.is_alive(), "it has not waited for who is inside"
+        trees[0].gate.leave()
+        snapshot.join()
+        assert [each.tree == trees[0].number for each in pool.snapshots("a")] == [False, True]
+
+
+def _is_committing(thread: threading.Thread) -> bool:
+    """Whether it waits for the commit that is under way."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code.co_name == "commit"

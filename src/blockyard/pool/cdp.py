@@ -219,7 +219,7 @@ class Cdp:
                 self._begin(name, tree, volume.size, self.clock.now())
             self._put(transaction, name)
 
-        self._pool.commit(change, [self._pool.tree(self._pool.volume(name).tree).gate])
+        self._pool.commit(change, lambda: [self._pool.tree(self._pool.volume(name).tree).gate])
 
     def turn_off(self, name: str) -> None:
         """Protect a volume no more. All moments are gone, except those that a bookmark keeps."""

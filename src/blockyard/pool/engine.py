@@ -44,6 +44,8 @@ from blockyard.pool.store import Store, StoreError, Transaction
 from blockyard.pool.tree import Found, Tree
 from blockyard.pool.usage import Ledger
 
+Gates = Callable[[], Iterable[Gate]]
+
 _ID = 8  # bytes of a number in a key
 _ENOUGH_PAGES = 2048  # of maps, for a commit before its time
 _TOO_MANY_PAGES = 4096  # who changes a map waits for a commit first
@@ -333,10 +335,11 @@ class Engine:
         self._check()
         self._members.flush()
 
-    def commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
+    def commit(self, change: Callable[[Transaction], None] | None = None, gates: Gates = tuple) -> None:
         """Make data and maps stable, and with them what `change` does to the pool and the store, under the lock.
 
-        Nobody is inside of `gates` when `change` is made. What may fail for lack of space is done first; then, and for an
+        Nobody is inside of the gates that `gates` tells when `change` is made: it is asked when no other commit can change which
+        they are. What may fail for lack of space is done first; then, and for an
         exception of `change`, which must not have changed anything, all is as it was. Once a commit has failed in another way,
         none is tried again and nothing can be written until the pool is opened anew: what the page cache has lost nobody can
         tell.
@@ -350,20 +353,20 @@ class Engine:
         pages, losts = sum(tree.map.dirty for tree in trees), sum(tree.losts for tree in trees)
         self._store.reserve(pages + self._recorder.dirty + changes, losts)
 
-    def _commit(self, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()) -> None:
+    def _commit(self, change: Callable[[Transaction], None] | None = None, gates: Gates = tuple) -> None:
         self._check()
         self.reserve(0)
         self._journal.prepare(self._sequence + 2)
         self._make_durable(self._sequence + 1, change, gates)
 
     def _make_durable(
-        self, sequence: int, change: Callable[[Transaction], None] | None = None, gates: Sequence[Gate] = ()
+        self, sequence: int, change: Callable[[Transaction], None] | None = None, gates: Gates = tuple
     ) -> None:
         """Commit number `sequence`, which has all that was written before it began."""
         try:
             with self._store.write() as transaction:
                 with ExitStack() as stack:
-                    for gate in gates:
+                    for gate in gates():
                         stack.enter_context(gate.alone())
                     stack.enter_context(self.lock)
                     if change is not None:

@@ -269,7 +269,7 @@ class Pool(Engine):
                 fields = {"volume": name, **taken.__dict__}
                 transaction.put("snapshots", _snapshot_key(taken), json.dumps(fields).encode())
 
-        self.commit(change, [self._trees[self._volumes[name].tree].gate for name in names])
+        self.commit(change, lambda: [self._trees[self._volumes[name].tree].gate for name in names])
 
     def snapshots(self, name: str) -> list[Snapshot]:
         """The snapshots of a volume, the oldest first."""
