@@ -150,6 +150,8 @@ class Tether:
             self.on_lost()
         elif self._to_be_greeted:
             self._greet()
+        elif self._control is not None:
+            self._tell_kept()  # another thread may have kept one just when there was a control again
 
     def _knocked(self) -> None:
         assert self._door is not None
@@ -184,10 +186,11 @@ class Tether:
             return
         finally:
             control.setblocking(False)
-        kept = list(self._kept)
-        self._kept.clear()
-        for message in kept:
-            self.tell(message)
+        self._tell_kept()
+
+    def _tell_kept(self) -> None:
+        for _ in range(len(self._kept)):  # what cannot be told is kept again, at the end
+            self.tell(self._kept.popleft())
 
 
 def listening_messages(listening: Mapping[str, socket.socket]) -> list[tuple[Message, list[int]]]:
