@@ -525,3 +525,22 @@ def test_request_sense_reports_what_test_unit_ready_would(s: Setting) -> None:
     s.one.nexus.establish(Asc.MODE_PARAMETERS_CHANGED)
     assert parse_sense(s.one.ok(request_sense()))[:2] == (SenseKey.UNIT_ATTENTION, Asc.MODE_PARAMETERS_CHANGED)
     assert s.send(TEST_UNIT_READY).status == Status.GOOD
+
+
+# ---- what stands below is changed
+
+
+def test_who_changes_what_stands_below_waits_for_who_does_already(s: Setting) -> None:
+    order: list[str] = []
+    running = s.send()
+    for name in ("one", "two"):
+        s.tasks.pause(lambda name=name: order.append(name))  # type: ignore[misc]
+    assert not order
+    s.pool.release()
+    assert (bool(running.result), order) == (True, ["one"])
+    sent = s.send()
+    s.tasks.go_on()
+    assert (order, s.running) == (["one", "two"], 0)
+    s.tasks.go_on()
+    assert (s.running, sent.result) == (1, None)
+    s.drain()

@@ -179,3 +179,23 @@ def test_chores_are_done_when_there_are_any_and_go_on_after_a_failure() -> None:
         assert done.acquire(timeout=LIMIT)
     chores.close()
     assert not todo
+
+
+def test_who_sees_that_a_job_is_over_sees_all_of_it() -> None:
+    """Whenever its thread is interrupted."""
+    seen: list[dict[str, Any]] = []
+
+    class Watched(Job):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if "_thread" in vars(self):
+                seen.append(self.describe())
+
+    job = Watched(1, "check", "fast", lambda job: "all is well")
+    job.start()
+    job.wait()
+    for told in seen:
+        assert (told["ended"] is None, told["result"]) == (
+            (True, "") if told["state"] == "running" else (False, "all is well")
+        )
+    assert {told["state"] for told in seen} == {"running", "done"}

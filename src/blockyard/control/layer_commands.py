@@ -74,8 +74,8 @@ async def jobs(server: Server, request: Request) -> dict[str, Any]:
 
 async def looked(server: Server) -> dict[int, dict[str, Any]]:
     """What each worker tells of its layers."""
+    workers = server.supervisor.workers  # those that are asked: a change may bring others meanwhile
     told = await server.supervisor.ask_all({"name": "layer jobs"})
-    workers = server.supervisor.workers
     return {worker.number: reply for worker, reply in zip(workers, told, strict=True) if reply is not None}
 
 

@@ -117,10 +117,10 @@ async def create(server: Server, request: Request) -> dict[str, Any]:
 async def _over(job: Job, seconds: float) -> bool:
     """Whether it is within so many seconds. No thread waits: there are few, and others have need of them."""
     end, pause = time.monotonic() + seconds, _SOON
-    while job.ended is None and (left := end - time.monotonic()) > 0:
+    while job.state == "running" and (left := end - time.monotonic()) > 0:
         await asyncio.sleep(min(pause, left))
         pause = min(2 * pause, _LOOK)
-    return job.ended is not None
+    return job.state != "running"
 
 
 def _seconds(given: object) -> float:
@@ -217,8 +217,12 @@ def _made_by_worker(server: Server, layer: Layer, pools: set[str], job: Job, on_
     def ask(name: str, **more: object) -> dict[str, Any]:
         return on_loop(server.supervisor.ask_pool(min(pools), {"name": name, **more}))
 
-    number = ask("make layer", stack=str(layer.written))["job"]
-    server.making.lent.add(number)
+    async def begin() -> dict[str, Any]:
+        begun = await server.supervisor.ask_pool(min(pools), {"name": "make layer", "stack": str(layer.written)})
+        server.making.lent.add(begun["job"])  # in the loop, before anybody else is told of it there
+        return begun
+
+    number = on_loop(begin())["job"]
     pause = _SOON
     while (told := ask("layer job", job=number)["found"]) is not None and told["state"] == "running":
         try:

@@ -26,6 +26,7 @@ Everything happens on the event loop's thread; only `PrimaryUnit.run` of a block
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -96,6 +97,7 @@ class TaskSet:
         self._visits = 0  # pieces that are inside now
         self._contingent: set[Nexus] = set()  # nexuses for which an ACA condition holds
         self._paused: Callable[[], None] | None = None  # is to be called when nothing runs any more
+        self._pauses: deque[Callable[[], None]] = deque()  # likewise, of those who wait for the one before
         self._special = 0  # how many of the tasks may have to wait, or others for them
         self._advancing = False
 
@@ -148,14 +150,18 @@ class TaskSet:
     def pause(self, then: Callable[[], None]) -> None:
         """Start nothing more, and call `then` when nothing runs, perhaps before this returns; `go_on` ends that.
 
-        What stands below is being changed meanwhile: initiators only find their commands slow.
+        What stands below is being changed meanwhile: initiators only find their commands slow. One at a time does that:
+        whoever comes while another one does is called after that one's `go_on`.
         """
+        if self._paused is not None:
+            self._pauses.append(then)
+            return
         self._paused = then
         self._advance()
 
     def go_on(self) -> None:
         """Start what has come meanwhile. Also before `then` has been called, which is not called any more then."""
-        self._paused = None
+        self._paused = self._pauses.popleft() if self._pauses else None
         self._advance()
 
     @property

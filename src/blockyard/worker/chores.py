@@ -33,11 +33,6 @@ class Chores:
         """There is something to do."""
         self._wanted.set()
 
-    @property
-    def wanted(self) -> bool:
-        """Whether there is something to do since the present piece began."""
-        return self._wanted.is_set()
-
     def close(self) -> None:
         """Wait until the piece that is under way is done; no other begins."""
         self._ending.set()

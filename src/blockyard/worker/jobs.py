@@ -64,22 +64,27 @@ class Job:
         self._thread.join(seconds)
 
     def _run(self) -> None:
+        state = "done"
         try:
             self.result = self._work(self)
-            self.state = "done"
         except Cancelled:
-            self.state = "cancelled"
+            state = "cancelled"
         except Exception as error:  # whatever went wrong with it is for whoever asks: nobody else waits for it
             self.result, self.error = _said(error), error
-            self.state = "failed"  # who sees that looks at the others at once
+            state = "failed"
             known = isinstance(error, (OSError, *self._known))
             log.error("%s of %s has failed: %s", self.kind, self.subject, error, exc_info=not known)
         self.ended = time.time()
+        self.state = state  # at last: who sees that it is over looks at the others at once
 
     def describe(self) -> dict[str, Any]:
         """What control is told."""
-        keys = ("number", "kind", "subject", "unit", "done", "total", "state", "result", "details", "began", "ended")
-        return {key: getattr(self, key) for key in keys}
+        found: dict[str, Any] = {"state": self.state}  # first: what belongs to it is there before it
+        for key in ("number", "kind", "subject", "unit", "done", "total", "result", "details", "began", "ended"):
+            found[key] = getattr(self, key)
+        if found["state"] == "running":  # it may have ended meanwhile
+            found |= {"result": "", "ended": None}
+        return found
 
 
 def _said(error: Exception) -> str:

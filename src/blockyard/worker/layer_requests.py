@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
@@ -31,9 +32,11 @@ from blockyard.worker.asking import number_in, text_in
 from blockyard.worker.configuration import Volume
 from blockyard.worker.handoff import Message
 from blockyard.worker.inventory import Inventory
-from blockyard.worker.jobs import Job
+from blockyard.worker.jobs import Cancelled, Job
 from blockyard.worker.later import Answer, Later
 from blockyard.worker.opening import current
+
+log = logging.getLogger(__name__)
 
 
 def show(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
@@ -145,39 +148,59 @@ def move(inventory: Inventory, unit: LogicalUnit, request: Message) -> Answer:
     opening = inventory.opening(volume)
 
     def begin(new: Device) -> Message:
-        begun = threading.Event()
+        begun, withdrawn = threading.Event(), threading.Event()
+        made: list[MovingDevice] = []
         failures: list[Exception | None] = []
 
         def put(old: Device) -> Device:
-            try:
-                moving = MovingDevice(old, new)
-            except OSError:
-                new.close()
-                raise
+            if isinstance(old, MovingDevice):
+                raise ValueError(f"{volume} is being moved already")
+            moving = MovingDevice(old, new)
             moving.label = "moving"
+            made.append(moving)
+            if withdrawn.is_set():
+                moving.give_up()
             return moving
 
         def done(error: Exception | None) -> None:
+            if error is not None:
+                _close(new)
             failures.append(error)
             begun.set()
 
         def work(job: Job) -> str:
             job.unit = "bytes"
-            while not begun.wait(1):
-                job(0, new.size)
+            try:
+                while not begun.wait(1):
+                    job(0, new.size)
+            except Cancelled:
+                withdrawn.set()  # before the look: who puts it there looks after having done so
+                for moving in made:
+                    moving.give_up()
+                raise
             if failures[0] is not None:
                 raise failures[0]
-            moving = current(unit)
-            assert isinstance(moving, MovingDevice)
-            return moving.copy(job)
+            return made[0].copy(job)
 
-        inventory.opener.replace(unit, put, done)
-        job = inventory.jobs.start("move", volume, work)
+        try:
+            job = inventory.jobs.start("move", volume, work)  # first: where another one is under way nothing changes
+        except (ValueError, OSError):
+            _close(new)
+            raise
         job.claims = _claimed(wanted)
+        inventory.opener.replace(unit, put, done)
         return {"job": job.number}
 
     wanted = understood(text, {})
     return Later(lambda: build(wanted, opening), begin)
+
+
+def _close(device: Device) -> None:
+    """Nothing was written to it."""
+    try:
+        device.close()
+    except OSError as error:
+        log.error("%s: closing it has failed: %s", device.label, error)
 
 
 def _claimed(layer: Layer) -> frozenset[str]:

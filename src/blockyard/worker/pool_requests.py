@@ -6,6 +6,7 @@ that commits, is done in another thread.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +82,11 @@ def _volumes(pool: OpenPool, names: Sequence[str]) -> dict[str, Any]:
         for name in pool.pool.volumes
         for snapshot in pool.pool.snapshots(name)
     }
-    return {name: _volume(pool, name, called) for name in names}
+    found = {}
+    for name in names:
+        with contextlib.suppress(KeyError):  # it is just being deleted
+            found[name] = _volume(pool, name, called)
+    return found
 
 
 def _volume(pool: OpenPool, name: str, called: Mapping[tuple[int, int], str]) -> dict[str, Any]:

@@ -35,7 +35,8 @@ class OpenPool:
         self.pool.verifier.tell = lambda text: notify("error", "checksum-wrong", f"{configured.name}/{text}")
         self.jobs = Jobs()
         self._upkeep = Upkeep(self.pool)
-        self.freeing = False  # what was deleted is being worked off
+        self._asked = self._freed = 0  # how often something was left to be freed; how much of that is done
+        self._more = False
         self._watch = Watch(self.name, self.pool, notify, warn)
         self._chores = Chores(self.name, self._piece)
         self._chores.start()
@@ -43,9 +44,16 @@ class OpenPool:
     def _piece(self) -> bool:
         """What is done in the background, again at once as long as there is more of it."""
         self._watch.look()
-        more = self.pool.work_off()
-        self.freeing = more or self._chores.wanted
-        return more
+        asked = self._asked
+        self._more = self.pool.work_off()
+        if not self._more:
+            self._freed = asked
+        return self._more
+
+    @property
+    def freeing(self) -> bool:
+        """Whether what was deleted is being worked off."""
+        return self._more or self._freed != self._asked
 
     def is_of(self, configured: Configured | None) -> bool:
         """Whether this is the pool that is to be open."""
@@ -63,8 +71,8 @@ class OpenPool:
 
     def then_work_off(self, result: object) -> Message:
         """The answer to what has left something to be freed."""
+        self._asked += 1
         self._chores.wake()
-        self.freeing = True
         return {}
 
     def close(self) -> None:
