@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from blockyard.worker.handoff import Message
 from blockyard.worker.job_numbers import Numbers
 from blockyard.worker.jobs import REMEMBERED, Job, Jobs
 from blockyard.worker.later import Answer, Later, answer
-from tests.waiting import LIMIT
+from tests.waiting import LIMIT, eventually
 
 
 def test_a_job_tells_how_far_it_is_and_how_it_ended() -> None:
@@ -111,6 +113,21 @@ def test_numbers_are_given_once(tmp_path: Path) -> None:
     (kept / "jobs.numbers.json").mkdir()
     with pytest.raises(OSError, match="directory"):
         take()
+
+
+def test_who_may_read_the_state_directory_cannot_hold_up_numbers(tmp_path: Path) -> None:
+    """A lock of a directory is anybody's who can open it (flock(2)); that of numbers is in a file that is ours alone."""
+    taken: list[int] = []
+    numbers = Numbers()
+    numbers.keep_in(tmp_path / "units")
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        threading.Thread(target=lambda: taken.append(numbers.take()), daemon=True).start()
+        eventually(lambda: taken, "a number is given")
+    finally:
+        os.close(held)
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.is_file()] == [0o600]
 
 
 def replies(first: Callable[[], Answer]) -> Message:

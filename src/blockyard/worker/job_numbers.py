@@ -19,6 +19,7 @@ from blockyard.scsi.durable import Durable
 log = logging.getLogger(__name__)
 
 _AT_A_TIME = 10
+_LOCK = "jobs.lock"  # beside the directory, which may not be there itself yet
 
 
 class Numbers:
@@ -43,8 +44,8 @@ class Numbers:
     def _take_more(self) -> None:
         assert self._directory is not None
         kept = Durable(self._directory, "jobs")
-        # Its parent is locked, since it may not be there itself yet.
-        lock = os.open(self._directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # A file of ours, as whoever may read a directory can keep it locked, too (flock(2)).
+        lock = os.open(self._directory.with_name(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             first = _last(kept) + 1
