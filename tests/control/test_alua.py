@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from blockyard.cli.main import main
+from blockyard.control.administration import ask
+from blockyard.control.errors import ControlError
 from blockyard.initiator import Lun, ScsiError, connect
 from blockyard.scsi.sense import Asc
 from tests.control.serving import serve
@@ -80,6 +85,30 @@ def test_a_new_configuration_changes_what_nobody_else_has(file: Path, tmp_path: 
             assert main(["reload", *state]) == 0
             assert states(lun) == [0x81, 0x03]
         assert served.stop() == 0
+
+
+def test_a_worker_that_hangs_holds_up_the_paths_of_no_other_target(file: Path, tmp_path: Path) -> None:
+    """Paths are changed when something is wrong: the worker of that target is asked, and no other."""
+    with file.open("a") as more:
+        more.write(
+            '[volumes.other]\npath = "other.img"\nsize = "8M"\n[targets."iqn.2026-11.test:other"]\nluns = {0 = "other"}\n'
+        )
+    with serve(tmp_path / "s", "--config", str(file), "--workers", "2", portal=None) as served:
+        (hung,) = (pid for pid in served.workers() if has_open(pid, tmp_path / "other.img"))
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            assert main(["alua", "set", TARGET, "1", "standby", "--state", str(tmp_path / "s")]) == 0
+            assert hung in served.workers(), "it was waited for until it was found to hang"
+            with pytest.raises(ControlError, match="the request has no target"):
+                ask(tmp_path / "s", "alua set", target={}, group=1, state="standby")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(hung, signal.SIGCONT)
+        assert served.stop() == 0
+
+
+def has_open(pid: int, path: Path) -> bool:
+    return any(os.path.realpath(fd) == str(path) for fd in Path(f"/proc/{pid}/fd").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -111,9 +111,14 @@ async def session_drop(server: Server, request: Request) -> int:
 
 
 async def alua_show(server: Server, request: Request) -> dict[str, Any]:
-    """The target port groups by target and tag."""
-    told = await server.supervisor.ask_all({"name": "port groups"})
-    return {name: groups for report in told if report is not None for name, groups in report["targets"].items()}
+    """The target port groups by target and tag: of all targets, or of `target`, whose worker alone is asked then."""
+    question, wanted = {"name": "port groups"}, request.get("target")
+    if wanted is None:
+        told = await server.supervisor.ask_all(question)
+    else:
+        told = [await server.supervisor.ask(_field(request, "target", str), question)]
+    found = {name: groups for report in told if report is not None for name, groups in report["targets"].items()}
+    return {name: groups for name, groups in found.items() if wanted in (None, name)}
 
 
 async def alua_set(server: Server, request: Request) -> None:
@@ -132,7 +137,8 @@ async def alua_set(server: Server, request: Request) -> None:
 
 
 async def _port_group(server: Server, request: Request) -> object:
-    return (await alua_show(server, request))[request["target"]][str(request["group"])]
+    target, group = _field(request, "target", str), _field(request, "group", int)
+    return (await alua_show(server, {"target": target}))[target][str(group)]
 
 
 COMMANDS: dict[str, Command] = {

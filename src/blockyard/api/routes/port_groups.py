@@ -90,7 +90,7 @@ async def _groups(here: Context, target: str) -> list[TargetPortGroup]:
     settled = here.server.settled
     if target not in settled.targets:
         raise not_found(f"target {target!r}")
-    told: dict[str, dict[str, Any]] = await here.command(NOBODY, "alua show")
+    told: dict[str, dict[str, Any]] = await here.command(NOBODY, "alua show", target=target)
     if target not in told:
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "the worker of that target is just being started: try again")
     groups = told[target]
