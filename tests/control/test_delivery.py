@@ -295,6 +295,34 @@ def test_a_new_receiver_gets_what_is_written_before_its_courier_has_begun(
         deliveries.close()
 
 
+def test_whoever_is_given_the_name_of_one_that_was_taken_out_gets_nothing_from_before(
+    tmp_path: Path, state: State, certificate: tuple[str, str]
+) -> None:
+    """It may be somebody else, who is not to have what the other one has missed."""
+    record = EventLog(state)
+
+    def happens(text: str) -> None:
+        record.record("pool-full", text)
+        record.flush()
+        deliveries.wake()
+
+    with Hook(certificate, []) as old, Hook(certificate, []) as new:
+        deliveries = Deliveries(tmp_path / "state", lambda what, text: None)
+        deliveries.configure(Receivers(webhook={"w": Webhook(url=old.url, authority=certificate[0])}))
+        happens("for the old one")
+        eventually(lambda: len(old.taken) == 1)
+        deliveries.configure(Receivers())
+        eventually(
+            lambda: all(thread.name != "events to webhook.w" for thread in threading.enumerate()), "it has ended"
+        )
+        happens("for nobody")
+        deliveries.configure(Receivers(webhook={"w": Webhook(url=new.url, authority=certificate[0])}))
+        happens("for the new one")
+        eventually(lambda: bool(new.taken))
+        deliveries.close()
+        assert [json.loads(body)["text"] for _, body in new.taken] == ["for the new one"]
+
+
 def test_what_is_gone_is_told(
     tmp_path: Path, state: State, monkeypatch: pytest.MonkeyPatch, certificate: tuple[str, str]
 ) -> None:

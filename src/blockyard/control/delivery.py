@@ -75,14 +75,24 @@ def wants(receiver: Receiver, event: Event) -> bool:
 class Courier:
     """Brings events to one receiver, from `start` to `close`."""
 
-    def __init__(self, directory: Path, place: str, receiver: AnyReceiver, tell: Tell, since: int | None) -> None:
-        """One that is new gets the events with an id greater than `since`."""
+    def __init__(
+        self,
+        directory: Path,
+        place: str,
+        receiver: AnyReceiver,
+        tell: Tell,
+        since: int | None,
+        *,
+        anew: bool = False,
+    ) -> None:
+        """One that is new gets the events with an id greater than `since`; with `anew` that is so whoever had its name before."""
         self.receiver = receiver
         self._directory = directory
         self._place = place
         self._tell = tell
         self._sender = sender(receiver)
         self._since = since
+        self._anew = anew
         self._sent = 0  # the id of the last event that it has had, or did not want
         self._written = 0
         self._due = 0.0  # when the next may be sent, by the monotonic clock
@@ -129,7 +139,7 @@ class Courier:
             self._wake.wait(LOOK)
 
     def _begin(self, state: State) -> None:
-        found = state.setting(self._key)
+        found = None if self._anew else state.setting(self._key)
         if found is None:
             self._sent = known_ids(state)[1] if self._since is None else self._since
             self._write(state)
@@ -204,6 +214,9 @@ class Deliveries:
         self._directory = directory
         self._tell = tell
         self._couriers: dict[str, Courier] = {}
+        self._before: set[str] | None = (
+            None  # places; None: of those that are there at first some were before a restart
+        )
 
     def configure(self, receivers: Receivers) -> None:
         """These are the receivers from now on; those that are as they were go on, and new ones get what comes from now on."""
@@ -214,8 +227,10 @@ class Deliveries:
         new = {place: receiver for place, receiver in wanted.items() if place not in self._couriers}
         since = self._newest() if new else None
         for place, receiver in new.items():
-            self._couriers[place] = Courier(self._directory, place, receiver, self._tell, since)
+            anew = self._before is not None and place not in self._before
+            self._couriers[place] = Courier(self._directory, place, receiver, self._tell, since, anew=anew)
             self._couriers[place].start()
+        self._before = set(wanted)
 
     def _newest(self) -> int | None:
         """The id of the newest event: looked at now, as others may have been written until a courier begins."""
