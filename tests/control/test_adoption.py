@@ -311,6 +311,22 @@ def _file(*names: str) -> str:
     )
 
 
+def test_what_was_listened_on_before_is_in_the_way_of_nothing(target: TargetFactory) -> None:
+    """Metrics were to be had at any address, and are at one from now on: workers have kept the socket."""
+    port = free_port()
+    serving = target(config=f"metrics.listen = '0.0.0.0:{port}'\n{_file('a')}")
+    with connect(serving.url()) as lun:
+        lun.write(0, b"x" * 512)
+        before = sessions(serving)
+        kill(serving)
+        serving.log.with_suffix(".toml").write_text(f"metrics.listen = '127.0.0.1:{port}'\n{_file('a')}")
+        serving.restart()
+        assert sessions(serving) == before
+        request = b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+        assert _answer(_connect(f"127.0.0.1:{port}"), request) == b"HTTP/1.1 200 OK"
+        assert lun.read(0, 1) == b"x" * 512
+
+
 def test_a_start_that_fails_leaves_them_to_the_next(target: TargetFactory) -> None:
     serving = target(config=_file("a"))
     file = serving.log.with_suffix(".toml")

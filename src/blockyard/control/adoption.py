@@ -24,6 +24,7 @@ from blockyard.control.administration import short_path
 from blockyard.control.body import DOORS, Body
 from blockyard.worker.configuration import Settled
 from blockyard.worker.handoff import Message, receive_message, send_message
+from blockyard.worker.tether import listening_messages
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,14 @@ def listening_of(orphans: Iterable[Orphan]) -> dict[str, socket.socket]:
             found.setdefault(name, sock)
         orphan.listening.clear()
     return found
+
+
+def keep_nothing(orphans: Iterable[Orphan]) -> None:
+    """Have them close the sockets that they have kept; this process may have copies."""
+    for orphan in orphans:
+        with contextlib.suppress(OSError):
+            for message, fds in listening_messages({}):
+                send_message(orphan.control, message, fds)
 
 
 def _knock(door: Path) -> Orphan | None:

@@ -7,6 +7,7 @@ import errno
 import ipaddress
 import os
 import socket
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -19,6 +20,8 @@ from blockyard.iscsi.directory import Portal, portal_from
 from blockyard.worker.configuration import PortalGroup
 
 BACKLOG = 1024  # connections that wait to be accepted; the kernel's somaxconn caps it
+_PATIENCE = 15.0  # seconds that workers have to let go of sockets
+_PAUSE = 0.02  # seconds between two looks whether they have
 
 
 def parse_portal(text: str) -> Portal:
@@ -54,6 +57,7 @@ class Listeners:
     def __init__(self) -> None:
         self._open: dict[_Asked, tuple[socket.socket, Portal]] = {}
         self._inherited: dict[str, socket.socket] = {}  # by the names of what was asked for
+        self._forgo: Callable[[], None]  # who else has these lets go of them
 
     @property
     def sockets(self) -> list[socket.socket]:
@@ -64,18 +68,34 @@ class Listeners:
         """The sockets as the next control is to find them."""
         return {_name(asked): sock for asked, (sock, _) in self._open.items()}
 
-    def inherit(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Take these where the same portals are asked for: connections wait in them."""
-        self._inherited = dict(sockets)
+    def inherit(self, sockets: Mapping[str, socket.socket], forgo: Callable[[], None]) -> None:
+        """Take these where the same portals are asked for: connections wait in them. `forgo` has others let go of them."""
+        self._inherited, self._forgo = dict(sockets), forgo
 
     def inherited(self, name: str, asked: Portal) -> tuple[socket.socket, Portal] | None:
         """A copy of what the control before this one has listened on by that name, and the portal with its port."""
         old = self._inherited.get(name)
         if old is None:
+            self._make_room(asked)
             return None
         sock = old.dup()
         sock.setblocking(False)  # dup(), of Python's, makes it a blocking one
         return sock, Portal(asked.address, sock.getsockname()[1])
+
+    def _make_room(self, asked: Portal) -> None:
+        """What was listened on there under another name, or at all addresses, must not bar it: nobody else would end that."""
+        barring = [name for name, sock in self._inherited.items() if _bars(sock, asked)]
+        if not barring:
+            return
+        for name in barring:
+            self._inherited.pop(name).close()
+        self._forgo()
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
+            with suppress(PortalError):
+                listen(asked)[0].close()
+                return
+            time.sleep(_PAUSE)
 
     def forget_inherited(self) -> None:
         for sock in self._inherited.values():
@@ -119,6 +139,14 @@ class Listeners:
 def _name(asked: _Asked) -> str:
     portal, number = asked
     return f"{portal.written} {number}"
+
+
+def _bars(sock: socket.socket, asked: Portal) -> bool:
+    """Whether nobody can listen there as long as this one does."""
+    host, port, *_ = sock.getsockname()
+    address = ipaddress.ip_address(host)
+    same = port == asked.port and address.version == asked.address.version
+    return same and (address == asked.address or address.is_unspecified or asked.wildcard)
 
 
 def check_free(portal: Portal, gone: Iterable[Portal]) -> None:

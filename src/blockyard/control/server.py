@@ -17,7 +17,7 @@ from blockyard.block.records import RecordError, key
 from blockyard.block.size import Size
 from blockyard.control.acceptor import Acceptor
 from blockyard.control.administration import ControlSocket, Request
-from blockyard.control.adoption import Orphan, find_orphans, listening_of
+from blockyard.control.adoption import Orphan, find_orphans, keep_nothing, listening_of
 from blockyard.control.carrying_out import carry_out
 from blockyard.control.configuration_file import load
 from blockyard.control.consistency import DEFAULT_API, checked
@@ -106,7 +106,7 @@ class Server:
             NUMBERS.keep_in(state.units_directory)
         self._socket = ControlSocket(self.options.state, self._carry_out)
         self._orphans = find_orphans(self.options.state)
-        self._places.listeners.inherit(listening_of(self._orphans))
+        self._places.listeners.inherit(listening_of(self._orphans), partial(keep_nothing, self._orphans))
 
     def inherited(self, name: str, asked: Portal) -> tuple[socket.socket, Portal] | None:
         """For the service: a copy of what it has listened on by that name before control started again."""
