@@ -17,6 +17,7 @@ from blockyard.control.state import State
 from blockyard.control.users import Users
 from blockyard.iscsi.chap import Account
 from blockyard.worker.configuration import Configuration, Metrics
+from blockyard.worker.job_numbers import Numbers
 from tests.control.serving import serve
 
 SECRET = b"a secret of sixteen"
@@ -49,6 +50,23 @@ def content(directory: Path) -> tuple[object, ...]:
             state.volume_uuid("/disk"),
             (directory / "units" / "one").read_bytes(),
         )
+
+
+def test_jobs_that_began_since_then_keep_their_numbers_to_themselves(tmp_path: Path) -> None:
+    """Who has kept the address of one must not find another there after a backup was put back."""
+
+    def take(count: int) -> list[int]:
+        numbers = Numbers()
+        numbers.keep_in(tmp_path / "s" / "units")
+        return [numbers.take() for _ in range(count)]
+
+    fill(tmp_path / "s")
+    before = take(1)
+    assert run("backup", tmp_path / "b.tar.gz", "--state", tmp_path / "s") == 0
+    since = take(25)
+    assert run("restore", tmp_path / "b.tar.gz", "--state", tmp_path / "s") == 0
+    assert min(take(1)) > max(before + since)
+    assert {path.stat().st_mode & 0o077 for path in (tmp_path / "s" / "units").iterdir()} == {0}
 
 
 def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,7 @@ from blockyard.control.events import stamp
 from blockyard.control.state import State
 from blockyard.control.users import Users
 from blockyard.control.vault import KEY_FILE
+from blockyard.worker.job_numbers import carry_over
 
 _FORMAT = 1  # of the archive
 _MANIFEST, _DATABASE, _UNITS = "manifest.json", "state.db", "units"
@@ -130,6 +131,7 @@ def restore(directory: Path, file: Path, *, without_users: bool) -> dict[str, An
                 if not (draft / name).exists():
                     (draft / name).parent.mkdir(mode=0o700, exist_ok=True)
                     shutil.copy2(directory / name, draft / name)
+            carry_over(directory / _UNITS, draft / _UNITS)
             _check(draft, without_users=without_users)
             _put_in_place(draft, directory)
         finally:

@@ -6,6 +6,7 @@ some are taken at a time, as that goes to stable storage: those that a process h
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -19,6 +20,7 @@ from blockyard.scsi.durable import Durable
 log = logging.getLogger(__name__)
 
 _AT_A_TIME = 10
+_OWNER, _KIND = "jobs", "numbers"
 _LOCK = "jobs.lock"  # beside the directory, which may not be there itself yet
 
 
@@ -43,13 +45,13 @@ class Numbers:
 
     def _take_more(self) -> None:
         assert self._directory is not None
-        kept = Durable(self._directory, "jobs")
+        kept = Durable(self._directory, _OWNER)
         # A file of ours, as whoever may read a directory can keep it locked, too (flock(2)).
         lock = os.open(self._directory.with_name(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             first = _last(kept) + 1
-            kept.save("numbers", first + _AT_A_TIME - 1)
+            kept.save(_KIND, first + _AT_A_TIME - 1)
         finally:
             os.close(lock)
         self._next, self._end = first, first + _AT_A_TIME
@@ -58,13 +60,25 @@ class Numbers:
 def _last(kept: Durable) -> int:
     """How far numbers have been taken. Raises OSError."""
     try:
-        found = kept.load("numbers")
+        found = kept.load(_KIND)
     except OSError as error:
         if error.errno != errno.EUCLEAN:
             raise
         log.warning("%s: jobs have numbers from the time on now", error)  # so many there have not been
         return int(time.time())
     return found if isinstance(found, int) else 0
+
+
+def carry_over(old: Path, new: Path) -> None:
+    """What is kept in `new` takes the place of what is in `old`: numbers that were given there are not given again.
+
+    `old` may be unreadable, for which `new` is there. Raises OSError for `new`.
+    """
+    found = _last(Durable(new, _OWNER))
+    with contextlib.suppress(OSError):
+        found = max(found, _last(Durable(old, _OWNER)))
+    if found:
+        Durable(new, _OWNER).save(_KIND, found)
 
 
 NUMBERS = Numbers()  # of this process
