@@ -214,9 +214,7 @@ class Deliveries:
         self._directory = directory
         self._tell = tell
         self._couriers: dict[str, Courier] = {}
-        self._before: set[str] | None = (
-            None  # places; None: of those that are there at first some were before a restart
-        )
+        self._before: set[str] | None = None  # places; None at first: some of them were there before a restart
 
     def configure(self, receivers: Receivers) -> None:
         """These are the receivers from now on; those that are as they were go on, and new ones get what comes from now on."""
