@@ -16,16 +16,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from tests.serving import Serving
 
 from bench.clients import WORKS, Client, Work, drive
-from bench.processes import alone, pinned, run_seconds
+from bench.processes import Pins, alone, cpus_for, pinned, run_seconds
 from bench.targets import IQN, Target
 
 MEMORY = Path("/dev/shm")  # noqa: S108  (data get a directory of their own)
-Pins = Literal["apart", "together", "no"]
 
 
 class Served(Target):
@@ -151,7 +150,7 @@ def measure(
 
     `meanwhile` is what goes on while one works; `pins` is as `add_pins` says. Raises ClientFailed.
     """
-    client_cpu, target_cpu = _cpus(pins)
+    client_cpu, target_cpu = cpus_for(pins)
     found = [list[Figure]() for _ in works]
     turns = list(enumerate(works.items()))
     for number in range(options.rounds):
@@ -167,11 +166,3 @@ def measure(
             operations = max(1.0, outcome.operations)
             found[at].append(Figure(operations / outcome.seconds, used / operations * 1e6))
     return found
-
-
-def _cpus(pins: Pins) -> tuple[int | None, int | None]:
-    """CPUs for the client and the target; None: the scheduler's choice."""
-    cpus = sorted(os.sched_getaffinity(0))
-    if pins == "no" or len(cpus) < 2:
-        return None, None
-    return cpus[0], cpus[0] if pins == "together" else cpus[1]

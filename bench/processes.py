@@ -8,9 +8,11 @@ import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tests.serving import descendants
 
+Pins = Literal["apart", "together", "no"]
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -81,6 +83,14 @@ def alone(root: int, others: Iterable[int]) -> Iterator[None]:
     finally:
         for pid in others:
             send(pid, signal.SIGCONT)
+
+
+def cpus_for(pins: Pins) -> tuple[int | None, int | None]:
+    """CPUs for the client and the target: one each, one for both, or None, the scheduler's choice."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if pins == "no" or len(cpus) < 2:
+        return None, None
+    return cpus[0], cpus[0] if pins == "together" else cpus[1]
 
 
 @contextlib.contextmanager

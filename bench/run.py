@@ -17,11 +17,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from bench import weigh
 from bench.beside import MEMORY, directories
 from bench.clients import WORKS, Client, ClientFailed, Work, drive
-from bench.processes import alone, cpu_seconds, machine_seconds, pinned
+from bench.processes import Pins, alone, cpu_seconds, cpus_for, machine_seconds, pinned
 from bench.report import Sample, Settings, Weight, save
 from bench.targets import KINDS, MissingTool, Target
 
@@ -95,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-digests", dest="digests", action="store_false", help="leave the digests out")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave the memory out")
     parser.add_argument(
-        "--pin", choices=("apart", "together", "no"), default="apart",
+        "--pin", choices=get_args(Pins), default="apart",
         help="at depth 1, where wake-ups are everything: client on CPU 0 and target on CPU 1 (default), both on CPU 0, "
         "or left to the scheduler",
     )  # fmt: skip
@@ -243,10 +244,7 @@ class _Bench:
 
     def _cpus(self, case: _Case) -> tuple[int | None, int | None]:
         """CPUs for the client and the target; None: the scheduler's choice."""
-        cpus = sorted(os.sched_getaffinity(0))
-        if case.work.depth > 1 or case.sessions > 1 or self.options.pin == "no" or len(cpus) < 2:
-            return None, None
-        return cpus[0], cpus[0] if self.options.pin == "together" else cpus[1]
+        return cpus_for("no" if case.work.depth > 1 or case.sessions > 1 else self.options.pin)
 
 
 def _work(name: str) -> Work:

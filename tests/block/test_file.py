@@ -518,7 +518,7 @@ def test_flushes_that_come_together_share_one(device: FileDevice, monkeypatch: p
     others = [threading.Thread(target=device.flush) for _ in range(8)]
     for thread in others:
         thread.start()
-    eventually(lambda: len(device._flushing._waiters) == len(others))  # type: ignore[attr-defined]
+    eventually(lambda: len(device._flushing._waiters) == len(others))  # type: ignore[attr-defined]  # only it knows who waits
     go_on.set()
     for thread in (first, *others):
         thread.join(120)

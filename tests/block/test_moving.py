@@ -91,7 +91,7 @@ def test_what_is_written_to_one_place_has_one_order_on_both() -> None:
     first.start()
     assert there.wait(LIMIT)
     second.start()
-    eventually(lambda: device._condition._waiters or not second.is_alive())  # type: ignore[attr-defined]
+    eventually(lambda: device._condition._waiters or not second.is_alive())  # type: ignore[attr-defined]  # only it knows who waits
     go_on.set()
     for thread in (first, second):
         thread.join()

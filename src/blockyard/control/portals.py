@@ -144,16 +144,20 @@ def _name(asked: _Asked) -> str:
 def _bars(sock: socket.socket, asked: Portal) -> bool:
     """Whether nobody can listen there as long as this one does."""
     host, port, *_ = sock.getsockname()
-    address = ipaddress.ip_address(host)
-    same = port == asked.port and address.version == asked.address.version
-    return same and (address == asked.address or address.is_unspecified or asked.wildcard)
+    held = Portal(ipaddress.ip_address(host), port)
+    return held == asked or _overlap(held, asked)
+
+
+def _overlap(one: Portal, other: Portal) -> bool:
+    """Whether they have the same port, and one of them is at all addresses."""
+    same = one.port == other.port and one.address.version == other.address.version
+    return same and (one.wildcard or other.wildcard)
 
 
 def check_free(portal: Portal, gone: Iterable[Portal]) -> None:
     """That no portal has the port still that is just going. Raises PortalError."""
     for other in gone:
-        same = portal.port == other.port and portal.address.version == other.address.version
-        if same and (portal.wildcard or other.wildcard):
+        if _overlap(portal, other):
             raise PortalError(f"{portal} cannot be opened while {other} is: take that out first, then add this")
 
 

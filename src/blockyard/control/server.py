@@ -371,6 +371,7 @@ class Server:
             yield
 
     async def _apply(self, configuration: Configuration, *, grow: bool) -> None:
+        """`_serve`, when it is this one's turn."""
         async with self._changing:
             await self._serve(configuration, grow=grow)
 

@@ -339,10 +339,9 @@ class Engine:
         """Make data and maps stable, and with them what `change` does to the pool and the store, under the lock.
 
         Nobody is inside of the gates that `gates` tells when `change` is made: it is asked when no other commit can change which
-        they are. What may fail for lack of space is done first; then, and for an
-        exception of `change`, which must not have changed anything, all is as it was. Once a commit has failed in another way,
-        none is tried again and nothing can be written until the pool is opened anew: what the page cache has lost nobody can
-        tell.
+        they are. What may fail for lack of space is done first; then, and for an exception of `change`, which must not have
+        changed anything, all is as it was. Once a commit has failed in another way, none is tried again and nothing can be
+        written until the pool is opened anew: what the page cache has lost nobody can tell.
         """
         with self._committing:
             self._commit(change, gates)
